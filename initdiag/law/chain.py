@@ -1,0 +1,113 @@
+"""`predict`: the law of a chain, composed of its layers' laws."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from initdiag.architecture import Architecture, Layer
+from initdiag.errors import InvalidInput, explain
+from initdiag.law import finite_width, hanin_nica, kurtosis
+from initdiag.prediction import LayerPrediction, Prediction
+
+__all__ = ["predict"]
+
+
+def predict(architecture: Architecture | Sequence[int], **assumptions: Any) -> Prediction:
+    """Predict the distribution of ``ln||Ju||^2``, ``J`` the input-output Jacobian at initialisation, ``||u|| = 1``.
+
+    Parameters
+    ----------
+    architecture : Architecture or sequence of int
+        What `trace` returned, or widths ``n_0, ..., n_L``.
+    **assumptions
+        With widths: as in `Architecture.from_widths`.
+
+    Returns
+    -------
+    Prediction
+        Exact for Gaussian and orthogonal weights with discrete gates, of first order in the kurtosis for other iid weights;
+        coverage "none", with the reasons, for anything that is not such a chain.
+
+    Raises
+    ------
+    InvalidInput
+        If widths or assumptions are out of range.
+
+    Examples
+    --------
+    >>> round(predict([784, 256, 256, 10], init="he_normal").log_mean, 2)
+    -4.49
+    """
+    if not isinstance(architecture, Architecture):
+        architecture = Architecture.from_widths(architecture, **assumptions)
+    elif assumptions:
+        raise InvalidInput(
+            explain(
+                expected="assumptions with widths only",
+                got=f"an Architecture and {sorted(assumptions)}",
+                do="Use architecture.replace(...) for a what-if.",
+            )
+        )
+    obstacles = _obstacles(architecture)
+    if obstacles:
+        return Prediction("none", obstacles, None, None, None, None, None, None, None, ())
+    return _compose(architecture.layers)
+
+
+def _obstacles(architecture: Architecture) -> tuple[str, ...]:
+    """Why the theory does not cover the network; empty if it does."""
+    found = [f"{gap.path}: {gap.reason}" for gap in architecture.gaps]
+    for layer in architecture.layers:
+        if layer.activation.gate is None:
+            found.append(f"{layer.name}: {layer.activation.label} has no discrete gate law")
+        if layer.bias is not None and not layer.bias.symmetric and layer.activation.name not in ("linear",):
+            found.append(f"{layer.name}: its bias is not symmetric about 0, so that its gates are not fair coins")
+        found.extend(f"{layer.name}: weights fail the hypothesis {name!r}" for name in layer.weight.failed)
+    return tuple(found)
+
+
+def _compose(layers: tuple[Layer, ...]) -> Prediction:
+    shares = tuple(map(_layer_prediction, layers, kurtosis.variance_corrections(layers)))
+    log_mean = math.fsum(s.log_mean for s in shares)
+    non_gaussian = sorted({layer.weight.family for layer in layers} - {"normal", "haar"})
+    return Prediction(
+        coverage="first-order" if non_gaussian else "exact",
+        reasons=tuple(f"{family} weights: first order in the excess kurtosis" for family in non_gaussian),
+        log_mean=log_mean,
+        log_variance=math.fsum(s.log_variance for s in shares),
+        log_mean_se=0.0,
+        log_variance_se=0.0,
+        rms_gain_log_mean=log_mean + math.log(layers[0].fan_in / layers[-1].fan_out),
+        beta=math.fsum(s.beta for s in shares) + hanin_nica.entry_kurtosis_term(layers[0]),
+        dead_probability=_any_dead(shares),
+        layers=shares,
+    )
+
+
+def _layer_prediction(layer: Layer, correction: float) -> LayerPrediction:
+    gate = layer.activation.gate
+    assert gate is not None, "checked by _obstacles"
+    exact = finite_width.layer_log_moments(layer)
+    is_zero = layer.weight.variance == 0
+    return LayerPrediction(
+        name=layer.name,
+        fan_in=layer.fan_in,
+        fan_out=layer.fan_out,
+        gate=gate,
+        gain=layer.gain,
+        log_mean=exact.mean - correction / 2,
+        log_variance=exact.variance + correction,
+        beta=hanin_nica.layer_beta(layer),
+        dead_probability=1.0 if is_zero else finite_width.dead_probability(gate, layer.fan_out),
+        weight_variance=layer.weight.variance,
+        haar=layer.weight.family == "haar",
+    )
+
+
+def _any_dead(shares: tuple[LayerPrediction, ...]) -> float:
+    """``1 - prod (1 - P_l)``, without cancellation where the P_l are small."""
+    if any(s.dead_probability == 1.0 for s in shares):
+        return 1.0
+    return 0.0 - math.expm1(math.fsum(math.log1p(-s.dead_probability) for s in shares))

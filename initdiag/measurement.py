@@ -1,0 +1,136 @@
+"""The record of what was measured on the user's own module."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from initdiag.serialization import Record
+
+__all__ = ["LayerMeasurement", "LogMoments", "Measurement"]
+
+
+@dataclass(frozen=True, slots=True)
+class LogMoments:
+    """Mean and variance of the finite ones among log-norms, with standard errors and count.
+
+    The variance is the headline of this package, so it carries its own standard error, from the fourth moment:
+    ``sqrt((m4 - s^4 (n-3)/(n-1)) / n)``. NaN where there are too few draws.
+    """
+
+    mean: float
+    mean_se: float
+    variance: float
+    variance_se: float
+    third_moment: float
+    dead_fraction: float
+    count: int
+
+    @classmethod
+    def of(cls, log_norms: NDArray[np.float64]) -> LogMoments:
+        """Return the moments of ``log_norms`` (natural log); -inf counts as dead and is left out of the moments."""
+        alive = log_norms[np.isfinite(log_norms)]
+        n = len(alive)
+        dead = 1.0 - n / len(log_norms) if len(log_norms) else math.nan
+        if n == 0:
+            return cls(math.nan, math.nan, math.nan, math.nan, math.nan, dead, 0)
+        mean = float(alive.mean())
+        if n < 4:
+            return cls(mean, math.nan, math.nan, math.nan, math.nan, dead, n)
+        centred = alive - mean
+        variance = float(centred @ centred) / (n - 1)
+        fourth = float(np.mean(centred**4))
+        variance_se = math.sqrt(max(fourth - variance**2 * (n - 3) / (n - 1), 0.0) / n)
+        third = float(np.mean(centred**3))
+        return cls(mean, math.sqrt(variance / n), variance, variance_se, third, dead, n)
+
+
+@dataclass(frozen=True, slots=True)
+class LayerMeasurement:
+    """What one linear layer's inputs and tangents look like over the draws (natural log, per layer).
+
+    Attributes
+    ----------
+    name : str
+        The weight's name in the module.
+    activation_log_mean, activation_log_variance : float
+        Of ``ln(||a||^2/fan_in)``, ``a`` the layer's input.
+    tangent_log_mean, tangent_log_variance : float
+        Of ``ln||W t||^2``, ``t`` the tangent that enters the layer (so: before its activation).
+    """
+
+    name: str
+    activation_log_mean: float
+    activation_log_variance: float
+    tangent_log_mean: float
+    tangent_log_variance: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Measurement(Record):
+    """Log-norms of the Jacobian-vector products of a module at initialisation.
+
+    Attributes
+    ----------
+    method : str
+        ``"signs"``, ``"redraw"`` or ``"law"``: the ensemble the draws come from.
+    draws : int
+        How many.
+    seed : int
+        That gives exactly these draws again.
+    log_norms : float64 array of shape (draws,)
+        ``ln||Ju||^2`` with ``||u|| = 1`` (natural log); -inf for a truly dead draw only.
+    log_mean, log_mean_se, log_variance, log_variance_se : float
+        Over the draws that are not dead, with standard errors.
+    dead_fraction : float
+        Share of draws whose gradient is exactly 0.
+    input_size, output_size : int
+        Features a row of input and output has.
+    layers : tuple of LayerMeasurement
+        In the order of execution.
+    notes : tuple of str
+        What the ensemble did not cover, e.g. weights that it left as they are.
+    """
+
+    method: str
+    draws: int
+    seed: int
+    log_norms: NDArray[np.float64]
+    log_mean: float
+    log_mean_se: float
+    log_variance: float
+    log_variance_se: float
+    dead_fraction: float
+    input_size: int
+    output_size: int
+    layers: tuple[LayerMeasurement, ...]
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        log_norms: NDArray[np.float64],
+        *,
+        method: str,
+        seed: int,
+        input_size: int,
+        output_size: int,
+        layers: tuple[LayerMeasurement, ...] = (),
+        notes: tuple[str, ...] = (),
+    ) -> Measurement:
+        """Return the record of ``log_norms``, its statistics computed."""
+        values = np.ascontiguousarray(log_norms, dtype=np.float64)
+        values.setflags(write=False)
+        m = LogMoments.of(values)
+        return cls(
+            method, len(values), seed, values, m.mean, m.mean_se, m.variance, m.variance_se, m.dead_fraction,
+            input_size, output_size, layers, notes,
+        )  # fmt: skip
+
+    @property
+    def rms_gain_log_mean(self) -> float:
+        """``log_mean + ln(n_0/n_L)``: the log of the squared RMS gain (natural log)."""
+        return self.log_mean + math.log(self.input_size / self.output_size)

@@ -1,0 +1,138 @@
+"""The record of what theory says about a network, layer by layer and in all."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from initdiag.architecture import Gate
+from initdiag.errors import UnsupportedArchitecture
+from initdiag.serialization import Record
+
+__all__ = ["LayerPrediction", "Prediction"]
+
+
+@dataclass(frozen=True, slots=True)
+class LayerPrediction:
+    """One layer's share of the law of ``ln||Ju||^2``; the shares of independent layers add.
+
+    Attributes
+    ----------
+    name, fan_in, fan_out
+        As in the architecture.
+    gate : Gate
+        The discrete law of the activation's derivative.
+    gain : float
+        RMS gain of a perturbation, ``sqrt(v fan_in E d^2)``: 1 is healthy.
+    log_mean, log_variance : float
+        Share of the mean and of the variance of ``ln||Ju||^2`` (natural log), given not dead.
+    beta : float
+        Share of Hanin and Nica's log-variance.
+    dead_probability : float
+        P(every gate of the layer is closed).
+    weight_variance : float
+        Of an entry of the weight matrix.
+    haar : bool
+        Whether the weight matrix is orthogonal (Haar), not iid.
+    """
+
+    name: str
+    fan_in: int
+    fan_out: int
+    gate: Gate
+    gain: float
+    log_mean: float
+    log_variance: float
+    beta: float
+    dead_probability: float
+    weight_variance: float
+    haar: bool
+
+    @property
+    def rms_gain_log_mean(self) -> float:
+        """Share of the drift: ``log_mean + ln(fan_in/fan_out)`` (natural log)."""
+        return self.log_mean + math.log(self.fan_in / self.fan_out)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prediction(Record):
+    """The law of ``ln||Ju||^2``, ``||u|| = 1``, of a network at initialisation (natural log, given not dead).
+
+    Attributes
+    ----------
+    coverage : str
+        ``"exact"``; ``"first-order"`` (in the excess kurtosis of non-Gaussian weights); ``"simulated"`` (the standard
+        errors say how well); ``"none"`` (then the numbers are None).
+    reasons : tuple of str
+        Why the coverage is not exact.
+    log_mean, log_variance : float or None
+        Drift and fluctuation of ``ln||Ju||^2``.
+    log_mean_se, log_variance_se : float or None
+        0 unless simulated.
+    rms_gain_log_mean : float or None
+        ``log_mean + ln(n_0/n_L)``: the log of the squared RMS gain, 0 if healthy. What risk and verdict judge.
+    beta : float or None
+        Hanin and Nica's log-variance for the actual gates (arXiv 1812.05994).
+    dead_probability : float or None
+        P(some layer has every gate closed), so that the gradient is exactly 0.
+    layers : tuple of LayerPrediction
+        The shares; empty without coverage.
+    """
+
+    coverage: str
+    reasons: tuple[str, ...]
+    log_mean: float | None
+    log_variance: float | None
+    log_mean_se: float | None
+    log_variance_se: float | None
+    rms_gain_log_mean: float | None
+    beta: float | None
+    dead_probability: float | None
+    layers: tuple[LayerPrediction, ...]
+
+    @property
+    def log_second_moment(self) -> float:
+        """``ln E||Ju||^2`` from the layers' gains, dead draws counting 0: ``2 sum ln gain + ln(n_L/n_0)``."""
+        self._require_layers("ln E||Ju||^2")
+        if any(layer.gain == 0 for layer in self.layers):
+            return -math.inf
+        ratio = self.layers[-1].fan_out / self.layers[0].fan_in
+        return 2 * math.fsum(math.log(layer.gain) for layer in self.layers) + math.log(ratio)
+
+    @property
+    def law(self) -> Any:
+        """The distribution of ``ln||Ju||^2`` given not dead, as a ``scipy.stats`` distribution.
+
+        Raises
+        ------
+        UnsupportedArchitecture
+            Without coverage there is no law.
+        """
+        self._require_layers("a law")
+        from initdiag.law.distribution import ChainLaw
+
+        return ChainLaw.of(self)
+
+    @property
+    def asymptotic_law(self) -> Any:
+        """Hanin and Nica's log-normal limit: a frozen ``scipy.stats.norm(drift - beta/2, sqrt(beta))``.
+
+        Raises
+        ------
+        UnsupportedArchitecture
+            Without coverage there is no law.
+        """
+        drift = self.log_second_moment
+        from scipy import stats
+
+        assert self.beta is not None
+        return stats.norm(drift - self.beta / 2, math.sqrt(self.beta))
+
+    def _require_layers(self, what: str) -> None:
+        if not self.layers:
+            reason = "; ".join(self.reasons) or "no layer"
+            raise UnsupportedArchitecture(
+                f"the theory does not cover this network, so that there is no {what}: {reason}. "
+                "Measure it instead: initdiag.measure(model)."
+            )
