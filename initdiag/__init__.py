@@ -11,18 +11,63 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from initdiag.architecture import Architecture
+    from initdiag.diagnosis import assert_trainable, check, diagnose
+    from initdiag.errors import AtRisk, InitdiagError, InvalidInput, TargetError, UnsupportedArchitecture
     from initdiag.law.chain import predict
     from initdiag.law.hanin_nica import beta
+    from initdiag.measure.runner import measure
+    from initdiag.measurement import Measurement
+    from initdiag.prediction import Prediction
+    from initdiag.report import Report
+    from initdiag.risk import failure_risk
+    from initdiag.tracing.trace import trace
+    from initdiag.verdict import Thresholds, Verdict
 
 __version__ = "0.1.0"
 
 _EXPORTS = {
     "Architecture": "initdiag.architecture",
+    "AtRisk": "initdiag.errors",
+    "InitdiagError": "initdiag.errors",
+    "InvalidInput": "initdiag.errors",
+    "Measurement": "initdiag.measurement",
+    "Prediction": "initdiag.prediction",
+    "Report": "initdiag.report",
+    "TargetError": "initdiag.errors",
+    "Thresholds": "initdiag.verdict",
+    "UnsupportedArchitecture": "initdiag.errors",
+    "Verdict": "initdiag.verdict",
+    "assert_trainable": "initdiag.diagnosis",
     "beta": "initdiag.law.hanin_nica",
+    "check": "initdiag.diagnosis",
+    "diagnose": "initdiag.diagnosis",
+    "failure_risk": "initdiag.risk",
+    "measure": "initdiag.measure.runner",
     "predict": "initdiag.law.chain",
+    "trace": "initdiag.tracing.trace",
 }
 
-__all__ = ["Architecture", "beta", "predict"]
+__all__ = [
+    "Architecture",
+    "AtRisk",
+    "InitdiagError",
+    "InvalidInput",
+    "Measurement",
+    "Prediction",
+    "Report",
+    "TargetError",
+    "Thresholds",
+    "UnsupportedArchitecture",
+    "Verdict",
+    "assert_trainable",
+    "beta",
+    "check",
+    "diagnose",
+    "failure_risk",
+    "measure",
+    "predict",
+    "trace",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,0 +1,251 @@
+"""The only composition: trace, predict, measure, compare, judge, advise, report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from initdiag import __version__
+from initdiag.advice import advise
+from initdiag.agreement import agreement
+from initdiag.architecture import Architecture
+from initdiag.errors import AtRisk, InvalidInput, UnsupportedArchitecture, explain
+from initdiag.law.chain import predict
+from initdiag.measurement import Measurement
+from initdiag.report import SCHEMA_VERSION, Report
+from initdiag.risk import OPTIMIZERS, PROVENANCE
+from initdiag.verdict import Thresholds, Verdict, judge
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from torch import Tensor, nn
+
+__all__ = ["assert_trainable", "check", "diagnose", "diagnose_architecture"]
+
+_METHODS = ("auto", "signs", "redraw", "none")
+_FAIL_ON = (None, "risk", "no-verdict")
+
+
+def diagnose_architecture(
+    architecture: Architecture,
+    *,
+    optimizer: str | None = None,
+    thresholds: Thresholds | None = None,
+    target: str | None = None,
+    measurement: Measurement | None = None,
+    not_measured: str | None = None,
+    started: float | None = None,
+) -> Report:
+    """Report on an architecture from theory, and from a measurement where there is one. Loads no torch.
+
+    Raises
+    ------
+    InvalidInput
+        For an unknown optimiser.
+    """
+    _check_choice("optimizer", optimizer, (None, *OPTIMIZERS))
+    begin = time.perf_counter() if started is None else started
+    limits = thresholds or Thresholds()
+    prediction = predict(architecture)
+    test = None if measurement is None else agreement(architecture, measurement, limits.agreement_level)
+    judgement = judge(architecture, prediction, measurement, test, optimizer, limits, not_measured)
+    advice = (
+        advise(architecture, prediction, optimizer or "sgd", limits.max_risk) if judgement.verdict.is_at_risk else ()
+    )
+    return Report(
+        schema_version=SCHEMA_VERSION,
+        initdiag_version=__version__,
+        target=target or architecture.source,
+        verdict=judgement.verdict,
+        basis=judgement.basis,
+        risk=judgement.risk,
+        risk_provenance=PROVENANCE,
+        optimizer=optimizer,
+        thresholds=limits,
+        architecture=architecture,
+        prediction=prediction,
+        measurement=measurement,
+        spectrum=None,
+        agreement=test,
+        findings=judgement.findings,
+        advice=advice,
+        elapsed=time.perf_counter() - begin,
+    )
+
+
+def diagnose(
+    model: nn.Module | Callable[[], nn.Module],
+    example_input: Tensor | None = None,
+    *,
+    input_size: Sequence[int] | None = None,
+    draws: int = 1024,
+    method: str = "auto",
+    init: Callable[[nn.Module], Any] | None = None,
+    optimizer: str | None = None,
+    thresholds: Thresholds | None = None,
+    seed: int = 0,
+    progress: bool = False,
+    target: str | None = None,
+) -> Report:
+    """Predict, measure and judge a network before training. Pure: prints nothing, leaves the model as it came.
+
+    Parameters
+    ----------
+    model : nn.Module or factory
+        A factory ``() -> nn.Module`` can also be redrawn.
+    example_input : Tensor, optional
+        A batch the network takes, first dimension the rows.
+    input_size : sequence of int, optional
+        Or its shape, batch included.
+    draws : int
+        Draws of the measurement.
+    method : str
+        ``"auto"``: signs where the weights allow it, else redraw where an initialiser is known. ``"signs"``, ``"redraw"``; ``"none"``: theory
+        alone.
+    init : callable, optional
+        How to draw the parameters afresh, as ``model.apply`` takes it.
+    optimizer : str, optional
+        ``"sgd"`` or ``"adam"``; None judges for plain SGD, which sees the gradient as it is.
+    thresholds : Thresholds, optional
+        Of the decision.
+    seed : int
+        Fixes every draw.
+    progress : bool
+        Show a progress bar on a terminal.
+    target : str, optional
+        What the report calls the network.
+
+    Returns
+    -------
+    Report
+        With verdict ``NO_VERDICT`` where a module can be neither covered nor measured.
+
+    Raises
+    ------
+    InvalidInput
+        A usage fault: see `trace` and `measure`.
+    """
+    _check_choice("method", method, _METHODS)
+    _check_choice("optimizer", optimizer, (None, *OPTIMIZERS))
+    started = time.perf_counter()
+    from initdiag.tracing.loan import as_module, rng_preserved
+    from initdiag.tracing.trace import trace
+
+    with rng_preserved():
+        module = as_module(model)
+        architecture = trace(module, example_input, input_size=input_size)
+        measurement, reason = _measured(
+            model, module, architecture, example_input, input_size, draws, method, init, seed, progress
+        )
+    return diagnose_architecture(
+        architecture,
+        optimizer=optimizer,
+        thresholds=thresholds,
+        target=target,
+        measurement=measurement,
+        not_measured=reason,
+        started=started,
+    )
+
+
+def _measured(
+    model: Any,
+    module: Any,
+    architecture: Architecture,
+    example: Any,
+    size: Any,
+    draws: int,
+    method: str,
+    init: Any,
+    seed: int,
+    progress: bool,
+) -> tuple[Measurement | None, str | None]:
+    """The measurement, or why there is none."""
+    from initdiag.measure.runner import measure
+
+    if method == "none":
+        return None, None
+    reasons = []
+    for ensemble in ("signs", "redraw") if method == "auto" else (method,):
+        subject = model if ensemble == "redraw" and init is None else module
+        try:
+            return measure(
+                subject, example, input_size=size, draws=draws, method=ensemble, init=init, seed=seed,
+                architecture=architecture, progress=progress,
+            ), None  # fmt: skip
+        except UnsupportedArchitecture as error:
+            reasons.append(f"{ensemble}: {error}")
+    return None, " ".join(reasons)
+
+
+def check(
+    model: nn.Module | Callable[[], nn.Module],
+    example_input: Tensor | None = None,
+    *,
+    fail_on: str | None = None,
+    console: Console | None = None,
+    **diagnose_options: Any,
+) -> Report:
+    """Diagnose a network, print the report, and return it: the one line before training.
+
+    Parameters
+    ----------
+    model, example_input, **diagnose_options
+        As in `diagnose`.
+    fail_on : str, optional
+        ``"risk"`` raises `AtRisk` if the network is at risk; ``"no-verdict"`` also if it could not be judged.
+    console : rich.console.Console, optional
+        Where to print.
+
+    Raises
+    ------
+    AtRisk
+        As asked for by ``fail_on``; the report is its ``.report``.
+    InvalidInput
+        As `diagnose`.
+
+    Examples
+    --------
+    >>> from torch import nn
+    >>> report = initdiag.check(nn.Sequential(nn.Linear(8, 256), nn.ReLU(), nn.Linear(256, 1)))  # doctest: +SKIP
+    """
+    _check_choice("fail_on", fail_on, _FAIL_ON)
+    report = diagnose(model, example_input, **diagnose_options)
+    if console is None:
+        from rich.console import Console
+
+        console = Console()
+    console.print(report)
+    if fails(report, fail_on):
+        raise AtRisk(f"{report.target}: {report.verdict.value}", report)
+    return report
+
+
+def assert_trainable(
+    model: nn.Module | Callable[[], nn.Module], example_input: Tensor | None = None, **diagnose_options: Any
+) -> None:
+    """Raise `AtRisk`, with the report's text, unless the network is judged healthy. Silent otherwise: for tests.
+
+    Raises
+    ------
+    AtRisk
+        If the network is at risk, or could not be judged.
+    InvalidInput
+        As `diagnose`.
+    """
+    report = diagnose(model, example_input, **diagnose_options)
+    if fails(report, "no-verdict"):
+        raise AtRisk(f"\n{report}", report)
+
+
+def fails(report: Report, fail_on: str | None) -> bool:
+    """Return whether ``report`` is a failure under ``fail_on`` (None, ``"risk"`` or ``"no-verdict"``)."""
+    at_risk = report.verdict.is_at_risk
+    return (fail_on is not None and at_risk) or (fail_on == "no-verdict" and report.verdict is Verdict.NO_VERDICT)
+
+
+def _check_choice(what: str, value: Any, choices: tuple[str | None, ...]) -> None:
+    if value not in choices:
+        listed = ", ".join(repr(c) for c in choices)
+        raise InvalidInput(explain(expected=f"{what}: one of {listed}", got=repr(value), do="Choose one of these."))

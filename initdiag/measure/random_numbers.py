@@ -1,0 +1,66 @@
+"""Counter-based random numbers: draw ``i`` has the same ones whatever the chunk size, thread or machine count.
+
+Draws come in blocks of ``BLOCK``; block ``b`` of a stream has its own generator, seeded by (seed, stream, b).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["BLOCK", "directions", "draw_seed", "signs", "uniforms"]
+
+BLOCK = 256
+"""Draws that share a generator; chunks begin and end at multiples of it."""
+
+_STREAMS = {"direction": 0, "signs": 1, "dropout": 2, "redraw": 3}
+
+
+def _generator(seed: int, stream: str, *path: int) -> np.random.Generator:
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, _STREAMS[stream], *path))))
+
+
+def _by_block(draws: range, make: Callable[[int], NDArray[np.generic]]) -> NDArray[np.generic]:
+    """Rows ``draws`` of the endless array whose block ``b`` is ``make(b)``."""
+    blocks = range(draws.start // BLOCK, -(-draws.stop // BLOCK))
+    offset = draws.start - blocks.start * BLOCK
+    return np.concatenate([make(b) for b in blocks])[offset : offset + len(draws)]
+
+
+def signs(seed: int, draws: range, stream_index: int, width: int) -> NDArray[np.int8]:
+    """Return fair signs +-1, shape ``(len(draws), width)``, unpacked from random bits."""
+    size = -(-width // 8)
+
+    def block(index: int) -> NDArray[np.generic]:
+        raw = _generator(seed, "signs", stream_index, index).bytes(BLOCK * size)
+        return np.frombuffer(raw, dtype=np.uint8).reshape(BLOCK, size)
+
+    bits = np.unpackbits(_by_block(draws, block).view(np.uint8), axis=1, count=width)
+    return 1 - 2 * bits.view(np.int8)
+
+
+def uniforms(seed: int, draws: range, stream_index: int, width: int) -> NDArray[np.float32]:
+    """Return uniform numbers on [0, 1), shape ``(len(draws), width)``, for dropout masks."""
+
+    def block(index: int) -> NDArray[np.generic]:
+        return _generator(seed, "dropout", stream_index, index).random((BLOCK, width), dtype=np.float32)
+
+    return _by_block(draws, block).view(np.float32)
+
+
+def directions(seed: int, draws: range, width: int) -> NDArray[np.float64]:
+    """Return uniform unit vectors, shape ``(len(draws), width)``."""
+
+    def block(index: int) -> NDArray[np.generic]:
+        return _generator(seed, "direction", index).standard_normal((BLOCK, width))
+
+    normal = _by_block(draws, block).view(np.float64)
+    return np.asarray(normal / np.linalg.norm(normal, axis=1, keepdims=True))
+
+
+def draw_seed(seed: int, draw: int) -> int:
+    """Return the 63-bit seed of one draw's initialiser."""
+    state = np.random.SeedSequence((seed, _STREAMS["redraw"], draw)).generate_state(2, np.uint64)
+    return int(state[0] >> np.uint64(1))

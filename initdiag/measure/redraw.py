@@ -1,0 +1,97 @@
+"""The redraw ensemble: every row is a network whose parameters were drawn afresh by its own initialiser."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from initdiag.errors import InvalidInput, UnsupportedArchitecture, explain
+from initdiag.measure import random_numbers
+from initdiag.tracing.loan import as_module, copied, replica
+
+__all__ = ["Redrawn", "Source", "reset_parameters"]
+
+
+def reset_parameters(module: nn.Module) -> None:
+    """Call the module's own ``reset_parameters`` (or ``_reset_parameters``), if it has one: an ``init`` for ``Module.apply``."""
+    reset = getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)
+    if callable(reset):
+        reset()
+
+
+class Source:
+    """Fresh parameters, one seed a draw: from a factory, or from an ``init`` callable applied to a replica.
+
+    The replica's parameters are filled with NaN first: what the initialiser leaves NaN it does not draw. Those keep the
+    user's own values, and ``left`` names them.
+    """
+
+    def __init__(self, module: nn.Module, factory: Callable[[], Any] | None, init: Callable[[nn.Module], Any] | None):
+        self._module, self._factory, self._init = module, factory, init
+        self.left: tuple[str, ...] = ()
+
+    def draw(self, seed: int) -> dict[str, Tensor]:
+        """Return every parameter, drawn with ``seed``. The caller preserves the global random state."""
+        torch.default_generator.manual_seed(seed)
+        np.random.seed(seed % 2**32)
+        random.seed(seed)
+        if self._factory is not None:
+            return {name: p.detach() for name, p in as_module(self._factory).named_parameters()}
+        return self._initialised()
+
+    def _initialised(self) -> dict[str, Tensor]:
+        assert self._init is not None
+        fresh = replica(self._module, copied)
+        with torch.no_grad():
+            for parameter in fresh.parameters():
+                if parameter.is_floating_point():
+                    parameter.fill_(torch.nan)
+        try:
+            fresh.apply(self._init)
+        except Exception as error:
+            raise InvalidInput(
+                explain(
+                    expected="init: a function of a module, as model.apply takes it",
+                    got=f"{type(error).__name__}: {error}",
+                    do="Test it with model.apply(init) on a copy of the model.",
+                )
+            ) from error
+        drawn = {name: p.detach() for name, p in fresh.named_parameters()}
+        own = dict(self._module.named_parameters())
+        self.left = tuple(name for name, p in drawn.items() if bool(torch.isnan(p).any()))
+        return drawn | {name: own[name].detach().clone() for name in self.left}
+
+
+class Redrawn:
+    """Freshly drawn weights for one chunk: row ``i`` has its own matrices, stacked to one batched product."""
+
+    def __init__(self, source: Source, draws: Iterable[int], seed: int, dtype: torch.dtype) -> None:
+        drawn = [source.draw(random_numbers.draw_seed(seed, draw)) for draw in draws]
+        self._stacks: Mapping[str, Tensor] = {
+            name: torch.stack([d[name] for d in drawn]).to(dtype) for name in drawn[0]
+        }
+
+    def parameters(self, row: int) -> dict[str, Tensor]:
+        """Return the parameters of one row's network."""
+        return {name: stack[row] for name, stack in self._stacks.items()}
+
+    def apply(self, name: str, x: Tensor, tangent: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Return ``W_i x_i`` and ``W_i t_i``."""
+        matrices = self._stacks[name]
+        if matrices.shape[1:] != weight.shape:
+            matrices = matrices.mT
+        both = torch.stack([x.flatten(1, -2).flatten(1) if x.dim() > 2 else x, tangent.reshape(len(x), -1)], dim=1)
+        if both.shape[-1] != weight.shape[1]:
+            raise UnsupportedArchitecture(f"{name!r} is applied to more than one position: not a plain chain.")
+        out = both @ matrices.mT
+        shape = (*x.shape[:-1], weight.shape[0])
+        return out[:, 0].reshape(shape), out[:, 1].reshape(shape)
+
+    def bias(self, name: str, bias_name: str, bias: Tensor) -> Tensor:
+        """Return each row's own bias."""
+        return self._stacks[bias_name]

@@ -1,0 +1,64 @@
+"""The sign-flip ensemble: one model is enough.
+
+If the entries of ``W`` are iid and symmetric (or ``W`` is Haar), ``R W S`` with independent random +-1 diagonals has the law of ``W``. So
+every row of a batch gets its own ``R`` and ``S`` at every linear layer: each row is a true draw from the initialisation's law,
+all rows share the real ``|W|``, and the cost is that of one batched pass. A symmetric bias is flipped with ``R``; a constant or
+skewed one is not. A tied weight gets one pair for all its uses.
+
+What the rows share does not vary over them: the variance over rows is the part within ``|W|``, and the mean carries an offset that
+the sample norms of the weights explain to leading order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from initdiag.measure import random_numbers
+from initdiag.measure.interposer import rowwise
+
+__all__ = ["SignFlips"]
+
+
+class SignFlips:
+    """Random signs for one chunk of draws.
+
+    Parameters
+    ----------
+    seed, draws : int, range
+        Fix the signs: draw ``i`` has the same ones in every chunk.
+    order : mapping
+        Weight name -> the number of its stream.
+    flipped_biases : frozenset of str
+        Names of the weights whose bias is flipped with them.
+    """
+
+    def __init__(self, seed: int, draws: range, order: Mapping[str, int], flipped_biases: frozenset[str]) -> None:
+        self._seed, self._draws, self._order, self._flipped = seed, draws, order, flipped_biases
+        self._output: dict[str, Tensor] = {}
+        self._input: dict[str, Tensor] = {}
+
+    def apply(self, name: str, x: Tensor, tangent: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Return ``R W S x`` and ``R W S t``: one matrix product for both."""
+        if name not in self._order:
+            both = torch.cat([x, tangent]) @ weight.T
+            return both[: len(x)], both[len(x) :]
+        if name not in self._output:
+            self._draw(name, weight, x)
+        s, r = self._input[name], self._output[name]
+        s = rowwise(s, x)
+        both = torch.cat([x * s, tangent * s]) @ weight.T
+        r = rowwise(r, both)
+        return both[: len(x)] * r, both[len(x) :] * r
+
+    def bias(self, name: str, bias_name: str, bias: Tensor) -> Tensor:
+        """Return ``R b`` where the bias is flipped, else ``b``."""
+        return bias * self._output[name] if name in self._flipped else bias
+
+    def _draw(self, name: str, weight: Tensor, like: Tensor) -> None:
+        fan_out, fan_in = weight.shape
+        signs = random_numbers.signs(self._seed, self._draws, self._order[name], fan_in + fan_out)
+        tensor = torch.from_numpy(signs).to(like.device).to(like.dtype)
+        self._input[name], self._output[name] = tensor[:, :fan_in], tensor[:, fan_in:]

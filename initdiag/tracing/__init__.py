@@ -1,0 +1,1 @@
+"""From the user's ``nn.Module`` to an `Architecture`: two witnesses of the dataflow, and statistics of the weights."""

@@ -1,0 +1,90 @@
+"""The second witness: the true dataflow, read off the ``grad_fn`` graph of the output, knowing nothing of the first.
+
+Only what the gradient really passes is there: dead branches drop out, whatever python did in between.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+__all__ = ["Branching", "steps_to_input"]
+
+_SILENT = frozenset(
+    "View UnsafeView ReshapeAlias Squeeze Unsqueeze Clone Alias ToCopy Expand Add AsStrided Reshape Unflatten".split()
+)
+
+
+class Branching(Exception):
+    """The gradient reaches the input on more than one path, or on none."""
+
+
+def steps_to_input(out: Tensor, x: Tensor, names: dict[int, str]) -> tuple[str, ...]:
+    """Return what the gradient passes from input to output: weights' names, and the backward functions of the rest.
+
+    Parameters
+    ----------
+    out, x : Tensor
+        Output, and the leaf it was computed from.
+    names : dict
+        The id of a parameter -> its name.
+
+    Raises
+    ------
+    Branching
+        If there is not exactly one path.
+    """
+    walk = _Walk(x, names)
+    steps: list[str] = []
+    node = out.grad_fn
+    while node is not None and not walk.is_input(node):
+        onward = [n for n, _ in node.next_functions if n is not None and walk.reaches_input(n)]
+        if len(onward) != 1:
+            raise Branching(f"{node.name()} has {len(onward)} paths to the input")
+        steps.extend(walk.step(node))
+        node = onward[0]
+    if node is None:
+        raise Branching("the gradient does not reach the input")
+    return tuple(reversed(steps))
+
+
+class _Walk:
+    def __init__(self, x: Tensor, names: dict[int, str]) -> None:
+        self._input, self._names = x, names
+        self._reaches: dict[Any, bool] = {}
+
+    def is_input(self, node: Any) -> bool:
+        return getattr(node, "variable", None) is self._input
+
+    def reaches_input(self, node: Any) -> bool:
+        """Whether a path leads from ``node`` to the input (iterative: a network may be deeper than python's stack)."""
+        pending = [node]
+        while pending:
+            top = pending[-1]
+            children = [n for n, _ in top.next_functions if n is not None]
+            unknown = [] if self.is_input(top) else [n for n in children if n not in self._reaches]
+            if top in self._reaches or not unknown:
+                self._reaches[top] = self.is_input(top) or any(self._reaches[n] for n in children)
+                pending.pop()
+            else:
+                pending.extend(unknown)
+        return self._reaches[node]
+
+    def step(self, node: Any) -> list[str]:
+        """What passing ``node`` means: a weight's name for a matrix product, nothing for a view, else its function."""
+        function = node.name().partition("Backward")[0]
+        if function in ("Addmm", "Mm", "Linear", "Bmm", "Mv"):
+            return [next((n for n in self._leaves(node) if n), "?")]
+        return [] if function in _SILENT else [function.lower()]
+
+    def _leaves(self, node: Any) -> list[str | None]:
+        """Names of the matrices beside the path: the factor of a product, at most a transpose away."""
+        found: list[str | None] = []
+        for child, _ in node.next_functions:
+            while child is not None and child.name().partition("Backward")[0] in ("T", "Transpose", "Permute"):
+                child = child.next_functions[0][0]
+            leaf = getattr(child, "variable", None)
+            if leaf is not None and leaf.dim() == 2 and leaf is not self._input:
+                found.append(self._names.get(id(leaf)))
+        return found

@@ -1,0 +1,168 @@
+"""Reading a recorded flow: is it a plain chain, and if not, where and why not."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from initdiag.architecture import Activation, Gap
+from initdiag.tracing.dataflow import Call
+
+__all__ = ["Flow", "without_dropout"]
+
+_AUTOGRAD_NAMES = {"relu6": "hardtanh", "selu": "elu"}
+"""Activations whose backward function is named after another."""
+
+
+def without_dropout(steps: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the autograd steps without those a dropout makes (a product with noise, or a fused function)."""
+    return tuple(s for s in steps if s not in ("mul", "nativedropout", "div"))
+
+
+class Flow:
+    """The calls of a forward pass that its output depends on, in the order of execution.
+
+    Parameters
+    ----------
+    calls : tuple of Call
+        Everything recorded.
+    last : int or None
+        The call that made the output; None if the output is not one tensor that depends on the input.
+    input_shape : tuple of int
+        Of the batch that was run.
+    """
+
+    def __init__(self, calls: tuple[Call, ...], last: int | None, input_shape: tuple[int, ...]) -> None:
+        self._last, self._rows = last, input_shape[0]
+        self.live = self._reached(calls) if last is not None else list(calls)
+        self._by_index = {call.index: call for call in self.live}
+        self._uses = Counter(source for call in self.live for source in call.inputs)
+        self._after = {source: call for call in self.live for source in call.inputs}
+
+    def _reached(self, calls: tuple[Call, ...]) -> list[Call]:
+        """The calls that the output depends on; the rest (monitoring, dead branches) is no part of the network."""
+        live: set[int] = set()
+        pending = [self._last] if self._last is not None else []
+        while pending:
+            index = pending.pop()
+            if index >= 0 and index not in live:
+                live.add(index)
+                pending.extend(calls[index].inputs)
+        return [call for call in calls if call.index in live]
+
+    @property
+    def linear_calls(self) -> list[Call]:
+        """The linear maps, in the order of execution."""
+        return [call for call in self.live if call.kind == "linear"]
+
+    def gaps(self) -> tuple[Gap, ...]:
+        """Return what keeps the flow from being a plain chain, each with its path; empty for a chain."""
+        found = list(self._output_gaps())
+        for call in self.live:
+            found.extend(self._call_gaps(call))
+        counts = Counter(call.weight for call in self.linear_calls)
+        found.extend(
+            Gap(name, "reused", f"the weight is used {count} times")
+            for name, count in counts.items()
+            if name and count > 1
+        )
+        return tuple(found)
+
+    def _output_gaps(self) -> Iterator[Gap]:
+        if self._last is None:
+            yield Gap("output", "output", "the output is not one tensor that depends on the input")
+        elif self._last == -1:
+            yield Gap("output", "output", "the output is the input itself")
+
+    def _call_gaps(self, call: Call) -> Iterator[Gap]:
+        path = call.path or "forward"
+        if len(call.inputs) != 1:
+            yield Gap(
+                path,
+                call.function,
+                f"{call.function} joins {len(call.inputs)} values: a residual sum, product or concatenation",
+            )
+        elif call.kind == "other":
+            yield Gap(
+                path,
+                call.function,
+                f"{call.function} is no linear layer, activation, dropout or reshape that the theory knows",
+            )
+        elif (call.kind == "linear" and any(n != 1 for n in call.shape_in[1:-1])) or len(call.shape_in) < 2:
+            yield Gap(path, "positions", f"the layer is applied to each position of a {call.shape_in} tensor")
+        elif call.shape[:1] != (self._rows,) or call.shape_in[:1] != (self._rows,):
+            yield Gap(path, call.function, f"{call.function} mixes the batch dimension into {call.shape}")
+        elif call.kind == "bias" and self._linear_before(call) is None:
+            yield Gap(path, "bias", f"{call.bias} is added elsewhere than after a linear map")
+        elif call.kind in ("activation", "dropout"):
+            yield from self._activation_gaps(call, path)
+
+    def _activation_gaps(self, call: Call, path: str) -> Iterator[Gap]:
+        if self._linear_before(call) is None:
+            yield Gap(path, call.function, f"{call.function} comes before the first linear layer")
+        elif call.kind == "activation" and self._composed(call) is None:
+            yield Gap(path, call.function, f"{call.function} follows another activation")
+
+    def _before(self, call: Call) -> Iterator[Call]:
+        """The calls before this one on its path, nearest first."""
+        while len(call.inputs) == 1 and call.inputs[0] in self._by_index:
+            call = self._by_index[call.inputs[0]]
+            yield call
+
+    def _linear_before(self, call: Call) -> Call | None:
+        for earlier in self._before(call):
+            if earlier.kind == "linear":
+                return earlier
+            if earlier.kind == "other":
+                return None
+        return None
+
+    def _composed(self, call: Call) -> Activation | None:
+        linear = self._linear_before(call)
+        return None if linear is None else self.activation_after(linear)
+
+    def _onward(self, linear: Call) -> Iterator[Call]:
+        """The calls after a linear map up to the next one, as long as there is one way on."""
+        call = linear
+        while self._uses[call.index] == 1:
+            call = self._after[call.index]
+            if call.kind in ("linear", "other") or len(call.inputs) != 1:
+                return
+            yield call
+
+    def activation_after(self, linear: Call) -> Activation | None:
+        """Return activation and dropout after a linear map as one `Activation`; None if two of them do not compose."""
+        name, slope, dropout = "linear", 0.0, 0.0
+        for call in self._onward(linear):
+            if call.activation is None:
+                continue
+            dropout = _either(dropout, call.activation.dropout)
+            if call.kind == "activation":
+                repeats_relu = name == call.activation.name == "relu"
+                if name != "linear" and not repeats_relu:
+                    return None
+                name, slope = call.activation.name, call.activation.negative_slope
+        return Activation(name, slope, dropout)
+
+    def bias_of(self, linear: Call) -> str | None:
+        """Return the name of the bias that the linear map, or a sum right after it, adds."""
+        if linear.bias is not None:
+            return linear.bias
+        added = (call.bias for call in self._onward(linear) if call.kind == "bias")
+        return next(added, None)
+
+    def steps(self) -> tuple[str, ...]:
+        """Return what the autograd graph must show if this is the true dataflow: weights' names and activations."""
+        found: list[str] = []
+        for call in self.live:
+            if call.kind == "linear":
+                found.append(call.weight or "?")
+            elif call.kind == "activation":
+                name = _AUTOGRAD_NAMES.get(call.function, call.function)
+                found.append(name.replace("_", ""))
+        return tuple(found)
+
+
+def _either(first: float, second: float) -> float:
+    """Rate of two dropouts in a row; one that is not there leaves the other's rate exact."""
+    return max(first, second) if min(first, second) == 0 else 1 - (1 - first) * (1 - second)

@@ -1,0 +1,204 @@
+"""From records to a verdict: one decision rule, the mode it names, and the findings behind it."""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from initdiag.agreement import Agreement
+from initdiag.architecture import Architecture
+from initdiag.errors import InvalidInput, explain
+from initdiag.measurement import Measurement
+from initdiag.prediction import Prediction
+from initdiag.risk import OPTIMIZERS, risk_of_moments, risk_terms
+
+__all__ = ["Finding", "Judgement", "Thresholds", "Verdict", "judge"]
+
+
+class Verdict(enum.Enum):
+    """What a report says of a network; ``NO_VERDICT`` is never a pass."""
+
+    HEALTHY = "HEALTHY"
+    VANISHING = "VANISHING"
+    EXPLODING = "EXPLODING"
+    UNSTABLE = "UNSTABLE"
+    DEAD = "DEAD"
+    NO_VERDICT = "NO_VERDICT"
+
+    @property
+    def is_at_risk(self) -> bool:
+        """Whether the network is called at risk."""
+        return self not in (Verdict.HEALTHY, Verdict.NO_VERDICT)
+
+
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """Where the line is drawn.
+
+    Attributes
+    ----------
+    max_risk : float
+        At risk if and only if the risk is at least this.
+    agreement_level : float
+        Below this p-value prediction and measurement disagree.
+    """
+
+    max_risk: float = 0.5
+    agreement_level: float = 0.001
+
+    def __post_init__(self) -> None:
+        for name in ("max_risk", "agreement_level"):
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or not 0 <= value <= 1:
+                raise InvalidInput(
+                    explain(expected=f"{name} in [0, 1]", got=repr(value), do="Give a probability, e.g. 0.5.")
+                )
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was found: a stable code, how much it matters, where, what, and what to do.
+
+    ``severity`` is ``"error"`` (decides the verdict), ``"warning"`` or ``"note"``; ``layer`` a path or None.
+    """
+
+    code: str
+    severity: str
+    layer: str | None
+    message: str
+    remedy: str
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """Verdict, what it rests on (``basis``: ``"law"``, ``"measurement"`` or ``"none"``), risks by optimiser, findings."""
+
+    verdict: Verdict
+    basis: str
+    risk: dict[str, float]
+    findings: tuple[Finding, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Numbers:
+    drift: float
+    variance: float
+    dead: float
+
+
+def judge(
+    architecture: Architecture,
+    prediction: Prediction,
+    measurement: Measurement | None,
+    agreement: Agreement | None,
+    optimizer: str | None,
+    thresholds: Thresholds,
+    not_measured: str | None = None,
+) -> Judgement:
+    """Judge a network for ``optimizer`` (plain SGD if None, which sees the gradient as it is).
+
+    From the law where it covers the network, else from the measurement, else there is no verdict. ``not_measured`` says why
+    there is no measurement, if one was wanted.
+    """
+    findings = list(_structure_findings(architecture, not_measured))
+    findings += _agreement_findings(agreement)
+    numbers, basis = _numbers(prediction, measurement)
+    if numbers is None:
+        return Judgement(Verdict.NO_VERDICT, "none", {}, tuple(findings))
+    risk = {name: risk_of_moments(numbers.drift, numbers.variance, numbers.dead, name) for name in OPTIMIZERS}
+    judged = optimizer or "sgd"
+    verdict = Verdict.HEALTHY if risk[judged] < thresholds.max_risk else _mode(numbers, judged)
+    if verdict.is_at_risk:
+        findings.insert(0, _mode_finding(verdict, numbers))
+    return Judgement(verdict, basis, risk, tuple(findings))
+
+
+def _numbers(prediction: Prediction, measurement: Measurement | None) -> tuple[_Numbers | None, str]:
+    drift, variance, dead = prediction.rms_gain_log_mean, prediction.log_variance, prediction.dead_probability
+    if drift is not None and variance is not None and dead is not None:
+        return _Numbers(drift, variance, dead), "law"
+    if measurement is None:
+        return None, "none"
+    if measurement.dead_fraction == 1.0:
+        return _Numbers(-math.inf, 0.0, 1.0), "measurement"
+    return _Numbers(measurement.rms_gain_log_mean, measurement.log_variance, measurement.dead_fraction), "measurement"
+
+
+def _mode(numbers: _Numbers, optimizer: str) -> Verdict:
+    """The mode that contributes most to the risk, beyond what a healthy wide network has (log-variance 0.1)."""
+    if numbers.dead >= 0.5:
+        return Verdict.DEAD
+    terms = risk_terms(numbers.drift, numbers.variance, numbers.dead, optimizer)
+    usual = risk_terms(0.0, 0.1, 0.0, optimizer)
+    shares = {
+        Verdict.UNSTABLE: terms.fluctuation - usual.fluctuation,
+        Verdict.EXPLODING: terms.upward,
+        Verdict.VANISHING: terms.downward,
+        Verdict.DEAD: terms.dead,
+    }
+    return max(shares, key=lambda mode: shares[mode])
+
+
+def _mode_finding(verdict: Verdict, numbers: _Numbers) -> Finding:
+    gain = math.exp(min(abs(numbers.drift) / 2, 700.0))
+    spread = math.exp(min(2 * math.sqrt(numbers.variance), 700.0))
+    texts = {
+        Verdict.VANISHING: (
+            "IND001",
+            f"a typical gradient reaches the input {gain:.2g} times too small",
+            "make each layer's gain 1: He or orthogonal initialisation",
+        ),
+        Verdict.EXPLODING: (
+            "IND002",
+            f"a typical gradient reaches the input {gain:.2g} times too large",
+            "make each layer's gain 1: He or orthogonal initialisation",
+        ),
+        Verdict.UNSTABLE: (
+            "IND003",
+            f"from one initialisation to the next the gradient's norm varies by factors of {spread:.2g} up and down (two sd)",
+            "wider layers, fewer layers, or orthogonal initialisation",
+        ),
+        Verdict.DEAD: (
+            "IND004",
+            f"{numbers.dead:.0%} of initialisations have a gradient of exactly zero",
+            "widen the narrowest ReLU layers, or use leaky ReLU",
+        ),
+    }
+    code, message, remedy = texts[verdict]
+    return Finding(code, "error", None, message, remedy)
+
+
+def _structure_findings(architecture: Architecture, not_measured: str | None) -> Iterator[Finding]:
+    for gap in architecture.gaps:
+        yield Finding("IND006", "note", gap.path, f"not covered by the theory: {gap.reason}", "judged from measurement")
+    for layer in architecture.layers:
+        if layer.weight.variance == 0:
+            message = "every weight is zero, so that no gradient passes"
+            yield Finding("IND007", "error", layer.name, message, "initialise it, or check the part before it alone")
+        if layer.weight.failed:
+            message = f"its weights fail: {', '.join(layer.weight.failed)}"
+            remedy = "a trained checkpoint is no initialisation; otherwise see how it is initialised"
+            yield Finding("IND009", "warning", layer.name, message, remedy)
+        if layer.bias is not None and not layer.bias.symmetric:
+            message = "its bias is constant or skewed, so that gates are not fair coins"
+            yield Finding("IND011", "note", layer.name, message, "zero biases, for the theory to cover it")
+    for name in architecture.unused:
+        message = "the forward pass never reaches it"
+        yield Finding("IND008", "warning", name, message, "remove it, or use it")
+    if not_measured is not None:
+        yield Finding("IND010", "note", None, f"not measured: {not_measured}", "see the reason")
+
+
+def _agreement_findings(agreement: Agreement | None) -> list[Finding]:
+    if agreement is None or agreement.agrees:
+        return []
+    message = (
+        f"prediction and measurement disagree (p = {agreement.p_value:.2g}): mean {agreement.mean_z:+.1f}, "
+        f"variance {agreement.variance_z:+.1f} standard errors off"
+    )
+    remedy = (
+        "weights that are not iid (trained, tied, sparse, low rank), or an operation that the trace took for another"
+    )
+    return [Finding("IND005", "warning", None, message, remedy)]
