@@ -1,4 +1,4 @@
-"""The risk that training does not start, as a curve of four numbers of the law.
+"""The risk that training does not start, as a curve of the law's numbers.
 
 **Provisional.** The coefficients are a logistic fit to a pilot study: 600 random architectures trained on the scikit-learn
 digits (plan, runs and fit in ``tests/evidence/pilot``). One task, one batch size: read a risk as an ordering with a rough scale.
@@ -31,35 +31,35 @@ class _Curve:
     fluctuation: float
     upward: float
     downward: float
-    dead: float
 
 
 # python tests/evidence/pilot/study.py tests/evidence/pilot/runs.csv --fit
 _CURVES = {
-    "sgd": _Curve(intercept=-2.5, fluctuation=1.0, upward=1.5, downward=1.5, dead=3.0),
-    "adam": _Curve(intercept=-7.0, fluctuation=1.0, upward=1.0, downward=1.5, dead=3.0),
+    "sgd": _Curve(intercept=-7.213, fluctuation=1.115, upward=3.24, downward=2.728),
+    "adam": _Curve(intercept=-15.308, fluctuation=1.132, upward=5.021, downward=3.693),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class RiskTerms:
-    """The terms of the logistic curve's argument, by what they come from."""
+    """The terms of the logistic curve's argument, by what they come from, and the probability of a dead network."""
 
     intercept: float
     fluctuation: float
     upward: float
     downward: float
-    dead: float
+    dead_probability: float
 
     @property
     def risk(self) -> float:
-        """The probability, in [0, 1]."""
-        total = self.intercept + self.fluctuation + self.upward + self.downward + self.dead
-        return 1.0 if math.isnan(total) else 0.5 * (1 + math.tanh(total / 2))
+        """The probability, in [0, 1]: a dead network does not start, any other by the curve."""
+        total = self.intercept + self.fluctuation + self.upward + self.downward
+        curve = 1.0 if math.isnan(total) else 0.5 * (1 + math.tanh(total / 2))
+        return self.dead_probability + (1 - self.dead_probability) * curve
 
 
 def risk_terms(rms_gain_log_mean: float, log_variance: float, dead_probability: float, optimizer: str) -> RiskTerms:
-    """Return the terms of the risk: from drift up, drift down, fluctuation and dead networks.
+    """Return the terms of the risk: from fluctuation, drift up, drift down, and dead networks.
 
     Parameters
     ----------
@@ -89,7 +89,7 @@ def risk_terms(rms_gain_log_mean: float, log_variance: float, dead_probability: 
         curve.fluctuation * math.log(max(log_variance, _LEAST_VARIANCE)),
         curve.upward * math.log1p(max(rms_gain_log_mean, 0.0)),
         curve.downward * math.log1p(max(-rms_gain_log_mean, 0.0)),
-        curve.dead * dead_probability,
+        dead_probability,
     )
 
 

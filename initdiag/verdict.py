@@ -135,10 +135,14 @@ def _mode(numbers: _Numbers, optimizer: str) -> Verdict:
     shares = {
         Verdict.UNSTABLE: terms.fluctuation - usual.fluctuation,
         Verdict.EXPLODING: terms.upward,
-        Verdict.VANISHING: terms.downward,
-        Verdict.DEAD: terms.dead,
+        Verdict.VANISHING: terms.downward - _own_drift(numbers, optimizer),
     }
     return max(shares, key=lambda mode: shares[mode])
+
+
+def _own_drift(numbers: _Numbers, optimizer: str) -> float:
+    """What of the downward drift is the fluctuation's own: at unit mean gain the log-mean is minus half the log-variance."""
+    return risk_terms(-numbers.variance / 2, 1.0, 0.0, optimizer).downward
 
 
 def _mode_finding(verdict: Verdict, numbers: _Numbers) -> Finding:

@@ -161,24 +161,20 @@ class Interposer(TorchFunctionMode):
     def _rescaled_tangent(self, tangent: Tensor) -> Tensor:
         if not self.rescale_tangent:
             return tangent
-        peak = _row_peak(tangent)
-        safe = torch.where(peak > 0, peak, torch.ones_like(peak))
-        self.tangent_log_scale = self.tangent_log_scale + safe.double().log()
-        return tangent / rowwise(safe, tangent)
+        log_size, tangent = _normalised(tangent)
+        self.tangent_log_scale = self.tangent_log_scale + _finite(log_size)
+        return tangent
 
     def _rescaled_primal(self, y: Tensor, bias: Tensor | None) -> Tensor:
-        """``y e^a + bias`` up to a new common scale: its larger part keeps its precision, whatever ``a`` is."""
-        peak = _row_peak(y)
-        safe = torch.where(peak > 0, peak, torch.ones_like(peak))
-        log_y = torch.where(peak > 0, safe.double().log() + self.primal_log_scale, -torch.inf)
-        log_bias = torch.full_like(log_y, -torch.inf) if bias is None else _row_peak(bias.expand_as(y)).double().log()
-        scale = torch.maximum(log_y, log_bias)
-        scale = torch.where(torch.isfinite(scale), scale, torch.zeros_like(scale))
-        y = y / rowwise(safe, y) * rowwise(torch.exp(log_y - scale).to(y.dtype), y)
-        if bias is not None:
-            y = y + bias.expand_as(y) * rowwise(torch.exp(-scale).to(y.dtype), y)
-        self.primal_log_scale = scale
-        return y
+        """``y e^a + bias`` up to a new common scale: each part is taken at its own size before it is weighed."""
+        log_y, y = _normalised(y)
+        log_y = log_y + self.primal_log_scale
+        if bias is None:
+            self.primal_log_scale = _finite(log_y)
+            return y
+        log_bias, bias = _normalised(bias.expand_as(y))
+        scale = self.primal_log_scale = _finite(torch.maximum(log_y, log_bias))
+        return _weighed(y, log_y - scale) + _weighed(bias, log_bias - scale)
 
     def _log_mean_square(self, x: Tensor) -> Tensor:
         return x.double().square().flatten(1).mean(1).log() + 2 * self.primal_log_scale
@@ -193,5 +189,16 @@ def _dual(primal: Tensor, tangent: Tensor) -> Tensor:
     return dual
 
 
-def _row_peak(tensor: Tensor) -> Tensor:
-    return tensor.abs().flatten(1).amax(1)
+def _normalised(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Log of each row's largest entry (float64, -inf for a row of zeros), and the rows divided by it."""
+    peak = rows.abs().flatten(1).amax(1)
+    safe = torch.where(peak > 0, peak, torch.ones_like(peak))
+    return peak.double().log(), rows / rowwise(safe, rows)
+
+
+def _finite(log_size: Tensor) -> Tensor:
+    return torch.where(torch.isfinite(log_size), log_size, torch.zeros_like(log_size))
+
+
+def _weighed(rows: Tensor, log_weight: Tensor) -> Tensor:
+    return rows * rowwise(torch.exp(log_weight).to(rows.dtype), rows)

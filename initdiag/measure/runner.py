@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import math
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,27 +10,23 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.autograd import forward_ad
 
 from initdiag.architecture import Architecture, positive_integer
 from initdiag.errors import InvalidInput, UnsupportedArchitecture, explain
 from initdiag.measure import random_numbers
-from initdiag.measure.interposer import Ensemble, Interposer, LayerLogs
+from initdiag.measure.interposer import Ensemble
 from initdiag.measure.redraw import Redrawn, Source, reset_parameters
 from initdiag.measure.running import RunningMoments
 from initdiag.measure.signs import SignFlips
+from initdiag.measure.task import Task, log_norms, prepared
 from initdiag.measurement import LayerMeasurement, Measurement
-from initdiag.tracing.loan import as_module, copied, own_modes, replica, rng_preserved
-from initdiag.tracing.trace import example_rows, trace
+from initdiag.tracing.loan import as_module, own_modes, rng_preserved
+from initdiag.tracing.trace import trace
 
-__all__ = ["measure", "why_not_signs"]
+__all__ = ["measure"]
 
 _BUDGET = 1 << 28
 """Bytes that the tensors of one chunk may take, about."""
-
-_HOMOGENEOUS = ("linear", "relu", "leaky_relu")
-_EXAMPLES = 64
-"""Random inputs that are dealt out where the user gives none."""
 
 
 def measure(
@@ -92,21 +85,17 @@ def measure(
         factory = None if isinstance(model, nn.Module) else model
         module = as_module(model)
         arch = architecture or trace(module, example_input, input_size=input_size)
-        task = _task(module, arch, example_input, input_size, seed, direction)
-        ensembles = _signs(task, draws) if method == "signs" else _redraws(task, draws, factory, init)
-        return _collect(task, method, _with_progress(ensembles, draws) if progress else ensembles)
+        task = prepared(module, arch, example_input, input_size, seed, direction)
+        plan = _signs(task, draws) if method == "signs" else _redraws(task, draws, factory, init)
+        return _collect(task, method, plan, draws, progress)
 
 
-def _with_progress(ensembles: Iterator[tuple[range, Ensemble]], draws: int) -> Iterator[tuple[range, Ensemble]]:
-    """Pass the chunks on, and show on stderr how far they are."""
-    from rich.console import Console
-    from rich.progress import Progress
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """Chunks of draws, each with the ensemble that applies its layers; and what to note when they are done."""
 
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("measuring", total=draws)
-        for chunk, ensemble in ensembles:
-            yield chunk, ensemble
-            bar.update(task, completed=chunk.stop)
+    chunks: Iterator[tuple[range, Ensemble]]
+    notes: Callable[[], tuple[str, ...]]
 
 
 def _checked_seed(seed: Any) -> int:
@@ -115,65 +104,8 @@ def _checked_seed(seed: Any) -> int:
     return seed
 
 
-@dataclass(frozen=True, slots=True)
-class _Task:
-    """What is the same for every chunk: the replica that runs, its inputs, and how rows are kept in range."""
-
-    module: nn.Module
-    original: nn.Module
-    arch: Architecture
-    rows: Tensor
-    seed: int
-    direction: Tensor | None
-    dtype: torch.dtype
-
-    @property
-    def is_chain(self) -> bool:
-        return not self.arch.gaps
-
-    @property
-    def is_homogeneous(self) -> bool:
-        return self.is_chain and all(layer.activation.name in _HOMOGENEOUS for layer in self.arch.layers)
-
-
-def _task(
-    module: nn.Module, arch: Architecture, example: Tensor | None, size: Any, seed: int, direction: Tensor | None
-) -> _Task:
-    """A chain is rescaled as it goes and keeps its dtype (half types in float32); anything else runs in float64."""
-    own = next(p.dtype for p in module.parameters() if p.is_floating_point())
-    dtype = (own if own in (torch.float32, torch.float64) else torch.float32) if not arch.gaps else torch.float64
-    rows = example if example is not None else _random_rows(module, arch, size, seed)
-    if any(p.device.type == "meta" for p in module.parameters()):
-        raise UnsupportedArchitecture(
-            "parameters on the meta device have no values to measure. Use predict on the trace."
-        )
-    copy = replica(module, lambda t: copied(t).to(dtype) if t.is_floating_point() else copied(t))
-    copy.requires_grad_(False)
-    return _Task(copy, module, arch, rows.detach().to(dtype), seed, _checked_direction(direction, rows), dtype)
-
-
-def _random_rows(module: nn.Module, arch: Architecture, size: Any, seed: int) -> Tensor:
-    rows = example_rows(module, arch.input_size, _EXAMPLES, seed)
-    return rows if size is None else rows.reshape(_EXAMPLES, *tuple(size)[1:])
-
-
-def _checked_direction(direction: Tensor | None, rows: Tensor) -> Tensor | None:
-    if direction is None:
-        return None
-    norm = float(torch.linalg.vector_norm(direction.detach().double()))
-    if direction.shape != rows.shape[1:] or not math.isfinite(norm) or norm == 0:
-        raise InvalidInput(
-            explain(
-                expected=f"direction: a finite non-zero tensor of one row's shape {tuple(rows.shape[1:])}",
-                got=f"shape {tuple(direction.shape)}, norm {norm:g}",
-                do="Pass a vector in the input's space.",
-            )
-        )
-    return direction.detach().double() / norm
-
-
-def why_not_signs(arch: Architecture) -> str | None:
-    """Return why random signs around the weights would not be draws from their law; None if they are."""
+def _why_not_signs(arch: Architecture) -> str | None:
+    """Why random signs around the weights would not be draws from their law; None if they are."""
     for layer in arch.layers:
         failed = [name for name in layer.weight.failed if name in ("zero mean", "symmetry")]
         if failed:
@@ -183,30 +115,35 @@ def why_not_signs(arch: Architecture) -> str | None:
     return None
 
 
-def _signs(task: _Task, draws: int) -> Iterator[tuple[range, Ensemble]]:
-    reason = why_not_signs(task.arch)
+def _signs(task: Task, draws: int) -> _Plan:
+    reason = _why_not_signs(task.arch)
     if reason is not None:
         raise UnsupportedArchitecture(f"{reason}. Use method='redraw' with an init or a factory.")
     order = {name: i for i, name in enumerate(dict.fromkeys(layer.name for layer in task.arch.layers))}
     flipped = frozenset(layer.name for layer in task.arch.layers if layer.bias is not None and layer.bias.symmetric)
+
+    def flips(chunk: range) -> SignFlips:
+        return SignFlips(task.seed, chunk, order, flipped)
+
     if not task.is_chain:
-        _require_separate_rows(task, order, flipped)
-    for chunk in _chunks(draws, _rows_in_budget(task)):
-        yield chunk, SignFlips(task.seed, chunk, order, flipped)
+        _require_separate_rows(task, flips(range(4)))
+    left = [name for name, p in task.module.named_parameters() if p.dim() > 1 and name not in order]
+    note = (f"left as they are, not varied: {', '.join(left)}",) if left else ()
+    chunks = ((chunk, flips(chunk)) for chunk in _chunks(draws, _rows_in_budget(task)))
+    return _Plan(chunks, lambda: note)
 
 
 def _redraws(
-    task: _Task, draws: int, factory: Callable[[], Any] | None, init: Callable[[nn.Module], Any] | None
-) -> Iterator[tuple[range, Ensemble]]:
+    task: Task, draws: int, factory: Callable[[], Any] | None, init: Callable[[nn.Module], Any] | None
+) -> _Plan:
     if factory is None and init is None:
         _require_default_weights(task.arch)
         init = reset_parameters
     source = Source(task.original, factory, init)
     size = sum(p.numel() for p in task.module.parameters()) * task.dtype.itemsize
-    step = max(1, min(_BUDGET // (4 * size), 1024)) if _is_linear_only(task) else 1
-    for start in range(0, draws, step):
-        chunk = range(start, min(start + step, draws))
-        yield chunk, Redrawn(source, chunk, task.seed, task.dtype)
+    step = max(1, min(_BUDGET // (4 * size), 1024)) if task.is_linear_only else 1
+    chunks = ((chunk, Redrawn(source, chunk, task.seed, task.dtype)) for chunk in _chunks(draws, step))
+    return _Plan(chunks, lambda: (f"not drawn afresh: {', '.join(source.left)}",) if source.left else ())
 
 
 def _require_default_weights(arch: Architecture) -> None:
@@ -218,13 +155,7 @@ def _require_default_weights(arch: Architecture) -> None:
         )
 
 
-def _is_linear_only(task: _Task) -> bool:
-    """Whether every parameter belongs to a chain's linear layers, so that draws can be stacked."""
-    used = {layer.name for layer in task.arch.layers}
-    return task.is_chain and all(p.dim() == 1 or name in used for name, p in task.module.named_parameters())
-
-
-def _rows_in_budget(task: _Task) -> int:
+def _rows_in_budget(task: Task) -> int:
     widest = max(task.arch.input_size, task.arch.output_size, *(layer.fan_out for layer in task.arch.layers))
     rows = _BUDGET // (32 * widest * task.dtype.itemsize)
     blocks = max(1, min(rows, 2048) // random_numbers.BLOCK)
@@ -236,12 +167,12 @@ def _chunks(draws: int, step: int) -> Iterator[range]:
         yield range(start, min(start + step, draws))
 
 
-def _require_separate_rows(task: _Task, order: dict[str, int], flipped: frozenset[str]) -> None:
+def _require_separate_rows(task: Task, ensemble: SignFlips) -> None:
     """Refuse what mixes the rows of a batch (BatchNorm in train mode): a tangent in row 0 must not reach the others."""
     chunk = range(4)
-    u = torch.zeros_like(_inputs(task, chunk))
+    u = torch.zeros_like(task.inputs(chunk))
     u[0] = 1.0
-    norms, _ = _log_norms(task, SignFlips(task.seed, chunk, order, flipped), chunk, u)
+    norms, _ = log_norms(task, ensemble, chunk, u)
     if bool(torch.isfinite(norms[1:]).any()):
         raise UnsupportedArchitecture(
             "the rows of a batch are mixed (BatchNorm in train mode?), so that they cannot be separate networks. "
@@ -249,69 +180,13 @@ def _require_separate_rows(task: _Task, order: dict[str, int], flipped: frozense
         )
 
 
-def _inputs(task: _Task, draws: range) -> Tensor:
-    index = torch.arange(draws.start, draws.stop, device=task.rows.device) % len(task.rows)
-    return task.rows[index]
-
-
-def _directions(task: _Task, draws: range, like: Tensor) -> Tensor:
-    if task.direction is not None:
-        return task.direction.to(like.device, like.dtype).expand_as(like).clone()
-    u = random_numbers.directions(task.seed, draws, math.prod(like.shape[1:]))
-    return torch.from_numpy(u).reshape(like.shape).to(like.device, like.dtype)
-
-
-def _log_norms(
-    task: _Task, ensemble: Ensemble, draws: range, u: Tensor | None = None
-) -> tuple[Tensor, list[LayerLogs]]:
-    """``ln||Ju||^2`` of each draw, and the logs of every linear call."""
-    _warm_up()
-    x = _inputs(task, draws)
-    u = _directions(task, draws, x) if u is None else u
-    names = {id(p): name for name, p in task.module.named_parameters()}
-    interposer = Interposer(names, ensemble, draws, task.seed, task.is_chain, task.is_homogeneous)
-    try:
-        with torch.no_grad(), forward_ad.dual_level(), interposer:
-            out = task.module(forward_ad.make_dual(x, u))
-            tangent = forward_ad.unpack_dual(_first_tensor(out)).tangent
-    except (InvalidInput, UnsupportedArchitecture):
-        raise
-    except (RuntimeError, NotImplementedError) as error:
-        raise UnsupportedArchitecture(
-            f"forward-mode autograd does not pass through this module: {type(error).__name__}: {error}"
-        ) from error
-    if tangent is None:
-        raise UnsupportedArchitecture(
-            "the output does not depend differentiably on the input (detach, no_grad, rounding?)."
-        )
-    return interposer.log_square(tangent), interposer.logs
-
-
-@functools.cache
-def _warm_up() -> None:
-    """Torch's first forward-mode call may warn of its own internals, which is not the user's to hear."""
-    with warnings.catch_warnings(), forward_ad.dual_level():
-        warnings.simplefilter("ignore")
-        forward_ad.make_dual(torch.zeros(1), torch.zeros(1)).relu()
-
-
-def _first_tensor(out: Any) -> Tensor:
-    if isinstance(out, Tensor):
-        return out
-    values = out.values() if isinstance(out, dict) else out if isinstance(out, list | tuple) else ()
-    found = next((v for v in values if isinstance(v, Tensor) and v.is_floating_point()), None)
-    if found is None:
-        raise UnsupportedArchitecture(f"the forward pass returns {type(out).__name__}, in which no tensor was found.")
-    return found
-
-
-def _collect(task: _Task, method: str, ensembles: Iterator[tuple[range, Ensemble]]) -> Measurement:
+def _collect(task: Task, method: str, plan: _Plan, draws: int, progress: bool) -> Measurement:
     values: list[NDArray[np.float64]] = []
     layers: dict[int, tuple[str, RunningMoments, RunningMoments]] = {}
-    for chunk, ensemble in ensembles:
-        if isinstance(ensemble, Redrawn) and not _is_linear_only(task):
+    for chunk, ensemble in _with_progress(plan.chunks, draws) if progress else plan.chunks:
+        if isinstance(ensemble, Redrawn) and not task.is_linear_only:
             _load(task.module, ensemble.parameters(0))
-        norms, logs = _log_norms(task, ensemble, chunk)
+        norms, logs = log_norms(task, ensemble, chunk)
         values.append(norms.cpu().numpy())
         for index, log in enumerate(logs):
             _, activation, tangent = layers.setdefault(index, (log.name, RunningMoments(), RunningMoments()))
@@ -324,7 +199,7 @@ def _collect(task: _Task, method: str, ensembles: Iterator[tuple[range, Ensemble
         input_size=task.arch.input_size,
         output_size=task.arch.output_size,
         layers=tuple(LayerMeasurement(name, a.mean, a.variance, t.mean, t.variance) for name, a, t in layers.values()),
-        notes=_notes(task, method),
+        notes=plan.notes(),
     )
 
 
@@ -334,9 +209,13 @@ def _load(module: nn.Module, values: dict[str, Tensor]) -> None:
             parameter.copy_(values[name])
 
 
-def _notes(task: _Task, method: str) -> tuple[str, ...]:
-    if method != "signs":
-        return ()
-    flipped = {layer.name for layer in task.arch.layers}
-    left = [name for name, p in task.module.named_parameters() if p.dim() > 1 and name not in flipped]
-    return (f"left as they are, not varied: {', '.join(left)}",) if left else ()
+def _with_progress(chunks: Iterator[tuple[range, Ensemble]], draws: int) -> Iterator[tuple[range, Ensemble]]:
+    """Pass the chunks on, and show on stderr how far they are."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("measuring", total=draws)
+        for chunk, ensemble in chunks:
+            yield chunk, ensemble
+            bar.update(task, completed=chunk.stop)

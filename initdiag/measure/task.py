@@ -1,0 +1,145 @@
+"""One measuring task: the replica that runs, its inputs, and one pass of a chunk of draws through it."""
+
+from __future__ import annotations
+
+import functools
+import math
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+
+from initdiag.architecture import Architecture
+from initdiag.errors import InvalidInput, UnsupportedArchitecture, explain
+from initdiag.measure import random_numbers
+from initdiag.measure.interposer import Ensemble, Interposer, LayerLogs
+from initdiag.tracing.loan import copied, replica
+from initdiag.tracing.trace import example_rows
+
+__all__ = ["Task", "log_norms", "prepared"]
+
+_HOMOGENEOUS = ("linear", "relu", "leaky_relu")
+_EXAMPLES = 64
+"""Random inputs that are dealt out where the user gives none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What is the same for every chunk: the replica that runs, its inputs, and how rows are kept in range."""
+
+    module: nn.Module
+    original: nn.Module
+    arch: Architecture
+    rows: Tensor
+    seed: int
+    direction: Tensor | None
+    dtype: torch.dtype
+
+    @property
+    def is_chain(self) -> bool:
+        """Whether the theory's chain is proved, so that rows may be rescaled in mid-network."""
+        return not self.arch.gaps
+
+    @property
+    def is_linear_only(self) -> bool:
+        """Whether every parameter belongs to a chain's linear layers, so that networks can be stacked."""
+        used = {layer.name for layer in self.arch.layers}
+        return self.is_chain and all(p.dim() == 1 or name in used for name, p in self.module.named_parameters())
+
+    @property
+    def is_homogeneous(self) -> bool:
+        """Whether scaling the primal scales every value after it."""
+        return self.is_chain and all(layer.activation.name in _HOMOGENEOUS for layer in self.arch.layers)
+
+    def inputs(self, draws: range) -> Tensor:
+        """Return the rows dealt out to these draws."""
+        index = torch.arange(draws.start, draws.stop, device=self.rows.device) % len(self.rows)
+        return self.rows[index]
+
+    def directions(self, draws: range, like: Tensor) -> Tensor:
+        """Return the draws' unit vectors ``u``, shaped like their inputs."""
+        if self.direction is not None:
+            return self.direction.to(like.device, like.dtype).expand_as(like).clone()
+        u = random_numbers.directions(self.seed, draws, math.prod(like.shape[1:]))
+        return torch.from_numpy(u).reshape(like.shape).to(like.device, like.dtype)
+
+
+def prepared(
+    module: nn.Module, arch: Architecture, example: Tensor | None, size: Any, seed: int, direction: Tensor | None
+) -> Task:
+    """A chain is rescaled as it goes and keeps its dtype (half types in float32); anything else runs in float64."""
+    own = next(p.dtype for p in module.parameters() if p.is_floating_point())
+    dtype = (own if own in (torch.float32, torch.float64) else torch.float32) if not arch.gaps else torch.float64
+    rows = example if example is not None else _random_rows(module, arch, size, seed)
+    if any(p.device.type == "meta" for p in module.parameters()):
+        raise UnsupportedArchitecture(
+            "parameters on the meta device have no values to measure. Use predict on the trace."
+        )
+    copy = replica(module, lambda t: copied(t).to(dtype) if t.is_floating_point() else copied(t))
+    copy.requires_grad_(False)
+    return Task(copy, module, arch, rows.detach().to(dtype), seed, _checked_direction(direction, rows), dtype)
+
+
+def _random_rows(module: nn.Module, arch: Architecture, size: Any, seed: int) -> Tensor:
+    rows = example_rows(module, arch.input_size, _EXAMPLES, seed)
+    return rows if size is None else rows.reshape(_EXAMPLES, *tuple(size)[1:])
+
+
+def _checked_direction(direction: Tensor | None, rows: Tensor) -> Tensor | None:
+    if direction is None:
+        return None
+    norm = float(torch.linalg.vector_norm(direction.detach().double()))
+    if direction.shape != rows.shape[1:] or not math.isfinite(norm) or norm == 0:
+        raise InvalidInput(
+            explain(
+                expected=f"direction: a finite non-zero tensor of one row's shape {tuple(rows.shape[1:])}",
+                got=f"shape {tuple(direction.shape)}, norm {norm:g}",
+                do="Pass a vector in the input's space.",
+            )
+        )
+    return direction.detach().double() / norm
+
+
+def log_norms(task: Task, ensemble: Ensemble, draws: range, u: Tensor | None = None) -> tuple[Tensor, list[LayerLogs]]:
+    """``ln||Ju||^2`` of each draw, and the logs of every linear call."""
+    _warm_up()
+    x = task.inputs(draws)
+    u = task.directions(draws, x) if u is None else u
+    names = {id(p): name for name, p in task.module.named_parameters()}
+    interposer = Interposer(names, ensemble, draws, task.seed, task.is_chain, task.is_homogeneous)
+    try:
+        with torch.no_grad(), forward_ad.dual_level(), interposer:
+            out = task.module(forward_ad.make_dual(x, u))
+            tangent = forward_ad.unpack_dual(_first_tensor(out)).tangent
+    except (InvalidInput, UnsupportedArchitecture):
+        raise
+    except (RuntimeError, NotImplementedError) as error:
+        raise UnsupportedArchitecture(
+            f"forward-mode autograd does not pass through this module: {type(error).__name__}: {error}"
+        ) from error
+    if tangent is None:
+        raise UnsupportedArchitecture(
+            "the output does not depend differentiably on the input (detach, no_grad, rounding?)."
+        )
+    return interposer.log_square(tangent), interposer.logs
+
+
+@functools.cache
+def _warm_up() -> None:
+    """Torch's first forward-mode call may warn of its own internals, which is not the user's to hear."""
+    with warnings.catch_warnings(), forward_ad.dual_level():
+        warnings.simplefilter("ignore")
+        forward_ad.make_dual(torch.zeros(1), torch.zeros(1)).relu()
+
+
+def _first_tensor(out: Any) -> Tensor:
+    if isinstance(out, Tensor):
+        return out
+    values = out.values() if isinstance(out, dict) else out if isinstance(out, list | tuple) else ()
+    found = next((v for v in values if isinstance(v, Tensor) and v.is_floating_point()), None)
+    if found is None:
+        raise UnsupportedArchitecture(f"the forward pass returns {type(out).__name__}, in which no tensor was found.")
+    return found

@@ -1,0 +1,258 @@
+"""Measuring against theory, against the definition, and against itself in other chunks."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from styles import STYLES, mlp, seeded
+from torch import nn
+
+import initdiag
+from initdiag import InvalidInput, UnsupportedArchitecture, measure, predict, trace
+from initdiag.agreement import agreement
+from initdiag.measure import runner
+from initdiag.measurement import LogMoments
+
+
+@pytest.mark.parametrize("style", STYLES, ids=lambda s: s.name)
+@pytest.mark.parametrize(("method", "draws"), [("signs", 4096), ("redraw", 1024)])
+def test_every_style_agrees_with_theory(style, method, draws):
+    model = seeded(style.build, seed=1)
+    arch = trace(model, input_size=style.input_size)
+    found = measure(model, input_size=style.input_size, draws=draws, method=method, seed=1)
+    assert found.method == method
+    assert found.draws == len(found.log_norms) == draws
+    test = agreement(arch, found, level=0.003)
+    assert test.agrees, test
+
+
+@pytest.mark.parametrize("init", ["he_normal", "orthogonal", "torch_default"])
+def test_sign_flips_agree_for_every_initialiser(init):
+    model = seeded(lambda: mlp([24, 32, 16, 32, 8], init=init))
+    assert agreement(trace(model), measure(model, draws=8192), level=0.003).agrees
+
+
+def jacobian_log_norm(model, x, u):
+    """The definition, by reverse mode: ln||J u||^2 of one row."""
+    jacobian = torch.func.jacrev(model)(x).reshape(-1, x.numel())
+    return float((jacobian @ u.reshape(-1)).square().sum().log().detach())
+
+
+def test_one_draw_against_the_definition():
+    """Put the signs of a draw into real weights by hand, and take the Jacobian by reverse mode."""
+    from initdiag.measure import random_numbers
+
+    model = seeded(lambda: mlp([6, 9, 7, 4])).double()
+    x = torch.randn(3, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    found = measure(model, x, draws=5, seed=42)
+    u = random_numbers.directions(42, range(5), 6)
+    for draw in range(5):
+        flipped = mlp([6, 9, 7, 4]).double()
+        for stream, index in enumerate((0, 2, 4)):
+            w, b = model[index].weight, model[index].bias
+            signs = torch.from_numpy(random_numbers.signs(42, range(5), stream, sum(w.shape))[draw]).double()
+            s, r = signs[: w.shape[1]], signs[w.shape[1] :]
+            with torch.no_grad():
+                flipped[index].weight.copy_(r[:, None] * w * s)
+                flipped[index].bias.copy_(r * b)
+        expected = jacobian_log_norm(flipped, x[draw % 3], torch.from_numpy(u[draw]))
+        assert found.log_norms[draw] == pytest.approx(expected, abs=1e-9)
+
+
+def test_one_redraw_against_the_definition():
+    from initdiag.measure import random_numbers
+
+    def init(m):
+        if isinstance(m, nn.Linear):
+            nn.init.normal_(m.weight, std=0.4)
+            nn.init.normal_(m.bias, std=0.1)
+
+    model = seeded(lambda: mlp([5, 8, 3])).double()
+    x = torch.ones(1, 5, dtype=torch.float64)
+    found = measure(model, x, draws=3, method="redraw", init=init, seed=7)
+    for draw in range(3):
+        fresh = mlp([5, 8, 3]).double()
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(random_numbers.draw_seed(7, draw))
+            fresh.apply(init)
+        u = torch.from_numpy(random_numbers.directions(7, range(3), 5)[draw])
+        assert found.log_norms[draw] == pytest.approx(jacobian_log_norm(fresh, x[0], u), abs=1e-9)
+
+
+@pytest.mark.parametrize("method", ["signs", "redraw"])
+def test_draws_do_not_depend_on_chunks_or_count(method, monkeypatch):
+    model = seeded(lambda: mlp([12, 20, 16, 5])).double()
+    draws = 700 if method == "signs" else 40
+    whole = measure(model, draws=draws, method=method, seed=3).log_norms
+    fewer = measure(model, draws=draws // 2, method=method, seed=3).log_norms
+    monkeypatch.setattr(runner, "_BUDGET", 1 << 16)
+    chunked = measure(model, draws=draws, method=method, seed=3).log_norms
+    np.testing.assert_allclose(chunked, whole, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(fewer, whole[: draws // 2], rtol=0, atol=1e-12)
+    assert not np.array_equal(whole, measure(model, draws=draws, method=method, seed=4).log_norms)
+
+
+def test_dropout_masks_do_not_depend_on_chunks(monkeypatch):
+    model = seeded(lambda: nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Dropout(0.3), nn.Linear(32, 4))).double()
+    whole = measure(model, draws=600, seed=3).log_norms
+    monkeypatch.setattr(runner, "_BUDGET", 1)
+    np.testing.assert_allclose(measure(model, draws=600, seed=3).log_norms, whole, rtol=0, atol=1e-12)
+    assert agreement(trace(model), measure(model, draws=8192), level=0.003).agrees
+
+
+def test_depth_300_under_the_default_is_measured_not_called_dead():
+    model = seeded(lambda: mlp([64] * 301))
+    found = measure(model, draws=512)
+    assert found.dead_fraction == 0
+    assert found.log_mean < -530
+    assert agreement(trace(model), found, level=0.003).agrees
+
+
+def test_tiny_and_huge_weights_stay_in_range():
+    """||Ju||^2 of about 1e-5000 and 1e+3000 in single precision, biases zero and not."""
+    for gain, init, sign in ((1e-13, "he_normal", -1), (1e8, "he_normal", 1), (1e-3, "torch_default", -1)):
+        model = seeded(lambda gain=gain, init=init: mlp([16] * 201, init=init, gain=gain))
+        found = measure(model, draws=256)
+        assert np.isfinite(found.log_norms).mean() > 0.9
+        assert sign * found.log_mean > 2000
+        assert found.log_mean == pytest.approx(predict(trace(model)).log_mean, abs=6 * found.log_mean_se + 2)
+
+
+def test_width_one_layers_die_as_often_as_predicted():
+    model = seeded(lambda: mlp([8, 1, 1, 8], init="he_normal"))
+    pred, found = predict(trace(model)), measure(model, draws=4096)
+    share_se = math.sqrt(0.75 * 0.25 / 4096)
+    assert pred.dead_probability == pytest.approx(0.75)
+    assert abs(found.dead_fraction - 0.75) < 4 * share_se
+    assert agreement(trace(model), found, level=0.001).agrees
+
+
+def test_tied_weights_get_one_pair_of_signs():
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.w = nn.Linear(12, 12)
+
+        def forward(self, x):
+            return self.w(self.w(x).relu())
+
+    from initdiag.measure import random_numbers
+
+    model = seeded(Tied).double()
+    x = torch.ones(1, 12, dtype=torch.float64)
+    found = measure(model, x, draws=2, seed=5)
+    signs = torch.from_numpy(random_numbers.signs(5, range(2), 0, 24)).double()
+    for draw in range(2):
+        flipped = Tied().double()
+        s, r = signs[draw, :12], signs[draw, 12:]
+        with torch.no_grad():
+            flipped.w.weight.copy_(r[:, None] * model.w.weight * s)
+            flipped.w.bias.copy_(r * model.w.bias)
+        u = torch.from_numpy(random_numbers.directions(5, range(2), 12)[draw])
+        assert found.log_norms[draw] == pytest.approx(jacobian_log_norm(flipped, x[0], u), abs=1e-9)
+
+
+def test_a_residual_network_is_measured_in_both_ways():
+    class Residual(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm = nn.LayerNorm(24)
+            self.blocks = nn.ModuleList([nn.Linear(24, 24) for _ in range(4)])
+
+        def forward(self, x):
+            for block in self.blocks:
+                x = x + block(self.norm(x)).relu()
+            return x
+
+    model = seeded(Residual)
+    signs, redraw = measure(model, draws=2048), measure(model, draws=512, method="redraw")
+    gap = abs(signs.log_mean - redraw.log_mean)
+    assert gap < 4 * math.hypot(signs.log_mean_se, redraw.log_mean_se) + 0.05
+    assert signs.log_variance == pytest.approx(redraw.log_variance, rel=0.35)
+    assert [layer.name for layer in signs.layers] == [f"blocks.{i}.weight" for i in range(4)]
+
+
+def test_rows_that_mix_are_refused():
+    model = nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 4))
+    with pytest.raises(UnsupportedArchitecture, match="rows of a batch are mixed"):
+        measure(model, torch.randn(6, 8))
+    assert measure(model.eval(), torch.randn(6, 8), draws=64).draws == 64
+
+
+def test_a_factory_is_redrawn():
+    found = measure(lambda: mlp([16, 32, 8], init="he_normal"), draws=2048, method="redraw")
+    pred = predict([16, 32, 8], init="he_normal")
+    assert abs(found.log_mean - pred.log_mean) < 4 * found.log_mean_se
+    assert abs(found.log_variance - pred.log_variance) < 4 * found.log_variance_se
+
+
+def test_redraws_need_an_initialiser():
+    with pytest.raises(UnsupportedArchitecture, match="Pass init="):
+        measure(seeded(lambda: mlp([32, 32, 8], init="he_normal")), method="redraw", draws=4)
+
+
+def test_parameters_that_init_leaves_keep_their_values():
+    def only_weights(m):
+        if isinstance(m, nn.Linear):
+            nn.init.kaiming_normal_(m.weight, nonlinearity="relu")
+
+    found = measure(seeded(lambda: mlp([16, 32, 8])), draws=64, method="redraw", init=only_weights)
+    assert found.dead_fraction == 0
+    assert any("0.bias" in note for note in found.notes)
+
+
+def test_a_fixed_direction():
+    model = seeded(lambda: mlp([6, 20, 3], init="he_normal"))
+    u = torch.zeros(6)
+    u[2] = 5.0
+    found = measure(model, draws=4096, direction=u)
+    assert abs(found.log_mean - predict(trace(model)).log_mean) < 0.3
+    with pytest.raises(InvalidInput, match="direction"):
+        measure(model, direction=torch.zeros(6))
+
+
+def test_layers_add_up():
+    model = seeded(lambda: mlp([16, 24, 24, 5]))
+    found = measure(model, draws=512)
+    assert [layer.name for layer in found.layers] == ["0.weight", "2.weight", "4.weight"]
+    assert found.layers[-1].tangent_log_mean == pytest.approx(found.log_mean, abs=1e-9)
+    assert found.layers[-1].tangent_log_variance == pytest.approx(found.log_variance, rel=1e-9)
+
+
+def test_half_precision_is_measured_in_single():
+    model = seeded(lambda: mlp([16, 32, 32, 8], init="he_normal")).to(torch.bfloat16)
+    assert agreement(trace(model), measure(model, draws=4096), level=0.003).agrees
+
+
+def test_standard_errors_are_right():
+    """The spread of mean and variance over repeated samples is what the standard errors say."""
+    rng = np.random.default_rng(0)
+    samples = np.log(rng.chisquare(3, (4000, 200)))
+    moments = [LogMoments.of(s) for s in samples]
+    assert np.std([m.mean for m in moments]) == pytest.approx(np.mean([m.mean_se for m in moments]), rel=0.05)
+    assert np.std([m.variance for m in moments]) == pytest.approx(np.mean([m.variance_se for m in moments]), rel=0.08)
+
+
+def test_dead_draws_are_counted_apart():
+    moments = LogMoments.of(np.array([0.0, 1.0, 2.0, 3.0, -np.inf]))
+    assert moments.mean == 1.5
+    assert moments.dead_fraction == pytest.approx(0.2)
+    assert math.isnan(LogMoments.of(np.array([-np.inf])).mean)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"draws": 0}, "draws: a positive integer"),
+        ({"draws": 2.5}, "draws"),
+        ({"seed": -1}, "seed: a non-negative int"),
+        ({"seed": 0.5}, "seed"),
+        ({"method": "magic"}, 'method "signs" or "redraw"'),
+    ],
+)
+def test_bad_options(options, message):
+    with pytest.raises(InvalidInput, match=message):
+        initdiag.measure(mlp([4, 4]), **options)

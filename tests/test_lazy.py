@@ -1,0 +1,43 @@
+"""What must not load torch does not, in a fresh interpreter."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+SCRIPTS = {
+    "import initdiag": "import initdiag",
+    "--help": "import initdiag.cli; initdiag.cli._group.main(['--help'], standalone_mode=False)",
+    "check --help": "import initdiag.cli; initdiag.cli._group.main(['check', '--help'], standalone_mode=False)",
+    "predict": "import initdiag.cli; initdiag.cli._group.main(['predict', '64,64x9,10'], standalone_mode=False)",
+    "api": "import initdiag; p = initdiag.predict([8, 8, 2]); initdiag.beta([8, 8]); initdiag.failure_risk(p); str(p.log_mean)",
+    "saved report": (
+        "import json, pathlib, initdiag; "
+        "r = initdiag.Report.from_dict(json.loads(pathlib.Path('tests/golden/report-schema-1.json').read_text())); str(r)"
+    ),
+}
+
+
+@pytest.mark.parametrize("script", SCRIPTS.values(), ids=SCRIPTS.keys())
+def test_no_torch(script):
+    code = f"{script}\nimport sys\nassert 'torch' not in sys.modules, 'torch was imported'"
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_import_alone_loads_no_scipy():
+    code = "import sys, initdiag; assert not {'scipy', 'numpy', 'rich', 'click'} & set(sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_export_is_there():
+    import initdiag
+
+    for name in initdiag.__all__:
+        assert getattr(initdiag, name).__name__ == name
+    assert set(initdiag.__all__) == set(initdiag._EXPORTS)
+    with pytest.raises(AttributeError, match="nonsense"):
+        _ = initdiag.nonsense
