@@ -7,6 +7,7 @@ functions are known (`initdiag.law.mellin`); tails and density are inverted from
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,9 @@ from scipy import stats
 
 from initdiag.errors import InvalidInput, UnsupportedArchitecture, explain
 from initdiag.law.inversion import Inversion
-from initdiag.law.mellin import Tilt, factors_of
+from initdiag.law.mellin import Factor, Tilt, factors_of
 from initdiag.law.mixture import FULL
+from initdiag.law.orthogonal import OrthogonalInversion
 from initdiag.law.quantiles import quantiles
 from initdiag.law.sampling import draw
 from initdiag.prediction import Prediction
@@ -70,7 +72,7 @@ class ChainLaw(stats.rv_continuous):  # type: ignore[misc]
         factors = factors_of(prediction.layers)
         location = math.fsum(factor.count * factor.location for factor in factors)
         random = [factor for factor in factors if not factor.is_constant]
-        self._inversion = Inversion(random) if random else None
+        self._inversion = _inversion(random) if random else None
         center = self._inversion.center if self._inversion else Tilt(0.0, 0.0, 0.0)
         assert prediction.log_mean is not None
         assert prediction.log_variance is not None
@@ -82,6 +84,8 @@ class ChainLaw(stats.rv_continuous):  # type: ignore[misc]
         self._gaussian_mean = location + center.mean
         self._mean = self._location + self._scale * center.mean
         self._variance = self._scale**2 * center.variance
+        edges = [factor.edges for factor in factors]
+        self.a, self.b = (self._location + self._scale * math.fsum(side) for side in zip(*edges, strict=True))
 
     @classmethod
     def of(cls, prediction: Prediction) -> ChainLaw:
@@ -123,7 +127,10 @@ class ChainLaw(stats.rv_continuous):  # type: ignore[misc]
         """Return ``ln P(Y > x)`` (``side`` 1) or ``ln P(Y <= x)`` (-1) for a flat array."""
         if self._inversion is None:
             return np.where((x < self._mean) == (side > 0), 0.0, -math.inf)
-        return self._inversion.log_tail((x - self._location) / self._scale, side)
+        inside = (x > self.a) & (x < self.b)
+        result = np.where((x < self._mean) == (side > 0), 0.0, -math.inf)
+        result[inside] = self._inversion.log_tail((x[inside] - self._location) / self._scale, side)
+        return result
 
     def _log_density(self, x: Array) -> Array:
         if self._inversion is None:
@@ -169,9 +176,16 @@ class ChainLaw(stats.rv_continuous):  # type: ignore[misc]
 
     def _rvs(self, size: Any = None, random_state: Any = None) -> Array:
         shape = () if size is None else size
+        if self._inversion is None:
+            return np.full(shape, self._mean)
         draws = draw(self.prediction.layers, math.prod(np.atleast_1d(shape).tolist()), random_state)
         moved = self._mean + self._scale * (draws - self._gaussian_mean)
         return np.asarray(moved.reshape(shape))
+
+
+def _inversion(factors: Sequence[Factor]) -> Inversion | OrthogonalInversion:
+    only_orthogonal = all(factor.half_radius and factor.offsets.shape[1] == 1 for factor in factors)
+    return OrthogonalInversion(factors) if only_orthogonal else Inversion(factors)
 
 
 def _positive(variance: float) -> float:

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from initdiag.errors import UnsupportedArchitecture, explain
 from initdiag.law.mellin import Factor, Tilt, TiltedFactor
 
-__all__ = ["Inversion", "Line"]
+__all__ = ["Inversion", "Line", "safe_log"]
 
 Array = NDArray[np.float64]
 ComplexArray = NDArray[np.complex128]
@@ -68,7 +68,7 @@ class Line:
 
     def log_tail(self, x: Array) -> Array:
         """Return ``ln P(Y > x)`` if ``c > 0``, ``ln P(Y <= x)`` if ``c < 0``."""
-        return self._chernoff(x) + _log(self.tail_ratio(x))
+        return self._chernoff(x) + safe_log(self.tail_ratio(x))
 
     def tail_ratio(self, x: Array) -> Array:
         """Return ``H(x)`` of the module's text."""
@@ -76,7 +76,7 @@ class Line:
 
     def log_density(self, x: Array) -> Array:
         """Return the log of the density of ``Y``."""
-        return self._chernoff(x) + _log(self._sum(x, self.characteristic))
+        return self._chernoff(x) + safe_log(self._sum(x, self.characteristic))
 
     def _chernoff(self, x: Array) -> Array:
         return np.asarray(self.tilted.log_normalizer - self.c * x)
@@ -93,7 +93,7 @@ class Line:
         return result
 
 
-def _log(values: Array) -> Array:
+def safe_log(values: Array) -> Array:
     """Natural log, -inf where rounding left nothing positive."""
     with np.errstate(divide="ignore"):
         return np.log(np.maximum(values, 0.0))

@@ -24,7 +24,7 @@ from scipy import special
 from initdiag.law.mixture import FLOOR, ChiSquareMixture, gated_chi_square
 from initdiag.prediction import LayerPrediction
 
-__all__ = ["Factor", "Tilt", "TiltedFactor", "factors_of", "kinds", "log_rising"]
+__all__ = ["Factor", "Tilt", "TiltedFactor", "factors_of", "kinds", "log_rising", "stirling_rest"]
 
 Array = NDArray[np.float64]
 ComplexArray = NDArray[np.complex128]
@@ -56,10 +56,10 @@ def log_rising(a: Array, s: Numbers) -> Numbers:
 
 def _stirling_difference(a: Array, s: Numbers) -> Numbers:
     z = a + s
-    return np.asarray((z - 0.5) * special.log1p(s / a) - s + _stirling_rest(z) - _stirling_rest(a))
+    return np.asarray((z - 0.5) * special.log1p(s / a) - s + stirling_rest(z) - stirling_rest(a))
 
 
-def _stirling_rest(z: Numbers) -> Numbers:
+def stirling_rest(z: Numbers) -> Numbers:
     """Return ``1/12z - 1/360z^3 + 1/1260z^5 - 1/1680z^7`` (Abramowitz and Stegun 6.1.41)."""
     inverse = 1 / z
     square = inverse * inverse
@@ -125,12 +125,15 @@ class Factor:
         return self.half_dofs.size == self.offsets.size == 1 and self.half_dofs[0] == self.half_radius
 
     @property
-    def upper_edge(self) -> float:
-        """The largest value of the sum of the layers, relative to the locations; infinite for iid weights."""
+    def edges(self) -> tuple[float, float]:
+        """The least and the largest value of the sum of the layers, relative to the locations; infinite for iid weights."""
         if not self.half_radius:
-            return math.inf
-        log_scale = float(self.offsets[0].max() - math.log(self.half_dofs[0]))
-        return self.count * (log_scale + math.log(self.half_radius))
+            return -math.inf, math.inf
+        log_scales = self.offsets[0] - math.log(self.half_dofs[0])
+        low, high = (
+            self.count * (float(at) + math.log(self.half_radius)) for at in (log_scales.min(), log_scales.max())
+        )
+        return (low if self.half_dofs[0] == self.half_radius else -math.inf), high
 
     def log_transform(self, s: Array) -> Array:
         """Return ``ln E e^{sY}`` at real ``s`` (an array), ``Y`` the sum of the layers less their locations."""

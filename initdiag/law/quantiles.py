@@ -32,7 +32,7 @@ def quantiles(
     mean: float,
     deviation: float,
 ) -> Array:
-    """Return ``x`` with ``log_tail(x, side) = log_probability``, elementwise.
+    """Return ``x`` with ``log_tail(x, side) = log_probability``, elementwise; at a jump of the law, the place of the jump.
 
     Parameters
     ----------
@@ -55,11 +55,14 @@ def quantiles(
         is_above = side * excess < 0
         high[todo[is_above]], low[todo[~is_above]] = at[is_above], at[~is_above]
         width = high[todo] - low[todo]
-        unsolved = (np.abs(excess) > _TOLERANCE) & (width > 4e-16 * (np.abs(at) + deviation))
+        is_narrow = width <= 4e-16 * (np.abs(at) + deviation)
+        x[todo[is_narrow]] = high[todo[is_narrow]]
+        unsolved = (np.abs(excess) > _TOLERANCE) & ~is_narrow
         todo = todo[unsolved]
         if not todo.size:
             break
-        slope = -side * np.exp(log_density(at[unsolved]) - tail[unsolved])
+        with np.errstate(invalid="ignore"):
+            slope = -side * np.exp(log_density(at[unsolved]) - tail[unsolved])
         x[todo] = _next_guess(at[unsolved], excess[unsolved], slope, low[todo], high[todo], deviation)
     return x
 
