@@ -55,7 +55,7 @@ class ChainLaw(stats.rv_continuous):  # type: ignore[misc]
     >>> from initdiag import predict
     >>> law = predict([784, 256, 256, 10], init="he_normal").law
     >>> round(float(law.ppf(0.05)), 3), round(float(law.median()), 3)
-    (-5.424, -4.442)
+    (-4.679, -3.761)
     """
 
     def __init__(self, prediction: Prediction, **constructor: Any) -> None:
