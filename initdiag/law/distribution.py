@@ -1,0 +1,201 @@
+r"""The exact distribution of ``ln||Ju||^2`` of a chain, as a ``scipy.stats`` distribution.
+
+Given that no layer is dead, ``Y = ln||Ju||^2`` is a sum of independent ``ln(v_l X_l)`` (`initdiag.law.finite_width`), whose moment generating
+functions are known (`initdiag.law.mellin`); tails and density are inverted from their product (`initdiag.law.inversion`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from initdiag.errors import InvalidInput, UnsupportedArchitecture, explain
+from initdiag.law.inversion import Inversion
+from initdiag.law.mellin import Factor, Tilt, factors_of
+from initdiag.law.mixture import FULL
+from initdiag.law.orthogonal import OrthogonalInversion
+from initdiag.law.quantiles import quantiles
+from initdiag.law.sampling import draw
+from initdiag.prediction import Prediction
+
+__all__ = ["ChainLaw"]
+
+Array = NDArray[np.float64]
+
+
+class ChainLaw(stats.rv_continuous):  # type: ignore[misc]
+    """The distribution of ``Y = ln||Ju||^2``, ``||u|| = 1`` (natural log), given that no layer is dead.
+
+    A ``scipy.stats`` distribution without shape parameters: ``mean std var cdf sf logcdf logsf pdf logpdf ppf isf interval median rvs`` are its
+    methods. Under coverage "exact" it is exact: absolute error of the distribution function below 1e-8 (about 1e-13 in practice), relative
+    error of both tails below 1e-3 down to 1e-12; further out an order of magnitude. Under coverage "first-order" (iid weights that are not
+    Gaussian) it is the exact law of *Gaussian* weights, moved and scaled to the corrected log-mean and log-variance.
+
+    Parameters
+    ----------
+    prediction : Prediction
+        Of a chain with coverage "exact" or "first-order".
+
+    Raises
+    ------
+    UnsupportedArchitecture
+        If a layer's weights are all zero (``ln 0`` has no law), or a gate has more than two different nonzero values.
+
+    Notes
+    -----
+    A chain of isometries (orthogonal square linear layers) is a point mass: its distribution function is a step, its density infinite there.
+
+    Examples
+    --------
+    >>> from initdiag import predict
+    >>> law = predict([784, 256, 256, 10], init="he_normal").law
+    >>> round(float(law.ppf(0.05)), 3), round(float(law.median()), 3)
+    (-4.679, -3.761)
+    """
+
+    def __init__(self, prediction: Prediction, **constructor: Any) -> None:
+        if any(layer.weight_variance == 0 for layer in prediction.layers) or not prediction.layers:
+            raise UnsupportedArchitecture(
+                explain(
+                    expected="a chain with weights that are not all zero",
+                    got=f"{sum(layer.weight_variance == 0 for layer in prediction.layers)} layers of zeros",
+                    do="Initialise every layer: through a layer of zeros no gradient flows.",
+                )
+            )
+        super().__init__(**{"name": "ln||Ju||^2", **constructor})
+        self.prediction = prediction
+        factors = factors_of(prediction.layers)
+        location = math.fsum(factor.count * factor.location for factor in factors)
+        random = [factor for factor in factors if not factor.is_constant]
+        self._inversion = _inversion(random) if random else None
+        center = self._inversion.center if self._inversion else Tilt(0.0, 0.0, 0.0)
+        assert prediction.log_mean is not None
+        assert prediction.log_variance is not None
+        if prediction.coverage == "first-order":
+            self._scale = math.sqrt(_positive(prediction.log_variance) / center.variance)
+            self._location = prediction.log_mean - self._scale * center.mean
+        else:
+            self._scale, self._location = 1.0, location
+        self._gaussian_mean = location + center.mean
+        self._mean = self._location + self._scale * center.mean
+        self._variance = self._scale**2 * center.variance
+        edges = [factor.edges for factor in factors]
+        self.a, self.b = (self._location + self._scale * math.fsum(side) for side in zip(*edges, strict=True))
+
+    @classmethod
+    def of(cls, prediction: Prediction) -> ChainLaw:
+        """Return the law of a prediction."""
+        return cls(prediction)
+
+    def log_moment(self, k: float) -> float:
+        """Return ``ln E||Ju||^{2k}`` (natural log), *unconditional*: dead draws count 0.
+
+        For integer ``k`` and one gate value ``d`` it is ``sum_l ln(v^k d^{2k} E[K (K + 2) ... (K + 2k - 2)])``, ``K`` the number of open gates.
+
+        Parameters
+        ----------
+        k : float
+            At least 0; ``k = 0`` gives the log of the probability not to be dead.
+
+        Raises
+        ------
+        InvalidInput
+            If ``k`` is negative (dead draws make the moment infinite) or not finite.
+        """
+        if not 0 <= k < math.inf:
+            raise InvalidInput(
+                explain(expected="an order k >= 0", got=repr(k), do="Give a finite order, 1 for the mean.")
+            )
+        alive = math.fsum(math.log1p(-layer.dead_probability) for layer in self.prediction.layers)
+        order = np.array([k * self._scale])
+        factors = factors_of(self.prediction.layers, FULL)
+        relative = math.fsum(float(factor.log_transform(order)[0]) for factor in factors)
+        return alive + relative + k * self._location
+
+    def _updated_ctor_param(self) -> dict[str, Any]:
+        return {**super()._updated_ctor_param(), "prediction": self.prediction}
+
+    def _stats(self) -> tuple[float, float, None, None]:
+        return self._mean, self._variance, None, None
+
+    def _log_tail(self, x: Array, side: int) -> Array:
+        """Return ``ln P(Y > x)`` (``side`` 1) or ``ln P(Y <= x)`` (-1) for a flat array."""
+        if self._inversion is None:
+            return np.where((x < self._mean) == (side > 0), 0.0, -math.inf)
+        inside = (x > self.a) & (x < self.b)
+        result = np.where((x < self._mean) == (side > 0), 0.0, -math.inf)
+        result[inside] = self._inversion.log_tail((x[inside] - self._location) / self._scale, side)
+        return result
+
+    def _log_density(self, x: Array) -> Array:
+        if self._inversion is None:
+            return np.where(x == self._mean, math.inf, -math.inf)
+        return self._inversion.log_density((x - self._location) / self._scale) - math.log(self._scale)
+
+    def _logcdf(self, x: Array) -> Array:
+        return self._log_tail(x.ravel(), -1).reshape(x.shape)
+
+    def _logsf(self, x: Array) -> Array:
+        return self._log_tail(x.ravel(), 1).reshape(x.shape)
+
+    def _cdf(self, x: Array) -> Array:
+        return np.exp(self._logcdf(x))
+
+    def _sf(self, x: Array) -> Array:
+        return np.exp(self._logsf(x))
+
+    def _logpdf(self, x: Array) -> Array:
+        return self._log_density(x.ravel()).reshape(x.shape)
+
+    def _pdf(self, x: Array) -> Array:
+        return np.exp(self._logpdf(x))
+
+    def _ppf(self, q: Array) -> Array:
+        return self._quantile(q.ravel(), -1).reshape(q.shape)
+
+    def _isf(self, q: Array) -> Array:
+        return self._quantile(q.ravel(), 1).reshape(q.shape)
+
+    def _quantile(self, q: Array, side: int) -> Array:
+        """Return ``x`` where the tail of ``side`` is ``q``, from the smaller of the two tails."""
+        if self._inversion is None:
+            return np.full_like(q, self._mean)
+        x = np.empty_like(q)
+        deviation = math.sqrt(self._variance)
+        for is_other in (False, True):
+            here = (q > 0.5) == is_other
+            log_probability = np.log1p(-q[here]) if is_other else np.log(q[here])
+            tail = -side if is_other else side
+            x[here] = quantiles(log_probability, tail, self._log_tail, self._log_density, self._mean, deviation)
+        return x
+
+    def _rvs(self, size: Any = None, random_state: Any = None) -> Array:
+        shape = () if size is None else size
+        if self._inversion is None:
+            return np.full(shape, self._mean)
+        draws = draw(self.prediction.layers, math.prod(np.atleast_1d(shape).tolist()), random_state)
+        moved = self._mean + self._scale * (draws - self._gaussian_mean)
+        return np.asarray(moved.reshape(shape))
+
+
+def _inversion(factors: Sequence[Factor]) -> Inversion | OrthogonalInversion:
+    only_orthogonal = all(factor.half_radius and factor.offsets.shape[1] == 1 for factor in factors)
+    return OrthogonalInversion(factors) if only_orthogonal else Inversion(factors)
+
+
+def _positive(variance: float) -> float:
+    """Return the corrected log-variance, if there is a law with it."""
+    if variance <= 0:
+        raise UnsupportedArchitecture(
+            explain(
+                expected="a first-order log-variance above 0",
+                got=f"{variance:g}: the weights are too far from Gaussian for layers so narrow",
+                do="Measure the network instead: initdiag.measure(model).",
+            )
+        )
+    return variance

@@ -1,0 +1,247 @@
+r"""Distribution functions from moment generating functions, with *relative* accuracy in both tails.
+
+On a vertical line ``Re s = c`` the tails of ``Y`` with ``M(s) = E e^{sY}`` are
+
+    P(Y > x) = (1/2 pi i) int M(s) e^{-sx}/s ds  (c > 0),   P(Y <= x) = -(the same)  (c < 0).
+
+Let ``H(x) = e^{cx} P(Y > x)/M(c)``, of order 1 where the tilted law (mean ``M'/M(c)``) lives, however small the tail. The trapezium rule of step
+``h`` gives, by Poisson's summation formula and without any other error, ``sum_m H(x + mT)``, ``T = 2 pi/h``; and by Chernoff's inequality
+
+    H(x) <= exp(ln M(c + b) - ln M(c) - b x)   for every b with c + b >= 0  (left of 0: c + b <= 0),
+
+so that ``T`` is chosen to leave the terms ``m != 0`` below ``exp(-LOG_ACCURACY)``. A few lines, whose tilted means are about five tilted standard
+deviations apart, serve every ``x``; each is computed when it is first needed. (The saddlepoint of ``x`` is the line whose mean is ``x``; being off it by
+``k`` standard deviations costs a factor ``exp(k^2/2)`` of rounding error: 50 at most here.)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from initdiag.errors import UnsupportedArchitecture, explain
+from initdiag.law.mellin import Factor, Tilt, TiltedFactor
+
+__all__ = ["Inversion", "Line", "safe_log"]
+
+Array = NDArray[np.float64]
+ComplexArray = NDArray[np.complex128]
+
+_LOG_ACCURACY = 41.0
+"""Aliases are below exp(-41) = 1.6e-18 of the tilted scale; windows reach 3 deviations from the mean, where H has lost exp(-4.5)."""
+
+_FIRST, _NEXT = 2.0, 5.0
+"""Tilts in units of 1/(standard deviation): of the first line on each side of 0, and from one line to the next."""
+
+_TOWARDS_POLE = 0.6
+"""Most of the way to the pole that one step takes."""
+
+_RELIABLE, _LAST_RELIABLE = 1e-8, 1e-12
+"""A line held back by the pole serves ``x`` until H, computed to about 1e-15, is this small; the last such line, this small."""
+
+_NODES = 1 << 12
+"""Nodes after which a line is the last towards the pole."""
+
+_MOST_NODES = 1 << 15
+"""A law that needs more has a transform that hardly decays (see `_undecayed`)."""
+
+_CHUNK = 1 << 13
+"""Values of ``x`` at a time: what fits into a processor's cache."""
+
+_LOG_LAST = -60.0
+"""No line is made for tails below exp(-60) = 1e-26 (the mixtures are cut at 1e-18): from there on the last line's exponential goes on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """The transform on ``Re s = c``: nodes ``c + i frequency``, and what of ``M(s)/M(c) e^{-i frequency mean}`` is there."""
+
+    c: float
+    tilted: Tilt
+    step: float
+    frequency: Array
+    characteristic: ComplexArray
+
+    def log_tail(self, x: Array) -> Array:
+        """Return ``ln P(Y > x)`` if ``c > 0``, ``ln P(Y <= x)`` if ``c < 0``."""
+        return self._chernoff(x) + safe_log(self.tail_ratio(x))
+
+    def tail_ratio(self, x: Array) -> Array:
+        """Return ``H(x)`` of the module's text."""
+        return self._sum(x, self.characteristic / (self.c + 1j * self.frequency)) * math.copysign(1.0, self.c)
+
+    def log_density(self, x: Array) -> Array:
+        """Return the log of the density of ``Y``."""
+        return self._chernoff(x) + safe_log(self._sum(x, self.characteristic))
+
+    def _chernoff(self, x: Array) -> Array:
+        return np.asarray(self.tilted.log_normalizer - self.c * x)
+
+    def _sum(self, x: Array, values: ComplexArray) -> Array:
+        """Trapezium rule over the whole line, whose lower half is the conjugate of the upper: a polynomial in ``e^{-i step (x - mean)}``."""
+        weights = np.full(values.size, self.step / math.pi)
+        weights[0] /= 2
+        coefficients = (weights * values)[::-1]
+        result = np.empty_like(x)
+        for start in range(0, x.size, _CHUNK):
+            here = slice(start, start + _CHUNK)
+            result[here] = np.polyval(coefficients, np.exp(-1j * self.step * (x[here] - self.tilted.mean))).real
+        return result
+
+
+def safe_log(values: Array) -> Array:
+    """Natural log, -inf where rounding left nothing positive."""
+    with np.errstate(divide="ignore"):
+        return np.log(np.maximum(values, 0.0))
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A line with the ``side * x`` up to which it is used, and whether further lines could follow."""
+
+    line: Line
+    end: float
+    is_last: bool
+
+
+class Inversion:
+    """Tails and density of a sum of factors, relative to the sum of their locations.
+
+    Parameters
+    ----------
+    factors : sequence of Factor
+        Independent summands, at least one of them not constant.
+    """
+
+    def __init__(self, factors: Sequence[Factor]) -> None:
+        self.factors = tuple(factors)
+        self.pole = max(factor.pole for factor in self.factors)
+        self.center = self.tilt(0.0)
+        self._windows: dict[int, list[Window]] = {-1: [], 1: []}
+
+    def tilt(self, c: float) -> Tilt:
+        """Return the tilted law of the sum."""
+        return _sum_of_tilts([factor.tilted(c) for factor in self.factors])
+
+    def log_transform(self, s: Array) -> Array:
+        """Return ``ln E e^{sY}`` at real ``s``."""
+        return np.asarray(sum(factor.log_transform(s) for factor in self.factors))
+
+    def log_tail(self, x: Array, side: int) -> Array:
+        """Return ``ln P(Y > x)`` (``side`` 1) or ``ln P(Y <= x)`` (-1), each from lines of its own tail beyond the mean."""
+        beyond = side * (x - self.center.mean) >= 0
+        result = np.empty_like(x)
+        result[beyond] = self._on_lines(x[beyond], side, Line.log_tail)
+        other = self._on_lines(x[~beyond], -side, Line.log_tail)
+        result[~beyond] = np.log1p(-np.exp(np.minimum(other, -1e-16)))
+        return result
+
+    def log_density(self, x: Array) -> Array:
+        """Return the log of the density."""
+        result = np.empty_like(x)
+        for side in (-1, 1):
+            here = (x >= self.center.mean) == (side > 0)
+            result[here] = self._on_lines(x[here], side, Line.log_density)
+        return result
+
+    def _on_lines(self, x: Array, side: int, evaluate: Callable[[Line, Array], Array]) -> Array:
+        """Evaluate every ``x`` on the line in whose window it is; beyond the last window, go on exponentially."""
+        if not x.size:
+            return np.empty_like(x)
+        windows = self._reaching(side, float((side * x).max()))
+        ends = np.array([window.end for window in windows])
+        inside = side * np.minimum(side * x, ends[-1])
+        index = np.searchsorted(ends, side * inside, side="left")
+        result = np.empty_like(x)
+        for i in np.unique(index):
+            here, line = index == i, windows[int(i)].line
+            result[here] = evaluate(line, inside[here]) - line.c * (x - inside)[here]
+        return result
+
+    def _reaching(self, side: int, farthest: float) -> list[Window]:
+        """Return the windows of one side, after making those that are missing up to ``farthest``."""
+        windows = self._windows[side]
+        while not windows or (windows[-1].end < farthest and not windows[-1].is_last):
+            windows.append(self._next_window(side, windows[-1].line if windows else None))
+        return windows
+
+    def _next_window(self, side: int, last: Line | None) -> Window:
+        """Go ``_NEXT`` deviations on; towards the pole, at most ``_TOWARDS_POLE`` of the way that is left."""
+        c, tilted = (0.0, self.center) if last is None else (last.c, last.tilted)
+        step = (_FIRST if last is None else _NEXT) / math.sqrt(tilted.variance)
+        room = math.inf if side > 0 else _TOWARDS_POLE * (c - self.pole)
+        c += side * min(step, room)
+        factors = [factor.tilted(c) for factor in self.factors]
+        tilted = _sum_of_tilts(factors)
+        line = self._make_line(c, factors, tilted, widen=room < step)
+        if room < step:
+            return self._window_by_value(line)
+        end = side * tilted.mean + _NEXT / 2 * math.sqrt(tilted.variance)
+        return Window(line, end, bool(tilted.log_normalizer - c * tilted.mean < _LOG_LAST))
+
+    def _window_by_value(self, line: Line) -> Window:
+        """Return the window of a line on the left that the pole holds back: as far as its sums are reliable."""
+        is_last = line.frequency.size > _NODES
+        x = line.tilted.mean - np.linspace(0.0, math.pi / line.step, 400)
+        small = line.tail_ratio(x) < (_LAST_RELIABLE if is_last else _RELIABLE)
+        return Window(line, -float(x[max(int(small.argmax()) - 1, 0)] if small.any() else x[-1]), is_last)
+
+    def _make_line(self, c: float, factors: list[TiltedFactor], tilted: Tilt, *, widen: bool) -> Line:
+        """Compute the nodes of a line, until the transform has decayed to rounding."""
+        step = 2 * math.pi / (self._period(c, tilted) * (1.5 if widen else 1.0))
+        size = math.ceil(10 / (math.sqrt(tilted.variance) * step)) + 1
+        frequency, log_values = np.empty(0), np.empty(0, dtype=np.complex128)
+        while frequency.size < _MOST_NODES:
+            more = step * np.arange(frequency.size, frequency.size + size, dtype=np.float64)
+            values = np.zeros(size, dtype=np.complex128)
+            for factor in factors:
+                values += factor.log_characteristic(more)
+            frequency, log_values = np.append(frequency, more), np.append(log_values, values)
+            if values.real[-3:].max() < -_LOG_ACCURACY + 4:
+                return Line(c, tilted, step, frequency, np.exp(log_values))
+            size = max(size // 2, 8)
+        raise _undecayed()
+
+    def _period(self, c: float, tilted: Tilt) -> float:
+        """Return ``T``: Chernoff's bound on ``H`` is negligible at ``T`` less a window's width, on both sides of the mean."""
+        deviation = math.sqrt(tilted.variance)
+        units = np.array([0.5, 1.0, 2.0, 4.0, 7.0]) / deviation
+        up, down = (units, -units) if c > 0 else (units[units < -c], -units)
+        up = np.append(up, -c) if c < 0 else up
+        down = (
+            np.append(down[down > -c], -c)
+            if c > 0
+            else np.append(down[c + down > self.pole], (self.pole - c) * np.array([0.5, 0.9]))
+        )
+        need = _LOG_ACCURACY + math.log1p(abs(c) * deviation)
+        reach = max(self._reach(c, tilted, b, need) for b in (up, down))
+        return reach + 3 * deviation
+
+    def _reach(self, c: float, tilted: Tilt, b: Array, need: float) -> float:
+        """Return the least distance from the tilted mean at which some ``b`` bounds ``H`` by ``exp(-need)``."""
+        excess = self.log_transform(np.append(c + b, c))
+        return float(((excess[:-1] - excess[-1] - b * tilted.mean + need) / np.abs(b)).min())
+
+
+def _sum_of_tilts(factors: Sequence[TiltedFactor]) -> Tilt:
+    """Return the tilted law of a sum of independent factors."""
+    tilts = [factor.whole for factor in factors]
+    return Tilt(
+        math.fsum(t.log_normalizer for t in tilts),
+        math.fsum(t.mean for t in tilts),
+        math.fsum(t.variance for t in tilts),
+    )
+
+
+def _undecayed() -> UnsupportedArchitecture:
+    return UnsupportedArchitecture(
+        explain(
+            expected="a law with a density",
+            got="orthogonal layers so narrow that the law has atoms or jumps of its density",
+            do="Use rvs, mean, var and log_moment.",
+        )
+    )
