@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from initdiag.errors import AtRisk, InitdiagError, InvalidInput, TargetError, UnsupportedArchitecture
     from initdiag.law.chain import predict
     from initdiag.law.hanin_nica import beta
-    from initdiag.measure.runner import measure
     from initdiag.measurement import Measurement
+    from initdiag.measuring.runner import measure
     from initdiag.prediction import Prediction
     from initdiag.report import Report
     from initdiag.risk import failure_risk
@@ -42,7 +42,7 @@ _EXPORTS = {
     "check": "initdiag.diagnosis",
     "diagnose": "initdiag.diagnosis",
     "failure_risk": "initdiag.risk",
-    "measure": "initdiag.measure.runner",
+    "measure": "initdiag.measuring.runner",
     "predict": "initdiag.law.chain",
     "trace": "initdiag.tracing.trace",
 }

@@ -162,7 +162,7 @@ def _measured(
     progress: bool,
 ) -> tuple[Measurement | None, str | None]:
     """The measurement, or why there is none."""
-    from initdiag.measure.runner import measure
+    from initdiag.measuring.runner import measure
 
     if method == "none":
         return None, None

@@ -43,7 +43,7 @@ class LogMoments:
         centred = alive - mean
         variance = float(centred @ centred) / (n - 1)
         fourth = float(np.mean(centred**4))
-        variance_se = math.sqrt(max(fourth - variance**2 * (n - 3) / (n - 1), 0.0) / n)
+        variance_se = math.sqrt(max(fourth - variance * variance * (n - 3) / (n - 1), 0.0) / n)
         third = float(np.mean(centred**3))
         return cls(mean, math.sqrt(variance / n), variance, variance_se, third, dead, n)
 

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "initdiag"
 RANKS = {
     "__init__": 0, "errors": 0, "serialization": 0, "architecture": 0, "prediction": 0, "measurement": 0,
     "law": 1, "spectrum": 1, "tracing": 1,
-    "measure": 2, "agreement": 2, "risk": 2, "widths": 2,
+    "measuring": 2, "agreement": 2, "risk": 2, "widths": 2,
     "verdict": 3, "advice": 3,
     "report": 4, "search": 4,
     "render": 5, "diagnosis": 5, "repair": 5,
@@ -75,7 +75,7 @@ def test_imports_go_down(path):
         assert is_down or (own, other) in ORDER_WITHIN_RANK, f"{own} (rank {RANKS[own]}) imports {other}"
 
 
-TORCH_ROOMS = {"tracing", "measure"}
+TORCH_ROOMS = {"tracing", "measuring"}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))

@@ -45,7 +45,8 @@ def renderable(report: Report) -> RenderableType:
     parts: list[RenderableType] = [_header(report), Rule(style="dim"), _verdict(report), Text()]
     parts.append(Text(words.chain_summary(report.architecture)))
     parts.append(Text(words.coverage(report)))
-    parts += [Text(), _numbers(report)]
+    if report.basis != "none":
+        parts += [Text(), _numbers(report)]
     if report.ok:
         parts += list(_findings(report))
         return Group(*parts, Rule(style="dim"), _footer(report))
@@ -93,9 +94,13 @@ def _numbers(report: Report) -> RenderableType:
         lines.append(Text(f"measured over {m.draws} draws ({_METHODS[m.method]}), +- one standard error"))
     if report.agreement is not None:
         verb = "agree" if report.agreement.agrees else "DISAGREE"
-        lines.append(Text(f"prediction and measurement {verb} (p = {report.agreement.p_value:.2g})"))
+        lines.append(Text(f"prediction and measurement {verb} (p = {_p_value(report.agreement.p_value)})"))
     lines += [Text(words.plain(f"note: {note}"), style="dim") for note in (m.notes if m is not None else ())]
     return Group(*lines)
+
+
+def _p_value(p: float) -> str:
+    return f"{p:.2f}" if p >= 0.01 else f"{p:.1g}"
 
 
 def _with_error(value: float, error: float) -> str:
@@ -215,6 +220,10 @@ def _footer(report: Report) -> RenderableType:
     grid = Table.grid(expand=True, padding=(0, 2))
     grid.add_column()
     grid.add_column(justify="right")
-    rule = f"judged for {judged} (at risk from {limit}), by {report.basis}"
+    rule = (
+        f"judged for {judged} (at risk from {limit}), by {report.basis}" if report.risk else "not judged is not passed"
+    )
     grid.add_row(Text(rule, style="dim"), Text(f"{report.elapsed:.2f} s", style="dim"))
+    if not report.risk:
+        return grid
     return Group(grid, Text(f"risk: {report.risk_provenance}", style="dim"))

@@ -11,6 +11,7 @@ from initdiag.verdict import Verdict
 
 __all__ = ["chain_summary", "coverage", "factor", "headline", "number", "percent", "plain", "risks"]
 
+_INITIALIZERS = {"torch_default": "PyTorch default", "lecun_normal": "LeCun normal", "lecun_uniform": "LeCun uniform"}
 OPTIMIZER_NAMES = {"sgd": "SGD", "adam": "Adam"}
 
 
@@ -94,7 +95,11 @@ def chain_summary(architecture: Architecture) -> str:
 
 
 def _weights(initializer: str | None, gain: float) -> str:
-    name = {"torch_default": "PyTorch default", None: "not recognised"}.get(initializer, initializer or "")
+    if initializer is None:
+        return "not recognised"
+    name = _INITIALIZERS.get(
+        initializer, initializer.replace("_", " ").replace("he ", "He ").replace("xavier", "Xavier")
+    )
     return name if abs(gain - 1) < 1e-3 else f"{name} times {gain:.3g}"
 
 

@@ -7,6 +7,7 @@ only what is immutable or foreign to torch. Nothing has to be put back, whatever
 from __future__ import annotations
 
 import random
+import threading
 import types
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -20,6 +21,8 @@ from torch import Tensor, nn
 from initdiag.errors import InvalidInput, explain
 
 __all__ = ["as_module", "copied", "own_modes", "replica", "rng_preserved"]
+
+_ONE_AT_A_TIME = threading.RLock()
 
 
 def as_module(model: Any) -> nn.Module:
@@ -84,18 +87,20 @@ def _unwrapped(module: nn.Module) -> nn.Module:
 def rng_preserved() -> Iterator[None]:
     """Leave the random state of torch (every initialised device), NumPy and Python as it was.
 
-    CUDA's state is not touched before CUDA is initialised, so that a seed the user has queued for it stays queued.
+    CUDA's state is not touched before CUDA is initialised, so that a seed the user has queued for it stays queued. These states
+    and torch's forward-mode levels belong to the process: one thread at a time.
     """
-    states = (torch.get_rng_state(), np.random.get_state(), random.getstate())
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
-    try:
-        yield
-    finally:
-        torch.set_rng_state(states[0])
-        np.random.set_state(states[1])
-        random.setstate(states[2])
-        if cuda is not None:
-            torch.cuda.set_rng_state_all(cuda)
+    with _ONE_AT_A_TIME:
+        states = (torch.get_rng_state(), np.random.get_state(), random.getstate())
+        cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
+        try:
+            yield
+        finally:
+            torch.set_rng_state(states[0])
+            np.random.set_state(states[1])
+            random.setstate(states[2])
+            if cuda is not None:
+                torch.cuda.set_rng_state_all(cuda)
 
 
 @contextmanager

@@ -14,12 +14,12 @@ from torch.autograd import forward_ad
 
 from initdiag.architecture import Architecture
 from initdiag.errors import InvalidInput, UnsupportedArchitecture, explain
-from initdiag.measure import random_numbers
-from initdiag.measure.interposer import Ensemble, Interposer, LayerLogs
+from initdiag.measuring import random_numbers
+from initdiag.measuring.interposer import Ensemble, Interposer, LayerLogs
 from initdiag.tracing.loan import copied, replica
 from initdiag.tracing.trace import example_rows
 
-__all__ = ["Task", "log_norms", "prepared"]
+__all__ = ["Task", "log_norms", "log_norms_in_batch", "prepared"]
 
 _HOMOGENEOUS = ("linear", "relu", "leaky_relu")
 _EXAMPLES = 64
@@ -104,10 +104,25 @@ def _checked_direction(direction: Tensor | None, rows: Tensor) -> Tensor | None:
 
 
 def log_norms(task: Task, ensemble: Ensemble, draws: range, u: Tensor | None = None) -> tuple[Tensor, list[LayerLogs]]:
-    """``ln||Ju||^2`` of each draw, and the logs of every linear call."""
-    _warm_up()
+    """Return ``ln||Ju||^2`` of each draw (float64), and the logs of every linear call, over rows that are separate networks."""
     x = task.inputs(draws)
-    u = task.directions(draws, x) if u is None else u
+    return _pass(task, ensemble, draws, x, task.directions(draws, x) if u is None else u)
+
+
+def log_norms_in_batch(task: Task, ensemble: Ensemble, draw: int) -> tuple[Tensor, list[LayerLogs]]:
+    """Return the same for one draw whose network mixes the rows of a batch: one row's output to its own input, in the whole batch."""
+    rows = len(task.rows)
+    row, one = draw % rows, range(draw, draw + 1)
+    u = torch.zeros_like(task.rows)
+    u[row] = task.directions(one, task.rows[row : row + 1])[0]
+    norms, logs = _pass(task, ensemble, range(draw * rows, (draw + 1) * rows), task.rows, u)
+    return norms[row : row + 1], [
+        LayerLogs(g.name, g.activation[row : row + 1], g.tangent[row : row + 1]) for g in logs
+    ]
+
+
+def _pass(task: Task, ensemble: Ensemble, draws: range, x: Tensor, u: Tensor) -> tuple[Tensor, list[LayerLogs]]:
+    _warm_up()
     names = {id(p): name for name, p in task.module.named_parameters()}
     interposer = Interposer(names, ensemble, draws, task.seed, task.is_chain, task.is_homogeneous)
     try:
@@ -116,9 +131,9 @@ def log_norms(task: Task, ensemble: Ensemble, draws: range, u: Tensor | None = N
             tangent = forward_ad.unpack_dual(_first_tensor(out)).tangent
     except (InvalidInput, UnsupportedArchitecture):
         raise
-    except (RuntimeError, NotImplementedError) as error:
+    except Exception as error:
         raise UnsupportedArchitecture(
-            f"forward-mode autograd does not pass through this module: {type(error).__name__}: {error}"
+            f"the module does not run on {len(x)} rows under forward-mode autograd: {type(error).__name__}: {error}"
         ) from error
     if tangent is None:
         raise UnsupportedArchitecture(

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from initdiag.errors import InvalidInput, UnsupportedArchitecture, explain
-from initdiag.measure import random_numbers
+from initdiag.errors import InvalidInput, explain
+from initdiag.measuring import random_numbers
 from initdiag.tracing.loan import as_module, copied, replica
 
-__all__ = ["Redrawn", "Source", "reset_parameters"]
+__all__ = ["Loaded", "Redrawn", "Source", "reset_parameters"]
 
 
 def reset_parameters(module: nn.Module) -> None:
@@ -67,6 +67,18 @@ class Source:
         return drawn | {name: own[name].detach().clone() for name in self.left}
 
 
+class Loaded:
+    """The weights as they are in the replica: for networks that are loaded with one draw's parameters after the other."""
+
+    def apply(self, name: str, x: Tensor, tangent: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Return ``W x`` and ``W t``."""
+        return x @ weight.T, tangent @ weight.T
+
+    def bias(self, name: str, bias_name: str, bias: Tensor) -> Tensor:
+        """Return the bias."""
+        return bias
+
+
 class Redrawn:
     """Freshly drawn weights for one chunk: row ``i`` has its own matrices, stacked to one batched product."""
 
@@ -76,19 +88,12 @@ class Redrawn:
             name: torch.stack([d[name] for d in drawn]).to(dtype) for name in drawn[0]
         }
 
-    def parameters(self, row: int) -> dict[str, Tensor]:
-        """Return the parameters of one row's network."""
-        return {name: stack[row] for name, stack in self._stacks.items()}
-
     def apply(self, name: str, x: Tensor, tangent: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         """Return ``W_i x_i`` and ``W_i t_i``."""
         matrices = self._stacks[name]
         if matrices.shape[1:] != weight.shape:
             matrices = matrices.mT
-        both = torch.stack([x.flatten(1, -2).flatten(1) if x.dim() > 2 else x, tangent.reshape(len(x), -1)], dim=1)
-        if both.shape[-1] != weight.shape[1]:
-            raise UnsupportedArchitecture(f"{name!r} is applied to more than one position: not a plain chain.")
-        out = both @ matrices.mT
+        out = torch.stack([x.flatten(1), tangent.flatten(1)], dim=1) @ matrices.mT
         shape = (*x.shape[:-1], weight.shape[0])
         return out[:, 0].reshape(shape), out[:, 1].reshape(shape)
 

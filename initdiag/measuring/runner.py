@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 from initdiag.architecture import Architecture, positive_integer
 from initdiag.errors import InvalidInput, UnsupportedArchitecture, explain
-from initdiag.measure import random_numbers
-from initdiag.measure.interposer import Ensemble
-from initdiag.measure.redraw import Redrawn, Source, reset_parameters
-from initdiag.measure.running import RunningMoments
-from initdiag.measure.signs import SignFlips
-from initdiag.measure.task import Task, log_norms, prepared
 from initdiag.measurement import LayerMeasurement, Measurement
+from initdiag.measuring import random_numbers
+from initdiag.measuring.interposer import Ensemble, LayerLogs
+from initdiag.measuring.redraw import Loaded, Redrawn, Source, reset_parameters
+from initdiag.measuring.running import RunningMoments
+from initdiag.measuring.signs import SignFlips
+from initdiag.measuring.task import Task, log_norms, log_norms_in_batch, prepared
 from initdiag.tracing.loan import as_module, own_modes, rng_preserved
 from initdiag.tracing.trace import trace
 
@@ -53,7 +53,7 @@ def measure(
     draws : int
         How many.
     method : str
-        ``"signs"``: random signs around the real weights (theory in `initdiag.measure.signs`). ``"redraw"``: parameters drawn
+        ``"signs"``: random signs around the real weights (theory in `initdiag.measuring.signs`). ``"redraw"``: parameters drawn
         afresh, by the factory, by ``init``, or by ``reset_parameters`` where the weights look like it.
     init : callable, optional
         As ``model.apply`` takes it; for redraws.
@@ -90,11 +90,14 @@ def measure(
         return _collect(task, method, plan, draws, progress)
 
 
+_Chunk = tuple[range, tuple[Tensor, list[LayerLogs]]]
+
+
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """Chunks of draws, each with the ensemble that applies its layers; and what to note when they are done."""
+    """Chunks of draws with what was measured on each, made as they are asked for; and what to note when they are done."""
 
-    chunks: Iterator[tuple[range, Ensemble]]
+    chunks: Iterator[_Chunk]
     notes: Callable[[], tuple[str, ...]]
 
 
@@ -125,11 +128,14 @@ def _signs(task: Task, draws: int) -> _Plan:
     def flips(chunk: range) -> SignFlips:
         return SignFlips(task.seed, chunk, order, flipped)
 
-    if not task.is_chain:
-        _require_separate_rows(task, flips(range(4)))
+    if not task.is_chain and _mixes_rows(task, flips(range(4))):
+        raise UnsupportedArchitecture(
+            "the rows of a batch are mixed (BatchNorm in train mode?), so that they cannot be separate networks. "
+            "Put those layers in eval mode, or measure by method='redraw'."
+        )
     left = [name for name, p in task.module.named_parameters() if p.dim() > 1 and name not in order]
     note = (f"left as they are, not varied: {', '.join(left)}",) if left else ()
-    chunks = ((chunk, flips(chunk)) for chunk in _chunks(draws, _rows_in_budget(task)))
+    chunks = ((chunk, log_norms(task, flips(chunk), chunk)) for chunk in _chunks(draws, _rows_in_budget(task)))
     return _Plan(chunks, lambda: note)
 
 
@@ -140,10 +146,31 @@ def _redraws(
         _require_default_weights(task.arch)
         init = reset_parameters
     source = Source(task.original, factory, init)
+
+    def notes() -> tuple[str, ...]:
+        return (f"not drawn afresh: {', '.join(source.left)}",) if source.left else ()
+
+    if not task.is_linear_only:
+        return _Plan(_one_by_one(task, source, draws), notes)
     size = sum(p.numel() for p in task.module.parameters()) * task.dtype.itemsize
-    step = max(1, min(_BUDGET // (4 * size), 1024)) if task.is_linear_only else 1
-    chunks = ((chunk, Redrawn(source, chunk, task.seed, task.dtype)) for chunk in _chunks(draws, step))
-    return _Plan(chunks, lambda: (f"not drawn afresh: {', '.join(source.left)}",) if source.left else ())
+    step = max(1, min(_BUDGET // (4 * size), 1024))
+    return _Plan(
+        ((c, log_norms(task, Redrawn(source, c, task.seed, task.dtype), c)) for c in _chunks(draws, step)), notes
+    )
+
+
+def _one_by_one(task: Task, source: Source, draws: int) -> Iterator[_Chunk]:
+    """What cannot be stacked is loaded into the replica draw by draw; a network that mixes rows is run on the whole batch."""
+    parameters = dict(task.module.named_parameters())
+    loaded = Loaded()
+    mixes = None
+    for draw in range(draws):
+        with torch.no_grad():
+            for name, value in source.draw(random_numbers.draw_seed(task.seed, draw)).items():
+                parameters[name].copy_(value)
+        mixes = _mixes_rows(task, loaded) if mixes is None else mixes
+        chunk = range(draw, draw + 1)
+        yield chunk, log_norms_in_batch(task, loaded, draw) if mixes else log_norms(task, loaded, chunk)
 
 
 def _require_default_weights(arch: Architecture) -> None:
@@ -167,26 +194,19 @@ def _chunks(draws: int, step: int) -> Iterator[range]:
         yield range(start, min(start + step, draws))
 
 
-def _require_separate_rows(task: Task, ensemble: SignFlips) -> None:
-    """Refuse what mixes the rows of a batch (BatchNorm in train mode): a tangent in row 0 must not reach the others."""
+def _mixes_rows(task: Task, ensemble: Ensemble) -> bool:
+    """Whether the rows of a batch are mixed (BatchNorm in train mode): a tangent in row 0 reaches the others."""
     chunk = range(4)
     u = torch.zeros_like(task.inputs(chunk))
     u[0] = 1.0
     norms, _ = log_norms(task, ensemble, chunk, u)
-    if bool(torch.isfinite(norms[1:]).any()):
-        raise UnsupportedArchitecture(
-            "the rows of a batch are mixed (BatchNorm in train mode?), so that they cannot be separate networks. "
-            "Put those layers in eval mode, or measure by method='redraw'."
-        )
+    return bool(torch.isfinite(norms[1:]).any())
 
 
 def _collect(task: Task, method: str, plan: _Plan, draws: int, progress: bool) -> Measurement:
     values: list[NDArray[np.float64]] = []
     layers: dict[int, tuple[str, RunningMoments, RunningMoments]] = {}
-    for chunk, ensemble in _with_progress(plan.chunks, draws) if progress else plan.chunks:
-        if isinstance(ensemble, Redrawn) and not task.is_linear_only:
-            _load(task.module, ensemble.parameters(0))
-        norms, logs = log_norms(task, ensemble, chunk)
+    for _, (norms, logs) in _with_progress(plan.chunks, draws) if progress else plan.chunks:
         values.append(norms.cpu().numpy())
         for index, log in enumerate(logs):
             _, activation, tangent = layers.setdefault(index, (log.name, RunningMoments(), RunningMoments()))
@@ -203,19 +223,13 @@ def _collect(task: Task, method: str, plan: _Plan, draws: int, progress: bool) -
     )
 
 
-def _load(module: nn.Module, values: dict[str, Tensor]) -> None:
-    with torch.no_grad():
-        for name, parameter in module.named_parameters():
-            parameter.copy_(values[name])
-
-
-def _with_progress(chunks: Iterator[tuple[range, Ensemble]], draws: int) -> Iterator[tuple[range, Ensemble]]:
+def _with_progress(chunks: Iterator[_Chunk], draws: int) -> Iterator[_Chunk]:
     """Pass the chunks on, and show on stderr how far they are."""
     from rich.console import Console
     from rich.progress import Progress
 
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("measuring", total=draws)
-        for chunk, ensemble in chunks:
-            yield chunk, ensemble
+        for chunk, found in chunks:
+            yield chunk, found
             bar.update(task, completed=chunk.stop)

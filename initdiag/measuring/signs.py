@@ -16,8 +16,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from initdiag.measure import random_numbers
-from initdiag.measure.interposer import rowwise
+from initdiag.measuring import random_numbers
+from initdiag.measuring.interposer import rowwise
 
 __all__ = ["SignFlips"]
 

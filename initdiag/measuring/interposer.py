@@ -21,7 +21,7 @@ from torch.autograd import forward_ad
 from torch.overrides import TorchFunctionMode
 
 from initdiag.errors import UnsupportedArchitecture
-from initdiag.measure import random_numbers
+from initdiag.measuring import random_numbers
 from initdiag.tracing import vocabulary
 
 __all__ = ["Ensemble", "Interposer", "LayerLogs", "rowwise"]

@@ -13,8 +13,8 @@ from torch import nn
 import initdiag
 from initdiag import InvalidInput, UnsupportedArchitecture, measure, predict, trace
 from initdiag.agreement import agreement
-from initdiag.measure import runner
 from initdiag.measurement import LogMoments
+from initdiag.measuring import runner
 
 
 @pytest.mark.parametrize("style", STYLES, ids=lambda s: s.name)
@@ -43,7 +43,7 @@ def jacobian_log_norm(model, x, u):
 
 def test_one_draw_against_the_definition():
     """Put the signs of a draw into real weights by hand, and take the Jacobian by reverse mode."""
-    from initdiag.measure import random_numbers
+    from initdiag.measuring import random_numbers
 
     model = seeded(lambda: mlp([6, 9, 7, 4])).double()
     x = torch.randn(3, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -63,7 +63,7 @@ def test_one_draw_against_the_definition():
 
 
 def test_one_redraw_against_the_definition():
-    from initdiag.measure import random_numbers
+    from initdiag.measuring import random_numbers
 
     def init(m):
         if isinstance(m, nn.Linear):
@@ -139,7 +139,7 @@ def test_tied_weights_get_one_pair_of_signs():
         def forward(self, x):
             return self.w(self.w(x).relu())
 
-    from initdiag.measure import random_numbers
+    from initdiag.measuring import random_numbers
 
     model = seeded(Tied).double()
     x = torch.ones(1, 12, dtype=torch.float64)

@@ -1,0 +1,134 @@
+"""Every usage fault has its own message: what was expected, what came, what to do."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from styles import mlp
+from torch import nn
+
+import initdiag
+from initdiag import InvalidInput, TargetError, Verdict
+from initdiag.targets import load, parse_widths
+
+
+def _with_weight(value: float) -> nn.Module:
+    model = mlp([4, 8, 2])
+    with torch.no_grad():
+        model[2].weight[0, 0] = value
+    return model
+
+
+class Raising(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Linear(4, 2)
+
+    def forward(self, x):
+        raise ZeroDivisionError("my own fault")
+
+
+def _wrong_factory():
+    return "a string"
+
+
+def _needs_arguments(width):
+    return mlp([width, 2])
+
+
+CASES = {
+    "not a module": (lambda: 42, None, r"a torch.nn.Module, or a function .*got 'int'"),
+    "no weights": (lambda: nn.ReLU(), None, "at least one linear layer, got ReLU without a weight matrix"),
+    "wrong width": (lambda: mlp([4, 8, 2]), torch.ones(3, 5), r"takes the input, got RuntimeError on a batch of shape \(3, 5\)"),
+    "no batch dimension": (lambda: mlp([4, 8, 2]), torch.ones(4), r"first dimension the rows, got shape \(4,\)\. Add the batch"),
+    "not a tensor": (lambda: mlp([4, 8, 2]), [[1.0] * 4], "a batch tensor.*got 'list'"),
+    "empty batch": (lambda: mlp([4, 8, 2]), torch.ones(0, 4), "a batch tensor"),
+    "integer input": (lambda: mlp([4, 8, 2]), torch.ones(3, 4, dtype=torch.long), "floating-point dtype.*torch.int64"),
+    "infinite input": (lambda: mlp([4, 8, 2]), torch.full((3, 4), torch.inf), "a finite example_input"),
+    "NaN weight": (lambda: _with_weight(torch.nan), None, "finite weights in '2.weight', got NaN or infinite"),
+    "infinite weight": (lambda: _with_weight(torch.inf), None, "finite weights in '2.weight'"),
+    "complex": (lambda: mlp([4, 8, 2]).to(torch.complex64), None, "real parameters, got '0.weight' of torch.complex64"),
+    "forward raises": (lambda: Raising(), torch.ones(2, 4), "ZeroDivisionError on a batch .*my own fault"),
+    "factory of something else": (lambda: _wrong_factory, None, "returns a torch.nn.Module, got _wrong_factory.. -> str"),
+    "factory with arguments": (lambda: _needs_arguments, None, "called without arguments, got TypeError from _needs_arguments"),
+    "lazy": (lambda: nn.Sequential(nn.LazyLinear(4)), None, "initialised parameters, got lazy"),
+    "no width to try": (
+        lambda: nn.Sequential(nn.Conv1d(2, 3, 1), nn.Flatten()), None, "example_input or input_size, got Sequential",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:Complex modules are a new feature", "ignore:Lazy modules")
+@pytest.mark.parametrize("entry", [initdiag.trace, initdiag.measure, initdiag.diagnose, initdiag.check])
+@pytest.mark.parametrize(("build", "example", "message"), CASES.values(), ids=CASES.keys())
+def test_usage_faults_raise(entry, build, example, message):
+    with pytest.raises(InvalidInput, match=message):
+        entry(build(), example)
+
+
+def test_the_cause_of_a_raising_forward_is_chained():
+    with pytest.raises(InvalidInput) as caught:
+        initdiag.check(Raising(), torch.ones(2, 4))
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"input_size": (4,)}, "batch dimension first"),
+        ({"input_size": (2, 0)}, "input_size: a positive integer"),
+        ({"input_size": "2,4"}, "input_size"),
+        ({"method": "guess"}, "method: one of"),
+        ({"optimizer": "lion"}, "optimizer: one of"),
+        ({"draws": -3}, "draws"),
+    ],
+)
+def test_bad_options(options, message):
+    with pytest.raises(InvalidInput, match=message):
+        initdiag.diagnose(mlp([4, 8, 2]), **options)
+
+
+def test_example_and_size_exclude_each_other():
+    with pytest.raises(InvalidInput, match="example_input or input_size, got both"):
+        initdiag.trace(mlp([4, 2]), torch.ones(2, 4), input_size=(2, 4))
+
+
+def test_bad_fail_on_is_said_before_any_work():
+    with pytest.raises(InvalidInput, match="fail_on"):
+        initdiag.check(None, fail_on="always")
+
+
+def test_an_all_zero_layer_is_a_finding_not_an_error():
+    model = mlp([4, 64, 2], init="he_normal")
+    nn.init.zeros_(model[2].weight)
+    report = initdiag.diagnose(model, draws=64)
+    assert report.verdict is Verdict.DEAD
+    assert [(f.code, f.layer) for f in report.findings if f.code == "IND007"] == [("IND007", "2.weight")]
+    assert report.measurement.dead_fraction == 1
+    assert "nan" not in str(report).lower()
+
+
+TARGETS = {
+    "no colon": ("model.py", "a target file.py:name"),
+    "no file": ("nowhere/model.py:build", "a file nowhere/model.py"),
+    "no module": ("no_such_package:build", "a target that imports.*ModuleNotFoundError"),
+    "no name": ("examples/deep_mlp.py:bild", "'bild' in examples/deep_mlp.py, got names .*build"),
+}
+
+
+@pytest.mark.parametrize(("target", "message"), TARGETS.values(), ids=TARGETS.keys())
+def test_bad_targets(target, message):
+    with pytest.raises(TargetError, match=message):
+        load(target)
+
+
+def test_a_file_that_does_not_import(tmp_path):
+    (tmp_path / "broken.py").write_text("import torch\n1 / 0\n")
+    with pytest.raises(TargetError, match="ZeroDivisionError: division by zero"):
+        load(f"{tmp_path}/broken.py:build")
+
+
+@pytest.mark.parametrize("text", ["", "784", "784,256x,10", "784,x8,10", "784,-3", "784;10", "784,0,10", "784,2.5"])
+def test_bad_width_texts(text):
+    with pytest.raises(InvalidInput, match="expected"):
+        initdiag.predict(parse_widths(text))

@@ -1,0 +1,185 @@
+"""Verdicts, and the records they come in."""
+
+from __future__ import annotations
+
+import functools
+import io
+import json
+import math
+
+import pytest
+import torch
+from rich.console import Console
+from styles import mlp, seeded
+from torch import nn
+
+import initdiag
+from initdiag import Architecture, AtRisk, Report, Thresholds, Verdict
+from initdiag.diagnosis import diagnose_architecture
+
+
+def verdict(widths, **assumptions):
+    return diagnose_architecture(Architecture.from_widths(widths, **assumptions)).verdict
+
+
+def test_the_modes_are_named():
+    assert verdict([64] * 31 + [10]) is Verdict.VANISHING
+    assert verdict([64, *[128] * 20, 10], init="he_normal", gain=1.5) is Verdict.EXPLODING
+    assert verdict([64, *[14] * 40, 10], init="he_normal") is Verdict.UNSTABLE
+    assert verdict([64, 2, 2, 2, 2, 10], init="he_normal") is Verdict.DEAD
+    for healthy in ([64, 256, 256, 256, 256, 256, 10], [784, 64, 64, 64, 1]):
+        assert verdict(healthy, init="he_normal") is Verdict.HEALTHY
+    assert verdict([64, 128, 128, 10]) is Verdict.HEALTHY
+    assert verdict([64] * 9, activation="tanh") is Verdict.NO_VERDICT
+
+
+def test_one_decision_rule():
+    arch = Architecture.from_widths([64] * 12 + [10])
+    risk = diagnose_architecture(arch).risk["sgd"]
+    at, above = Thresholds(max_risk=risk), Thresholds(max_risk=math.nextafter(risk, 1))
+    assert diagnose_architecture(arch, thresholds=at).verdict.is_at_risk
+    assert diagnose_architecture(arch, thresholds=above).verdict is Verdict.HEALTHY
+
+
+def test_the_default_judges_for_sgd_and_shows_both():
+    arch = Architecture.from_widths([64, *[128] * 15, 10])
+    default, adam = diagnose_architecture(arch), diagnose_architecture(arch, optimizer="adam")
+    assert default.verdict is Verdict.VANISHING
+    assert adam.verdict is Verdict.HEALTHY
+    assert default.risk == adam.risk
+    assert set(default.risk) == {"sgd", "adam"}
+    assert "SGD" in str(default)
+    assert "Adam" in str(default)
+
+
+def test_risk_rises_with_each_number():
+    from initdiag.risk import risk_of_moments
+
+    for optimizer in ("sgd", "adam"):
+        for drifts in ([0, -1, -5, -30, -300], [0, 1, 5, 30, 300]):
+            risks = [risk_of_moments(d, 0.5, 0.0, optimizer) for d in drifts]
+            assert risks == sorted(risks)
+            assert risks[-1] > 0.9
+        variances = [risk_of_moments(-1.0, v, 0.0, optimizer) for v in (0.0, 0.01, 1.0, 30.0, 3000.0)]
+        assert variances == sorted(variances)
+        assert risk_of_moments(0.0, 0.1, 0.9, optimizer) >= 0.9
+        assert risk_of_moments(-math.inf, 0.0, 1.0, optimizer) == 1.0
+
+
+def test_advice_mends_what_it_is_given_for():
+    report = diagnose_architecture(Architecture.from_widths([64] * 31 + [10]))
+    assert [a.action.split("(")[0] for a in report.advice[:2]] == ["nn.init.kaiming_normal_", "nn.init.orthogonal_"]
+    for advice in report.advice:
+        assert advice.risk_after < advice.risk_before == report.risk["sgd"]
+        assert advice.drift_before == report.prediction.rms_gain_log_mean
+    narrow = diagnose_architecture(Architecture.from_widths([64, *[14] * 40, 10], init="he_normal"))
+    assert any("widen" in advice.action for advice in narrow.advice)
+    assert any("fewer layers" in advice.action for advice in narrow.advice)
+    assert all(advice.risk_after < 0.5 for advice in narrow.advice if "widen" in advice.action)
+
+
+def test_the_advised_initialiser_does_what_is_promised():
+    """Paste the first advice, trace again: the drift is the promised one."""
+    model = seeded(lambda: mlp([32] * 21 + [4]))
+    before = initdiag.diagnose(model, method="none")
+    for w, b in ((m.weight, m.bias) for m in model if isinstance(m, nn.Linear)):
+        exec(before.advice[0].code, {"nn": nn, "w": w, "b": b})
+    after = initdiag.diagnose(model, draws=4096)
+    assert after.prediction.rms_gain_log_mean == pytest.approx(before.advice[0].drift_after, abs=1e-9)
+    assert after.prediction.log_variance == pytest.approx(before.advice[0].log_variance_after, abs=1e-9)
+    assert after.agreement.agrees
+
+
+def test_check_prints_the_report_and_returns_it():
+    console = Console(record=True, width=100, file=io.StringIO())
+    report = initdiag.check(seeded(lambda: mlp([16, 64, 4])), console=console, draws=64)
+    text = console.export_text()
+    assert "HEALTHY" in text
+    assert report.ok
+    assert report.measurement.draws == 64
+
+
+def test_fail_on_and_assert_trainable():
+    deep = seeded(lambda: mlp([32] * 31))
+    quiet = Console(quiet=True)
+    assert not initdiag.check(deep, console=quiet, draws=64).ok
+    with pytest.raises(AtRisk, match="VANISHING") as caught:
+        initdiag.check(deep, console=quiet, fail_on="risk", draws=64)
+    assert caught.value.report.verdict is Verdict.VANISHING
+    with pytest.raises(AtRisk, match="What to do"):
+        initdiag.assert_trainable(deep, draws=64)
+    initdiag.assert_trainable(seeded(lambda: mlp([16, 64, 4])), draws=64)
+
+
+def _unjudged() -> nn.Module:
+    """Neither covered (a norm) nor measured (weights that are not symmetric, no initialiser)."""
+    model = nn.Sequential(nn.Linear(8, 8), nn.LayerNorm(8), nn.Linear(8, 8))
+    for layer in (model[0], model[2]):
+        nn.init.uniform_(layer.weight, 0.5, 1.5)
+    return model
+
+
+def test_no_verdict_is_never_a_pass():
+    quiet = Console(quiet=True)
+    report = initdiag.check(_unjudged(), console=quiet, fail_on="risk")
+    assert report.verdict is Verdict.NO_VERDICT
+    assert not report.ok
+    assert {"IND006", "IND009", "IND010"} <= {f.code for f in report.findings}
+    for call in (lambda m: initdiag.check(m, console=quiet, fail_on="no-verdict"), initdiag.assert_trainable):
+        with pytest.raises(AtRisk):
+            call(_unjudged())
+
+
+def test_what_is_no_chain_is_judged_from_its_measurement():
+    class Residual(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(32, 32), nn.Linear(32, 32)
+
+        def forward(self, x):
+            return x + self.b(self.a(x).relu())
+
+    report = initdiag.diagnose(seeded(Residual), draws=512)
+    assert report.basis == "measurement"
+    assert report.verdict is Verdict.HEALTHY
+    assert report.prediction.log_mean is None
+    assert "not a plain chain" in str(report)
+
+
+def test_agreement_p_values_are_calibrated_and_sabotage_is_seen():
+    p_values = []
+    for seed in range(40):
+        init = "he_normal" if seed % 2 else "torch_default"
+        model = seeded(functools.partial(mlp, [20, 32, 24, 32, 8], init), seed)
+        p_values.append(initdiag.diagnose(model, draws=1024, seed=seed).agreement.p_value)
+    assert sum(p < 0.1 for p in p_values) <= 11
+    assert min(p_values) > 1e-3
+    assert 0.2 < sorted(p_values)[20] < 0.9
+
+
+def test_json_round_trip():
+    for model in (mlp([16, 32, 4]), _unjudged(), mlp([8, 1, 1, 8], init="he_normal")):
+        report = initdiag.diagnose(model, draws=32)
+        assert Report.from_dict(json.loads(report.to_json())) == report
+        assert json.dumps(report.to_dict(), allow_nan=False)
+
+
+def test_metrics_are_finite_floats():
+    metrics = initdiag.diagnose(mlp([16, 32, 4]), draws=32).to_metrics()
+    assert metrics["initdiag/ok"] == 1.0
+    assert all(type(v) is float and math.isfinite(v) for v in metrics.values())
+    assert metrics["initdiag/predicted_log_variance"] > 0
+
+
+def test_diagnosing_is_pure(capsys):
+    model = seeded(lambda: mlp([16, 32, 4]))
+    first, second = initdiag.diagnose(model, draws=64), initdiag.diagnose(model, draws=64)
+    assert capsys.readouterr() == ("", "")
+    assert first.to_dict() | {"elapsed": 0} == second.to_dict() | {"elapsed": 0}
+
+
+def test_a_factory_and_its_module_are_judged_alike():
+    torch.manual_seed(0)
+    report = initdiag.diagnose(lambda: mlp([16, 64, 4], init="he_normal"), draws=64)
+    assert report.ok
+    assert report.architecture.source == "Sequential"

@@ -1,0 +1,48 @@
+"""The README says what the program prints."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import initdiag
+from initdiag.render.console import to_text
+from initdiag.targets import load
+
+ROOT = Path(__file__).parent.parent
+
+
+def without_clock(text: str) -> str:
+    return re.sub(r" +[\d.]+ s$", "", "\n".join(line.rstrip() for line in text.splitlines()), flags=re.M).strip()
+
+
+def without_last_digits(text: str) -> str:
+    """Measured numbers may differ in the last digits between machines; words and predictions may not."""
+    lines = [line for line in without_clock(text).splitlines() if not re.search(r"\+- \d|measured  |agree|▁", line)]
+    return "\n".join(lines)
+
+
+def test_the_readmes_report_is_what_is_printed(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    target = "examples/deep_mlp.py:build"
+    printed = to_text(initdiag.diagnose(load(target), target=target), width=80)
+    shown = re.search(r"```text\n(initdiag .*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
+    assert shown is not None
+    assert without_last_digits(shown[1]) == without_last_digits(printed)
+
+
+def test_the_readmes_python_runs():
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
+    names = {"initdiag": initdiag, "model": load(str(ROOT / "examples/deep_mlp.py") + ":build_fixed")()}
+    import torch
+
+    names["batch"] = torch.ones(4, 64)
+    assert len(blocks) == 2
+    for block in blocks:
+        exec(block.replace("(1, 784)", "(1, 64)"), names)
+    assert names["report"].ok
+
+
+def test_the_version_is_said_once():
+    pyproject = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert f'version = "{initdiag.__version__}"' in pyproject

@@ -1,0 +1,118 @@
+"""Records round-trip, the golden schema loads for ever, and the console text is what was looked at."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import reports
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from initdiag import InvalidInput, Measurement, Report
+from initdiag.prediction import Prediction
+from initdiag.render import words
+from initdiag.render.console import to_text
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+@pytest.mark.parametrize("name", reports.ALL)
+@pytest.mark.parametrize("width", [80, 120])
+def test_console_text(golden, name, width):
+    text = to_text(reports.ALL[name](), width=width)
+    assert max(map(len, text.splitlines())) <= width
+    assert not any(ord(c) < 32 and c != "\n" for c in text)
+    golden(f"{name}-{width}.txt", text)
+
+
+@pytest.mark.parametrize("name", reports.ALL)
+def test_round_trip_through_json(name):
+    report = reports.ALL[name]()
+    text = report.to_json()
+    again = Report.from_dict(json.loads(text))
+    assert again == report
+    assert again.to_json() == text
+    assert str(again) == str(report)
+
+
+def test_schema_1_loads_for_ever(golden):
+    report = reports.vanishing()
+    golden("report-schema-1.json", report.to_json(indent=1) + "\n")
+    assert Report.from_dict(json.loads((GOLDEN / "report-schema-1.json").read_text())) == report
+
+
+def test_reports_differ_where_they_differ():
+    first, second = reports.vanishing(), reports.healthy()
+    assert first != second
+    assert first != first.to_dict()
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({}, "schema version 1, got schema version None"),
+        ({"schema_version": 99}, "schema version 99"),
+        ([], "schema version"),
+        ({"schema_version": 1}, "not a saved Report"),
+        ({"schema_version": 1, "surprise": 2}, "with the fields schema_version"),
+    ],
+)
+def test_what_is_no_report_is_refused(data, message):
+    with pytest.raises(InvalidInput, match=message):
+        Report.from_dict(data)
+
+
+@given(st.lists(st.floats(allow_nan=True, allow_infinity=True), min_size=1, max_size=20))
+def test_any_measurement_survives_json(values):
+    with np.errstate(all="ignore"):
+        record = Measurement.of(np.array(values), method="signs", seed=0, input_size=3, output_size=2)
+    assert Measurement.from_dict(json.loads(json.dumps(record.to_dict(), allow_nan=False))) == record
+
+
+@given(st.lists(st.one_of(st.none(), st.floats()), min_size=7, max_size=7))
+def test_any_prediction_survives_json(values):
+    record = Prediction("none", ("a",), *values, ())
+    assert Prediction.from_dict(json.loads(json.dumps(record.to_dict(), allow_nan=False))) == record
+
+
+def test_rich_prints_a_report_of_its_own():
+    console = Console(width=80, record=True, quiet=False, file=__import__("io").StringIO())
+    console.print(reports.healthy())
+    assert "HEALTHY" in console.export_text()
+    assert repr(reports.healthy()) == "<initdiag.Report 64,256x2,10: HEALTHY, basis law>"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "-"),
+        (math.nan, "-"),
+        (-56.104, "-56.10"),
+        (0.0, "0.00"),
+        (0.0831, "0.083"),
+        (1e7, "1e+07"),
+        (-math.inf, "-inf"),
+    ],
+)
+def test_numbers(value, text):
+    assert words.number(value) == text
+
+
+@pytest.mark.parametrize(
+    ("p", "text"), [(0, "0 %"), (0.001, "<1 %"), (0.5, "50 %"), (0.996, ">99 %"), (0.994, "99 %"), (1, "100 %")]
+)
+def test_percents_do_not_round_to_certainty(p, text):
+    assert words.percent(p) == text
+
+
+@pytest.mark.parametrize(
+    ("log_square", "text"),
+    [(0.0, "1"), (-2 * math.log(50), "50"), (-56.1, "1.5e12"), (1e6, "1.7e217147"), (math.inf, "infinitely many")],
+)
+def test_factors(log_square, text):
+    assert words.factor(log_square) == text

@@ -1,0 +1,174 @@
+"""The user's model, and every random state, leave as they came: after each entry point, also when one raises half-way."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import threading
+
+import numpy as np
+import pytest
+import torch
+from styles import STYLES, mlp, seeded
+from torch import nn
+
+import initdiag
+from initdiag import InitdiagError
+
+
+def state(model: nn.Module):
+    """Everything of a module that could change, bit for bit."""
+    return {
+        "tensors": [
+            (
+                name,
+                id(t),
+                t._version,
+                t.requires_grad,
+                t.device,
+                t.detach().clone(),
+                None if t.grad is None else t.grad.clone(),
+            )
+            for name, t in [*model.named_parameters(), *model.named_buffers()]
+        ],
+        "modes": [(name, m.training) for name, m in model.named_modules()],
+        "hooks": [
+            (
+                name,
+                list(m._forward_hooks),
+                list(m._forward_pre_hooks),
+                list(m._backward_hooks),
+                list(m._forward_hooks_always_called),
+            )
+            for name, m in model.named_modules()
+        ],
+        "attributes": [(name, sorted(vars(m))) for name, m in model.named_modules()],
+    }
+
+
+def random_states():
+    return torch.get_rng_state().clone(), np.random.get_state()[1].copy(), random.getstate()
+
+
+def assert_same(before, after):
+    for key in ("modes", "hooks", "attributes"):
+        assert before[key] == after[key]
+    for old, new in zip(before["tensors"], after["tensors"], strict=True):
+        assert old[:5] == new[:5]
+        assert torch.equal(old[5], new[5])
+        assert (old[6] is None) == (new[6] is None)
+        assert old[6] is None or torch.equal(old[6], new[6])
+
+
+class Stateful(nn.Module):
+    """Writes attributes, mutates its input, uses BatchNorm, dropout and a user's hook."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(6, 12), nn.Linear(12, 3)
+        self.norm, self.drop = nn.BatchNorm1d(12), nn.Dropout(0.5)
+        self.count, self.kept = 0, []
+        self.drop.eval()
+        self.a.register_forward_hook(lambda module, args, out: out + 0)
+
+    def forward(self, x):
+        self.count += 1
+        self.kept.append(x)
+        x.mul_(2)
+        random.random()
+        np.random.rand()
+        return self.b(self.drop(self.norm(self.a(x)).relu_()))
+
+
+class Raises(Stateful):
+    def forward(self, x):
+        super().forward(x)
+        raise ValueError("half-way")
+
+
+ENTRIES = {
+    "trace": lambda m, x: initdiag.trace(m, x),
+    "measure signs": lambda m, x: initdiag.measure(m, x, draws=8),
+    "measure redraw": lambda m, x: initdiag.measure(m, x, draws=3, method="redraw"),
+    "diagnose": lambda m, x: initdiag.diagnose(m, x, draws=8),
+    "check": lambda m, x: initdiag.check(m, x, draws=8),
+    "assert_trainable": lambda m, x: initdiag.assert_trainable(m, x, draws=8),
+}
+MODELS = {
+    "chain": lambda: mlp([6, 12, 3]),
+    "stateful": Stateful,
+    "stateful, eval": lambda: Stateful().eval(),
+    "raises": Raises,
+    "bfloat16": lambda: mlp([6, 12, 3]).to(torch.bfloat16),
+}
+
+
+@pytest.mark.parametrize("entry", ENTRIES.values(), ids=ENTRIES.keys())
+@pytest.mark.parametrize("build", MODELS.values(), ids=MODELS.keys())
+def test_nothing_changes(entry, build, capsys):
+    model = seeded(build)
+    x = torch.randn(5, 6, dtype=next(model.parameters()).dtype)
+    (model.a(x) if isinstance(model, Stateful) else model(x)).sum().backward()
+    before, inputs, states = state(model), x.clone(), random_states()
+    with contextlib.suppress(InitdiagError):
+        entry(model, x)
+    assert_same(before, state(model))
+    assert torch.equal(x, inputs)
+    assert x._version == 0
+    for old, new in zip(states, random_states(), strict=True):
+        assert np.array_equal(old, new) if isinstance(old, np.ndarray | torch.Tensor) else old == new
+    if isinstance(model, Stateful):
+        assert model.count == 0
+        assert model.kept == []
+
+
+def test_an_interrupt_changes_nothing():
+    class Interrupted(Stateful):
+        def forward(self, x):
+            super().forward(x)
+            raise KeyboardInterrupt
+
+    model = seeded(Interrupted)
+    before, states = state(model), random_states()
+    with pytest.raises(KeyboardInterrupt):
+        initdiag.check(model, torch.ones(4, 6))
+    assert_same(before, state(model))
+    assert torch.equal(states[0], torch.get_rng_state())
+
+
+@pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad, torch.enable_grad])
+def test_any_grad_mode_gives_the_same(mode):
+    style = STYLES[0]
+    expected = initdiag.measure(seeded(style.build), draws=16).log_norms
+    with mode():
+        model = seeded(style.build)
+        before = [p.clone() for p in model.parameters()]
+        found = initdiag.measure(model, draws=16).log_norms
+        assert all(torch.equal(p, q) for p, q in zip(before, model.parameters(), strict=True))
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_two_threads_on_one_model():
+    model = seeded(STYLES[1].build)
+    expected = initdiag.measure(model, draws=256).log_norms
+    found: list[np.ndarray] = []
+    threads = [
+        threading.Thread(target=lambda: found.append(initdiag.measure(model, draws=256).log_norms)) for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 4
+    for values in found:
+        np.testing.assert_array_equal(values, expected)
+
+
+def test_a_custom_default_dtype_is_kept():
+    model = seeded(lambda: mlp([6, 12, 3]))
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert initdiag.diagnose(model, draws=64).measurement.dead_fraction == 0
+        assert torch.get_default_dtype() is torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
