@@ -38,7 +38,7 @@ def predict(architecture: Architecture | Sequence[int], **assumptions: Any) -> P
     Examples
     --------
     >>> round(predict([784, 256, 256, 10], init="he_normal").log_mean, 2)
-    -4.49
+    -3.79
     """
     if not isinstance(architecture, Architecture):
         architecture = Architecture.from_widths(architecture, **assumptions)
