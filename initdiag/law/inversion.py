@@ -43,7 +43,7 @@ _TOWARDS_POLE = 0.6
 _RELIABLE, _LAST_RELIABLE = 1e-8, 1e-12
 """A line held back by the pole serves ``x`` until H, computed to about 1e-15, is this small; the last such line, this small."""
 
-_NODES = 1 << 12
+_NODES = 1 << 10
 """Nodes after which a line is the last towards the pole."""
 
 _MOST_NODES = 1 << 15
