@@ -45,7 +45,8 @@ class ChainLaw(stats.rv_continuous):  # type: ignore[misc]
     Raises
     ------
     UnsupportedArchitecture
-        If a layer's weights are all zero (``ln 0`` has no law), or a gate has more than two different nonzero values.
+        If a layer's weights are all zero (``ln 0`` has no law), or a gate has more than two different nonzero values. From the distribution
+        function, if the chain is one of a few narrow orthogonal layers of leaky gates alone, whose density jumps.
 
     Notes
     -----

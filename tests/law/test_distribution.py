@@ -18,6 +18,7 @@ from scipy import integrate, special, stats
 import initdiag
 from initdiag.architecture import Architecture, Gate
 from initdiag.errors import InvalidInput, UnsupportedArchitecture
+from initdiag.law import finite_width, inversion
 from initdiag.law.distribution import ChainLaw
 
 EVIDENCE = Path(__file__).parent.parent / "evidence" / "law" / "study.py"
@@ -396,6 +397,20 @@ def test_growing_width_recovers_beta_and_the_normal_law():
     assert errors[2] < 0.01
 
 
+@pytest.mark.parametrize("slope", [1e-4, 0.01, 0.3])
+@pytest.mark.parametrize(("n", "depth"), [(3, 1), (6, 2), (10, 4), (16, 3), (25, 10)])
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+def test_both_tails_meet_at_the_mean(n, depth, slope, dropout):
+    """The two come from different lines. Leaky gates that all close by chance make a second hump, ``ln slope^2`` further down."""
+    exact = law([n] * (depth + 1), activation="leaky_relu", output="leaky_relu", negative_slope=slope, dropout=dropout)
+    below, above = exact.mean() - 1e-9, exact.mean() + 1e-9
+    assert exact.cdf(below) + exact.sf(above) == pytest.approx(1, abs=1e-8)
+    inversion_ = exact._inversion
+    center = np.array([inversion_.center.mean])
+    total = sum(np.exp(inversion_._on_lines(center, side, inversion.Line.log_tail)[0]) for side in (-1, 1))
+    assert total == pytest.approx(1, abs=1e-12)
+
+
 # --- coverage, hard cases, conventions --------------------------------------------------------------------------------
 
 
@@ -507,3 +522,38 @@ def test_a_gate_of_three_values_is_refused_but_has_moments():
     odd = dataclasses.replace(prediction, layers=(dataclasses.replace(prediction.layers[0], gate=gate),))
     with pytest.raises(UnsupportedArchitecture, match="at most two different nonzero values"):
         _ = odd.law
+
+
+def test_a_hand_made_gate_of_two_values_and_zero():
+    """Gate {0, .3, 1.5}: the law's moments against the integrals of the Laplace transform, and samples against the law."""
+    gate, n, draws = Gate((0.0, 0.3, 1.5), (0.5, 0.3, 0.2)), 9, 100_000
+    prediction = initdiag.predict([6, n], init="he_normal")
+    made = dataclasses.replace(prediction.layers[0], gate=gate, dead_probability=0.5**n)
+    exact = ChainLaw.of(dataclasses.replace(prediction, layers=(made,)))
+    integrals = finite_width._by_laplace_transform(gate, n)
+    assert exact.mean() == pytest.approx(integrals.mean + math.log(2 / 6), abs=1e-11)
+    assert exact.var() == pytest.approx(integrals.variance, rel=1e-11)
+    rng = np.random.default_rng(8)
+    squares = np.sum(
+        (rng.choice(gate.values, (draws, n), p=gate.probabilities) * rng.standard_normal((draws, n))) ** 2, axis=1
+    )
+    alive = squares[squares > 0]
+    assert stats.kstest(np.log(2 / 6 * alive), exact.cdf).pvalue > 0.01
+    assert stats.kstest(exact.rvs(size=draws, random_state=9), exact.cdf).pvalue > 0.01
+    assert exact.log_moment(1) == pytest.approx(math.log(2 / 6 * n * gate.moment(2)), abs=1e-12)
+
+
+def test_jumps_of_the_density_are_refused_not_smeared():
+    exact = law([5, 5, 5], activation="leaky_relu", init="orthogonal")
+    with pytest.raises(UnsupportedArchitecture, match="atoms or jumps"):
+        exact.cdf(0.0)
+    assert np.isfinite(exact.rvs(size=3, random_state=0)).all()
+
+
+def test_a_coarser_inversion_would_be_seen(monkeypatch):
+    """Sabotage: too long a step, and the tails of one linear layer are no longer chi-square's."""
+    d = stats.chi2(50)
+    x = np.log(2 / 3 * d.isf(TAILS))
+    np.testing.assert_allclose(law([3, 50]).sf(x), TAILS, rtol=1e-9)
+    monkeypatch.setattr(inversion, "_LOG_ACCURACY", 4.0)
+    assert np.abs(law([3, 50]).sf(x) / TAILS - 1).max() > 1e-6
