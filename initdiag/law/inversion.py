@@ -204,8 +204,8 @@ class Inversion:
         return Window(line, side * float(x[max(int(small.argmax()) - 1, 0)] if small.any() else x[-1]), is_last)
 
     def _make_line(self, c: float, factors: list[TiltedFactor], tilted: Tilt, *, widen: bool) -> Line:
-        """Compute the nodes of a line, until the transform has decayed to rounding."""
-        step = 2 * math.pi / (self._period(c, tilted) * (1.5 if widen else 1.0))
+        """Compute the nodes of a line until the transform has decayed to rounding; ``widen`` for a window of up to half a period."""
+        step = 2 * math.pi / (self._period(c, tilted) * (2.0 if widen else 1.0))
         size = math.ceil(9.2 / (math.sqrt(tilted.variance) * step)) + 1
         frequency, log_values = np.empty(0), np.empty(0, dtype=np.complex128)
         while frequency.size < _MOST_NODES:
@@ -223,15 +223,13 @@ class Inversion:
         """Return ``T``: Chernoff's bound on ``H`` is negligible at ``T`` less a window's width, on both sides of the mean."""
         deviation = math.sqrt(tilted.variance)
         units = np.array([0.5, 1.0, 2.0, 4.0, 7.0]) / deviation
-        up, down = (units, -units) if c > 0 else (units[units < -c], -units)
-        up = np.append(up, -c) if c < 0 else up
-        down = (
-            np.append(down[down > -c], -c)
-            if c > 0
-            else np.append(down[c + down > self.pole], (self.pole - c) * np.array([0.5, 0.9]))
-        )
+        if c > 0:
+            up, down = units, np.append(units[units < c], c)
+        else:
+            room = c - self.pole
+            up, down = np.append(units[units < -c], -c), np.append(units[units < room], (0.5 * room, 0.9 * room))
         need = _LOG_ACCURACY + math.log1p(abs(c) * deviation)
-        reach = max(self._reach(c, tilted, b, need) for b in (up, down))
+        reach = max(self._reach(c, tilted, b, need) for b in (up, -down))
         return reach + 3 * deviation
 
     def _reach(self, c: float, tilted: Tilt, b: Array, need: float) -> float:
