@@ -181,6 +181,21 @@ def test_explicit_samples_and_rvs_follow_the_cdf(seed):
     assert abs(float(row["z_mean"])) < 3.5
 
 
+def test_the_committed_study_has_uniform_p_values():
+    """30 architectures, a million samples each: the histogram of p-values is flat, the z-scores are standard normal."""
+    rows = study().read(EVIDENCE.parent / "ks.csv")
+    assert len(rows) == 30
+    assert {row["samples"] for row in rows} == {"1000000"}
+    for name in ("p_explicit", "p_rvs"):
+        p = np.array([float(row[name]) for row in rows])
+        assert stats.kstest(p, "uniform").pvalue > 0.01
+        assert p.min() > 0.001
+    for name in ("z_mean", "z_variance"):
+        z = np.array([float(row[name]) for row in rows])
+        assert abs(z.mean()) < 3 / math.sqrt(30)
+        assert 0.65 < z.std(ddof=1) < 1.4
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
