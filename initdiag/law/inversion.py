@@ -11,7 +11,8 @@ Let ``H(x) = e^{cx} P(Y > x)/M(c)``, of order 1 where the tilted law (mean ``M'/
 
 so that ``T`` is chosen to leave the terms ``m != 0`` below ``exp(-LOG_ACCURACY)``. A few lines, whose tilted means are about five tilted standard
 deviations apart, serve every ``x``; each is computed when it is first needed. (The saddlepoint of ``x`` is the line whose mean is ``x``; being off it by
-``k`` standard deviations costs a factor ``exp(k^2/2)`` of rounding error: 50 at most here.)
+``k`` standard deviations costs a factor ``exp(k^2/2)`` of rounding error: 23 here, more only where
+a pole keeps the line from its place; see `_RELIABLE`.)
 """
 
 from __future__ import annotations
@@ -31,19 +32,22 @@ __all__ = ["Inversion", "Line", "safe_log"]
 Array = NDArray[np.float64]
 ComplexArray = NDArray[np.complex128]
 
-_LOG_ACCURACY = 41.0
-"""Aliases are below exp(-41) = 1.6e-18 of the tilted scale; windows reach 3 deviations from the mean, where H has lost exp(-4.5)."""
+_LOG_ACCURACY = 38.0
+"""Aliases are below exp(-38) = 3e-17 of the tilted scale; windows reach 3 deviations from the mean, where H has lost exp(-4.5)."""
 
-_FIRST, _NEXT = 2.0, 5.0
+_FIRST, _NEXT = 2.5, 5.0
 """Tilts in units of 1/(standard deviation): of the first line on each side of 0, and from one line to the next."""
 
 _TOWARDS_POLE = 0.6
 """Most of the way to the pole that one step takes."""
 
-_RELIABLE, _LAST_RELIABLE = 1e-8, 1e-12
-"""A line held back by the pole serves ``x`` until H, computed to about 1e-15, is this small; the last such line, this small."""
+_MOST_LOST_FIRST, _MOST_LOST = 3.5, 13.0
+"""Of the log of the relative accuracy; a normal law's steps lose 2.5^2/2 and 5^2/2, a law with a second hump (leaky gates) may lose more."""
 
-_NODES = 1 << 12
+_RELIABLE, _LAST_RELIABLE = 1e-8, 1e-12
+"""A line held back by the pole or a hump serves ``x`` until H, computed to about 1e-15, is this small; the last such line, this small."""
+
+_NODES = 1 << 10
 """Nodes after which a line is the last towards the pole."""
 
 _MOST_NODES = 1 << 15
@@ -170,30 +174,39 @@ class Inversion:
         return windows
 
     def _next_window(self, side: int, last: Line | None) -> Window:
-        """Go ``_NEXT`` deviations on; towards the pole, at most ``_TOWARDS_POLE`` of the way that is left."""
+        """Go ``_NEXT`` deviations on; towards the pole, at most ``_TOWARDS_POLE`` of the way that is left; never so far that accuracy is lost."""
         c, tilted = (0.0, self.center) if last is None else (last.c, last.tilted)
-        step = (_FIRST if last is None else _NEXT) / math.sqrt(tilted.variance)
+        natural = (_FIRST if last is None else _NEXT) / math.sqrt(tilted.variance)
         room = math.inf if side > 0 else _TOWARDS_POLE * (c - self.pole)
-        c += side * min(step, room)
+        step = self._bounded(c, tilted, side * min(natural, room), _MOST_LOST_FIRST if last is None else _MOST_LOST)
+        c += step
         factors = [factor.tilted(c) for factor in self.factors]
         tilted = _sum_of_tilts(factors)
-        line = self._make_line(c, factors, tilted, widen=room < step)
-        if room < step:
-            return self._window_by_value(line)
+        is_held_back = abs(step) < natural
+        line = self._make_line(c, factors, tilted, widen=is_held_back)
+        if is_held_back:
+            return self._window_by_value(line, side)
         end = side * tilted.mean + _NEXT / 2 * math.sqrt(tilted.variance)
         return Window(line, end, bool(tilted.log_normalizer - c * tilted.mean < _LOG_LAST))
 
-    def _window_by_value(self, line: Line) -> Window:
-        """Return the window of a line on the left that the pole holds back: as far as its sums are reliable."""
+    def _bounded(self, c: float, tilted: Tilt, step: float, most: float) -> float:
+        """Shorten a step until the line there has lost at most ``exp(most)`` of relative accuracy where this one is at its best."""
+        base = tilted.log_normalizer
+        while float(self.log_transform(np.array([c + step]))[0]) - base - step * tilted.mean > most:
+            step *= 0.7
+        return step
+
+    def _window_by_value(self, line: Line, side: int) -> Window:
+        """Return the window of a line that is held back from its place: as far as its sums are reliable."""
         is_last = line.frequency.size > _NODES
-        x = line.tilted.mean - np.linspace(0.0, math.pi / line.step, 400)
+        x = line.tilted.mean + side * np.linspace(0.0, math.pi / line.step, 400)
         small = line.tail_ratio(x) < (_LAST_RELIABLE if is_last else _RELIABLE)
-        return Window(line, -float(x[max(int(small.argmax()) - 1, 0)] if small.any() else x[-1]), is_last)
+        return Window(line, side * float(x[max(int(small.argmax()) - 1, 0)] if small.any() else x[-1]), is_last)
 
     def _make_line(self, c: float, factors: list[TiltedFactor], tilted: Tilt, *, widen: bool) -> Line:
-        """Compute the nodes of a line, until the transform has decayed to rounding."""
-        step = 2 * math.pi / (self._period(c, tilted) * (1.5 if widen else 1.0))
-        size = math.ceil(10 / (math.sqrt(tilted.variance) * step)) + 1
+        """Compute the nodes of a line until the transform has decayed to rounding; ``widen`` for a window of up to half a period."""
+        step = 2 * math.pi / (self._period(c, tilted) * (2.0 if widen else 1.0))
+        size = math.ceil(9.2 / (math.sqrt(tilted.variance) * step)) + 1
         frequency, log_values = np.empty(0), np.empty(0, dtype=np.complex128)
         while frequency.size < _MOST_NODES:
             more = step * np.arange(frequency.size, frequency.size + size, dtype=np.float64)
@@ -210,15 +223,13 @@ class Inversion:
         """Return ``T``: Chernoff's bound on ``H`` is negligible at ``T`` less a window's width, on both sides of the mean."""
         deviation = math.sqrt(tilted.variance)
         units = np.array([0.5, 1.0, 2.0, 4.0, 7.0]) / deviation
-        up, down = (units, -units) if c > 0 else (units[units < -c], -units)
-        up = np.append(up, -c) if c < 0 else up
-        down = (
-            np.append(down[down > -c], -c)
-            if c > 0
-            else np.append(down[c + down > self.pole], (self.pole - c) * np.array([0.5, 0.9]))
-        )
+        if c > 0:
+            up, down = units, np.append(units[units < c], c)
+        else:
+            room = c - self.pole
+            up, down = np.append(units[units < -c], -c), np.append(units[units < room], (0.5 * room, 0.9 * room))
         need = _LOG_ACCURACY + math.log1p(abs(c) * deviation)
-        reach = max(self._reach(c, tilted, b, need) for b in (up, down))
+        reach = max(self._reach(c, tilted, b, need) for b in (up, -down))
         return reach + 3 * deviation
 
     def _reach(self, c: float, tilted: Tilt, b: Array, need: float) -> float:
@@ -241,7 +252,7 @@ def _undecayed() -> UnsupportedArchitecture:
     return UnsupportedArchitecture(
         explain(
             expected="a law with a density",
-            got="orthogonal layers so narrow that the law has atoms or jumps of its density",
+            got="orthogonal layers of leaky gates alone, so few and narrow that the law has atoms or jumps of its density",
             do="Use rvs, mean, var and log_moment.",
         )
     )

@@ -39,6 +39,9 @@ _NEXT = 4.0
 _GROWTH = 3.0
 """and near the edge, where their scale is 1/(edge - x), in at most this ratio."""
 
+_MOST_LOST = 10.0
+"""As `initdiag.law.inversion`: the log of the relative accuracy that a step may cost."""
+
 _LOG_ACCURACY = 40.0
 """A parabola ends where its integrand is below exp(-40) of the apex's for every x that it serves."""
 
@@ -155,15 +158,19 @@ class OrthogonalInversion:
 
     def _next(self, side: int, c: float, position: float) -> tuple[float, float]:
         """Return the next tilt and the ``y`` it is made for: its mean, or what is as far out on the scale of the pole or of the edge."""
-        deviation = math.sqrt(self._tilt(c).variance)
-        natural = _NEXT / deviation if deviation > 0 else math.inf
-        if side > 0:
-            c = c + natural if c == 0 else min(c + natural, _GROWTH * c)
-            return c, min(self._tilt(c).mean, max(-3 / c, position / _GROWTH))
-        room = c - self.pole
-        c -= min(natural, 0.6 * room)
+        tilted = self._tilt(c)
+        natural = _NEXT / math.sqrt(tilted.variance) if tilted.variance > 0 else math.inf
+        room = 0.6 * (c - self.pole) if side < 0 else (_GROWTH - 1) * c if c > 0 else math.inf
+        step = min(natural, room)
+        while (
+            self._tilt(c + side * step).log_normalizer - tilted.log_normalizer - side * step * tilted.mean > _MOST_LOST
+        ):
+            step *= 0.7
+        c += side * step
         mean = self._tilt(c).mean
-        return c, mean if natural < 0.6 * room else min(mean, self.center.mean - self.edge - 3 / (c - self.pole))
+        if side > 0:
+            return c, min(mean, max(-3 / c, position / _GROWTH))
+        return c, mean if step == natural else min(mean, self.center.mean - self.edge - 3 / (c - self.pole))
 
     def _tilt(self, c: float) -> Tilt:
         """Return the tilted law of the sum, relative to the edge."""
