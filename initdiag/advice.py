@@ -34,9 +34,9 @@ class Advice:
 def advise(architecture: Architecture, prediction: Prediction, optimizer: str, max_risk: float) -> tuple[Advice, ...]:
     """Return remedies that lower the risk, initialisers first (they cost nothing), then widths and depth.
 
-    Empty where the theory does not cover the network: an effect that cannot be predicted is not promised.
+    Empty where the network is no chain: an effect that cannot be predicted is not promised.
     """
-    if prediction.coverage == "none":
+    if prediction.coverage == "none" or architecture.gaps:
         return ()
     before = failure_risk(prediction, optimizer)
     remedies = list(_initialisers(architecture))
@@ -48,14 +48,23 @@ def advise(architecture: Architecture, prediction: Prediction, optimizer: str, m
 
 
 def _initialisers(architecture: Architecture) -> Iterator[tuple[str, str, Architecture]]:
+    """He and orthogonal for ReLU's family, by its slope; Xavier, He and orthogonal of gain 1 for other activations."""
     slope = next((a.negative_slope for a in _activations(architecture) if a.name == "leaky_relu"), 0.0)
+    is_smooth = any(a.gate is None for a in _activations(architecture))
     gain = math.sqrt(1 / (1 + slope**2))
-    nonlinearity = f'a={slope:g}, nonlinearity="leaky_relu"' if slope else 'nonlinearity="relu"'
-    he = f"nn.init.kaiming_normal_(w, {nonlinearity})"
+    he = f"nn.init.kaiming_normal_(w, {_nonlinearity(slope)})"
+    if is_smooth:
+        xavier = "nn.init.xavier_normal_(w)"
+        yield xavier, f"{xavier}; nn.init.zeros_(b)", architecture.replace(init="xavier_normal")
     yield he, f"{he}; nn.init.zeros_(b)", architecture.replace(init="he_normal", gain=gain)
-    factor = f"{math.sqrt(2) * gain:.4g}" if slope else "2**0.5"
-    haar = f"nn.init.orthogonal_(w, {factor})"
-    yield haar, f"{haar}; nn.init.zeros_(b)", architecture.replace(init="orthogonal", gain=gain)
+    factor = 1.0 if is_smooth else math.sqrt(2) * gain
+    written = "" if is_smooth else f", {factor:.4g}" if slope else ", 2**0.5"
+    haar = f"nn.init.orthogonal_(w{written})"
+    yield haar, f"{haar}; nn.init.zeros_(b)", architecture.replace(init="orthogonal", gain=factor / math.sqrt(2))
+
+
+def _nonlinearity(slope: float) -> str:
+    return f'a={slope:g}, nonlinearity="leaky_relu"' if slope else 'nonlinearity="relu"'
 
 
 def _activations(architecture: Architecture) -> Iterator[Activation]:

@@ -11,6 +11,7 @@ from initdiag.architecture import Architecture, Layer
 from initdiag.law.chain import predict
 from initdiag.law.kurtosis import variance_corrections
 from initdiag.measurement import LogMoments, Measurement
+from initdiag.prediction import Prediction
 
 __all__ = ["Agreement", "Expectation", "agreement", "expectation"]
 
@@ -63,13 +64,14 @@ class Agreement:
     agrees: bool
 
 
-def expectation(architecture: Architecture, method: str) -> Expectation | None:
-    """Return what ``method`` should measure on this very network; None where the theory does not cover it.
+def expectation(architecture: Architecture, prediction: Prediction, method: str) -> Expectation | None:
+    """Return what ``method`` should measure on this very network, given its prediction; None where the theory does not cover it.
 
     Random signs keep ``|W|``. Given the sample mean squares ``s_l^2`` of the ``N_l`` entries, ``ln s_l^2`` is no longer random: the mean moves by
     ``ln(s_l^2/v_l)`` less its expectation ``-(mu4-1)/(2 N_l)``, and the variance loses ``(mu4-1)/N_l`` a layer (delta method).
     """
-    prediction = predict(architecture)
+    if prediction.coverage == "simulated":
+        return _simulated(architecture, prediction, method)
     if prediction.log_mean is None or prediction.log_variance is None or prediction.dead_probability is None:
         return None
     neglected = math.fsum(map(_neglected, architecture.layers, variance_corrections(architecture.layers)))
@@ -84,6 +86,31 @@ def expectation(architecture: Architecture, method: str) -> Expectation | None:
         log_mean_sd=math.hypot(neglected / 2, math.sqrt(3 * between)),
         log_variance_sd=math.hypot(neglected, math.sqrt(5 * between)),
         dead_probability=prediction.dead_probability,
+    )
+
+
+def _simulated(architecture: Architecture, prediction: Prediction, method: str) -> Expectation:
+    """A simulation has standard errors of its own. Under random signs the weights' norms matter in more ways than one: they are an error.
+
+    Weights that are not Gaussian were simulated as if they were: an error of the size of their first-order correction.
+    """
+    assert prediction.log_mean is not None
+    assert prediction.log_variance is not None
+    assert prediction.log_mean_se is not None
+    assert prediction.log_variance_se is not None
+    assert prediction.dead_probability is not None
+    shared = math.fsum(map(_lost_to_norms, architecture.layers)) if method == "signs" else 0.0
+    kurtosis = math.fsum(
+        3 * abs(layer.weight.kurtosis - 3) / (layer.fan_in * layer.fan_out) for layer in architecture.layers
+    )
+    return Expectation(
+        prediction.log_mean,
+        prediction.log_variance,
+        math.sqrt(prediction.log_mean_se**2 + 4 * shared + kurtosis**2),
+        math.sqrt(
+            prediction.log_variance_se**2 + (shared + 2 * kurtosis) ** 2 + 4 * shared * prediction.log_variance**2
+        ),
+        prediction.dead_probability,
     )
 
 
@@ -118,14 +145,18 @@ def _between_weights(layer: Layer) -> float:
     return spread / (smaller**2 * larger)
 
 
-def agreement(architecture: Architecture, measurement: Measurement, level: float) -> Agreement | None:
+def agreement(
+    architecture: Architecture, measurement: Measurement, level: float, prediction: Prediction | None = None
+) -> Agreement | None:
     """Test the theory against the measurement; None where it does not cover the network or too few draws are alive.
+
+    ``prediction`` is `predict`'s of the architecture, unless given.
 
     The sample mean and variance have covariance ``m3/n`` (``m3`` the third central moment); their joint distance is chi-square
     with 2 degrees of freedom. Where dead draws are seen or expected their share has a binomial test, and the smaller p-value,
     doubled, counts.
     """
-    expected = expectation(architecture, measurement.method)
+    expected = expectation(architecture, prediction or predict(architecture), measurement.method)
     moments = LogMoments.of(measurement.log_norms)
     if expected is None or not moments.variance_se > 0 or not math.isfinite(expected.log_mean):
         return None

@@ -358,6 +358,8 @@ class Architecture:
         What was read: a class name, or ``"widths"``.
     training : bool
         The mode the module was read in (it decides whether dropout is active).
+    input_rms : float
+        Root mean square of an input's features: the scale of the input matters to every activation but ReLU's family.
     """
 
     layers: tuple[Layer, ...]
@@ -367,10 +369,12 @@ class Architecture:
     unused: tuple[str, ...] = ()
     source: str = "widths"
     training: bool = True
+    input_rms: float = 1.0
 
     def __post_init__(self) -> None:
         positive_integer(self.input_size, "input_size")
         positive_integer(self.output_size, "output_size")
+        _number(self.input_rms, "input_rms", 0.0)
         if self.gaps:
             return
         sizes = [self.input_size, *(layer.fan_out for layer in self.layers)]
@@ -399,6 +403,7 @@ class Architecture:
         gain: float | Sequence[float] = 1.0,
         dropout: float | Sequence[float] = 0.0,
         negative_slope: float = 0.01,
+        input_rms: float = 1.0,
     ) -> Architecture:
         """Build the chain ``widths[0] -> ... -> widths[-1]`` under stated assumptions.
 
@@ -416,6 +421,8 @@ class Architecture:
             Rate of dropout after hidden activations.
         negative_slope : float
             Of ``leaky_relu``.
+        input_rms : float
+            Root mean square of an input's features.
 
         Raises
         ------
@@ -443,7 +450,7 @@ class Architecture:
             )
             for index in range(depth)
         )
-        return cls(layers, sizes[0], sizes[-1])
+        return cls(layers, sizes[0], sizes[-1], input_rms=input_rms)
 
     def replace(
         self,

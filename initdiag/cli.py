@@ -67,7 +67,9 @@ def _shared_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--input", "input_target", help="A batch tensor, or a function that makes one: file.py:name.")
 @click.option("--draws", type=click.IntRange(min=1), default=1024, show_default=True)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
-@click.option("--method", type=click.Choice(["auto", "signs", "redraw", "none"]), default="auto", show_default=True)
+@click.option(
+    "--method", type=click.Choice(["auto", "signs", "redraw", "law", "none"]), default="auto", show_default=True
+)
 @click.option("--fail-on", type=click.Choice(list(_FAIL_ON)), default="no-verdict", show_default=True)
 @_shared_options
 def _check(

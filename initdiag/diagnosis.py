@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from initdiag.architecture import Architecture
 from initdiag.errors import AtRisk, InvalidInput, UnsupportedArchitecture, explain
 from initdiag.law.chain import predict
 from initdiag.measurement import Measurement
+from initdiag.prediction import Prediction
 from initdiag.report import SCHEMA_VERSION, Report
 from initdiag.risk import OPTIMIZERS, PROVENANCE
 from initdiag.verdict import Thresholds, Verdict, judge
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["assert_trainable", "check", "diagnose", "diagnose_architecture"]
 
-_METHODS = ("auto", "signs", "redraw", "none")
+_METHODS = ("auto", "signs", "redraw", "law", "none")
 _FAIL_ON = (None, "risk", "no-verdict")
 
 
@@ -34,10 +36,13 @@ def diagnose_architecture(
     thresholds: Thresholds | None = None,
     target: str | None = None,
     measurement: Measurement | None = None,
+    simulation: Measurement | None = None,
     not_measured: str | None = None,
     started: float | None = None,
 ) -> Report:
     """Report on an architecture from theory, and from a measurement where there is one. Loads no torch.
+
+    ``simulation`` is a measurement by ``method="law"``: it predicts what the theory does not cover.
 
     Raises
     ------
@@ -47,8 +52,8 @@ def diagnose_architecture(
     _check_choice("optimizer", optimizer, (None, *OPTIMIZERS))
     begin = time.perf_counter() if started is None else started
     limits = thresholds or Thresholds()
-    prediction = predict(architecture)
-    test = None if measurement is None else agreement(architecture, measurement, limits.agreement_level)
+    prediction = predict(architecture) if simulation is None else Prediction.from_simulation(architecture, simulation)
+    test = None if measurement is None else agreement(architecture, measurement, limits.agreement_level, prediction)
     judgement = judge(architecture, prediction, measurement, test, optimizer, limits, not_measured)
     advice = (
         advise(architecture, prediction, optimizer or "sgd", limits.max_risk) if judgement.verdict.is_at_risk else ()
@@ -101,8 +106,8 @@ def diagnose(
     draws : int
         Draws of the measurement.
     method : str
-        ``"auto"``: signs where the weights allow it, else redraw where an initialiser is known. ``"signs"``, ``"redraw"``; ``"none"``: theory
-        alone.
+        Of the measurement. ``"auto"``: signs where the weights allow it, else redraw where an initialiser is known. ``"signs"``, ``"redraw"``, ``"law"``; ``"none"``: theory
+        alone. What is no chain is predicted by simulation through its own forward where that can be done.
     init : callable, optional
         How to draw the parameters afresh, as ``model.apply`` takes it.
     optimizer : str, optional
@@ -129,54 +134,55 @@ def diagnose(
     _check_choice("method", method, _METHODS)
     _check_choice("optimizer", optimizer, (None, *OPTIMIZERS))
     started = time.perf_counter()
+    from initdiag.measuring.runner import measure
     from initdiag.tracing.loan import as_module, rng_preserved
     from initdiag.tracing.trace import trace
 
     with rng_preserved():
         module = as_module(model)
         architecture = trace(module, example_input, input_size=input_size)
-        measurement, reason = _measured(
-            model, module, architecture, example_input, input_size, draws, method, init, seed, progress
-        )
+        run = functools.partial(
+            measure, example_input=example_input, input_size=input_size, draws=draws, seed=seed,
+            architecture=architecture, progress=progress,
+        )  # fmt: skip
+        measurement, reason = _measured(run, model, module, method, init)
+        simulation = _simulation(run, module, architecture)
     return diagnose_architecture(
         architecture,
         optimizer=optimizer,
         thresholds=thresholds,
         target=target,
         measurement=measurement,
+        simulation=simulation,
         not_measured=reason,
         started=started,
     )
 
 
 def _measured(
-    model: Any,
-    module: Any,
-    architecture: Architecture,
-    example: Any,
-    size: Any,
-    draws: int,
-    method: str,
-    init: Any,
-    seed: int,
-    progress: bool,
+    run: Callable[..., Measurement], model: Any, module: nn.Module, method: str, init: Any
 ) -> tuple[Measurement | None, str | None]:
     """The measurement, or why there is none."""
-    from initdiag.measuring.runner import measure
-
     if method == "none":
         return None, None
     reasons = []
     for ensemble in ("signs", "redraw") if method == "auto" else (method,):
         subject = model if ensemble == "redraw" and init is None else module
         try:
-            return measure(
-                subject, example, input_size=size, draws=draws, method=ensemble, init=init, seed=seed,
-                architecture=architecture, progress=progress,
-            ), None  # fmt: skip
+            return run(subject, method=ensemble, init=init), None
         except UnsupportedArchitecture as error:
             reasons.append(f"{ensemble}: {error}")
     return None, " ".join(reasons)
+
+
+def _simulation(run: Callable[..., Measurement], module: nn.Module, architecture: Architecture) -> Measurement | None:
+    """What predicts a module that is no chain: its own forward with each linear layer replaced by its law, where that can be done."""
+    if not architecture.gaps:
+        return None
+    try:
+        return run(module, method="law")
+    except UnsupportedArchitecture:
+        return None
 
 
 def check(

@@ -6,8 +6,12 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from initdiag.architecture import Gate
-from initdiag.errors import UnsupportedArchitecture
+import numpy as np
+from numpy.typing import NDArray
+
+from initdiag.architecture import Architecture, Gate
+from initdiag.errors import InvalidInput, UnsupportedArchitecture, explain
+from initdiag.measurement import LogMoments, Measurement
 from initdiag.serialization import Record
 
 __all__ = ["LayerPrediction", "Prediction"]
@@ -21,14 +25,15 @@ class LayerPrediction:
     ----------
     name, fan_in, fan_out
         As in the architecture.
-    gate : Gate
-        The discrete law of the activation's derivative.
+    gate : Gate or None
+        The discrete law of the activation's derivative; None where it has none (tanh, GELU ...).
     gain : float
-        RMS gain of a perturbation, ``sqrt(v fan_in E d^2)``: 1 is healthy.
+        RMS gain of a perturbation, ``sqrt(v fan_in E d^2)``: 1 is healthy. Of a simulated layer, ``exp`` of half its share of the drift.
     log_mean, log_variance : float
-        Share of the mean and of the variance of ``ln||Ju||^2`` (natural log), given not dead.
-    beta : float
-        Share of Hanin and Nica's log-variance.
+        Share of the mean and of the variance of ``ln||Ju||^2`` (natural log), given not dead. Of a simulated layer, what it adds to both: its
+        share of the variance may be negative, for simulated layers are not independent.
+    beta : float or None
+        Share of Hanin and Nica's log-variance; None without a discrete gate.
     dead_probability : float
         P(every gate of the layer is closed).
     weight_variance : float
@@ -40,11 +45,11 @@ class LayerPrediction:
     name: str
     fan_in: int
     fan_out: int
-    gate: Gate
+    gate: Gate | None
     gain: float
     log_mean: float
     log_variance: float
-    beta: float
+    beta: float | None
     dead_probability: float
     weight_variance: float
     haar: bool
@@ -77,7 +82,9 @@ class Prediction(Record):
     dead_probability : float or None
         P(some layer has every gate closed), so that the gradient is exactly 0.
     layers : tuple of LayerPrediction
-        The shares; empty without coverage.
+        The shares; empty without coverage, and for a simulation through a module's own forward.
+    samples : float64 array or None
+        The simulated draws of ``ln||Ju||^2``, -inf where dead, under coverage "simulated"; else None.
     """
 
     coverage: str
@@ -90,11 +97,76 @@ class Prediction(Record):
     beta: float | None
     dead_probability: float | None
     layers: tuple[LayerPrediction, ...]
+    samples: NDArray[np.float64] | None = None
+
+    @classmethod
+    def from_simulation(cls, architecture: Architecture, measurement: Measurement) -> Prediction:
+        """Return what a measurement with ``method="law"`` predicts: coverage "simulated", with its standard errors.
+
+        Parameters
+        ----------
+        architecture : Architecture
+            That was simulated, gaps and all.
+        measurement : Measurement
+            Of ``method="law"``: every linear layer of the module replaced by its law, inside the module's own forward.
+
+        Raises
+        ------
+        InvalidInput
+            For a measurement by another method: it is no simulation of the law.
+        """
+        if measurement.method != "law":
+            raise InvalidInput(
+                explain(
+                    expected='a measurement with method="law"',
+                    got=f"method {measurement.method!r}",
+                    do='Use initdiag.measure(model, method="law").',
+                )
+            )
+        gaps = sorted({gap.kind for gap in architecture.gaps})
+        reasons = (f"simulated through the module's own forward ({', '.join(gaps)})", *measurement.notes)
+        return cls.simulated(measurement.log_norms, reasons, architecture.input_size, architecture.output_size)
+
+    @classmethod
+    def simulated(
+        cls,
+        samples: NDArray[np.float64],
+        reasons: tuple[str, ...],
+        input_size: int,
+        output_size: int,
+        layers: tuple[LayerPrediction, ...] = (),
+    ) -> Prediction:
+        """Return the prediction that simulated draws of ``ln||Ju||^2`` make."""
+        m = LogMoments.of(samples)
+        rms_gain = m.mean + math.log(input_size / output_size)
+        return cls(
+            "simulated",
+            reasons,
+            m.mean,
+            m.variance,
+            m.mean_se,
+            m.variance_se,
+            rms_gain,
+            None,
+            m.dead_fraction,
+            layers,
+            samples,
+        )
 
     @property
     def log_second_moment(self) -> float:
-        """``ln E||Ju||^2`` from the layers' gains, dead draws counting 0: ``2 sum ln gain + ln(n_L/n_0)``."""
+        """``ln E||Ju||^2`` from the layers' gains, dead draws counting 0: ``2 sum ln gain + ln(n_L/n_0)``.
+
+        Raises
+        ------
+        UnsupportedArchitecture
+            Without coverage, or where it is a simulation.
+        """
         self._require_layers("ln E||Ju||^2")
+        if self.beta is None:
+            raise UnsupportedArchitecture(
+                "Hanin and Nica's law speaks of discrete gates only: this network was simulated. Use law.log_moment(1)."
+            )
         if any(layer.gain == 0 for layer in self.layers):
             return -math.inf
         ratio = self.layers[-1].fan_out / self.layers[0].fan_in
@@ -109,6 +181,10 @@ class Prediction(Record):
         UnsupportedArchitecture
             Without coverage there is no law.
         """
+        if self.samples is not None:
+            from initdiag.law.empirical import EmpiricalLaw
+
+            return EmpiricalLaw(self.samples)
         self._require_layers("a law")
         from initdiag.law.distribution import ChainLaw
 
@@ -124,9 +200,9 @@ class Prediction(Record):
             Without coverage there is no law.
         """
         drift = self.log_second_moment
+        assert self.beta is not None
         from scipy import stats
 
-        assert self.beta is not None
         return stats.norm(drift - self.beta / 2, math.sqrt(self.beta))
 
     def _require_layers(self, what: str) -> None:

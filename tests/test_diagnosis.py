@@ -30,7 +30,8 @@ def test_the_modes_are_named():
     for healthy in ([64, 256, 256, 256, 256, 256, 10], [784, 64, 64, 64, 1]):
         assert verdict(healthy, init="he_normal") is Verdict.HEALTHY
     assert verdict([64, 128, 128, 10]) is Verdict.HEALTHY
-    assert verdict([64] * 9, activation="tanh") is Verdict.NO_VERDICT
+    assert verdict([64, *[128] * 6, 10], activation="tanh", init="xavier_normal") is Verdict.HEALTHY
+    assert verdict([64, *[128] * 20, 10], activation="tanh") is Verdict.VANISHING
 
 
 def test_one_decision_rule():
@@ -130,7 +131,7 @@ def test_no_verdict_is_never_a_pass():
             call(_unjudged())
 
 
-def test_what_is_no_chain_is_judged_from_its_measurement():
+def test_what_is_no_chain_is_simulated_through_its_own_forward():
     class Residual(nn.Module):
         def __init__(self):
             super().__init__()
@@ -139,11 +140,27 @@ def test_what_is_no_chain_is_judged_from_its_measurement():
         def forward(self, x):
             return x + self.b(self.a(x).relu())
 
-    report = initdiag.diagnose(seeded(Residual), draws=512)
-    assert report.basis == "measurement"
+    report = initdiag.diagnose(seeded(Residual), draws=2048)
+    assert (report.basis, report.prediction.coverage) == ("law", "simulated")
     assert report.verdict is Verdict.HEALTHY
-    assert report.prediction.log_mean is None
+    assert report.agreement.agrees
+    assert report.prediction.log_variance_se > 0
     assert "not a plain chain" in str(report)
+
+
+def test_what_cannot_be_simulated_is_judged_from_its_measurement():
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.w = nn.Linear(64, 64)
+
+        def forward(self, x):
+            return self.w(self.w(x).relu())
+
+    report = initdiag.diagnose(seeded(Tied), draws=512)
+    assert (report.basis, report.prediction.coverage) == ("measurement", "none")
+    assert report.prediction.log_mean is None
+    assert report.verdict is Verdict.HEALTHY
 
 
 def test_agreement_p_values_are_calibrated_and_sabotage_is_seen():

@@ -25,6 +25,7 @@ ORDER_WITHIN_RANK = (
     ("architecture", "errors"),
     ("prediction", "architecture"),
     ("prediction", "errors"),
+    ("prediction", "measurement"),
     ("prediction", "serialization"),
     ("measurement", "serialization"),
     ("__main__", "cli"),

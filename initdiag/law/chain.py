@@ -6,29 +6,36 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from initdiag.architecture import Architecture, Layer
+import numpy as np
+
+from initdiag.architecture import Architecture, Layer, positive_integer
 from initdiag.errors import InvalidInput, explain
-from initdiag.law import finite_width, hanin_nica, kurtosis
+from initdiag.law import finite_width, hanin_nica, kurtosis, simulation
+from initdiag.measurement import LogMoments
 from initdiag.prediction import LayerPrediction, Prediction
 
 __all__ = ["predict"]
 
 
-def predict(architecture: Architecture | Sequence[int], **assumptions: Any) -> Prediction:
+def predict(
+    architecture: Architecture | Sequence[int], *, draws: int = 2048, seed: int = 0, **assumptions: Any
+) -> Prediction:
     """Predict the distribution of ``ln||Ju||^2``, ``J`` the input-output Jacobian at initialisation, ``||u|| = 1``.
 
     Parameters
     ----------
     architecture : Architecture or sequence of int
         What `trace` returned, or widths ``n_0, ..., n_L``.
+    draws, seed : int
+        Of the simulation, where an activation has no discrete gate (tanh, GELU ...).
     **assumptions
         With widths: as in `Architecture.from_widths`.
 
     Returns
     -------
     Prediction
-        Exact for Gaussian and orthogonal weights with discrete gates, of first order in the kurtosis for other iid weights;
-        coverage "none", with the reasons, for anything that is not such a chain.
+        Exact for Gaussian and orthogonal weights with discrete gates, of first order in the kurtosis for other iid weights; simulated for
+        other activations (`initdiag.law.simulation`); coverage "none", with the reasons, for anything that is not a chain.
 
     Raises
     ------
@@ -53,6 +60,8 @@ def predict(architecture: Architecture | Sequence[int], **assumptions: Any) -> P
     obstacles = _obstacles(architecture)
     if obstacles:
         return Prediction("none", obstacles, None, None, None, None, None, None, None, ())
+    if any(layer.activation.gate is None for layer in architecture.layers):
+        return _simulated(architecture, positive_integer(draws, "draws"), seed)
     return _compose(architecture.layers)
 
 
@@ -60,8 +69,8 @@ def _obstacles(architecture: Architecture) -> tuple[str, ...]:
     """Why the theory does not cover the network; empty if it does."""
     found = [f"{gap.path}: {gap.reason}" for gap in architecture.gaps]
     for layer in architecture.layers:
-        if layer.activation.gate is None:
-            found.append(f"{layer.name}: {layer.activation.label} has no discrete gate law")
+        if layer.activation.gate is None and layer.activation.name not in simulation.ACTIVATIONS:
+            found.append(f"{layer.name}: {layer.activation.label} has no discrete gate law, nor can it be simulated")
         if layer.bias is not None and not layer.bias.symmetric and layer.activation.name not in ("linear",):
             found.append(f"{layer.name}: its bias is not symmetric about 0, so that its gates are not fair coins")
         found.extend(f"{layer.name}: weights fail the hypothesis {name!r}" for name in layer.weight.failed)
@@ -80,9 +89,42 @@ def _compose(layers: tuple[Layer, ...]) -> Prediction:
         log_mean_se=0.0,
         log_variance_se=0.0,
         rms_gain_log_mean=log_mean + math.log(layers[0].fan_in / layers[-1].fan_out),
-        beta=math.fsum(s.beta for s in shares) + hanin_nica.entry_kurtosis_term(layers[0]),
+        beta=math.fsum(map(hanin_nica.layer_beta, layers)) + hanin_nica.entry_kurtosis_term(layers[0]),
         dead_probability=_any_dead(shares),
         layers=shares,
+    )
+
+
+def _simulated(architecture: Architecture, draws: int, seed: int) -> Prediction:
+    log_norms = simulation.simulate(architecture, draws, seed).log_norms
+    smooth = dict.fromkeys(layer.activation.label for layer in architecture.layers if layer.activation.gate is None)
+    others = sorted({layer.weight.family for layer in architecture.layers} - {"normal", "haar"})
+    reasons = [
+        f"{', '.join(smooth)}: simulated over {draws} draws, input of root mean square {architecture.input_rms:.3g}"
+    ]
+    reasons += [f"{family} weights: taken for Gaussian ones of their variance" for family in others]
+    moments = [LogMoments.of(row) for row in log_norms]
+    before = [LogMoments.of(np.zeros(draws)), *moments[:-1]]
+    layers = tuple(map(_simulated_layer, architecture.layers, before, moments))
+    return Prediction.simulated(
+        log_norms[-1], tuple(reasons), architecture.input_size, architecture.output_size, layers
+    )
+
+
+def _simulated_layer(layer: Layer, before: LogMoments, after: LogMoments) -> LayerPrediction:
+    share = after.mean - before.mean
+    return LayerPrediction(
+        name=layer.name,
+        fan_in=layer.fan_in,
+        fan_out=layer.fan_out,
+        gate=layer.activation.gate,
+        gain=math.exp(share / 2) * math.sqrt(layer.fan_in / layer.fan_out),
+        log_mean=share,
+        log_variance=after.variance - before.variance,
+        beta=None,
+        dead_probability=after.dead_fraction - before.dead_fraction,
+        weight_variance=layer.weight.variance,
+        haar=layer.weight.family == "haar",
     )
 
 

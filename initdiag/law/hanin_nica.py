@@ -129,14 +129,13 @@ def ks_distance(prediction: Prediction) -> float:
     0.016
     """
     law = prediction.law
-    assert prediction.beta is not None
-    if prediction.beta <= 0:
+    if prediction.beta is None or prediction.beta <= 0:
         if law.var() == 0:
             return 0.0
         raise UnsupportedArchitecture(
             explain(
                 expected="a positive beta",
-                got=f"{prediction.beta:g}",
+                got=str(prediction.beta),
                 do="Use prediction.law: there is no log-normal to compare it with.",
             )
         )

@@ -33,6 +33,7 @@ def draw(layers: Sequence[LayerPrediction], size: int, random_state: Any) -> Arr
 def _draw_layer(layer: LayerPrediction, size: int, random_state: Any) -> Array:
     """``ln(v sum d_i^2 z_i^2)``; for Haar weights the normals are the first ones of a vector of ``N`` scaled to length ``sqrt N``."""
     scale = math.log(2 * layer.weight_variance)
+    assert layer.gate is not None, "a chain law has discrete gates"
     counts = _draw_counts(layer.gate, layer.fan_out, size, random_state)
     halves = [(d2, random_state.standard_gamma(k / 2)) for d2, k in counts]
     x = sum((d2 * half for d2, half in halves), start=np.zeros(size))

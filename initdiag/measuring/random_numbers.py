@@ -10,12 +10,12 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["BLOCK", "directions", "draw_seed", "signs", "uniforms"]
+__all__ = ["BLOCK", "directions", "draw_seed", "normals", "signs", "uniforms"]
 
 BLOCK = 256
 """Draws that share a generator; chunks begin and end at multiples of it."""
 
-_STREAMS = {"direction": 0, "signs": 1, "dropout": 2, "redraw": 3}
+_STREAMS = {"direction": 0, "signs": 1, "dropout": 2, "redraw": 3, "law": 4}
 
 
 def _generator(seed: int, stream: str, *path: int) -> np.random.Generator:
@@ -48,6 +48,15 @@ def uniforms(seed: int, draws: range, stream_index: int, width: int) -> NDArray[
         return _generator(seed, "dropout", stream_index, index).random((BLOCK, width), dtype=np.float32)
 
     return _by_block(draws, block).view(np.float32)
+
+
+def normals(seed: int, draws: range, stream_index: int, width: int) -> NDArray[np.float64]:
+    """Return standard normal numbers, shape ``(len(draws), width)``."""
+
+    def block(index: int) -> NDArray[np.generic]:
+        return _generator(seed, "law", stream_index, index).standard_normal((BLOCK, width))
+
+    return _by_block(draws, block).view(np.float64)
 
 
 def directions(seed: int, draws: range, width: int) -> NDArray[np.float64]:

@@ -15,6 +15,7 @@ from initdiag.architecture import Architecture, positive_integer
 from initdiag.errors import InvalidInput, UnsupportedArchitecture, explain
 from initdiag.measurement import LayerMeasurement, Measurement
 from initdiag.measuring import random_numbers
+from initdiag.measuring.gaussian import GaussianLayers
 from initdiag.measuring.interposer import Ensemble, LayerLogs
 from initdiag.measuring.redraw import Loaded, Redrawn, Source, reset_parameters
 from initdiag.measuring.running import RunningMoments
@@ -24,6 +25,8 @@ from initdiag.tracing.loan import as_module, own_modes, rng_preserved
 from initdiag.tracing.trace import trace
 
 __all__ = ["measure"]
+
+METHODS = ("signs", "redraw", "law")
 
 _BUDGET = 1 << 28
 """Bytes that the tensors of one chunk may take, about."""
@@ -54,7 +57,8 @@ def measure(
         How many.
     method : str
         ``"signs"``: random signs around the real weights (theory in `initdiag.measuring.signs`). ``"redraw"``: parameters drawn
-        afresh, by the factory, by ``init``, or by ``reset_parameters`` where the weights look like it.
+        afresh, by the factory, by ``init``, or by ``reset_parameters`` where the weights look like it. ``"law"``: every linear layer
+        replaced by its Gaussian law (`initdiag.measuring.gaussian`), a simulation of the initialisation at the cost of the widths.
     init : callable, optional
         As ``model.apply`` takes it; for redraws.
     seed : int
@@ -79,14 +83,19 @@ def measure(
         If the ensemble does not exist for this module; the message says why and what to do.
     """
     draws, seed = positive_integer(draws, "draws"), _checked_seed(seed)
-    if method not in ("signs", "redraw"):
-        raise InvalidInput(explain(expected='method "signs" or "redraw"', got=repr(method), do="Choose one of these."))
+    if method not in METHODS:
+        raise InvalidInput(
+            explain(expected=f"method: one of {', '.join(METHODS)}", got=repr(method), do="Choose one of these.")
+        )
     with rng_preserved(), own_modes():
         factory = None if isinstance(model, nn.Module) else model
         module = as_module(model)
         arch = architecture or trace(module, example_input, input_size=input_size)
         task = prepared(module, arch, example_input, input_size, seed, direction)
-        plan = _signs(task, draws) if method == "signs" else _redraws(task, draws, factory, init)
+        if method == "redraw":
+            plan = _redraws(task, draws, factory, init)
+        else:
+            plan = _signs(task, draws) if method == "signs" else _laws(task, draws)
         return _collect(task, method, plan, draws, progress)
 
 
@@ -129,14 +138,39 @@ def _signs(task: Task, draws: int) -> _Plan:
         return SignFlips(task.seed, chunk, order, flipped)
 
     if not task.is_chain and _mixes_rows(task, flips(range(4))):
-        raise UnsupportedArchitecture(
-            "the rows of a batch are mixed (BatchNorm in train mode?), so that they cannot be separate networks. "
-            "Put those layers in eval mode, or measure by method='redraw'."
-        )
+        raise _mixed_rows()
     left = [name for name, p in task.module.named_parameters() if p.dim() > 1 and name not in order]
     note = (f"left as they are, not varied: {', '.join(left)}",) if left else ()
     chunks = ((chunk, log_norms(task, flips(chunk), chunk)) for chunk in _chunks(draws, _rows_in_budget(task)))
     return _Plan(chunks, lambda: note)
+
+
+def _laws(task: Task, draws: int) -> _Plan:
+    for layer in task.arch.layers:
+        if layer.weight.failed or layer.weight.family == "haar":
+            what = f"fail {' and '.join(layer.weight.failed)}" if layer.weight.failed else "are orthogonal"
+            raise UnsupportedArchitecture(
+                f"the weights of {layer.name!r} {what}: no Gaussian law stands for them. Use method='signs' or 'redraw'."
+            )
+    layers = {layer.name: layer for layer in task.arch.layers}
+    if not task.is_chain and _mixes_rows(task, GaussianLayers(task.seed, range(4), layers)):
+        raise _mixed_rows()
+    left = [name for name, p in task.module.named_parameters() if p.dim() > 1 and name not in layers]
+    others = sorted({layer.weight.family for layer in task.arch.layers} - {"normal"})
+    notes = [f"{family} weights: taken for Gaussian ones of their variance" for family in others]
+    notes += [f"left as they are, not varied: {', '.join(left)}"] if left else []
+    chunks = (
+        (chunk, log_norms(task, GaussianLayers(task.seed, chunk, layers), chunk))
+        for chunk in _chunks(draws, _rows_in_budget(task))
+    )
+    return _Plan(chunks, lambda: tuple(notes))
+
+
+def _mixed_rows() -> UnsupportedArchitecture:
+    return UnsupportedArchitecture(
+        "the rows of a batch are mixed (BatchNorm in train mode?), so that they cannot be separate networks. "
+        "Put those layers in eval mode, or measure by method='redraw'."
+    )
 
 
 def _redraws(

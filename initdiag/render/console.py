@@ -80,10 +80,10 @@ def _numbers(report: Report) -> RenderableType:
     for justify in ("left", "left", "right", "right"):
         table.add_column(justify=justify, no_wrap=True)
     table.add_row("", "", "predicted" if p.coverage != "none" else "", "" if m is None else "measured")
-    drift = None if m is None else _with_error(m.rms_gain_log_mean, m.log_mean_se)
-    table.add_row("drift", "mean of ln gain^2", words.number(p.rms_gain_log_mean), drift or "")
-    variance = None if m is None else _with_error(m.log_variance, m.log_variance_se)
-    table.add_row("fluctuation", "log-variance, draw to draw", words.number(p.log_variance), variance or "")
+    drift = "" if m is None else _with_error(m.rms_gain_log_mean, m.log_mean_se)
+    table.add_row("drift", "mean of ln gain^2", _with_error(p.rms_gain_log_mean, p.log_mean_se), drift)
+    variance = "" if m is None else _with_error(m.log_variance, m.log_variance_se)
+    table.add_row("fluctuation", "log-variance, draw to draw", _with_error(p.log_variance, p.log_variance_se), variance)
     if p.beta is not None:
         table.add_row("", "Hanin-Nica beta", words.number(p.beta), "")
     dead = "" if m is None else f"{round(m.dead_fraction * m.draws)} of {m.draws}"
@@ -103,10 +103,11 @@ def _p_value(p: float) -> str:
     return f"{p:.2f}" if p >= 0.01 else f"{p:.1g}"
 
 
-def _with_error(value: float, error: float) -> str:
-    if math.isnan(error):
+def _with_error(value: float | None, error: float | None) -> str:
+    """A number with its standard error, to two digits of the error; alone where it is exact or the error is not known."""
+    if value is None or not error or math.isnan(error):
         return words.number(value)
-    digits = max(0, min(6, 1 - math.floor(math.log10(error)))) if error > 0 else 2
+    digits = max(0, min(6, 1 - math.floor(math.log10(error))))
     return f"{value:.{digits}f} +- {error:.{digits}f}"
 
 

@@ -122,5 +122,7 @@ def coverage(report: Report) -> str:
     count = len(report.architecture.layers)
     if report.prediction.coverage == "none":
         return f"Covered by the theory: 0 of {count} layers"
+    if report.prediction.coverage == "simulated":
+        return f"Simulated, {count} linear layers: {'; '.join(report.prediction.reasons)}"
     how = "exact" if report.prediction.coverage == "exact" else "; ".join(report.prediction.reasons)
     return f"Covered by the theory: {count} of {count} layers ({how})"

@@ -150,7 +150,7 @@ def weight_laws(matrices: Sequence[tuple[str, Tensor]]) -> tuple[WeightLaw, ...]
 
     Where an initialiser is recognised within sampling error, variance and kurtosis are its nominal ones, otherwise the
     sample's; the sample's are always kept beside. A small matrix fits several initialisers: then the one that fits most
-    of the model's matrices is taken.
+    of the model's matrices is taken, and of equals the likelier.
 
     Raises
     ------
@@ -160,11 +160,23 @@ def weight_laws(matrices: Sequence[tuple[str, Tensor]]) -> tuple[WeightLaw, ...]
     sums = [EntrySums.of(w, name) for name, w in matrices]
     shapes = [(w.shape[0], w.shape[1]) for _, w in matrices]
     candidates = [_candidates(s, shape, w) for s, shape, (_, w) in zip(sums, shapes, matrices, strict=True)]
-    votes = Counter(name for names in candidates for name in names)
+    votes: Counter[str] = Counter()
+    likelihood: Counter[str] = Counter()
+    for s, shape, names in zip(sums, shapes, candidates, strict=True):
+        votes.update(names)
+        likelihood.update({name: _log_likelihood(name, s, shape) for name in names})
     return tuple(
-        _law(s, shape, max(names, key=lambda n: votes[n], default=None))
+        _law(s, shape, max(names, key=lambda n: (votes[n], likelihood[n]), default=None))
         for s, shape, names in zip(sums, shapes, candidates, strict=True)
     )
+
+
+def _log_likelihood(name: str, sums: EntrySums, shape: tuple[int, int]) -> float:
+    family, nominal = INITIALIZERS[name]
+    variance = nominal(shape[1], shape[0])
+    if family == "uniform":
+        return -sums.count * math.log(2 * math.sqrt(3 * variance))
+    return -sums.count / 2 * (math.log(2 * math.pi * variance) + sums.variance / variance)
 
 
 def _candidates(sums: EntrySums, shape: tuple[int, int], matrix: Tensor) -> list[str]:

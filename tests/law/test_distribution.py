@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from scipy import integrate, special, stats
 
 import initdiag
-from initdiag.architecture import Architecture, Gate
+from initdiag.architecture import Architecture, Gap, Gate
 from initdiag.errors import InvalidInput, UnsupportedArchitecture
 from initdiag.law import finite_width, inversion
 from initdiag.law.distribution import ChainLaw
@@ -500,8 +500,10 @@ def test_zero_weights_are_refused():
 
 
 def test_no_coverage_no_law():
-    with pytest.raises(UnsupportedArchitecture, match="tanh has no discrete gate law"):
-        _ = initdiag.predict([4, 5, 3], activation="tanh", init="he_normal").law
+    chain = initdiag.Architecture.from_widths([4, 5, 3], init="he_normal")
+    broken = dataclasses.replace(chain, gaps=(Gap("block", "add", "a residual sum"),))
+    with pytest.raises(UnsupportedArchitecture, match="block: a residual sum"):
+        _ = initdiag.predict(broken).law
 
 
 def test_scipy_conventions():

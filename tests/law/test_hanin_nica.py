@@ -237,5 +237,5 @@ def test_wider_is_closer_like_one_over_the_root_of_the_width():
 
 def test_an_isometry_is_at_distance_zero_and_no_coverage_has_none():
     assert hanin_nica.ks_distance(initdiag.predict([4, 4], init="orthogonal")) == 0
-    with pytest.raises(UnsupportedArchitecture, match="does not cover"):
+    with pytest.raises(UnsupportedArchitecture, match="a positive beta, got None"):
         hanin_nica.ks_distance(initdiag.predict([4, 4], output="tanh"))

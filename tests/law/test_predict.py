@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 
@@ -13,7 +14,7 @@ from scipy import integrate, special
 
 import initdiag
 from initdiag.agreement import expectation
-from initdiag.architecture import Architecture, Gate
+from initdiag.architecture import Architecture, Gap, Gate
 from initdiag.law import finite_width
 
 
@@ -73,7 +74,7 @@ def test_predict_agrees_with_explicit_products(widths, output, init):
     draws = 600 if max(widths) == 256 else 20_000 if max(widths) < 50 else 6_000
     values = np.concatenate([log_norms(widths, init, output, draws // 4, [7, k]) for k in range(4)])
     arch = Architecture.from_widths(widths, init=init, output=output)
-    expected = expectation(arch, "redraw")
+    expected = expectation(arch, initdiag.predict(arch), "redraw")
     assert_agrees(values, initdiag.predict(arch), expected.log_mean_sd, expected.log_variance_sd)
 
 
@@ -173,11 +174,12 @@ def test_twenty_default_layers_lose_what_the_literature_says():
     assert math.exp(pred.log_second_moment) == pytest.approx(2.7e-16, rel=0.02)
 
 
-def test_all_zero_and_smooth_layers_are_said():
-    smooth = initdiag.predict([8, 8, 8], activation="tanh")
-    assert smooth.coverage == "none"
-    assert smooth.log_mean is None
-    assert "tanh" in smooth.reasons[0]
+def test_a_gap_leaves_no_numbers():
+    chain = Architecture.from_widths([8, 8, 8])
+    broken = initdiag.predict(dataclasses.replace(chain, gaps=(Gap("block", "add", "a residual sum"),)))
+    assert broken.coverage == "none"
+    assert broken.log_mean is None
+    assert broken.reasons == ("block: a residual sum",)
 
 
 @given(

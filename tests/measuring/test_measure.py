@@ -250,7 +250,7 @@ def test_dead_draws_are_counted_apart():
         ({"draws": 2.5}, "draws"),
         ({"seed": -1}, "seed: a non-negative int"),
         ({"seed": 0.5}, "seed"),
-        ({"method": "magic"}, 'method "signs" or "redraw"'),
+        ({"method": "magic"}, "method: one of signs, redraw, law"),
     ],
 )
 def test_bad_options(options, message):
