@@ -1,0 +1,201 @@
+"""A chain's spectrum as a distribution: density, CDF, quantiles and samples of ``ln lambda``.
+
+Density and tail are closed expressions in the solution ``m`` of the chain's equation (see `equation`); what is left is to solve it at
+the points asked for: from the nearest point of the phase curve, or, where there is none, by the homotopy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from initdiag.spectral_law import Atom, SpectralFactor, SpectralLaw
+from initdiag.spectrum import homotopy
+from initdiag.spectrum.equation import ChainEquation, Real, chain_equation
+from initdiag.spectrum.phase import Curve, phase_curve, solve_from
+
+__all__ = ["SpectrumDistribution", "density_of", "law_of"]
+
+_NODES = 801
+"""Of the table of a spectrum without a phase curve."""
+
+_POLISH = 4
+"""Newton steps of a quantile, from the table's interpolation."""
+
+_REACH = 1e-9
+"""Share of the mass below the table of such a spectrum, where it reaches 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """Nodes ``ln lambda`` ascending, their quadrature weights, and ``P(Lambda > lambda)``; atoms are no nodes."""
+
+    equation: ChainEquation
+    curve: Curve | None
+    node: Real
+    weight: Real
+    tail: Real
+    atoms: tuple[Atom, ...]
+
+    def evaluate(self, x: Real) -> tuple[Real, Real]:
+        """Return density and ``P(Lambda > lambda)`` at ``x = ln lambda`` (one-dimensional, finite)."""
+        density, tail = np.zeros_like(x), self._steps(x)
+        if not self.node.size:
+            return density, tail
+        tied = self.equation.ties > 1
+        inside = (x <= self.node[-1]) & ((x >= self.node[0]) | tied)
+        if inside.any():
+            density[inside], tail[inside] = self._solve(x[inside])
+        return density, tail
+
+    def _steps(self, x: Real) -> Real:
+        """Return the tail outside the continuous part, where only atoms change it."""
+        tail = np.zeros_like(x)
+        for atom in self.atoms:
+            tail += atom.mass * (x < atom.log_eigenvalue)
+        if self.node.size:
+            tail += (self.equation.start - sum(a.mass for a in self.atoms)) * (x < self.node[0])
+        return tail
+
+    def _solve(self, x: Real) -> tuple[Real, Real]:
+        if self.curve is None:
+            state = homotopy.solve(self.equation, _off_atoms(x, self.atoms))
+            y, log_tau = state.y, state.log_tau
+        else:
+            near = np.interp(x, self.node, np.log(self.curve.y).real) + 1j * np.interp(
+                x, self.node, np.angle(self.curve.y)
+            )
+            below = np.minimum(x - self.node[0], 0) / self.equation.ties
+            y, log_tau = solve_from(self.equation, np.exp(near + below), x), ()
+        return np.maximum(-y.imag / np.pi, 0.0), np.clip(self.equation.tail(y, log_tau), 0.0, self.equation.start)
+
+
+def _off_atoms(x: Real, atoms: tuple[Atom, ...]) -> Real:
+    """``x``, moved off an atom upwards (``m`` is infinite there)."""
+    for atom in atoms:
+        x = np.where(np.abs(x - atom.log_eigenvalue) < 1e-9, atom.log_eigenvalue + 1e-9, x)
+    return x
+
+
+@lru_cache(maxsize=32)
+def _table(
+    input_size: int, factors: tuple[SpectralFactor, ...], edges: tuple[float, float], atoms: tuple[Atom, ...]
+) -> _Table:
+    equation = chain_equation(input_size, factors)
+    empty = np.zeros(0)
+    if equation.start - sum(a.mass for a in atoms) < 1e-9:
+        return _Table(equation, None, empty, empty, empty, atoms)
+    curve = None if equation.gates else phase_curve(equation)
+    if curve is not None:
+        return _Table(equation, curve, curve.log_eigenvalue, curve.weight, equation.tail(curve.y), atoms)
+    node = _nodes(equation, edges)
+    state = homotopy.solve(equation, _off_atoms(node, atoms))
+    tail = np.minimum.accumulate(np.clip(equation.tail(state.y, state.log_tau), 0.0, equation.start))
+    continuous = tail - sum((a.mass * (node < a.log_eigenvalue) for a in atoms), np.zeros_like(node))
+    return _Table(equation, None, node, -np.gradient(continuous), tail, atoms)
+
+
+def _nodes(equation: ChainEquation, edges: tuple[float, float]) -> Real:
+    """Points between the edges, clustered at both; from where almost no mass is left below, if the spectrum reaches 0."""
+    low, high = edges
+    if low == -np.inf:
+        low = float(homotopy.log_eigenvalue_at_negative(equation, np.array([_REACH * equation.start]))[0])
+    return low + (high - low) * np.sin(np.pi / 2 * (np.arange(_NODES) + 0.5) / _NODES) ** 2
+
+
+def _table_of(law: SpectralLaw) -> _Table:
+    return _table(law.input_size, law.factors, (law.log_lower_edge, law.log_upper_edge), law.atoms)
+
+
+def density_of(law: SpectralLaw, log_lambda: Real) -> Real:
+    """Return the density of ``ln lambda`` at points of any shape."""
+    flat = np.atleast_1d(log_lambda).ravel()
+    density = np.zeros_like(flat)
+    finite = np.isfinite(flat)
+    density[finite] = _table_of(law).evaluate(flat[finite])[0]
+    return density.reshape(log_lambda.shape)
+
+
+def law_of(law: SpectralLaw) -> SpectrumDistribution:
+    """Return the distribution of ``ln lambda`` given ``lambda > 0``."""
+    return SpectrumDistribution(law)
+
+
+class SpectrumDistribution(stats.rv_continuous):  # type: ignore[misc]
+    """Distribution of ``ln lambda`` given ``lambda > 0``; the record it came from is ``.spectrum``."""
+
+    def __init__(self, spectrum: SpectralLaw) -> None:
+        self.spectrum = spectrum
+        self._share = 1 - spectrum.zero_mass
+        super().__init__(a=spectrum.log_lower_edge, b=spectrum.log_upper_edge, name="spectrum")
+
+    def _updated_ctor_param(self) -> dict[str, Any]:
+        return {"spectrum": self.spectrum}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.spectrum,)
+
+    def _evaluate(self, x: Any) -> tuple[Real, Real]:
+        flat = np.asarray(x, dtype=np.float64)
+        density, tail = _table_of(self.spectrum).evaluate(flat.ravel())
+        return density.reshape(flat.shape) / self._share, np.minimum(tail / self._share, 1.0).reshape(flat.shape)
+
+    def _pdf(self, x: Any) -> Real:
+        return self._evaluate(x)[0]
+
+    def _sf(self, x: Any) -> Real:
+        return self._evaluate(x)[1]
+
+    def _cdf(self, x: Any) -> Real:
+        return 1 - self._evaluate(x)[1]
+
+    def _ppf(self, q: Any) -> Real:
+        wanted = (1 - np.asarray(q, dtype=np.float64)) * self._share
+        return _inverse_tail(_table_of(self.spectrum), wanted.ravel()).reshape(wanted.shape)
+
+    def _munp(self, n: int) -> float:
+        table = _table_of(self.spectrum)
+        atoms = sum(a.mass * a.log_eigenvalue**n for a in table.atoms)
+        return float((table.weight @ table.node**n + atoms) / self._share)
+
+
+def _inverse_tail(table: _Table, wanted: Real) -> Real:
+    """Return ``ln lambda`` with ``P(Lambda > lambda)`` as wanted: interpolation in the table, then safeguarded Newton steps."""
+    position, tail = _with_atoms(table)
+    index = np.clip(np.searchsorted(-tail, -wanted), 1, len(tail) - 1)
+    low, high = position[index - 1], position[index]
+    drop = tail[index - 1] - tail[index]
+    part = np.clip((tail[index - 1] - wanted) / np.where(drop > 0, drop, 1.0), 0.0, 1.0)
+    x = low + part * (high - low)
+    inside = (high > low) & (wanted <= tail[0])
+    x[inside] = _polish(table, wanted[inside], x[inside], low[inside], high[inside])
+    if table.node.size and table.equation.ties > 1:  # below the table the mass goes like lambda^(1/ties)
+        missing = np.maximum(table.equation.start - wanted, 0.0) / (table.equation.start - tail[0])
+        with np.errstate(divide="ignore"):
+            x = np.where(missing < 1, table.node[0] + table.equation.ties * np.log(missing), x)
+    return x
+
+
+def _with_atoms(table: _Table) -> tuple[Real, Real]:
+    """Return the table's nodes and tails, with two rows for each atom: just before it and at it."""
+    position, tail = table.node, table.tail
+    for atom in table.atoms:
+        at = int(np.searchsorted(position, atom.log_eigenvalue))
+        before = table.evaluate(np.array([atom.log_eigenvalue - 1e-8]))[1][0]
+        position = np.insert(position, at, [atom.log_eigenvalue] * 2)
+        tail = np.insert(tail, at, [before, max(before - atom.mass, 0.0)])
+    return position, np.minimum.accumulate(tail)
+
+
+def _polish(table: _Table, wanted: Real, x: Real, low: Real, high: Real) -> Real:
+    for _ in range(_POLISH):
+        density, value = table.evaluate(x)
+        low, high = np.where(value > wanted, x, low), np.where(value > wanted, high, x)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            new = x + (value - wanted) / density
+        x = np.where((new >= low) & (new <= high), new, (low + high) / 2)
+    return x

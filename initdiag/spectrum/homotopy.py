@@ -1,0 +1,135 @@
+"""The spectrum of any chain at any wanted eigenvalue: one path through the upper half plane.
+
+Gates with several values (leaky ReLU, smooth activations) make ``tau(m)`` algebraic, with branch points in the lower half plane; and such spectra
+may have gaps. What is unambiguous is ``m(z)``, ``tau(z)`` at ``z`` in the upper half plane (subordination). So: at ``z = -lambda`` all is real and
+monotone (``m`` from 0 to ``-a``, ``tau < 0``): tabulate and interpolate. Then turn ``z = lambda exp(i phi)`` from ``phi = pi`` to 0, following the
+solution by Newton's method in ``ln y``, ``ln tau_g``, for all ``lambda`` at once. Near an edge ``m`` has a square root, which Newton's method meets
+from the right side.
+
+One Newton step: each gate's equation ``ln E[tau/(tau - d^2); open] = ln share(y)`` is linear in ``d ln tau_g`` and ``d ln y``; eliminating the
+former leaves one equation for ``d ln y``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from initdiag.errors import InitdiagError
+from initdiag.spectrum.edges import real_tau
+from initdiag.spectrum.equation import ChainEquation, Complex, GateTerm, Real
+
+__all__ = ["State", "log_eigenvalue_at_negative", "solve"]
+
+_PATHS = (0.6, 0.9)
+"""Ratios of successive arguments of ``z``: the second path is for what the first one loses."""
+
+_LAST = 1e-7
+"""Argument from which the path steps to 0."""
+
+_LOOSE, _TIGHT, _LOST = 1e-6, 1e-13, 1e-5
+"""Steps in ``ln y`` that end Newton's method on the path and at its end, and that tell of a point that was lost."""
+
+_LOGIT = np.linspace(-1.0, 1.0, 1201)
+"""Of the table at negative ``z``, to be stretched."""
+
+_LARGEST_LOGIT = 36.0
+"""``ln(y/(a - y))`` of the table's ends, where ``y`` is ``a`` to rounding: outside, Newton's method extrapolates."""
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """``ln y`` and ``ln tau_g`` at every wanted eigenvalue."""
+
+    log_y: Complex
+    log_tau: tuple[Complex, ...]
+
+    @property
+    def y(self) -> Complex:
+        """``m + a``."""
+        return np.asarray(np.exp(self.log_y))
+
+
+def solve(equation: ChainEquation, log_lambda: Real) -> State:
+    """Return the state at ``z = lambda + i0``, one entry for each of the one-dimensional ``log_lambda``.
+
+    Raises
+    ------
+    InitdiagError
+        If Newton's method loses the path: not known to happen away from the edges.
+    """
+    log_y = np.zeros(log_lambda.shape, dtype=np.complex128)
+    log_tau = tuple(np.zeros_like(log_y) for _ in equation.gates)
+    lost = np.ones(log_lambda.shape, dtype=bool)
+    for ratio in _PATHS:
+        state, wrong = _follow(equation, log_lambda[lost], ratio)
+        for whole, part in zip((log_y, *log_tau), (state.log_y, *state.log_tau), strict=True):
+            whole[lost] = part
+        lost[lost] = wrong
+        if not lost.any():
+            return State(log_y, log_tau)
+    raise InitdiagError(
+        f"the spectrum's equation was not solved at ln(lambda) = {log_lambda[lost][:3]}: please report it, with the widths"
+    )
+
+
+def _follow(equation: ChainEquation, log_lambda: Real, ratio: float) -> tuple[State, NDArray[np.bool_]]:
+    """Return the state at the path's end, and where it was lost."""
+    state = _at_negative(equation, log_lambda)
+    phi = np.pi
+    while phi > _LAST:
+        phi *= ratio
+        state, _ = _newton(equation, state, log_lambda + 1j * phi, 6, _LOOSE)
+    state, step = _newton(equation, state, log_lambda.astype(np.complex128), 60, _TIGHT)
+    return state, (state.y.imag > _LOST * np.abs(state.y)) | (step > _LOST)
+
+
+def log_eigenvalue_at_negative(equation: ChainEquation, y: Real) -> Real:
+    """Return ``ln lambda`` at which ``m(-lambda) = y - a``, for ``0 < y < a``."""
+    log_tau = tuple(np.log(-real_tau(gate, y)[0]) + 1j * np.pi for gate in equation.gates)
+    return np.asarray(equation.log_eigenvalue(y.astype(complex), log_tau).real)
+
+
+def _at_negative(equation: ChainEquation, log_lambda: Real) -> State:
+    """Return the state at ``z = -lambda``, where ``y`` is real and ``tau`` negative, from a table."""
+    logit = np.sinh(6 * _LOGIT) / np.sinh(6) * _LARGEST_LOGIT
+    y = equation.start / (1 + np.exp(-logit))
+    values = log_eigenvalue_at_negative(equation, y)
+    wanted = np.interp(log_lambda, values, logit)
+    log_y = np.log(equation.start) - np.logaddexp(0, -wanted)
+    log_tau = tuple(np.interp(wanted, logit, np.log(-real_tau(gate, y)[0])) + 1j * np.pi for gate in equation.gates)
+    return _newton(equation, State(log_y + 0j, log_tau), log_lambda + 1j * np.pi, 8, _TIGHT)[0]
+
+
+def _newton(equation: ChainEquation, state: State, log_z: Complex, count: int, enough: float) -> tuple[State, Real]:
+    """Return the state after at most ``count`` steps, and the size of the last."""
+    log_y, log_tau = state.log_y, state.log_tau
+    size = np.zeros(log_y.shape)
+    for _ in range(count):
+        y = np.exp(log_y)
+        residual, slope = equation.log_eigenvalue(y, log_tau) - log_z, equation.slope(y)
+        linear = []
+        for gate, t in zip(equation.gates, log_tau, strict=True):
+            shift, rate = _gate_step(gate, y, t)
+            residual, slope = residual + gate.power * shift, slope + gate.power * rate
+            linear.append((shift, rate))
+        step = -residual / slope
+        step = step / np.maximum(1.0, np.abs(step))
+        log_y = log_y + step
+        log_tau = tuple(t + shift + rate * step for t, (shift, rate) in zip(log_tau, linear, strict=True))
+        size = np.abs(step)
+        if size.max() < enough:
+            break
+    return State(log_y, log_tau), size
+
+
+def _gate_step(gate: GateTerm, y: Complex, log_tau: Complex) -> tuple[Complex, Complex]:
+    """Return ``(shift, rate)``: the gate's equation asks for ``d ln tau = shift + rate d ln y``."""
+    squares = np.array(gate.squares)
+    fraction = 1 / (1 - squares * np.exp(-log_tau[..., None]))  # tau/(tau - d^2)
+    value = gate.mean(fraction)
+    derivative = gate.mean(fraction * (1 - fraction)) / value  # d ln value / d ln tau
+    share = gate.share(y)
+    return (np.log(share / value)) / derivative, (y / gate.ratio / share) / derivative
