@@ -23,6 +23,9 @@ __all__ = ["SpectrumDistribution", "density_of", "law_of"]
 _NODES = 801
 """Of the table of a spectrum without a phase curve."""
 
+_ROUNDING = 1e-9
+"""Mass beside the atoms that is none."""
+
 _POLISH = 4
 """Newton steps of a quantile, from the table's interpolation."""
 
@@ -32,14 +35,31 @@ _REACH = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class _Table:
-    """Nodes ``ln lambda`` ascending, their quadrature weights, and ``P(Lambda > lambda)``; atoms are no nodes."""
+    """Nodes ``ln lambda`` ascending with density and ``P(Lambda > lambda)``; ``curve`` holds the same nodes where there is one."""
 
     equation: ChainEquation
     curve: Curve | None
     node: Real
-    weight: Real
+    density: Real
     tail: Real
     atoms: tuple[Atom, ...]
+
+    def moment(self, n: int) -> float:
+        """Return the integral of ``(ln lambda)^n`` over all eigenvalues that are not 0."""
+        atoms = sum(atom.mass * atom.log_eigenvalue**n for atom in self.atoms)
+        if self.curve is not None:
+            return float(self.curve.weight @ self.node**n + atoms)
+        return self._moment_by_parts(n) + atoms if self.node.size else float(atoms)
+
+    def _moment_by_parts(self, n: int) -> float:
+        """``[-x^n T] + int n x^(n-1) T dx`` for the continuous tail T, by the trapezium rule with end corrections from ``T' = -density``."""
+        x = self.node
+        tail = self.tail - sum((a.mass * (x < a.log_eigenvalue) for a in self.atoms), np.zeros_like(x))
+        values = n * x ** (n - 1) * tail
+        slopes = n * (n - 1) * x ** max(n - 2, 0) * tail - n * x ** (n - 1) * self.density
+        h = np.diff(x)
+        cells = h * (values[1:] + values[:-1]) / 2 - h**2 * np.diff(slopes) / 12
+        return float(x[0] ** n * tail[0] - x[-1] ** n * tail[-1] + cells.sum())
 
     def evaluate(self, x: Real) -> tuple[Real, Real]:
         """Return density and ``P(Lambda > lambda)`` at ``x = ln lambda`` (one-dimensional, finite)."""
@@ -85,18 +105,17 @@ def _off_atoms(x: Real, atoms: tuple[Atom, ...]) -> Real:
 def _table(
     input_size: int, factors: tuple[SpectralFactor, ...], edges: tuple[float, float], atoms: tuple[Atom, ...]
 ) -> _Table:
-    equation = chain_equation(input_size, factors)
-    empty = np.zeros(0)
-    if equation.start - sum(a.mass for a in atoms) < 1e-9:
+    equation, empty = chain_equation(input_size, factors), np.zeros(0)
+    if equation.start - sum(a.mass for a in atoms) < _ROUNDING:
         return _Table(equation, None, empty, empty, empty, atoms)
     curve = None if equation.gates else phase_curve(equation)
     if curve is not None:
-        return _Table(equation, curve, curve.log_eigenvalue, curve.weight, equation.tail(curve.y), atoms)
+        return _Table(equation, curve, curve.log_eigenvalue, -curve.y.imag / np.pi, equation.tail(curve.y), atoms)
     node = _nodes(equation, edges)
     state = homotopy.solve(equation, _off_atoms(node, atoms))
+    density = np.maximum(-state.y.imag / np.pi, 0.0)
     tail = np.minimum.accumulate(np.clip(equation.tail(state.y, state.log_tau), 0.0, equation.start))
-    continuous = tail - sum((a.mass * (node < a.log_eigenvalue) for a in atoms), np.zeros_like(node))
-    return _Table(equation, None, node, -np.gradient(continuous), tail, atoms)
+    return _Table(equation, None, node, density, tail, atoms)
 
 
 def _nodes(equation: ChainEquation, edges: tuple[float, float]) -> Real:
@@ -158,9 +177,7 @@ class SpectrumDistribution(stats.rv_continuous):  # type: ignore[misc]
         return _inverse_tail(_table_of(self.spectrum), wanted.ravel()).reshape(wanted.shape)
 
     def _munp(self, n: int) -> float:
-        table = _table_of(self.spectrum)
-        atoms = sum(a.mass * a.log_eigenvalue**n for a in table.atoms)
-        return float((table.weight @ table.node**n + atoms) / self._share)
+        return _table_of(self.spectrum).moment(n) / self._share
 
 
 def _inverse_tail(table: _Table, wanted: Real) -> Real:

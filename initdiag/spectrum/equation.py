@@ -101,15 +101,16 @@ class ChainEquation:
         imaginary = -(_log_below(y[..., None] + self.shifts).imag @ (powers * points))
         imaginary = imaginary + (powers.sum() + sum(g.power for g in self.gates)) * y.imag
         for gate, t in zip(self.gates, log_tau, strict=True):
-            argument = np.abs(np.angle(1 - np.array(gate.squares) * np.exp(-t[..., None])))  # tau is in the upper half plane
+            argument = np.abs(
+                np.angle(1 - np.array(gate.squares) * np.exp(-t[..., None]))
+            )  # tau is in the upper half plane
             imaginary = imaginary + gate.power * gate.ratio * gate.mean(argument)
         return np.asarray(imaginary / np.pi)
 
 
 def _log_below(values: Complex) -> Complex:
-    """Return the logarithm with the argument in [-pi, 0]: a negative real number is approached from below."""
-    log = np.log(values)
-    return np.where(log.imag > 0, log.conj(), log)
+    """Return the logarithm with its cut along the positive imaginary axis: analytic across the real axis, on which rounding may land."""
+    return np.asarray(np.log(1j * values) - 0.5j * np.pi)
 
 
 @lru_cache(maxsize=128)

@@ -29,7 +29,7 @@ _PATHS = (0.6, 0.9)
 _LAST = 1e-7
 """Argument from which the path steps to 0."""
 
-_LOOSE, _TIGHT, _LOST = 1e-6, 1e-13, 1e-5
+_LOOSE, _TIGHT, _LOST = 1e-5, 1e-13, 1e-5
 """Steps in ``ln y`` that end Newton's method on the path and at its end, and that tell of a point that was lost."""
 
 _LOGIT = np.linspace(-1.0, 1.0, 1201)
@@ -81,7 +81,7 @@ def _follow(equation: ChainEquation, log_lambda: Real, ratio: float) -> tuple[St
     phi = np.pi
     while phi > _LAST:
         phi *= ratio
-        state, _ = _newton(equation, state, log_lambda + 1j * phi, 6, _LOOSE)
+        state, _ = _newton(equation, state, np.asarray(log_lambda + 1j * phi), 6, _LOOSE)
     state, step = _newton(equation, state, log_lambda.astype(np.complex128), 60, _TIGHT)
     return state, (state.y.imag > _LOST * np.abs(state.y)) | (step > _LOST)
 
@@ -100,7 +100,7 @@ def _at_negative(equation: ChainEquation, log_lambda: Real) -> State:
     wanted = np.interp(log_lambda, values, logit)
     log_y = np.log(equation.start) - np.logaddexp(0, -wanted)
     log_tau = tuple(np.interp(wanted, logit, np.log(-real_tau(gate, y)[0])) + 1j * np.pi for gate in equation.gates)
-    return _newton(equation, State(log_y + 0j, log_tau), log_lambda + 1j * np.pi, 8, _TIGHT)[0]
+    return _newton(equation, State(log_y + 0j, log_tau), np.asarray(log_lambda + 1j * np.pi), 8, _TIGHT)[0]
 
 
 def _newton(equation: ChainEquation, state: State, log_z: Complex, count: int, enough: float) -> tuple[State, Real]:

@@ -79,7 +79,8 @@ def _logarithm(series: Real) -> Real:
 
 def _exponential(series: Real) -> Real:
     """Coefficients of the exponential of a power series that starts with 0."""
-    exponential = np.eye(1, len(series))[0]
+    exponential = np.zeros(len(series))
+    exponential[0] = 1.0
     for n in range(1, len(series)):
         i = np.arange(1, n + 1)
         exponential[n] = (i * series[1 : n + 1]) @ exponential[n - i] / n
