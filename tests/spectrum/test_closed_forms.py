@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -46,8 +47,8 @@ def equal_gates(depth, init, rate=0.0, activation="relu", width=60, slope=0.01):
 @pytest.mark.parametrize(("depth", "low"), [(2, 0.9), (4, 0.8), (1, 0.6)])
 def test_haar_chain_with_few_closed_gates_keeps_an_isometric_fraction(depth, low):
     """Hard tanh: gates 0 or 1, p from q; the mass of the atom at the top is 1 - L(1 - p) for equal p."""
-    from initdiag.spectrum.edges import atoms
     from initdiag.spectral_law import SpectralFactor
+    from initdiag.spectrum.edges import atoms
 
     factor = SpectralFactor("x", 50, 50, True, 2 / 50, 3.0, (0.0, 1.0), (1 - low, low))
     found = atoms(50, (factor,) * depth)
@@ -107,7 +108,8 @@ def root_of_zero_phase(widths, openings, variances, lam):
 
 
 @pytest.mark.parametrize(
-    "widths", [[100, 100], [100, 100, 100], [300, 500, 200, 400], [60, 40, 90, 90, 50], [50] * 7, [40, 64, 64, 33, 90, 70]]
+    "widths",
+    [[100, 100], [100, 100, 100], [300, 500, 200, 400], [60, 40, 90, 90, 50], [50] * 7, [40, 64, 64, 33, 90, 70]],
 )
 @pytest.mark.parametrize("output", ["relu", "linear"])
 def test_density_by_polynomial_roots(widths, output):
@@ -132,7 +134,7 @@ def test_cdf_is_the_integral_of_the_density(widths, assumptions):
     spectrum = predict_spectrum(widths, **assumptions)
     law = spectrum.law
     points = law.ppf(np.linspace(0.1, 0.95, 12))
-    for low, high in zip(points[:-1], points[1:], strict=True):
+    for low, high in itertools.pairwise(points):
         nodes, weights = np.polynomial.legendre.leggauss(40)
         x = low + (high - low) * (nodes + 1) / 2
         area = (high - low) / 2 * (weights @ law.pdf(x))

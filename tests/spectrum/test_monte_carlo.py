@@ -1,8 +1,8 @@
 """The predicted spectrum against explicit products D W, and against a real network's Jacobian.
 
-Eigenvalues repel: the KS distance of n pooled squared singular values is not 1/sqrt(n) but of order 1/n times a logarithm, plus
-the limit's own error of order depth/n. At n = 200 the tolerances below are about twice what correct code shows over seeds, and a
-gain that is 10 % off, or one gate's p off by 0.05, exceeds each of them (the sabotage test).
+Eigenvalues repel, so that the KS distance of pooled squared singular values is not of order ``1/sqrt(count)``: over seeds and the chains below
+it is 0.9 to 1.1 over the rank (number of eigenvalues that are not 0 in one draw), at ranks 50 to 600. ``1.5/rank`` is asked for; a gain that is
+5 % off, or a gate open with p off by 0.025, gives more than twice that (the sabotage test).
 """
 
 from __future__ import annotations
@@ -54,36 +54,42 @@ def ks_distance(sample, law):
     return max(np.max(steps[1:] - cdf), np.max(cdf - steps[:-1]))
 
 
+def tolerance(spectrum):
+    return 1.5 / ((1 - spectrum.zero_mass) * spectrum.input_size)
+
+
 CHAINS = [
-    ([200] * 3, {"init": "he_normal", "output": "relu"}, 0.012),
-    ([200] * 6, {"init": "he_normal", "output": "relu"}, 0.02),
-    ([150, 250, 100, 200], {"init": "he_normal", "output": "relu"}, 0.015),
-    ([150, 250, 100, 200], {"init": "orthogonal", "output": "relu"}, 0.012),
-    ([200, 200, 100, 160], {"init": ["orthogonal", "he_normal", "orthogonal"]}, 0.012),
-    ([200] * 4, {"init": "he_normal", "activation": "leaky_relu", "negative_slope": 0.2, "output": "leaky_relu"}, 0.012),
-    ([150, 250, 100, 200], {"init": "he_normal", "activation": "leaky_relu", "negative_slope": 0.05}, 0.012),
-    ([200] * 4, {"init": "orthogonal", "activation": "leaky_relu", "negative_slope": 0.1, "output": "leaky_relu"}, 0.012),
-    ([200] * 4, {"init": "he_normal", "activation": "leaky_relu", "negative_slope": 0.2, "dropout": 0.1}, 0.012),
+    ([200] * 3, {"init": "he_normal", "output": "relu"}),
+    ([200] * 6, {"init": "he_normal", "output": "relu"}),
+    ([150, 250, 100, 200], {"init": "he_normal", "output": "relu"}),
+    ([150, 250, 100, 200], {"init": "orthogonal", "output": "relu"}),
+    ([200, 200, 100, 160], {"init": ["orthogonal", "he_normal", "orthogonal"]}),
+    ([200] * 4, {"init": "he_normal", "activation": "leaky_relu", "negative_slope": 0.2, "output": "leaky_relu"}),
+    ([150, 250, 100, 200], {"init": "he_normal", "activation": "leaky_relu", "negative_slope": 0.05}),
+    ([200] * 4, {"init": "orthogonal", "activation": "leaky_relu", "negative_slope": 0.1, "output": "leaky_relu"}),
+    ([200] * 4, {"init": "he_normal", "activation": "leaky_relu", "negative_slope": 0.2, "dropout": 0.1}),
 ]
 
 
-@pytest.mark.parametrize(("widths", "assumptions", "tolerance"), CHAINS)
-def test_pooled_eigenvalues_follow_the_law(widths, assumptions, tolerance):
+@pytest.mark.parametrize(("widths", "assumptions"), CHAINS)
+def test_pooled_eigenvalues_follow_the_law(widths, assumptions):
     spectrum = predict_spectrum(widths, **assumptions)
     sample = pooled_log_eigenvalues(spectrum, 6, seed=7)
-    assert ks_distance(sample, spectrum.law) < tolerance
+    assert ks_distance(sample, spectrum.law) < tolerance(spectrum)
 
 
 def test_uniform_entries_follow_the_same_law():
     spectrum = predict_spectrum([200] * 4, init="he_uniform", output="relu")
-    assert ks_distance(pooled_log_eigenvalues(spectrum, 6, seed=8, family="uniform"), spectrum.law) < 0.015
+    assert ks_distance(pooled_log_eigenvalues(spectrum, 6, seed=8, family="uniform"), spectrum.law) < tolerance(
+        spectrum
+    )
 
 
 @pytest.mark.parametrize("wrong", [{"gain": 1.05}, {"activation": "linear"}, {"init": "orthogonal"}, {"dropout": 0.05}])
 def test_sabotage_is_seen(wrong):
     right = {"init": "he_normal", "output": "relu"}
     sample = pooled_log_eigenvalues(predict_spectrum([200] * 3, **right), 6, seed=7)
-    assert ks_distance(sample, predict_spectrum([200] * 3, **(right | wrong)).law) > 0.03
+    assert ks_distance(sample, predict_spectrum([200] * 3, **(right | wrong)).law) > 0.03  # twice the tolerance
 
 
 def test_finite_width_moments_are_exact_and_the_limit_is_not():
@@ -108,9 +114,11 @@ def test_finite_width_moments_are_exact_and_the_limit_is_not():
 
 def test_finite_width_moments_of_haar_layers():
     rng = np.random.default_rng(4)
-    arch = Architecture.from_widths([4, 6, 3], init="orthogonal", activation="leaky_relu", negative_slope=0.5, output="relu")
+    arch = Architecture.from_widths(
+        [4, 6, 3], init="orthogonal", activation="leaky_relu", negative_slope=0.5, output="relu"
+    )
     spectrum = predict_spectrum(arch)
-    draws = 20_000
+    draws = 5_000
     samples = np.empty((2, draws))
     for i in range(draws):
         jacobian = np.eye(4)
@@ -122,13 +130,15 @@ def test_finite_width_moments_of_haar_layers():
     error = samples.std(axis=1) / math.sqrt(draws)
     exact = spectrum.finite_width_moments()
     assert np.all(np.abs(samples.mean(axis=1) - exact) < 3.5 * error)
-    assert abs(spectrum.moments(2)[1] - exact[1]) > 5 * error[1]
+    assert abs(spectrum.moments(2)[1] - exact[1]) > 4 * error[1]
 
 
 def test_caveat_speaks_where_depth_over_width_is_large():
     wide, narrow = ([400] * 21, [40] * 21)
     narrow_spectrum = predict_spectrum(narrow, init="he_normal", output="relu")
-    assert predict_spectrum(wide, init="he_normal", output="relu").second_moment_ratio == pytest.approx(45.287 / 41, rel=1e-3)
+    assert predict_spectrum(wide, init="he_normal", output="relu").second_moment_ratio == pytest.approx(
+        45.287 / 41, rel=1e-3
+    )
     assert predict_spectrum([400] * 6, init="he_normal").caveat is None
     assert narrow_spectrum.caveat is not None
     assert f"{narrow_spectrum.second_moment_ratio:.3g} times" in narrow_spectrum.caveat
@@ -163,7 +173,10 @@ def test_real_networks_with_smooth_activations(name, init):
 
 
 def test_the_scale_of_the_input_matters_for_tanh_and_not_for_relu():
-    tanh = [predict_spectrum([50] * 4, activation="tanh", init="lecun_normal", input_second_moment=q).mean for q in (0.1, 9.0)]
+    tanh = [
+        predict_spectrum([50] * 4, activation="tanh", init="lecun_normal", input_second_moment=q).mean
+        for q in (0.1, 9.0)
+    ]
     relu = [predict_spectrum([50] * 4, input_second_moment=q) for q in (0.1, 9.0)]
     assert tanh[0] > 1.5 * tanh[1]
     assert relu[0] == relu[1]
