@@ -26,8 +26,11 @@ _NODES = 801
 _ROUNDING = 1e-9
 """Mass beside the atoms that is none."""
 
-_POLISH = 4
-"""Newton steps of a quantile, from the table's interpolation."""
+_POLISH = 8
+"""Newton steps of a quantile, from the table's interpolation, at most; two or three are enough but for narrow bands."""
+
+_QUANTILE = 1e-12
+"""By which the CDF at a quantile may miss the wanted probability."""
 
 _REACH = 1e-9
 """Share of the mass below the table of such a spectrum, where it reaches 0."""
@@ -122,7 +125,7 @@ def _nodes(equation: ChainEquation, edges: tuple[float, float]) -> Real:
     """Points between the edges, clustered at both; from where almost no mass is left below, if the spectrum reaches 0."""
     low, high = edges
     if low == -np.inf:
-        low = float(homotopy.log_eigenvalue_at_negative(equation, np.array([_REACH * equation.start]))[0])
+        low = float(homotopy.log_eigenvalue_at_negative(equation, np.log([_REACH]))[0][0])
     return low + (high - low) * np.sin(np.pi / 2 * (np.arange(_NODES) + 0.5) / _NODES) ** 2
 
 
@@ -211,6 +214,8 @@ def _with_atoms(table: _Table) -> tuple[Real, Real]:
 def _polish(table: _Table, wanted: Real, x: Real, low: Real, high: Real) -> Real:
     for _ in range(_POLISH):
         density, value = table.evaluate(x)
+        if np.all(np.abs(value - wanted) < _QUANTILE):
+            break
         low, high = np.where(value > wanted, x, low), np.where(value > wanted, high, x)
         with np.errstate(divide="ignore", invalid="ignore"):
             new = x + (value - wanted) / density

@@ -39,15 +39,15 @@ _SCAN = np.linspace(-30.0, 28.0, 1161)
 def log_upper_edge(equation: ChainEquation, found: tuple[Atom, ...] = ()) -> float:
     """Return ``ln`` of the largest eigenvalue; ``found`` are the atoms."""
 
-    def m_of(v: Real) -> Real:
-        return np.exp(v)
+    def y_and_m(v: Real) -> tuple[Real, Real]:
+        return equation.start + np.exp(v), np.exp(v)
 
-    root = _first_critical(equation, m_of)
+    root = _first_critical(equation, y_and_m)
     if root is None and found:
         return found[-1].log_eigenvalue
     if root is None:  # the limit m -> infinity
         return equation.log_scale + math.fsum(g.power * math.log(g.squares[-1]) for g in equation.gates)
-    return _log_eigenvalue(equation, root)
+    return _log_eigenvalue(equation, *root)
 
 
 def log_lower_edge(equation: ChainEquation, found: tuple[Atom, ...] = ()) -> float:
@@ -56,14 +56,14 @@ def log_lower_edge(equation: ChainEquation, found: tuple[Atom, ...] = ()) -> flo
         return -math.inf
     barrier = _next_singularity(equation)
 
-    def m_of(v: Real) -> Real:
-        distance = np.exp(v) if barrier is None else barrier / (1 + np.exp(-v))
-        return -equation.start - distance
+    def y_and_m(v: Real) -> tuple[Real, Real]:
+        y = -np.exp(v) if barrier is None else -barrier / (1 + np.exp(-v))
+        return y, y - equation.start
 
-    root = _first_critical(equation, m_of)
+    root = _first_critical(equation, y_and_m)
     if root is None:
         return found[0].log_eigenvalue if found else -math.inf
-    return _log_eigenvalue(equation, root)
+    return _log_eigenvalue(equation, *root)
 
 
 def _next_singularity(equation: ChainEquation) -> float | None:
@@ -77,11 +77,11 @@ def _next_singularity(equation: ChainEquation) -> float | None:
     return min(beyond) if beyond else None
 
 
-def _first_critical(equation: ChainEquation, m_of: Callable[[Real], Real]) -> float | None:
-    """Return ``y = m + a`` at the first zero of ``dz/dm`` along ``m_of(v)``, ``v`` rising."""
+def _first_critical(equation: ChainEquation, y_and_m: Callable[[Real], tuple[Real, Real]]) -> tuple[Real, Real] | None:
+    """Return ``y`` and ``m`` at the first zero of ``dz/dm`` along the given line, ``v`` rising."""
 
     def derivative(v: Real) -> Real:
-        return _slope(equation, m_of(v))
+        return _slope(equation, *y_and_m(v))
 
     signs = np.sign(derivative(_SCAN))
     turns = np.flatnonzero(signs[1:] != signs[0])
@@ -89,36 +89,38 @@ def _first_critical(equation: ChainEquation, m_of: Callable[[Real], Real]) -> fl
         return None
     low, high = _SCAN[turns[0]], _SCAN[turns[0] + 1]
     v = optimize.brentq(lambda x: float(derivative(np.array([x]))[0]), low, high, xtol=1e-13)
-    return float(m_of(np.array([v]))[0]) + equation.start
+    return y_and_m(np.array([v]))
 
 
-def _slope(equation: ChainEquation, m: Real) -> Real:
-    """``d(ln z)/dm`` at real ``m`` outside the spectrum."""
-    total = np.array([q / (m + c) for c, q in zip(equation.points, equation.powers, strict=True)]).sum(axis=0)
+def _slope(equation: ChainEquation, y: Real, m: Real) -> Real:
+    """``d(ln z)/dm`` at real ``m = y - a`` outside the spectrum."""
+    factors = [m if point == 0 else y + (point - equation.start) for point in equation.points]
+    total = np.array([q / f for f, q in zip(factors, equation.powers, strict=True)]).sum(axis=0)
     for gate in equation.gates:
-        fraction = real_tau(gate, m + equation.start)[1]  # tau/(tau - d^2)
-        rate = (fraction * (fraction - 1)) @ np.array(gate.probabilities)
+        tau, gap = real_tau(gate, y, m)
+        rate = ((tau[:, None] / gap) * (np.array(gate.squares) / gap)) @ np.array(gate.probabilities)
         total = total + gate.power * (1 / m - 1 / (gate.ratio * rate))
     return np.asarray(total)
 
 
-def real_tau(gate: GateTerm, y: Real) -> tuple[Real, Real]:
-    """Return the real ``tau`` outside the gate's values with ``E[tau/(tau - d^2); open] = (y + c - a)/ratio``, and the fractions in it.
+def real_tau(gate: GateTerm, y: Real, m: Real) -> tuple[Real, Real]:
+    """Return ``tau`` and ``tau - d^2`` (values last) for real ``m = y - a`` outside the spectrum, ``y`` and ``m`` each to full accuracy.
 
-    By bisection in a logarithm ``v``: ``tau`` is above the values for ``m > 0``, negative for ``m < 0``, and between 0 and the values where the
-    right side is negative (below ``m = -a``).
+    By bisection in a logarithm ``v``: ``tau`` is above the values for ``m > 0``, negative for ``m < 0``, and between 0 and the values where
+    ``E[tau/(tau - d^2); open]`` is negative (below ``m = -a``). That equation is used near ``m = -a``, ``E[d^2/(tau - d^2)] = m/ratio`` near ``m = 0``.
     """
     squares, probabilities = np.array(gate.squares), np.array(gate.probabilities)
-    wanted = (y + gate.excess) / gate.ratio
-    above = wanted > probabilities.sum()
+    share, x = gate.share(y), m / gate.ratio
+    above, between = m > 0, (m < 0) & (share < 0)
+    near_zero = above | (~between & (-x < share))
     low, high = np.full_like(y, -_LOG_TAU), np.full_like(y, _LOG_TAU)
     for _ in range(_BISECTIONS):
         middle = (low + high) / 2
-        tau, gap = _tau_and_gap(squares, above, wanted < 0, middle)
-        below = ((tau[:, None] / gap) @ probabilities < wanted) ^ above
+        tau, gap = _tau_and_gap(squares, above, between, middle)
+        value = (np.where(near_zero[:, None], squares, tau[:, None]) / gap) @ probabilities
+        below = (value < np.where(near_zero, x, share)) ^ above
         low, high = np.where(below, middle, low), np.where(below, high, middle)
-    tau, gap = _tau_and_gap(squares, above, wanted < 0, (low + high) / 2)
-    return tau, tau[:, None] / gap
+    return _tau_and_gap(squares, above, between, (low + high) / 2)
 
 
 def _tau_and_gap(squares: Real, above: NDArray[np.bool_], between: NDArray[np.bool_], v: Real) -> tuple[Real, Real]:
@@ -130,10 +132,9 @@ def _tau_and_gap(squares: Real, above: NDArray[np.bool_], between: NDArray[np.bo
     return tau, (base[:, None] - squares) + rest[:, None]
 
 
-def _log_eigenvalue(equation: ChainEquation, y: float) -> float:
-    point = np.array([complex(y)])
-    log_tau = tuple(np.log(real_tau(g, point.real)[0].astype(complex)) for g in equation.gates)
-    return float(equation.log_eigenvalue(point, log_tau).real[0])
+def _log_eigenvalue(equation: ChainEquation, y: Real, m: Real) -> float:
+    log_tau = tuple(np.log(real_tau(g, y, m)[0].astype(complex)) for g in equation.gates)
+    return float(equation.log_eigenvalue(y.astype(complex), log_tau).real[0])
 
 
 def atoms(input_size: int, factors: tuple[SpectralFactor, ...]) -> tuple[Atom, ...]:

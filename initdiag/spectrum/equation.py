@@ -132,11 +132,11 @@ def chain_equation(input_size: int, factors: tuple[SpectralFactor, ...]) -> Chai
             log_scale += math.log(squares[0])
             points[count] += 1
         else:
-            gates[(_rounded(factor.fan_out / input_size), squares, probabilities)] += 1
+            gates[(count, squares, probabilities)] += 1
     start = min(opened)
     kept = sorted((c, q) for c, q in points.items() if q)
     terms = tuple(
-        GateTerm(ratio, d2, p, power, _rounded(ratio * math.fsum(p)) - start) for (ratio, d2, p), power in gates.items()
+        GateTerm(count / math.fsum(p), d2, p, power, count - start) for (count, d2, p), power in gates.items()
     )
     return ChainEquation(
         log_scale,

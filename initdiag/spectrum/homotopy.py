@@ -23,17 +23,23 @@ from initdiag.spectrum.equation import ChainEquation, Complex, GateTerm, Real
 
 __all__ = ["State", "log_eigenvalue_at_negative", "solve"]
 
-_PATHS = (0.6, 0.9)
-"""Ratios of successive arguments of ``z``: the second path is for what the first one loses."""
+_PATHS = (0.6, 0.9, 0.98)
+"""Ratios of successive arguments of ``z``: a finer path for what the one before has lost."""
 
 _LAST = 1e-7
 """Argument from which the path steps to 0."""
 
-_LOOSE, _TIGHT, _LOST = 1e-5, 1e-13, 1e-5
-"""Steps in ``ln y`` that end Newton's method on the path and at its end, and that tell of a point that was lost."""
+_LOOSE, _TIGHT = 1e-5, 1e-13
+"""Steps in ``ln y`` that end Newton's method on the path and at its end."""
+
+_LOST, _WRONG_SIDE = 1e-9, 1e-5
+"""Residual in ``ln z``, and share of ``y`` on the wrong side of the real axis, that tell of a point that was lost."""
 
 _LOGIT = np.linspace(-1.0, 1.0, 1201)
 """Of the table at negative ``z``, to be stretched."""
+
+_LEAST_LOG_TAU = -600.0
+"""Squared gates are at least 1e-200, and no ``tau`` on the way is much below what they are times the smallest ``y``."""
 
 _LARGEST_LOGIT = 36.0
 """``ln(y/(a - y))`` of the table's ends, where ``y`` is ``a`` to rounding: outside, Newton's method extrapolates."""
@@ -82,54 +88,64 @@ def _follow(equation: ChainEquation, log_lambda: Real, ratio: float) -> tuple[St
     while phi > _LAST:
         phi *= ratio
         state, _ = _newton(equation, state, np.asarray(log_lambda + 1j * phi), 6, _LOOSE)
-    state, step = _newton(equation, state, log_lambda.astype(np.complex128), 60, _TIGHT)
-    return state, (state.y.imag > _LOST * np.abs(state.y)) | (step > _LOST)
+    state, residual = _newton(equation, state, log_lambda.astype(np.complex128), 60, _TIGHT)
+    right_side = state.y.imag <= _WRONG_SIDE * np.abs(state.y)
+    return state, ~(right_side & (residual <= _LOST))  # a number that is not finite is lost, too
 
 
-def log_eigenvalue_at_negative(equation: ChainEquation, y: Real) -> Real:
-    """Return ``ln lambda`` at which ``m(-lambda) = y - a``, for ``0 < y < a``."""
-    log_tau = tuple(np.log(-real_tau(gate, y)[0]) + 1j * np.pi for gate in equation.gates)
-    return np.asarray(equation.log_eigenvalue(y.astype(complex), log_tau).real)
+def log_eigenvalue_at_negative(equation: ChainEquation, logit: Real) -> tuple[Real, tuple[Complex, ...]]:
+    """Return ``ln lambda``, and the ``ln tau_g``, at which ``m(-lambda) = y - a``, ``logit = ln(y/(a - y))``."""
+    y, m = equation.start / (1 + np.exp(-logit)), -equation.start / (1 + np.exp(logit))
+    log_tau = tuple(np.log(-real_tau(gate, y, m)[0]) + 1j * np.pi for gate in equation.gates)
+    return np.asarray(equation.log_eigenvalue(y.astype(complex), log_tau).real), log_tau
 
 
 def _at_negative(equation: ChainEquation, log_lambda: Real) -> State:
     """Return the state at ``z = -lambda``, where ``y`` is real and ``tau`` negative, from a table."""
     logit = np.sinh(6 * _LOGIT) / np.sinh(6) * _LARGEST_LOGIT
-    y = equation.start / (1 + np.exp(-logit))
-    values = log_eigenvalue_at_negative(equation, y)
+    values, log_tau = log_eigenvalue_at_negative(equation, logit)
     wanted = np.interp(log_lambda, values, logit)
     log_y = np.log(equation.start) - np.logaddexp(0, -wanted)
-    log_tau = tuple(np.interp(wanted, logit, np.log(-real_tau(gate, y)[0])) + 1j * np.pi for gate in equation.gates)
-    return _newton(equation, State(log_y + 0j, log_tau), np.asarray(log_lambda + 1j * np.pi), 8, _TIGHT)[0]
+    start = State(log_y + 0j, tuple(np.interp(wanted, logit, t.real) + 1j * np.pi for t in log_tau))
+    return _newton(equation, start, np.asarray(log_lambda + 1j * np.pi), 8, _TIGHT)[0]
 
 
 def _newton(equation: ChainEquation, state: State, log_z: Complex, count: int, enough: float) -> tuple[State, Real]:
-    """Return the state after at most ``count`` steps, and the size of the last."""
-    log_y, log_tau = state.log_y, state.log_tau
-    size = np.zeros(log_y.shape)
-    for _ in range(count):
-        y = np.exp(log_y)
-        residual, slope = equation.log_eigenvalue(y, log_tau) - log_z, equation.slope(y)
-        linear = []
-        for gate, t in zip(equation.gates, log_tau, strict=True):
-            shift, rate = _gate_step(gate, y, t)
-            residual, slope = residual + gate.power * shift, slope + gate.power * rate
-            linear.append((shift, rate))
-        step = -residual / slope
-        step = step / np.maximum(1.0, np.abs(step))
-        log_y = log_y + step
-        log_tau = tuple(t + shift + rate * step for t, (shift, rate) in zip(log_tau, linear, strict=True))
-        size = np.abs(step)
-        if size.max() < enough:
-            break
-    return State(log_y, log_tau), size
+    """Return the state after at most ``count`` steps, or a step of size ``enough``, and what was left of the equation before the last."""
+    residual = np.zeros(log_z.shape)
+    with np.errstate(all="ignore"):  # what is not finite counts as lost
+        for _ in range(count):
+            state, residual, step = _newton_step(equation, state, log_z)
+            if step.max() < enough:
+                break
+    return state, residual
 
 
-def _gate_step(gate: GateTerm, y: Complex, log_tau: Complex) -> tuple[Complex, Complex]:
-    """Return ``(shift, rate)``: the gate's equation asks for ``d ln tau = shift + rate d ln y``."""
-    squares = np.array(gate.squares)
-    fraction = 1 / (1 - squares * np.exp(-log_tau[..., None]))  # tau/(tau - d^2)
-    value = gate.mean(fraction)
-    derivative = gate.mean(fraction * (1 - fraction)) / value  # d ln value / d ln tau
-    share = gate.share(y)
-    return (np.log(share / value)) / derivative, (y / gate.ratio / share) / derivative
+def _newton_step(equation: ChainEquation, state: State, log_z: Complex) -> tuple[State, Real, Real]:
+    y = state.y
+    residual, slope = equation.log_eigenvalue(y, state.log_tau) - log_z, equation.slope(y)
+    linear = []
+    for gate, t in zip(equation.gates, state.log_tau, strict=True):
+        shift, rate = _gate_step(gate, y, np.asarray(y - equation.start), t)
+        residual, slope = residual + gate.power * shift, slope + gate.power * rate
+        linear.append((shift, rate))
+    step = -residual / slope
+    step = step / np.maximum(1.0, np.abs(step))
+    log_tau = tuple(t + shift + rate * step for t, (shift, rate) in zip(state.log_tau, linear, strict=True))
+    return State(state.log_y + step, log_tau), np.abs(residual), np.abs(step)
+
+
+def _gate_step(gate: GateTerm, y: Complex, m: Complex, log_tau: Complex) -> tuple[Complex, Complex]:
+    """Return ``(shift, rate)``: the gate's equation asks for ``d ln tau = shift + rate d ln y``.
+
+    ``E[tau/(tau - d^2); open] = share`` or ``E[d^2/(tau - d^2)] = m/ratio``, whichever sides are smaller: no digits are lost.
+    """
+    inverse = np.array(gate.squares) * np.exp(-np.maximum(log_tau.real, _LEAST_LOG_TAU) - 1j * log_tau.imag)[..., None]
+    fraction = 1 / (1 - inverse)  # tau/(tau - d^2)
+    closeness = inverse * fraction  # d^2/(tau - d^2), which is fraction - 1
+    share, moment = gate.mean(fraction), gate.mean(closeness)
+    use_share = np.abs(share) < np.abs(moment)
+    value = np.where(use_share, share, moment)
+    wanted = np.where(use_share, gate.share(y), m / gate.ratio)
+    derivative = -gate.mean(closeness * fraction) / value  # d ln value / d ln tau
+    return np.asarray(np.log(wanted / value) / derivative), np.asarray((y / gate.ratio / wanted) / derivative)

@@ -7,8 +7,8 @@ and one safeguarded Newton iteration in ``ln r``, over all ``theta`` at once, gi
 
 Haar layers have poles ``m = -C``, whose phases rise. With ``C`` the largest, ``t = y/(y + C - a)`` puts it at infinity, where it has no phase:
 ``m + c`` becomes ``((c - a) + t (C - c))/(1 - t)``, and ``t = r exp(-i theta)``. All poles equal (equal widths): one root again, atoms or not.
-Several poles: one root in all the cases that were tried, not proved; so `phase_curve` checks that the curve goes down from the upper
-edge, without turning, to the whole mass, and says None otherwise.
+Several poles: a ray can meet the curve more than once; so `phase_curve` tries one pole after the other, takes the first curve that goes down
+from the upper edge, without turning, over the whole mass, and says None if there is none.
 
 ``theta = (pi/k) sin^2(pi u/2)`` with ``u`` equally spaced is clustered at both ends, where it must be: at either edge the density goes like
 a square root, and with ties ``lambda`` goes to 0 like a power. These are Chebyshev's points, in which everything is smooth in ``theta``, so
@@ -17,6 +17,7 @@ that Fejer's quadrature converges exponentially.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -39,8 +40,8 @@ _TOLERANCE = 1e-12
 _COARSE = 48
 """Points that are solved from nothing."""
 
-_MASS = 1e-3
-"""By which the curve's mass may miss the whole between its last point and the end; a wrong root misses it by far more."""
+_MASS, _ENDS = 1e-6, 1e-2
+"""Shares of the mass by which the quadrature, and the tail at the first and last point, may miss it; a wrong root misses far more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,12 +92,15 @@ class _Plane:
     reach: float
 
     @classmethod
-    def of(cls, equation: ChainEquation) -> _Plane:
+    def all_of(cls, equation: ChainEquation) -> Iterator[_Plane]:
+        """Yield the planes to try: for each pole from the farthest, and the plain one."""
         shifts, powers = equation.shifts, np.array(equation.powers, dtype=float)
-        poles = shifts[(powers < 0) & (shifts > 0)]
-        if not poles.size:
-            return cls(shifts, np.ones_like(shifts), powers, np.inf)
-        reach = float(poles.max())
+        for reach in shifts[(powers < 0) & (shifts > 0)][::-1]:
+            yield cls._of(shifts, powers, float(reach))
+        yield cls(shifts, np.ones_like(shifts), powers, np.inf)
+
+    @classmethod
+    def _of(cls, shifts: Real, powers: Real, reach: float) -> _Plane:
         return cls(np.append(shifts, 1.0), np.append(reach - shifts, -1.0), np.append(powers, -powers.sum()), reach)
 
     def to_y(self, t: Complex) -> Complex:
@@ -109,19 +113,33 @@ class _Plane:
 
 
 def phase_curve(equation: ChainEquation, count: int = 2000) -> Curve | None:
-    """Return the curve at ``count`` points, or None if it is not the whole spectrum (see the module's docstring)."""
+    """Return the curve at ``count`` points, or None if none was found that holds the whole mass (see the module's docstring)."""
     assert not equation.gates, "a general gate has no explicit phase"
-    plane, angles = _Plane.of(equation), _Angles.midpoints(count, equation.ties)
-    log_r = _radii(equation, plane, angles)
-    t = np.exp(log_r) * (angles.cos - 1j * angles.sin)
+    angles = _Angles.midpoints(count, equation.ties)
+    curves = (_curve(equation, plane, angles) for plane in _Plane.all_of(equation))
+    return next((curve for curve in curves if curve is not None), None)
+
+
+def _curve(equation: ChainEquation, plane: _Plane, angles: _Angles) -> Curve | None:
+    t = np.exp(_radii(equation, plane, angles)) * (angles.cos - 1j * angles.sin)
     y = plane.to_y(t)
-    log_eigenvalue, tail = equation.log_eigenvalue(y).real, equation.tail(y)
-    missing = np.abs([tail[0] - max(equation.top_mass, 0.0), tail[-1] - equation.start])
-    if missing.max() > _MASS or np.diff(log_eigenvalue).max() > 0 or np.diff(tail).min() < -_TOLERANCE:
-        return None
     slope = plane.slope(equation, t)
-    weight = -y.imag / np.pi * (np.abs(slope) ** 2 / np.abs(slope.imag)) * angles.weight
-    return Curve(log_eigenvalue[::-1], weight[::-1], y[::-1])
+    with np.errstate(
+        divide="ignore", invalid="ignore"
+    ):  # where the slope is real the mass is not finite, and the curve refused
+        weight = -y.imag / np.pi * (np.abs(slope) ** 2 / np.abs(slope.imag)) * angles.weight
+    curve = Curve(equation.log_eigenvalue(y).real[::-1], weight[::-1], y[::-1])
+    return curve if _holds_the_mass(equation, curve) else None
+
+
+def _holds_the_mass(equation: ChainEquation, curve: Curve) -> bool:
+    """Whether ``ln lambda`` and the tail are monotone, and the tail, and the quadrature of the density, go over the whole mass."""
+    tail, top = equation.tail(curve.y), max(equation.top_mass, 0.0)
+    if np.diff(curve.log_eigenvalue).min() < 0 or np.diff(tail).max() > _TOLERANCE:
+        return False
+    missing = abs(curve.weight.sum() - (equation.start - top))
+    ends = max(abs(tail[0] - equation.start), abs(tail[-1] - top))
+    return bool(missing < _MASS * equation.start and ends < _ENDS * equation.start)
 
 
 def _radii(equation: ChainEquation, plane: _Plane, angles: _Angles) -> Real:
