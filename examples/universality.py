@@ -15,8 +15,8 @@ import numpy as np
 from initdiag.spectrum.jacobian import predict_spectrum
 
 DEPTH = 3
-WIDTHS = (50, 100, 200, 400)
-DRAWS = {50: 48, 100: 24, 200: 8, 400: 3}
+WIDTHS = (50, 100, 200, 400, 800)
+DRAWS = {50: 96, 100: 48, 200: 24, 400: 12, 800: 6}
 
 
 def student(freedom):

@@ -113,7 +113,7 @@ def _table(
         return _Table(equation, None, empty, empty, empty, atoms)
     curve = None if equation.gates else phase_curve(equation)
     if curve is not None:
-        return _Table(equation, curve, curve.log_eigenvalue, -curve.y.imag / np.pi, equation.tail(curve.y), atoms)
+        return _Table(equation, curve, curve.log_eigenvalue, -curve.y.imag / np.pi, curve.tail, atoms)
     node = _nodes(equation, edges)
     state = homotopy.solve(equation, _off_atoms(node, atoms))
     density = np.maximum(-state.y.imag / np.pi, 0.0)
@@ -191,12 +191,15 @@ def _inverse_tail(table: _Table, wanted: Real) -> Real:
     drop = tail[index - 1] - tail[index]
     part = np.clip((tail[index - 1] - wanted) / np.where(drop > 0, drop, 1.0), 0.0, 1.0)
     x = low + part * (high - low)
-    inside = (high > low) & (wanted <= tail[0])
-    x[inside] = _polish(table, wanted[inside], x[inside], low[inside], high[inside])
-    if table.node.size and table.equation.ties > 1:  # below the table the mass goes like lambda^(1/ties)
-        missing = np.maximum(table.equation.start - wanted, 0.0) / (table.equation.start - tail[0])
+    below = wanted > tail[0]
+    if table.node.size and table.equation.ties > 1 and below.any():  # there the mass goes like lambda^(1/ties)
+        ties, start = table.equation.ties, table.equation.start
         with np.errstate(divide="ignore"):
-            x = np.where(missing < 1, table.node[0] + table.equation.ties * np.log(missing), x)
+            log_part = np.log((start - wanted[below]) / (start - tail[0]))
+        x[below] = table.node[0] + ties * log_part
+        low[below], high[below] = x[below] - ties, table.node[0]
+    inside = (high > low) & np.isfinite(x)
+    x[inside] = _polish(table, wanted[inside], x[inside], low[inside], high[inside])
     return x
 
 

@@ -1,6 +1,6 @@
 """What the phase parametrisation buys, as ratios within one run. Prints, and gates on results only, never on time.
 
-    pytest tests/benchmarks/bench_spectrum.py -m benchmark -s
+pytest tests/benchmarks/bench_spectrum.py -m benchmark -s
 """
 
 from __future__ import annotations
@@ -48,7 +48,9 @@ def test_density_against_polynomial_roots():
     ours, density = best_of(lambda: predict_spectrum(widths, init="he_normal", output="relu").density(x), 5)
     theirs, by_roots = best_of(lambda: densities_by_roots(10, x), 2)
     np.testing.assert_allclose(density, by_roots, rtol=1e-4)
-    print(f"\n1,000 densities, L = 10: {1e3 * ours:.1f} ms, polynomial roots {1e3 * theirs:.0f} ms: {theirs / ours:.0f} times")
+    print(
+        f"\n1,000 densities, L = 10: {1e3 * ours:.1f} ms, polynomial roots {1e3 * theirs:.0f} ms: {theirs / ours:.0f} times"
+    )
 
 
 @pytest.mark.parametrize("widths", [[400] * 101, list(range(200, 403, 2))], ids=["equal", "all different"])
