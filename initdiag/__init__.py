@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from initdiag.architecture import Architecture
     from initdiag.law.chain import predict
     from initdiag.law.hanin_nica import beta
+    from initdiag.spectrum.jacobian import predict_spectrum
 
 __version__ = "0.1.0"
 
@@ -20,9 +21,10 @@ _EXPORTS = {
     "Architecture": "initdiag.architecture",
     "beta": "initdiag.law.hanin_nica",
     "predict": "initdiag.law.chain",
+    "predict_spectrum": "initdiag.spectrum.jacobian",
 }
 
-__all__ = ["Architecture", "beta", "predict"]
+__all__ = ["Architecture", "beta", "predict", "predict_spectrum"]
 
 
 def __getattr__(name: str) -> Any:

@@ -32,7 +32,8 @@ _REACH = 5.5
 """Standard deviations that the quadratures cover; beyond lies 4e-8 of the mass. A node's own mass must not be far smaller."""
 
 _GATE_NODES = 96
-"""Of the quadrature that stands for a smooth gate's law; doubling it changes no edge by more than 1e-6."""
+"""Of the quadrature that stands for a smooth gate's law. Doubling it moves edges by less than 1e-9 and the CDF by 1e-5 (tanh, GELU, SiLU, four
+layers); but the mean of ``ln lambda`` by 0.04 where ``phi'`` has a zero (GELU, SiLU), at which a logarithm is ill served."""
 
 
 _FLOOR = 1e-200

@@ -37,8 +37,8 @@ _ITERATIONS = 200
 _TOLERANCE = 1e-12
 """Of ``ln r``; Newton's last step squares it."""
 
-_COUNT = 600
-"""Points of a curve: its quadrature is exact to 1e-10 up to depth 10,000, and Newton's method starts from their interpolation."""
+_COUNTS = (600, 2400)
+"""Points of a curve: the first is enough (1e-10) for hundreds of layers, the second for 10,000."""
 
 _COARSE = 48
 """Points that are solved from nothing."""
@@ -119,15 +119,19 @@ class _Plane:
         return slope if self.reach == np.inf else slope / (1 - t)
 
 
-def phase_curve(equation: ChainEquation, count: int = _COUNT) -> Curve | None:
-    """Return the curve at ``count`` points, or None if none was found that holds the whole mass (see the module's docstring)."""
+def phase_curve(equation: ChainEquation) -> Curve | None:
+    """Return the curve, or None if none was found that holds the whole mass (see the module's docstring)."""
     assert not equation.gates, "a general gate has no explicit phase"
-    angles = _Angles.midpoints(count, equation.ties)
-    curves = (_curve(equation, plane, angles) for plane in _Plane.all_of(equation))
-    return next((curve for curve in curves if curve is not None), None)
+    for count in _COUNTS:
+        angles = _Angles.midpoints(count, equation.ties)
+        for plane in _Plane.all_of(equation):
+            curve = _curve(equation, plane, angles)
+            if _holds_the_mass(equation, curve):
+                return curve
+    return None
 
 
-def _curve(equation: ChainEquation, plane: _Plane, angles: _Angles) -> Curve | None:
+def _curve(equation: ChainEquation, plane: _Plane, angles: _Angles) -> Curve:
     t = np.exp(_radii(equation, plane, angles)) * (angles.cos - 1j * angles.sin)
     y = plane.to_y(t)
     slope = plane.slope(equation, t)
@@ -135,8 +139,7 @@ def _curve(equation: ChainEquation, plane: _Plane, angles: _Angles) -> Curve | N
         divide="ignore", invalid="ignore"
     ):  # where the slope is real the mass is not finite, and the curve refused
         weight = -y.imag / np.pi * (np.abs(slope) ** 2 / np.abs(slope.imag)) * angles.weight
-    curve = Curve(equation.log_eigenvalue(y).real[::-1], weight[::-1], equation.tail(y)[::-1], y[::-1])
-    return curve if _holds_the_mass(equation, curve) else None
+    return Curve(equation.log_eigenvalue(y).real[::-1], weight[::-1], equation.tail(y)[::-1], y[::-1])
 
 
 def _holds_the_mass(equation: ChainEquation, curve: Curve) -> bool:

@@ -173,3 +173,47 @@ def test_any_chain_is_a_distribution(widths, inits, activation):
     assert np.all(spectrum.density(np.linspace(x[1], x[-2], 11)) >= 0)
     # ln of a positive variable: mean of the log below log of the mean
     assert law.mean() <= spectrum.log_mean_eigenvalue - math.log(1 - spectrum.zero_mass) + 1e-6
+
+
+def test_phase_and_homotopy_agree_at_every_kind_of_chain():
+    """Two routes to the same ``m``: neither shares a line with the other but the equation itself."""
+    from initdiag.spectrum import homotopy
+    from initdiag.spectrum.equation import chain_equation
+
+    for widths, init in [([60, 40, 90, 50], "he_normal"), ([50] * 5, "orthogonal"), ([5, 8, 300], "orthogonal")]:
+        spectrum = predict_spectrum(widths, init=init, output="relu")
+        x = spectrum.law.ppf(np.linspace(0.03, 0.97, 21))
+        equation = chain_equation(spectrum.input_size, spectrum.factors)
+        state = homotopy.solve(equation, x)
+        np.testing.assert_allclose(-state.y.imag / np.pi, spectrum.density(x), rtol=1e-8)
+        tail = equation.tail(state.y, state.log_tau)
+        np.testing.assert_allclose(tail, spectrum.law.sf(x) * (1 - spectrum.zero_mass), atol=1e-10)
+
+
+def test_a_ray_may_meet_the_curve_twice_and_the_mass_tells():
+    """Two poles far apart: with the farthest at infinity the curve folds, and 15 % of the mass would be missed."""
+    spectrum = predict_spectrum([5, 8, 300], init="orthogonal", output="relu")
+    x = np.linspace(spectrum.log_lower_edge, spectrum.log_upper_edge, 4001)
+    assert integrate.simpson(spectrum.density(x), x=x) == pytest.approx(1 - spectrum.zero_mass, abs=1e-3)
+
+
+def test_a_leaky_chain_has_a_gap_and_keeps_its_mass_across_it():
+    """Slope 0.01, one Gaussian layer with half as many columns as rows: two bands, 1e-4 apart in scale; none is lost."""
+    spectrum = predict_spectrum([90, 60], init="he_normal", output="leaky_relu", negative_slope=0.001)
+    law = spectrum.law
+    x = np.linspace(spectrum.log_lower_edge + 1e-6, spectrum.log_upper_edge - 1e-6, 4001)
+    density = spectrum.density(x)
+    assert np.sum(np.diff(np.sign(density > 1e-9)) != 0) == 2
+    assert law.sf(math.log(1e-3)) == pytest.approx(0.5, abs=1e-9)  # 30 open rows of 60
+    assert law.ppf(0.49) < -8 < -3 < law.ppf(0.51)
+
+
+def test_one_orthogonal_leaky_layer_is_two_atoms():
+    spectrum = predict_spectrum([40, 40], init="orthogonal", output="leaky_relu", negative_slope=0.5)
+    assert [(math.exp(atom.log_eigenvalue), atom.mass) for atom in spectrum.atoms] == [
+        (pytest.approx(0.5), 0.5),
+        (pytest.approx(2.0), 0.5),
+    ]
+    assert np.exp(spectrum.law.ppf([0.2, 0.8])) == pytest.approx([0.5, 2.0])
+    assert spectrum.law.mean() == pytest.approx(0.0, abs=1e-12)
+    assert np.all(spectrum.density([-0.69, 0.0, 0.69]) == 0)
