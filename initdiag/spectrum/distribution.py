@@ -15,8 +15,9 @@ from scipy import stats
 
 from initdiag.spectral_law import Atom, SpectralFactor, SpectralLaw
 from initdiag.spectrum import homotopy
-from initdiag.spectrum.equation import ChainEquation, Real, chain_equation
-from initdiag.spectrum.phase import Curve, phase_curve, solve_from
+from initdiag.spectrum.equation import ChainEquation, Complex, Real, chain_equation
+from initdiag.spectrum.homotopy import State
+from initdiag.spectrum.phase import phase_curve, solve_from
 
 __all__ = ["SpectrumDistribution", "density_of", "law_of"]
 
@@ -32,34 +33,40 @@ _POLISH = 8
 _QUANTILE = 1e-12
 """By which the CDF at a quantile may miss the wanted probability."""
 
+_MARGIN = 1e-9
+"""Share of the support at either end in which Newton's method is not asked to tell a square root from 0."""
+
 _REACH = 1e-9
 """Share of the mass below the table of such a spectrum, where it reaches 0."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Table:
-    """Nodes ``ln lambda`` ascending with density and ``P(Lambda > lambda)``; ``curve`` holds the same nodes where there is one."""
+    """Nodes ``ln lambda`` ascending with ``m + a`` and ``P(Lambda > lambda)``: from the phase curve, with its quadrature, or from the homotopy, with its state."""
 
     equation: ChainEquation
-    curve: Curve | None
-    node: Real
-    density: Real
-    tail: Real
     atoms: tuple[Atom, ...]
+    node: Real
+    tail: Real
+    y: Complex
+    span: tuple[float, float] = (0.0, 0.0)
+    """Where ``m`` is solved for; between it and the edges there is no mass to rounding."""
+    weight: Real | None = None
+    state: State | None = None
 
     def moment(self, n: int) -> float:
         """Return the integral of ``(ln lambda)^n`` over all eigenvalues that are not 0."""
         atoms = sum(atom.mass * atom.log_eigenvalue**n for atom in self.atoms)
-        if self.curve is not None:
-            return float(self.curve.weight @ self.node**n + atoms)
+        if self.weight is not None:
+            return float(self.weight @ self.node**n + atoms)
         return self._moment_by_parts(n) + atoms if self.node.size else float(atoms)
 
     def _moment_by_parts(self, n: int) -> float:
         """``[-x^n T] + int n x^(n-1) T dx`` for the continuous tail T, by the trapezium rule with end corrections from ``T' = -density``."""
-        x = self.node
+        x, density = self.node, -self.y.imag / np.pi
         tail = self.tail - sum((a.mass * (x < a.log_eigenvalue) for a in self.atoms), np.zeros_like(x))
         values = n * x ** (n - 1) * tail
-        slopes = n * (n - 1) * x ** max(n - 2, 0) * tail - n * x ** (n - 1) * self.density
+        slopes = n * (n - 1) * x ** max(n - 2, 0) * tail - n * x ** (n - 1) * density
         h = np.diff(x)
         cells = h * (values[1:] + values[:-1]) / 2 - h**2 * np.diff(slopes) / 12
         return float(x[0] ** n * tail[0] - x[-1] ** n * tail[-1] + cells.sum())
@@ -70,7 +77,7 @@ class _Table:
         if not self.node.size:
             return density, tail
         tied = self.equation.ties > 1
-        inside = (x <= self.node[-1]) & ((x >= self.node[0]) | tied)
+        inside = (x <= self.span[1]) & ((x >= self.span[0]) | tied)
         if inside.any():
             density[inside], tail[inside] = self._solve(x[inside])
         return density, tail
@@ -81,20 +88,35 @@ class _Table:
         for atom in self.atoms:
             tail += atom.mass * (x < atom.log_eigenvalue)
         if self.node.size:
-            tail += (self.equation.start - sum(a.mass for a in self.atoms)) * (x < self.node[0])
+            tail += (self.equation.start - sum(a.mass for a in self.atoms)) * (x < self.span[0])
         return tail
 
     def _solve(self, x: Real) -> tuple[Real, Real]:
-        if self.curve is None:
-            state = homotopy.solve(self.equation, _off_atoms(x, self.atoms))
-            y, log_tau = state.y, state.log_tau
+        if self.state is None:
+            y = solve_from(self.equation, self._near(x), x)
+            tail = self.equation.tail(y)
         else:
-            near = np.interp(x, self.node, np.log(self.curve.y).real) + 1j * np.interp(
-                x, self.node, np.angle(self.curve.y)
-            )
-            below = np.minimum(x - self.node[0], 0) / self.equation.ties
-            y, log_tau = solve_from(self.equation, np.exp(near + below), x), ()
-        return np.maximum(-y.imag / np.pi, 0.0), np.clip(self.equation.tail(y, log_tau), 0.0, self.equation.start)
+            state, tail = self._continue(self.state, _off_atoms(x, self.atoms))
+            y = state.y
+        return np.maximum(-y.imag / np.pi, 0.0), np.clip(tail, 0.0, self.equation.start)
+
+    def _near(self, x: Real) -> Complex:
+        """Interpolate the phase curve; below it ``y`` goes like ``lambda^(1/ties)``."""
+        log_y = np.log(self.y)
+        below = np.minimum(x - self.node[0], 0) / self.equation.ties
+        near = np.interp(x, self.node, log_y.real) + 1j * np.interp(x, self.node, log_y.imag)
+        return np.asarray(np.exp(near + below))
+
+    def _continue(self, state: State, x: Real) -> tuple[State, Real]:
+        """Refine the table's states; what is lost, or leaves the tail's bracket, is followed all the way."""
+        found, lost = homotopy.refine(self.equation, state.interpolate(self.node, x), x)
+        tail = self.equation.tail(found.y, found.log_tau)
+        right = np.clip(np.searchsorted(self.node, x), 1, len(self.node) - 1)
+        lost |= (x < self.node[0]) | (tail > self.tail[right - 1] + _ROUNDING) | (tail < self.tail[right] - _ROUNDING)
+        if lost.any():
+            found = found.replace(lost, homotopy.solve(self.equation, x[lost]))
+            tail = self.equation.tail(found.y, found.log_tau)
+        return found, tail
 
 
 def _off_atoms(x: Real, atoms: tuple[Atom, ...]) -> Real:
@@ -108,25 +130,31 @@ def _off_atoms(x: Real, atoms: tuple[Atom, ...]) -> Real:
 def _table(
     input_size: int, factors: tuple[SpectralFactor, ...], edges: tuple[float, float], atoms: tuple[Atom, ...]
 ) -> _Table:
-    equation, empty = chain_equation(input_size, factors), np.zeros(0)
+    equation = chain_equation(input_size, factors)
     if equation.start - sum(a.mass for a in atoms) < _ROUNDING:
-        return _Table(equation, None, empty, empty, empty, atoms)
+        return _Table(equation, atoms, np.zeros(0), np.zeros(0), np.zeros(0, dtype=np.complex128))
     curve = None if equation.gates else phase_curve(equation)
     if curve is not None:
-        return _Table(equation, curve, curve.log_eigenvalue, -curve.y.imag / np.pi, curve.tail, atoms)
-    node = _nodes(equation, edges)
+        return _Table(
+            equation,
+            atoms,
+            curve.log_eigenvalue,
+            curve.tail,
+            curve.y,
+            (curve.log_eigenvalue[0], curve.log_eigenvalue[-1]),
+            weight=curve.weight,
+        )
+    low, high = edges if edges[0] > -np.inf else (_low_end(equation), edges[1])
+    node = low + (high - low) * np.sin(np.pi / 2 * (np.arange(_NODES) + 0.5) / _NODES) ** 2
+    margin = _MARGIN * (high - low)
     state = homotopy.solve(equation, _off_atoms(node, atoms))
-    density = np.maximum(-state.y.imag / np.pi, 0.0)
     tail = np.minimum.accumulate(np.clip(equation.tail(state.y, state.log_tau), 0.0, equation.start))
-    return _Table(equation, None, node, density, tail, atoms)
+    return _Table(equation, atoms, node, tail, state.y, (low + margin, high - margin), state=state)
 
 
-def _nodes(equation: ChainEquation, edges: tuple[float, float]) -> Real:
-    """Points between the edges, clustered at both; from where almost no mass is left below, if the spectrum reaches 0."""
-    low, high = edges
-    if low == -np.inf:
-        low = float(homotopy.log_eigenvalue_at_negative(equation, np.log([_REACH]))[0][0])
-    return low + (high - low) * np.sin(np.pi / 2 * (np.arange(_NODES) + 0.5) / _NODES) ** 2
+def _low_end(equation: ChainEquation) -> float:
+    """Return ``ln lambda`` below which almost no mass is left, where the spectrum reaches 0."""
+    return float(homotopy.log_eigenvalue_at_negative(equation, np.log([_REACH]))[0][0])
 
 
 def _table_of(law: SpectralLaw) -> _Table:

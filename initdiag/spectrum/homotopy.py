@@ -21,7 +21,7 @@ from initdiag.errors import InitdiagError
 from initdiag.spectrum.edges import real_tau
 from initdiag.spectrum.equation import ChainEquation, Complex, GateTerm, Real
 
-__all__ = ["State", "log_eigenvalue_at_negative", "solve"]
+__all__ = ["State", "log_eigenvalue_at_negative", "refine", "solve"]
 
 _PATHS = (0.6, 0.9, 0.98)
 """Ratios of successive arguments of ``z``: a finer path for what the one before has lost."""
@@ -52,6 +52,22 @@ class State:
     log_y: Complex
     log_tau: tuple[Complex, ...]
 
+    def interpolate(self, node: Real, x: Real) -> State:
+        """Return the linear interpolation at ``x`` of states at the ascending ``node``."""
+        log_y, *log_tau = (
+            np.interp(x, node, v.real) + 1j * np.interp(x, node, v.imag) for v in (self.log_y, *self.log_tau)
+        )
+        return State(log_y, tuple(log_tau))
+
+    def replace(self, where: NDArray[np.bool_], other: State) -> State:
+        """Return the state with the entries ``where`` taken from ``other``, in order."""
+        merged = []
+        for mine, theirs in zip((self.log_y, *self.log_tau), (other.log_y, *other.log_tau), strict=True):
+            new = mine.copy()
+            new[where] = theirs
+            merged.append(new)
+        return State(merged[0], tuple(merged[1:]))
+
     @property
     def y(self) -> Complex:
         """``m + a``."""
@@ -66,16 +82,14 @@ def solve(equation: ChainEquation, log_lambda: Real) -> State:
     InitdiagError
         If Newton's method loses the path: not known to happen away from the edges.
     """
-    log_y = np.zeros(log_lambda.shape, dtype=np.complex128)
-    log_tau = tuple(np.zeros_like(log_y) for _ in equation.gates)
-    lost = np.ones(log_lambda.shape, dtype=bool)
+    zeros = np.zeros(log_lambda.shape, dtype=np.complex128)
+    state, lost = State(zeros, (zeros,) * len(equation.gates)), np.ones(log_lambda.shape, dtype=bool)
     for ratio in _PATHS:
-        state, wrong = _follow(equation, log_lambda[lost], ratio)
-        for whole, part in zip((log_y, *log_tau), (state.log_y, *state.log_tau), strict=True):
-            whole[lost] = part
+        found, wrong = _follow(equation, log_lambda[lost], ratio)
+        state = state.replace(lost, found)
         lost[lost] = wrong
         if not lost.any():
-            return State(log_y, log_tau)
+            return state
     raise InitdiagError(
         f"the spectrum's equation was not solved at ln(lambda) = {log_lambda[lost][:3]}: please report it, with the widths"
     )
@@ -88,6 +102,11 @@ def _follow(equation: ChainEquation, log_lambda: Real, ratio: float) -> tuple[St
     while phi > _LAST:
         phi *= ratio
         state, _ = _newton(equation, state, np.asarray(log_lambda + 1j * phi), 6, _LOOSE)
+    return refine(equation, state, log_lambda)
+
+
+def refine(equation: ChainEquation, state: State, log_lambda: Real) -> tuple[State, NDArray[np.bool_]]:
+    """Return the state at ``z = lambda`` from a near one, and where it was lost."""
     state, residual = _newton(equation, state, log_lambda.astype(np.complex128), 60, _TIGHT)
     right_side = state.y.imag <= _WRONG_SIDE * np.abs(state.y)
     return state, ~(right_side & (residual <= _LOST))  # a number that is not finite is lost, too
