@@ -63,7 +63,7 @@ class GateTerm:
 class ChainEquation:
     """``ln z = log_scale + sum powers ln(m + points) + sum_g power_g ln(m tau_g)``.
 
-    ``points`` ascend from 0, whose power is -1 (or less one for each general gate's ``m``, which is kept in its own term).
+    ``points`` ascend from 0, whose power is -1; a general gate's ``m`` is kept in its own term.
     """
 
     log_scale: float

@@ -78,6 +78,12 @@ def test_pooled_eigenvalues_follow_the_law(widths, assumptions):
     assert ks_distance(sample, spectrum.law) < tolerance(spectrum)
 
 
+@pytest.mark.parametrize("depth", [1, 5])
+def test_at_width_400_the_distance_is_below_one_percent(depth):
+    spectrum = predict_spectrum([400] * (depth + 1), init="he_normal", output="relu")
+    assert ks_distance(pooled_log_eigenvalues(spectrum, 6, seed=11), spectrum.law) < 0.01
+
+
 def test_uniform_entries_follow_the_same_law():
     spectrum = predict_spectrum([200] * 4, init="he_uniform", output="relu")
     assert ks_distance(pooled_log_eigenvalues(spectrum, 6, seed=8, family="uniform"), spectrum.law) < tolerance(
