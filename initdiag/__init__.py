@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from initdiag.prediction import Prediction
     from initdiag.report import Report
     from initdiag.risk import failure_risk
+    from initdiag.spectrum.jacobian import predict_spectrum
     from initdiag.tracing.trace import trace
     from initdiag.verdict import Thresholds, Verdict
 
@@ -44,6 +45,7 @@ _EXPORTS = {
     "failure_risk": "initdiag.risk",
     "measure": "initdiag.measuring.runner",
     "predict": "initdiag.law.chain",
+    "predict_spectrum": "initdiag.spectrum.jacobian",
     "trace": "initdiag.tracing.trace",
 }
 
@@ -66,6 +68,7 @@ __all__ = [
     "failure_risk",
     "measure",
     "predict",
+    "predict_spectrum",
     "trace",
 ]
 

@@ -1,0 +1,167 @@
+"""The equation between an eigenvalue and the moment transform of a chain, from which all else follows.
+
+Let ``z G(z) - 1 = m`` for the spectrum of ``J^T J`` (``n_0 x n_0``), ``J = D_L W_L ... D_1 W_1``. The S-transform of a free product is
+the product of S-transforms, once each is written for the dimension it lives in (``s = n_0 m`` is the same in all), so that
+
+    z = (n_0 + s)/s * prod_l f_l(s),      f_l = v_l s tau_l  (iid),      f_l = g_l^2 s tau_l/(N_l + s)  (Haar),
+
+``N_l = max(n_{l-1}, n_l)``, and ``tau_l`` the solution of ``E[d^2/(tau - d^2)] = s/n_l`` for the squared gate ``d^2``. A gate that is open (``d = 1``)
+with probability ``p`` has ``s tau = K + s``, ``K = p n``. Sources: Pennington, Schoenholz and Ganguli, arXiv 1711.04735 and 1802.09979;
+any iid entries with a finite fourth moment: Pastur and Slavin, arXiv 2011.11439.
+
+With ``c = K/n_0`` and ``C = N/n_0``: ``ln z = const + sum_j q_j ln(m + c_j) + sum_g q_g ln(m tau_g)``, equal ``c`` merged into powers ``q``, and two
+facts used throughout. The density **of ln lambda** is ``-Im m/pi``. And ``int m d ln z`` is elementary,
+
+    A(m) = sum_j q_j (m - c_j ln(m + c_j)) + sum_g q_g (m + nu_g E ln(1 - d^2/tau_g)),      nu = n_l/n_0,
+
+(the last because ``m = nu E d^2/(tau - d^2)`` and ``d^2/(tau (tau - d^2)) = d/dtau ln(1 - d^2/tau)``), so that ``P(Lambda > lambda) = Im A(m)/pi``, atoms included.
+
+``m`` starts at 0 (z = infinity) and ends at ``-a``, ``a = min(1, min c_l)``; it is held as ``y = m + a`` and every factor computed as ``y + (c - a)``,
+without cancellation near either end.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from initdiag.spectral_law import SpectralFactor
+
+__all__ = ["ChainEquation", "Complex", "GateTerm", "Real", "chain_equation"]
+
+Real = NDArray[np.float64]
+Complex = NDArray[np.complex128]
+
+
+@dataclass(frozen=True, slots=True)
+class GateTerm:
+    """A layer whose open gates take several values, ``power`` times: ``squares`` (positive) with ``probabilities``."""
+
+    ratio: float
+    squares: tuple[float, ...]
+    probabilities: tuple[float, ...]
+    power: int
+    excess: float
+    """``c - a``, ``c = ratio P(d != 0)``."""
+
+    def share(self, y: NDArray[Any]) -> NDArray[Any]:
+        """``E[tau/(tau - d^2); d != 0]`` as the equation wants it: ``(y + c - a)/ratio``."""
+        return (y + self.excess) / self.ratio
+
+    def mean(self, function: NDArray[Any]) -> NDArray[Any]:
+        """Return the expectation over the open gates, which are the last axis."""
+        return np.asarray(function @ np.array(self.probabilities))
+
+
+@dataclass(frozen=True, slots=True)
+class ChainEquation:
+    """``ln z = log_scale + sum powers ln(m + points) + sum_g power_g ln(m tau_g)``.
+
+    ``points`` ascend from 0, whose power is -1; a general gate's ``m`` is kept in its own term.
+    """
+
+    log_scale: float
+    points: tuple[float, ...]
+    powers: tuple[int, ...]
+    gates: tuple[GateTerm, ...]
+    start: float
+    """``a``: the share of eigenvalues that are not 0."""
+    ties: int
+    """How many factors vanish at ``m = -a``; the support reaches 0 if more than one does."""
+    top_mass: float
+    """``n_0 - sum (N - n P(d = max))`` over ``n_0``: mass of the atom at the top if positive; ``-inf`` with an iid layer."""
+
+    @property
+    def shifts(self) -> Real:
+        """``points - a``."""
+        return np.array(self.points) - self.start
+
+    def log_eigenvalue(self, y: Complex, log_tau: tuple[Complex, ...] = ()) -> Complex:
+        """Return ``ln z`` at ``m = y - a``, ``Im m <= 0``; its imaginary part is the total phase, not reduced."""
+        total = self.log_scale + _log_below(y[..., None] + self.shifts) @ np.array(self.powers, dtype=float)
+        for gate, t in zip(self.gates, log_tau, strict=True):
+            total = total + gate.power * (_log_below(y - self.start) + t)
+        return np.asarray(total)
+
+    def slope(self, y: Complex) -> Complex:
+        """Return ``y d(ln z)/dy`` without the ``tau`` of general gates."""
+        total = (y[..., None] / (y[..., None] + self.shifts)) @ np.array(self.powers, dtype=float)
+        extra = sum(gate.power for gate in self.gates)
+        return np.asarray(total + extra * y / (y - self.start))
+
+    def tail(self, y: Complex, log_tau: tuple[Complex, ...] = ()) -> Real:
+        """Return ``P(Lambda > lambda) = Im A(m)/pi``."""
+        powers, points = np.array(self.powers, dtype=float), np.array(self.points)
+        imaginary = -(_log_below(y[..., None] + self.shifts).imag @ (powers * points))
+        imaginary = imaginary + (powers.sum() + sum(g.power for g in self.gates)) * y.imag
+        for gate, t in zip(self.gates, log_tau, strict=True):
+            argument = np.abs(
+                np.angle(1 - np.array(gate.squares) * np.exp(-t[..., None]))
+            )  # tau is in the upper half plane
+            imaginary = imaginary + gate.power * gate.ratio * gate.mean(argument)
+        return np.asarray(imaginary / np.pi)
+
+
+def _log_below(values: Complex) -> Complex:
+    """Return the logarithm with its cut along the positive imaginary axis: analytic across the real axis, on which rounding may land."""
+    return np.asarray(np.log(1j * values) - 0.5j * np.pi)
+
+
+@lru_cache(maxsize=128)
+def chain_equation(input_size: int, factors: tuple[SpectralFactor, ...]) -> ChainEquation:
+    """Return the equation of a chain; equal layers are merged into powers."""
+    points: Counter[float] = Counter({0.0: -1, 1.0: 1})
+    gates: Counter[tuple[float, tuple[float, ...], tuple[float, ...]]] = Counter()
+    log_scale, opened = 0.0, [1.0]
+    for factor in factors:
+        squares, probabilities = _open(factor)
+        count = _rounded(factor.open_count / input_size)
+        opened.append(count)
+        if factor.haar:
+            log_scale += math.log(factor.variance * factor.larger_width)
+            points[_rounded(factor.larger_width / input_size)] -= 1
+        else:
+            log_scale += math.log(factor.variance) + math.log(input_size)
+        if len(squares) == 1:
+            log_scale += math.log(squares[0])
+            points[count] += 1
+        else:
+            gates[(count, squares, probabilities)] += 1
+    start = min(opened)
+    kept = sorted((c, q) for c, q in points.items() if q)
+    terms = tuple(
+        GateTerm(count / math.fsum(p), d2, p, power, count - start) for (count, d2, p), power in gates.items()
+    )
+    return ChainEquation(
+        log_scale,
+        tuple(c for c, _ in kept),
+        tuple(q for _, q in kept),
+        terms,
+        start,
+        points[start] + sum(t.power for t in terms if t.excess == 0),
+        _top_mass(input_size, factors),
+    )
+
+
+def _open(factor: SpectralFactor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return the positive values of ``d^2`` and their probabilities."""
+    pairs = [(d2, p) for d2, p in zip(factor.squared_gates, factor.probabilities, strict=True) if d2 > 0 and p > 0]
+    return tuple(d2 for d2, _ in pairs), tuple(p for _, p in pairs)
+
+
+def _rounded(value: float) -> float:
+    """Return ``value`` to 12 digits, so that equal widths are equal however they were computed."""
+    return float(f"{value:.12g}")
+
+
+def _top_mass(input_size: int, factors: tuple[SpectralFactor, ...]) -> float:
+    if not all(factor.haar for factor in factors):
+        return -math.inf
+    lost = math.fsum(f.larger_width - f.fan_out * _open(f)[1][-1] for f in factors)
+    return _rounded(1 - lost / input_size)
