@@ -12,6 +12,7 @@ from initdiag.advice import advise
 from initdiag.agreement import agreement
 from initdiag.architecture import Architecture
 from initdiag.errors import AtRisk, InvalidInput, UnsupportedArchitecture, explain
+from initdiag.law.angle import LayerAngle, angles
 from initdiag.law.chain import predict
 from initdiag.measurement import Measurement
 from initdiag.prediction import Prediction
@@ -54,7 +55,8 @@ def diagnose_architecture(
     limits = thresholds or Thresholds()
     prediction = predict(architecture) if simulation is None else Prediction.from_simulation(architecture, simulation)
     test = None if measurement is None else agreement(architecture, measurement, limits.agreement_level, prediction)
-    judgement = judge(architecture, prediction, measurement, test, optimizer, limits, not_measured)
+    separation = _separation(architecture, prediction)
+    judgement = judge(architecture, prediction, measurement, test, optimizer, limits, not_measured, separation)
     advice = (
         advise(architecture, prediction, optimizer or "sgd", limits.max_risk) if judgement.verdict.is_at_risk else ()
     )
@@ -77,6 +79,13 @@ def diagnose_architecture(
         advice=advice,
         elapsed=time.perf_counter() - begin,
     )
+
+
+def _separation(architecture: Architecture, prediction: Prediction) -> LayerAngle | None:
+    """How two inputs leave the last hidden layer; None where the law is not known, or nothing passes."""
+    is_known = prediction.coverage != "none" and not architecture.gaps and len(architecture.layers) > 1
+    passes = all(layer.weight.variance > 0 for layer in architecture.layers) and architecture.input_rms > 0
+    return angles(architecture)[-2] if is_known and passes else None
 
 
 def diagnose(

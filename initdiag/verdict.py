@@ -10,11 +10,16 @@ from dataclasses import dataclass
 from initdiag.agreement import Agreement
 from initdiag.architecture import Architecture
 from initdiag.errors import InvalidInput, explain
+from initdiag.law.angle import LayerAngle
 from initdiag.measurement import Measurement
 from initdiag.prediction import Prediction
 from initdiag.risk import OPTIMIZERS, risk_of_moments, risk_terms
 
 __all__ = ["Finding", "Judgement", "Thresholds", "Verdict", "judge"]
+
+
+_LEAST_SINE = 1e-3
+"""Two inputs at right angles that end up closer than this count as one: half the bits of a single-precision float are gone."""
 
 
 class Verdict(enum.Enum):
@@ -96,14 +101,16 @@ def judge(
     optimizer: str | None,
     thresholds: Thresholds,
     not_measured: str | None = None,
+    separation: LayerAngle | None = None,
 ) -> Judgement:
     """Judge a network for ``optimizer`` (plain SGD if None, which sees the gradient as it is).
 
     From the law where it covers the network, else from the measurement, else there is no verdict. ``not_measured`` says why
-    there is no measurement, if one was wanted.
+    there is no measurement, if one was wanted; ``separation`` is the angle at which two inputs at right angles leave the last hidden layer.
     """
     findings = list(_structure_findings(architecture, not_measured))
     findings += _agreement_findings(agreement)
+    findings += _separation_findings(separation)
     numbers, basis = _numbers(prediction, measurement)
     if numbers is None:
         return Judgement(Verdict.NO_VERDICT, "none", {}, tuple(findings))
@@ -193,6 +200,15 @@ def _structure_findings(architecture: Architecture, not_measured: str | None) ->
         yield Finding("IND008", "warning", name, message, "remove it, or use it")
     if not_measured is not None:
         yield Finding("IND010", "note", None, f"not measured: {not_measured}", "see the reason")
+
+
+def _separation_findings(separation: LayerAngle | None) -> list[Finding]:
+    if separation is None or not separation.log_mean < 2 * math.log(_LEAST_SINE):
+        return []
+    sine = math.exp(max(separation.log_mean / 2, -700.0))
+    message = f"two inputs at right angles leave it {sine:.1g} radians apart: the network cannot tell its inputs from one another"
+    remedy = "weights of gain 1 with zero biases; fewer layers"
+    return [Finding("IND012", "warning", separation.name, message, remedy)]
 
 
 def _agreement_findings(agreement: Agreement | None) -> list[Finding]:

@@ -69,7 +69,7 @@ def _obstacles(architecture: Architecture) -> tuple[str, ...]:
     """Why the theory does not cover the network; empty if it does."""
     found = [f"{gap.path}: {gap.reason}" for gap in architecture.gaps]
     for layer in architecture.layers:
-        if layer.activation.gate is None and layer.activation.name not in simulation.ACTIVATIONS:
+        if layer.activation.gate is None and not simulation.is_simulated(layer.activation):
             found.append(f"{layer.name}: {layer.activation.label} has no discrete gate law, nor can it be simulated")
         if layer.bias is not None and not layer.bias.symmetric and layer.activation.name not in ("linear",):
             found.append(f"{layer.name}: its bias is not symmetric about 0, so that its gates are not fair coins")

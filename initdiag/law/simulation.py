@@ -20,9 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from initdiag.architecture import Architecture, Layer
+from initdiag.architecture import Activation, Architecture, Layer
 
-__all__ = ["ACTIVATIONS", "SELU", "Simulation", "simulate"]
+__all__ = ["ACTIVATIONS", "BLOCK", "SELU", "Simulation", "activated", "is_simulated", "orthonormal_images", "simulate"]
 
 Array = NDArray[np.float64]
 
@@ -129,13 +129,13 @@ def _block(architecture: Architecture, rng: np.random.Generator) -> Array:
 
 
 def _through(layer: Layer, state: _Draws, rng: np.random.Generator) -> _Draws:
-    first, second = _pair(layer, rng)
+    first, second = orthonormal_images(layer, rng)
     h = state.size[:, None] * first
     if layer.bias is not None and layer.bias.variance > 0:
         h += rng.normal(0.0, math.sqrt(layer.bias.variance), h.shape)
     rest = np.sqrt(np.maximum(1 - state.correlation**2, 0.0))
     tangent = state.correlation[:, None] * first + rest[:, None] * second
-    x, slope = _activated(layer, h)
+    x, slope = activated(layer, h)
     tangent *= slope
     if layer.activation.dropout:
         keep = 1 - layer.activation.dropout
@@ -148,21 +148,27 @@ def _through(layer: Layer, state: _Draws, rng: np.random.Generator) -> _Draws:
         return _Draws(size, state.log_square + np.log(square), np.clip(correlation, -1.0, 1.0))
 
 
-def _activated(layer: Layer, h: Array) -> tuple[Array, Array]:
+def is_simulated(activation: Activation) -> bool:
+    """Return whether the activation's value and slope are known here."""
+    return activation.name in ACTIVATIONS or activation.name == "leaky_relu"
+
+
+def activated(layer: Layer, h: Array) -> tuple[Array, Array]:
+    """Return value and slope of the layer's activation at the pre-activations ``h``."""
     if layer.activation.name == "leaky_relu":
         slope = np.where(h > 0, 1.0, layer.activation.negative_slope)
         return h * slope, slope
     return ACTIVATIONS[layer.activation.name](h)
 
 
-def _pair(layer: Layer, rng: np.random.Generator) -> tuple[Array, Array]:
-    """Images of two orthonormal vectors under the layer's matrix, each of shape (draws, fan_out)."""
+def orthonormal_images(layer: Layer, rng: np.random.Generator, draws: int = BLOCK) -> tuple[Array, Array]:
+    """Return the images of two orthonormal vectors under the layer's matrix, each of shape (draws, fan_out)."""
     if layer.weight.family != "haar":
-        pair = math.sqrt(layer.weight.variance) * rng.standard_normal((2, BLOCK, layer.fan_out))
+        pair = math.sqrt(layer.weight.variance) * rng.standard_normal((2, draws, layer.fan_out))
         return pair[0], pair[1]
     larger = max(layer.fan_in, layer.fan_out)
     gain = math.sqrt(layer.weight.variance * larger)
-    a, b = rng.standard_normal((2, BLOCK, larger))
+    a, b = rng.standard_normal((2, draws, larger))
     a /= np.linalg.norm(a, axis=1, keepdims=True)
     if larger > 1:
         b -= np.einsum("ij,ij->i", a, b)[:, None] * a
