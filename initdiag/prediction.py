@@ -14,7 +14,19 @@ from initdiag.errors import InvalidInput, UnsupportedArchitecture, explain
 from initdiag.measurement import LogMoments, Measurement
 from initdiag.serialization import Record
 
-__all__ = ["LayerPrediction", "Prediction"]
+__all__ = ["LayerPrediction", "Prediction", "without_output_draw"]
+
+
+def without_output_draw(drift: float, log_variance: float, outputs: int) -> tuple[float, float]:
+    """Return drift and log-variance without the draw of a linear output layer of ``outputs`` units: a chi-square over its mean.
+
+    Its log has mean ``psi(n/2) - ln(n/2)`` and variance ``psi'(n/2)``.
+    """
+    from scipy import special
+
+    half = outputs / 2
+    left = max(log_variance - float(special.polygamma(1, half)), 0.0)
+    return drift - float(special.digamma(half)) + math.log(half), left
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +88,10 @@ class Prediction(Record):
     log_mean_se, log_variance_se : float or None
         0 unless simulated.
     rms_gain_log_mean : float or None
-        ``log_mean + ln(n_0/n_L)``: the log of the squared RMS gain, 0 if healthy. What risk and verdict judge.
+        ``log_mean + ln(n_0/n_L)``: the log of the squared RMS gain, 0 if healthy.
+    hidden_drift, hidden_log_variance : float or None
+        Drift and fluctuation without the draw of a linear output layer, its mean-square gain kept: the log-variance is that of every weight's
+        gradient. What risk and verdict judge: with one output ``(g.u)^2`` varies by ``psi'(1/2) = 4.9`` with the direction ``u`` alone.
     beta : float or None
         Hanin and Nica's log-variance for the actual gates (arXiv 1812.05994).
     dead_probability : float or None
@@ -94,6 +109,8 @@ class Prediction(Record):
     log_mean_se: float | None
     log_variance_se: float | None
     rms_gain_log_mean: float | None
+    hidden_drift: float | None
+    hidden_log_variance: float | None
     beta: float | None
     dead_probability: float | None
     layers: tuple[LayerPrediction, ...]
@@ -124,8 +141,11 @@ class Prediction(Record):
                 )
             )
         gaps = sorted({gap.kind for gap in architecture.gaps})
+        last = architecture.layers[-1]
+        has_linear_output = last.activation.name == "linear" and last.fan_out == architecture.output_size
         reasons = (f"simulated through the module's own forward ({', '.join(gaps)})", *measurement.notes)
-        return cls.simulated(measurement.log_norms, reasons, architecture.input_size, architecture.output_size)
+        outputs = architecture.output_size
+        return cls.simulated(measurement.log_norms, reasons, architecture.input_size, outputs, has_linear_output)
 
     @classmethod
     def simulated(
@@ -134,11 +154,13 @@ class Prediction(Record):
         reasons: tuple[str, ...],
         input_size: int,
         output_size: int,
+        has_linear_output: bool,
         layers: tuple[LayerPrediction, ...] = (),
     ) -> Prediction:
         """Return the prediction that simulated draws of ``ln||Ju||^2`` make."""
         m = LogMoments.of(samples)
         rms_gain = m.mean + math.log(input_size / output_size)
+        hidden = without_output_draw(rms_gain, m.variance, output_size) if has_linear_output else (rms_gain, m.variance)
         return cls(
             "simulated",
             reasons,
@@ -147,6 +169,7 @@ class Prediction(Record):
             m.mean_se,
             m.variance_se,
             rms_gain,
+            *hidden,
             None,
             m.dead_fraction,
             layers,

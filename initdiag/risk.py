@@ -35,8 +35,8 @@ class _Curve:
 
 # python tests/evidence/pilot/study.py tests/evidence/pilot/runs.csv --fit
 _CURVES = {
-    "sgd": _Curve(intercept=-7.213, fluctuation=1.115, upward=3.24, downward=2.728),
-    "adam": _Curve(intercept=-15.308, fluctuation=1.132, upward=5.021, downward=3.693),
+    "sgd": _Curve(intercept=-6.803, fluctuation=0.944, upward=3.156, downward=2.681),
+    "adam": _Curve(intercept=-15.157, fluctuation=1.054, upward=5.032, downward=3.708),
 }
 
 
@@ -58,13 +58,13 @@ class RiskTerms:
         return self.dead_probability + (1 - self.dead_probability) * curve
 
 
-def risk_terms(rms_gain_log_mean: float, log_variance: float, dead_probability: float, optimizer: str) -> RiskTerms:
+def risk_terms(hidden_drift: float, hidden_log_variance: float, dead_probability: float, optimizer: str) -> RiskTerms:
     """Return the terms of the risk: from fluctuation, drift up, drift down, and dead networks.
 
     Parameters
     ----------
-    rms_gain_log_mean, log_variance : float
-        Drift and fluctuation of ``ln[(n_0/n_L) ||Ju||^2]`` (natural log).
+    hidden_drift, hidden_log_variance : float
+        Drift and fluctuation of ``ln[(n_0/n_L) ||Ju||^2]`` without the draw of a linear output layer (natural log); see `Prediction`.
     dead_probability : float
         In [0, 1].
     optimizer : str
@@ -86,16 +86,16 @@ def risk_terms(rms_gain_log_mean: float, log_variance: float, dead_probability: 
     curve = _CURVES[optimizer]
     return RiskTerms(
         curve.intercept,
-        curve.fluctuation * math.log(max(log_variance, _LEAST_VARIANCE)),
-        curve.upward * math.log1p(max(rms_gain_log_mean, 0.0)),
-        curve.downward * math.log1p(max(-rms_gain_log_mean, 0.0)),
+        curve.fluctuation * math.log(max(hidden_log_variance, _LEAST_VARIANCE)),
+        curve.upward * math.log1p(max(hidden_drift, 0.0)),
+        curve.downward * math.log1p(max(-hidden_drift, 0.0)),
         dead_probability,
     )
 
 
-def risk_of_moments(rms_gain_log_mean: float, log_variance: float, dead_probability: float, optimizer: str) -> float:
+def risk_of_moments(hidden_drift: float, hidden_log_variance: float, dead_probability: float, optimizer: str) -> float:
     """Return the risk from the law's numbers themselves; see `failure_risk` and `risk_terms`."""
-    return risk_terms(rms_gain_log_mean, log_variance, dead_probability, optimizer).risk
+    return risk_terms(hidden_drift, hidden_log_variance, dead_probability, optimizer).risk
 
 
 def failure_risk(
@@ -130,7 +130,7 @@ def failure_risk(
         )
     if lr is not None and not lr > 0:
         raise InvalidInput(explain(expected="lr: a positive number", got=repr(lr), do="Or leave it out."))
-    drift, variance, dead = prediction.rms_gain_log_mean, prediction.log_variance, prediction.dead_probability
+    drift, variance, dead = prediction.hidden_drift, prediction.hidden_log_variance, prediction.dead_probability
     if drift is None or variance is None or dead is None:
         raise UnsupportedArchitecture(f"no coverage, so no risk: {'; '.join(prediction.reasons)}. Measure it instead.")
     return risk_of_moments(drift, variance, dead, optimizer)

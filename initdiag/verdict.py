@@ -12,7 +12,7 @@ from initdiag.architecture import Architecture
 from initdiag.errors import InvalidInput, explain
 from initdiag.law.angle import LayerAngle
 from initdiag.measurement import Measurement
-from initdiag.prediction import Prediction
+from initdiag.prediction import Prediction, without_output_draw
 from initdiag.risk import OPTIMIZERS, risk_of_moments, risk_terms
 
 __all__ = ["Finding", "Judgement", "Thresholds", "Verdict", "judge"]
@@ -111,7 +111,7 @@ def judge(
     findings = list(_structure_findings(architecture, not_measured))
     findings += _agreement_findings(agreement)
     findings += _separation_findings(separation)
-    numbers, basis = _numbers(prediction, measurement)
+    numbers, basis = _numbers(architecture, prediction, measurement)
     if numbers is None:
         return Judgement(Verdict.NO_VERDICT, "none", {}, tuple(findings))
     risk = {name: risk_of_moments(numbers.drift, numbers.variance, numbers.dead, name) for name in OPTIMIZERS}
@@ -122,15 +122,21 @@ def judge(
     return Judgement(verdict, basis, risk, tuple(findings))
 
 
-def _numbers(prediction: Prediction, measurement: Measurement | None) -> tuple[_Numbers | None, str]:
-    drift, variance, dead = prediction.rms_gain_log_mean, prediction.log_variance, prediction.dead_probability
+def _numbers(
+    architecture: Architecture, prediction: Prediction, measurement: Measurement | None
+) -> tuple[_Numbers | None, str]:
+    drift, variance, dead = prediction.hidden_drift, prediction.hidden_log_variance, prediction.dead_probability
     if drift is not None and variance is not None and dead is not None:
         return _Numbers(drift, variance, dead), "law"
     if measurement is None:
         return None, "none"
     if measurement.dead_fraction == 1.0:
         return _Numbers(-math.inf, 0.0, 1.0), "measurement"
-    return _Numbers(measurement.rms_gain_log_mean, measurement.log_variance, measurement.dead_fraction), "measurement"
+    found = measurement.rms_gain_log_mean, measurement.log_variance
+    last = architecture.layers[-1]
+    if last.activation.name == "linear" and last.fan_out == architecture.output_size:
+        found = without_output_draw(*found, architecture.output_size)
+    return _Numbers(*found, measurement.dead_fraction), "measurement"
 
 
 def _mode(numbers: _Numbers, optimizer: str) -> Verdict:

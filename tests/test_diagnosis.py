@@ -34,6 +34,20 @@ def test_the_modes_are_named():
     assert verdict([64, *[128] * 20, 10], activation="tanh") is Verdict.VANISHING
 
 
+def test_a_single_output_is_not_bad_luck():
+    """With one output (g.u)^2 varies by psi'(1/2) = 4.9 with the direction alone; no weight's gradient does."""
+    for activation in ("relu", "tanh"):
+        arch = Architecture.from_widths([2, 64, 64, 64, 1], activation=activation)
+        pred = diagnose_architecture(arch).prediction
+        assert pred.log_variance > 4.9
+        assert pred.hidden_log_variance < 0.6
+        assert diagnose_architecture(arch).verdict is Verdict.HEALTHY
+    one, ten = (initdiag.predict([64, 64, 64, n], init="he_normal") for n in (1, 10))
+    assert one.hidden_log_variance == pytest.approx(ten.hidden_log_variance)
+    assert one.hidden_drift == pytest.approx(ten.hidden_drift)
+    assert initdiag.failure_risk(one) == pytest.approx(initdiag.failure_risk(ten))
+
+
 def test_one_decision_rule():
     arch = Architecture.from_widths([64] * 12 + [10])
     risk = diagnose_architecture(arch).risk["sgd"]

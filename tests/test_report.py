@@ -74,7 +74,7 @@ def test_any_measurement_survives_json(values):
     assert Measurement.from_dict(json.loads(json.dumps(record.to_dict(), allow_nan=False))) == record
 
 
-@given(st.lists(st.one_of(st.none(), st.floats()), min_size=7, max_size=7))
+@given(st.lists(st.one_of(st.none(), st.floats()), min_size=9, max_size=9))
 def test_any_prediction_survives_json(values):
     record = Prediction("none", ("a",), *values, ())
     assert Prediction.from_dict(json.loads(json.dumps(record.to_dict(), allow_nan=False))) == record

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from initdiag.architecture import Architecture, Layer, positive_integer
+from initdiag.architecture import Architecture, Gate, Layer, positive_integer
 from initdiag.errors import InvalidInput, explain
 from initdiag.law import finite_width, hanin_nica, kurtosis, simulation
 from initdiag.measurement import LogMoments
@@ -59,7 +59,7 @@ def predict(
         )
     obstacles = _obstacles(architecture)
     if obstacles:
-        return Prediction("none", obstacles, None, None, None, None, None, None, None, ())
+        return Prediction("none", obstacles, None, None, None, None, None, None, None, None, None, ())
     if any(layer.activation.gate is None for layer in architecture.layers):
         return _simulated(architecture, positive_integer(draws, "draws"), seed)
     return _compose(architecture.layers)
@@ -81,18 +81,34 @@ def _compose(layers: tuple[Layer, ...]) -> Prediction:
     shares = tuple(map(_layer_prediction, layers, kurtosis.variance_corrections(layers)))
     log_mean = math.fsum(s.log_mean for s in shares)
     non_gaussian = sorted({layer.weight.family for layer in layers} - {"normal", "haar"})
+    rms_gain_log_mean = log_mean + math.log(layers[0].fan_in / layers[-1].fan_out)
+    log_variance = math.fsum(s.log_variance for s in shares)
+    hidden_drift, hidden_log_variance = _without_output_draw(shares, rms_gain_log_mean, log_variance)
     return Prediction(
         coverage="first-order" if non_gaussian else "exact",
         reasons=tuple(f"{family} weights: first order in the excess kurtosis" for family in non_gaussian),
         log_mean=log_mean,
-        log_variance=math.fsum(s.log_variance for s in shares),
+        log_variance=log_variance,
         log_mean_se=0.0,
         log_variance_se=0.0,
-        rms_gain_log_mean=log_mean + math.log(layers[0].fan_in / layers[-1].fan_out),
+        rms_gain_log_mean=rms_gain_log_mean,
+        hidden_drift=hidden_drift,
+        hidden_log_variance=hidden_log_variance,
         beta=math.fsum(map(hanin_nica.layer_beta, layers)) + hanin_nica.entry_kurtosis_term(layers[0]),
         dead_probability=_any_dead(shares),
         layers=shares,
     )
+
+
+def _without_output_draw(
+    shares: tuple[LayerPrediction, ...], rms_gain_log_mean: float, log_variance: float
+) -> tuple[float, float]:
+    """Drift and log-variance with a linear output's draw replaced by its mean square: see `Prediction.hidden_drift`."""
+    output = shares[-1]
+    if output.gate != Gate((1.0,), (1.0,)) or output.gain == 0:
+        return rms_gain_log_mean, log_variance
+    drift = rms_gain_log_mean + 2 * math.log(output.gain) - output.rms_gain_log_mean
+    return drift, math.fsum(share.log_variance for share in shares[:-1])
 
 
 def _simulated(architecture: Architecture, draws: int, seed: int) -> Prediction:
@@ -107,7 +123,12 @@ def _simulated(architecture: Architecture, draws: int, seed: int) -> Prediction:
     before = [LogMoments.of(np.zeros(draws)), *moments[:-1]]
     layers = tuple(map(_simulated_layer, architecture.layers, before, moments))
     return Prediction.simulated(
-        log_norms[-1], tuple(reasons), architecture.input_size, architecture.output_size, layers
+        log_norms[-1],
+        tuple(reasons),
+        architecture.input_size,
+        architecture.output_size,
+        architecture.layers[-1].activation.name == "linear",
+        layers,
     )
 
 

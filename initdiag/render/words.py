@@ -76,8 +76,8 @@ def headline(report: Report) -> tuple[str, ...]:
 
 def _judged_numbers(report: Report) -> tuple[float, float]:
     p, m = report.prediction, report.measurement
-    if report.basis == "law" and p.rms_gain_log_mean is not None and p.log_variance is not None:
-        return p.rms_gain_log_mean, p.log_variance
+    if report.basis == "law" and p.hidden_drift is not None and p.hidden_log_variance is not None:
+        return p.hidden_drift, p.hidden_log_variance
     assert m is not None, "a verdict rests on a law or on a measurement"
     return m.rms_gain_log_mean, m.log_variance
 

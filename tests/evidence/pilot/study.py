@@ -119,9 +119,9 @@ def run(path: Path, count: int) -> None:
 
 def features(row: dict[str, str]) -> list[float]:
     prediction = initdiag.predict([int(n) for n in row["widths"].split("-")], init=row["init"], gain=float(row["gain"]))
-    drift = prediction.rms_gain_log_mean
+    drift = prediction.hidden_drift
     return [
-        math.log(prediction.log_variance),
+        math.log(prediction.hidden_log_variance),
         math.log1p(max(drift, 0.0)),
         math.log1p(max(-drift, 0.0)),
     ]
