@@ -34,9 +34,12 @@ KURTOSIS = {"normal": 3.0, "uniform": 9 / 5, "rademacher": 1.0}
 """E w^4 / (E w^2)^2 of an entry, by family (textbook values)."""
 
 ACTIVATIONS = (
-    "linear", "relu", "leaky_relu", "tanh", "sigmoid", "gelu", "silu", "elu", "selu", "softplus", "hardtanh", "relu6",
+    "linear", "relu", "leaky_relu", "tanh", "sigmoid", "gelu", "silu", "elu", "selu", "softplus", "hardtanh", "relu6", "rrelu",
 )  # fmt: skip
-"""The activations that an ``Activation`` may name; the first three have a discrete gate, which the laws are exact for."""
+"""The activations that an ``Activation`` may name; the first three have a discrete gate, which the laws are exact for.
+
+``rrelu`` is the one in train mode, whose slope is drawn from a range: in eval mode it is ``leaky_relu`` with the mean slope.
+"""
 
 
 def _fan_in(numerator: float) -> Callable[[int, int], float]:
@@ -218,7 +221,12 @@ class Activation:
     @property
     def label(self) -> str:
         """The name in words for a report, e.g. ``leaky ReLU 0.01, dropout 0.1``."""
-        words = {"relu": "ReLU", "leaky_relu": f"leaky ReLU {self.negative_slope:g}", "relu6": "ReLU6"}
+        words = {
+            "relu": "ReLU",
+            "leaky_relu": f"leaky ReLU {self.negative_slope:g}",
+            "relu6": "ReLU6",
+            "rrelu": "RReLU",
+        }
         text = words.get(self.name, self.name)
         return f"{text}, dropout {self.dropout:g}" if self.dropout else text
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from torch import Tensor, nn
 
+    from initdiag.tracing.subject import Subject
+
 __all__ = ["assert_trainable", "check", "diagnose", "diagnose_architecture"]
 
 _METHODS = ("auto", "signs", "redraw", "none")
@@ -87,6 +89,7 @@ def diagnose(
     seed: int = 0,
     progress: bool = False,
     target: str | None = None,
+    module: str | None = None,
 ) -> Report:
     """Predict, measure and judge a network before training. Pure: prints nothing, leaves the model as it came.
 
@@ -115,6 +118,8 @@ def diagnose(
         Show a progress bar on a terminal.
     target : str, optional
         What the report calls the network.
+    module : str, optional
+        Path of a part, e.g. ``"head"``: the chain inside a larger model, on what the model's forward pass hands it.
 
     Returns
     -------
@@ -129,15 +134,14 @@ def diagnose(
     _check_choice("method", method, _METHODS)
     _check_choice("optimizer", optimizer, (None, *OPTIMIZERS))
     started = time.perf_counter()
-    from initdiag.tracing.loan import as_module, rng_preserved
-    from initdiag.tracing.trace import trace
+    from initdiag.tracing.loan import own_modes, rng_preserved
+    from initdiag.tracing.subject import subject_of
+    from initdiag.tracing.trace import trace_subject
 
-    with rng_preserved():
-        module = as_module(model)
-        architecture = trace(module, example_input, input_size=input_size)
-        measurement, reason = _measured(
-            model, module, architecture, example_input, input_size, draws, method, init, seed, progress
-        )
+    with rng_preserved(), own_modes():
+        subject = subject_of(model, example_input, input_size, module)
+        architecture = trace_subject(subject)
+        measurement, reason = _measured(subject, architecture, draws, method, init, seed, progress)
     return diagnose_architecture(
         architecture,
         optimizer=optimizer,
@@ -150,16 +154,7 @@ def diagnose(
 
 
 def _measured(
-    model: Any,
-    module: Any,
-    architecture: Architecture,
-    example: Any,
-    size: Any,
-    draws: int,
-    method: str,
-    init: Any,
-    seed: int,
-    progress: bool,
+    subject: Subject, architecture: Architecture, draws: int, method: str, init: Any, seed: int, progress: bool
 ) -> tuple[Measurement | None, str | None]:
     """The measurement, or why there is none."""
     from initdiag.measure.runner import measure
@@ -168,11 +163,11 @@ def _measured(
         return None, None
     reasons = []
     for ensemble in ("signs", "redraw") if method == "auto" else (method,):
-        subject = model if ensemble == "redraw" and init is None else module
+        drawn = subject.factory if ensemble == "redraw" and init is None else None
         try:
             return measure(
-                subject, example, input_size=size, draws=draws, method=ensemble, init=init, seed=seed,
-                architecture=architecture, progress=progress,
+                drawn or subject.module, subject.example, input_size=subject.size, draws=draws, method=ensemble,
+                init=init, seed=seed, architecture=architecture, progress=progress,
             ), None  # fmt: skip
         except UnsupportedArchitecture as error:
             reasons.append(f"{ensemble}: {error}")

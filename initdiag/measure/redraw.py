@@ -14,7 +14,7 @@ from initdiag.errors import InvalidInput, UnsupportedArchitecture, explain
 from initdiag.measure import random_numbers
 from initdiag.tracing.loan import as_module, copied, replica
 
-__all__ = ["Redrawn", "Source", "reset_parameters"]
+__all__ = ["Redrawn", "Source", "reset_parameters", "values_of"]
 
 
 def reset_parameters(module: nn.Module) -> None:
@@ -22,6 +22,12 @@ def reset_parameters(module: nn.Module) -> None:
     reset = getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)
     if callable(reset):
         reset()
+
+
+def values_of(module: nn.Module) -> dict[str, Tensor]:
+    """Return the floating-point parameters and buffers of ``module`` by name."""
+    named = (*module.named_parameters(), *module.named_buffers())
+    return {name: value.detach() for name, value in named if value.is_floating_point()}
 
 
 class Source:
@@ -36,12 +42,12 @@ class Source:
         self.left: tuple[str, ...] = ()
 
     def draw(self, seed: int) -> dict[str, Tensor]:
-        """Return every parameter, drawn with ``seed``. The caller preserves the global random state."""
+        """Return every parameter (and buffer, from a factory), drawn with ``seed``. The caller preserves the global random state."""
         torch.default_generator.manual_seed(seed)
         np.random.seed(seed % 2**32)
         random.seed(seed)
         if self._factory is not None:
-            return {name: p.detach() for name, p in as_module(self._factory).named_parameters()}
+            return values_of(as_module(self._factory))
         return self._initialised()
 
     def _initialised(self) -> dict[str, Tensor]:
@@ -80,11 +86,12 @@ class Redrawn:
         """Return the parameters of one row's network."""
         return {name: stack[row] for name, stack in self._stacks.items()}
 
-    def apply(self, name: str, x: Tensor, tangent: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-        """Return ``W_i x_i`` and ``W_i t_i``."""
-        matrices = self._stacks[name]
-        if matrices.shape[1:] != weight.shape:
-            matrices = matrices.mT
+    def apply(
+        self, name: str, x: Tensor, tangent: Tensor, weight: Tensor, is_transposed: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Return ``W_i x_i`` and ``W_i t_i``. A weight computed from parameters is the module's own, which holds the draw's."""
+        matrices = self._stacks.get(name)
+        matrices = weight[None] if matrices is None else matrices.mT if is_transposed else matrices
         both = torch.stack([x.flatten(1, -2).flatten(1) if x.dim() > 2 else x, tangent.reshape(len(x), -1)], dim=1)
         if both.shape[-1] != weight.shape[1]:
             raise UnsupportedArchitecture(f"{name!r} is applied to more than one position: not a plain chain.")
@@ -94,4 +101,4 @@ class Redrawn:
 
     def bias(self, name: str, bias_name: str, bias: Tensor) -> Tensor:
         """Return each row's own bias."""
-        return self._stacks[bias_name]
+        return self._stacks.get(bias_name, bias)

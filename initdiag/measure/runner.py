@@ -15,13 +15,14 @@ from initdiag.architecture import Architecture, positive_integer
 from initdiag.errors import InvalidInput, UnsupportedArchitecture, explain
 from initdiag.measure import random_numbers
 from initdiag.measure.interposer import Ensemble
-from initdiag.measure.redraw import Redrawn, Source, reset_parameters
+from initdiag.measure.redraw import Redrawn, Source, reset_parameters, values_of
 from initdiag.measure.running import RunningMoments
 from initdiag.measure.signs import SignFlips
 from initdiag.measure.task import Task, log_norms, prepared
 from initdiag.measurement import LayerMeasurement, Measurement
-from initdiag.tracing.loan import as_module, own_modes, rng_preserved
-from initdiag.tracing.trace import trace
+from initdiag.tracing.loan import own_modes, rng_preserved
+from initdiag.tracing.subject import subject_of
+from initdiag.tracing.trace import trace_subject
 
 __all__ = ["measure"]
 
@@ -41,6 +42,7 @@ def measure(
     direction: Tensor | None = None,
     architecture: Architecture | None = None,
     progress: bool = False,
+    module: str | None = None,
 ) -> Measurement:
     """Measure ``ln||Ju||^2`` over an ensemble of initialisations of the user's own module, by forward-mode autograd.
 
@@ -65,6 +67,8 @@ def measure(
         What `trace` returned for this model, to spare a second look.
     progress : bool
         Show a progress bar on a terminal, if it takes long enough to see.
+    module : str, optional
+        Path of a part that is measured alone, as in `trace`.
 
     Returns
     -------
@@ -82,11 +86,10 @@ def measure(
     if method not in ("signs", "redraw"):
         raise InvalidInput(explain(expected='method "signs" or "redraw"', got=repr(method), do="Choose one of these."))
     with rng_preserved(), own_modes():
-        factory = None if isinstance(model, nn.Module) else model
-        module = as_module(model)
-        arch = architecture or trace(module, example_input, input_size=input_size)
-        task = prepared(module, arch, example_input, input_size, seed, direction)
-        plan = _signs(task, draws) if method == "signs" else _redraws(task, draws, factory, init)
+        subject = subject_of(model, example_input, input_size, module)
+        arch = architecture or trace_subject(subject)
+        task = prepared(subject.module, arch, subject.example, subject.size, seed, direction)
+        plan = _signs(task, draws) if method == "signs" else _redraws(task, draws, subject.factory, init)
         return _collect(task, method, plan, draws, progress)
 
 
@@ -205,8 +208,9 @@ def _collect(task: Task, method: str, plan: _Plan, draws: int, progress: bool) -
 
 def _load(module: nn.Module, values: dict[str, Tensor]) -> None:
     with torch.no_grad():
-        for name, parameter in module.named_parameters():
-            parameter.copy_(values[name])
+        for name, own in values_of(module).items():
+            if name in values:
+                own.copy_(values[name])
 
 
 def _with_progress(chunks: Iterator[tuple[range, Ensemble]], draws: int) -> Iterator[tuple[range, Ensemble]]:

@@ -17,11 +17,12 @@ from initdiag.errors import InvalidInput, UnsupportedArchitecture, explain
 from initdiag.measure import random_numbers
 from initdiag.measure.interposer import Ensemble, Interposer, LayerLogs
 from initdiag.tracing.loan import copied, replica
-from initdiag.tracing.trace import example_rows
+from initdiag.tracing.provenance import Provenance
+from initdiag.tracing.subject import example_rows
 
 __all__ = ["Task", "log_norms", "prepared"]
 
-_HOMOGENEOUS = ("linear", "relu", "leaky_relu")
+_HOMOGENEOUS = ("linear", "relu", "leaky_relu", "rrelu")
 _EXAMPLES = 64
 """Random inputs that are dealt out where the user gives none."""
 
@@ -108,8 +109,10 @@ def log_norms(task: Task, ensemble: Ensemble, draws: range, u: Tensor | None = N
     _warm_up()
     x = task.inputs(draws)
     u = task.directions(draws, x) if u is None else u
-    names = {id(p): name for name, p in task.module.named_parameters()}
-    interposer = Interposer(names, ensemble, draws, task.seed, task.is_chain, task.is_homogeneous)
+    origins = Provenance(dict(task.module.named_parameters()))
+    buffers = [(b, b.clone()) for b in task.module.buffers()]
+    layers = frozenset(layer.name for layer in task.arch.layers)
+    interposer = Interposer(origins, layers, ensemble, draws, task.seed, task.is_chain, task.is_homogeneous)
     try:
         with torch.no_grad(), forward_ad.dual_level(), interposer:
             out = task.module(forward_ad.make_dual(x, u))
@@ -120,6 +123,8 @@ def log_norms(task: Task, ensemble: Ensemble, draws: range, u: Tensor | None = N
         raise UnsupportedArchitecture(
             f"forward-mode autograd does not pass through this module: {type(error).__name__}: {error}"
         ) from error
+    for buffer, before in buffers:  # so that no chunk depends on the ones before it
+        buffer.copy_(before)
     if tangent is None:
         raise UnsupportedArchitecture(
             "the output does not depend differentiably on the input (detach, no_grad, rounding?)."

@@ -17,7 +17,7 @@ from torch import Tensor
 from initdiag.architecture import INITIALIZERS, KURTOSIS, BiasLaw, Hypothesis, WeightLaw
 from initdiag.errors import InvalidInput, explain
 
-__all__ = ["TEST_LEVEL", "EntrySums", "bias_law", "weight_laws"]
+__all__ = ["TEST_LEVEL", "EntrySums", "assumed_laws", "bias_law", "weight_laws"]
 
 TEST_LEVEL = 1e-6
 """Level of each hypothesis test: a failed one refuses sign flips, so a deep healthy network must not meet one by chance."""
@@ -167,6 +167,11 @@ def weight_laws(matrices: Sequence[tuple[str, Tensor]]) -> tuple[WeightLaw, ...]
     )
 
 
+def assumed_laws(matrices: Sequence[tuple[str, Tensor]]) -> tuple[WeightLaw, ...]:
+    """Return PyTorch's default law for matrices on the meta device, which have no values: assumed, not tested (no sample moments)."""
+    return tuple(WeightLaw.from_initializer("torch_default", w.shape[1], w.shape[0]) for _, w in matrices)
+
+
 def _candidates(sums: EntrySums, shape: tuple[int, int], matrix: Tensor) -> list[str]:
     if sums.s2 > 0 and _is_haar(matrix):
         return ["orthogonal"]
@@ -196,13 +201,15 @@ def _unrecognised(sums: EntrySums) -> WeightLaw:
 def bias_law(name: str, bias: Tensor, fan_in: int) -> BiasLaw:
     """Return the law of a bias: symmetric if it is zero, or if its entries reject neither zero mean nor symmetry.
 
-    A constant bias is not symmetric. A single entry tests nothing: it counts as symmetric within PyTorch's default range.
+    A constant bias is not symmetric. One on the meta device is assumed to be PyTorch's default. A single entry tests nothing: it counts as symmetric within PyTorch's default range.
 
     Raises
     ------
     InvalidInput
         If the bias has NaN, infinite or complex entries.
     """
+    if bias.is_meta:
+        return BiasLaw(1 / (3 * fan_in))
     sums = EntrySums.of(bias, name)
     if sums.s2 == 0:
         return BiasLaw(0.0, symmetric=True)
