@@ -30,8 +30,8 @@ __all__ = [
     "positive_integer",
 ]
 
-KURTOSIS = {"normal": 3.0, "uniform": 9 / 5, "rademacher": 1.0}
-"""E w^4 / (E w^2)^2 of an entry, by family (textbook values)."""
+KURTOSIS = {"normal": 3.0, "uniform": 9 / 5, "truncated_normal": 2.3655367}
+"""E w^4 / (E w^2)^2 of an entry, by family (textbook values; the normal truncated at 2 standard deviations)."""
 
 ACTIVATIONS = (
     "linear", "relu", "leaky_relu", "tanh", "sigmoid", "gelu", "silu", "elu", "selu", "softplus", "hardtanh", "relu6", "rrelu",
@@ -40,6 +40,9 @@ ACTIVATIONS = (
 
 ``rrelu`` is the one in train mode, whose slope is drawn from a range: in eval mode it is ``leaky_relu`` with the mean slope.
 """
+
+
+_FAMILIES = (*KURTOSIS, "haar", "sparse", "other")
 
 
 def _fan_in(numerator: float) -> Callable[[int, int], float]:
@@ -68,6 +71,9 @@ INITIALIZERS: dict[str, tuple[str, Callable[[int, int], float]]] = {
     "xavier_uniform": ("uniform", _xavier),
     "lecun_normal": ("normal", _fan_in(1.0)),  # LeCun et al. 1998
     "lecun_uniform": ("uniform", _fan_in(1.0)),
+    "he_truncated_normal": ("truncated_normal", _fan_in(2.0)),  # Keras, JAX: truncated at 2 sd, then this variance
+    "xavier_truncated_normal": ("truncated_normal", _xavier),
+    "lecun_truncated_normal": ("truncated_normal", _fan_in(1.0)),
     "orthogonal": ("haar", _orthogonal),  # Saxe et al. 2014 with the factor sqrt 2 that ReLU asks for
 }
 """Initialiser name -> (family, variance of an entry from fan_in and fan_out)."""
@@ -257,7 +263,8 @@ class WeightLaw:
     Attributes
     ----------
     family : str
-        ``"normal"``, ``"uniform"``, ``"haar"`` or ``"other"`` (iid with the stated moments).
+        ``"normal"``, ``"uniform"``, ``"truncated_normal"``, ``"haar"``, ``"sparse"`` (normal, with equally many zeros in every column)
+        or ``"other"`` (iid with the stated moments).
     variance : float
         Of an entry (nominal where ``initializer`` is named, the sample's otherwise). 0 for an all-zero matrix.
     kurtosis : float
@@ -282,7 +289,7 @@ class WeightLaw:
     hypotheses: tuple[Hypothesis, ...] = ()
 
     def __post_init__(self) -> None:
-        _choice(self.family, "weight family", ("normal", "uniform", "haar", "other"))
+        _choice(self.family, "weight family", _FAMILIES)
         _number(self.variance, "weight variance", 0.0)
         _number(self.kurtosis, "weight kurtosis", 1.0 - 1e-9)
         _number(self.gain, "gain", 0.0, low_open=True)
