@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import sys
+import threading
 import types
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -21,6 +22,9 @@ from torch import Tensor, nn
 from initdiag.errors import InvalidInput, explain
 
 __all__ = ["as_module", "copied", "own_modes", "replica", "rng_preserved"]
+
+
+_ONE_AT_A_TIME = threading.RLock()
 
 
 def as_module(model: Any) -> nn.Module:
@@ -96,18 +100,19 @@ class _Unwrapped(nn.Module):
 def rng_preserved() -> Iterator[None]:
     """Leave the random state of torch (every initialised device), NumPy and Python as it was.
 
-    CUDA's state is not touched before CUDA is initialised, so that a seed the user has queued for it stays queued.
+    One thread at a time: seeds, compilation stance and forward-mode levels are the whole process's. CUDA's state is not touched before CUDA is initialised, so that a seed the user has queued for it stays queued.
     """
-    states = (torch.get_rng_state(), np.random.get_state(), random.getstate())
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
-    try:
-        yield
-    finally:
-        torch.set_rng_state(states[0])
-        np.random.set_state(states[1])
-        random.setstate(states[2])
-        if cuda is not None:
-            torch.cuda.set_rng_state_all(cuda)
+    with _ONE_AT_A_TIME:
+        states = (torch.get_rng_state(), np.random.get_state(), random.getstate())
+        cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
+        try:
+            yield
+        finally:
+            torch.set_rng_state(states[0])
+            np.random.set_state(states[1])
+            random.setstate(states[2])
+            if cuda is not None:
+                torch.cuda.set_rng_state_all(cuda)
 
 
 @contextmanager
