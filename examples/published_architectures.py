@@ -145,8 +145,7 @@ def main(arguments: list[str]) -> None:
     if arguments == ["--markdown"]:
         print(markdown_table(found))
     else:
-        console = Console()
-        console.print(terminal_table(found), width=max(console.width, 125))
+        Console(width=max(Console().width, 125)).print(terminal_table(found))
 
 
 if __name__ == "__main__":

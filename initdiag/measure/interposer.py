@@ -120,7 +120,7 @@ class Interposer(TorchFunctionMode):
         out = func(*args, **kwargs)
         used = list(tensors_in((args, kwargs)))
         if any(self.origins.of(t) for t in used) and not any(map(_is_dual, used)):
-            self.origins.follow(name, used, out)
+            self.origins.follow(name, args, used, out)
         return out
 
     def _has_rows(self, tensor: Any) -> bool:

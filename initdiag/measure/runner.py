@@ -21,6 +21,7 @@ from initdiag.measure.signs import SignFlips
 from initdiag.measure.task import Task, log_norms, prepared
 from initdiag.measurement import LayerMeasurement, Measurement
 from initdiag.tracing.loan import own_modes, rng_preserved
+from initdiag.tracing.provenance import goes_into
 from initdiag.tracing.subject import subject_of
 from initdiag.tracing.trace import trace_subject
 
@@ -130,7 +131,8 @@ def _signs(task: Task, draws: int) -> _Plan:
 
     if not task.is_chain:
         _require_separate_rows(task, flips(range(4)))
-    left = [name for name, p in task.module.named_parameters() if p.dim() > 1 and name not in order]
+    matrices = [name for name, p in task.module.named_parameters() if p.dim() > 1]
+    left = [name for name in matrices if not any(goes_into(name, weight) for weight in order)]
     note = (f"left as they are, not varied: {', '.join(left)}",) if left else ()
     chunks = ((chunk, flips(chunk)) for chunk in _chunks(draws, _rows_in_budget(task)))
     return _Plan(chunks, lambda: note)

@@ -78,25 +78,23 @@ class _Walk:
 
     def step(self, node: Any) -> list[str]:
         """What passing ``node`` means: a weight's name for a matrix product, nothing for a view, else its function."""
-        function = node.name().partition("Backward")[0]
+        function = _function(node)
         if function in ("Addmm", "Mm", "Linear", "Bmm", "Mv"):
             return [self._weight(node)]
         return [] if function in _SILENT else [_DROPOUTS.get(function, function.lower())]
 
     def _weight(self, node: Any) -> str:
         """Name of the factor beside the path: a parameter, at most transposed, or what was computed from parameters."""
-        factors = [
-            child for child, _ in node.next_functions[-2:] if child is not None and not self.reaches_input(child)
-        ]
-        if not factors:
+        edges = [edge for edge in node.next_functions[-2:] if edge[0] is not None and not self.reaches_input(edge[0])]
+        if not edges:
             return "?"
-        child = factors[-1]
-        while child.name().partition("Backward")[0] in ("T", "Transpose"):
-            child = child.next_functions[0][0]
+        child, output = edges[-1]
+        while _function(child) in ("T", "Transpose"):
+            child, output = child.next_functions[0]
         leaf = getattr(child, "variable", None)
         if leaf is not None:
             return self._names.get(id(leaf), "?")
-        return computed_name(self._parameters_below(child)) or "?"
+        return (computed_name(self._parameters_below(child)) or "?") + _stack_index(child, output)
 
     def _parameters_below(self, node: Any) -> set[str]:
         found, seen, pending = set(), {node}, [node]
@@ -109,3 +107,17 @@ class _Walk:
             seen |= children
             pending.extend(children)
         return found
+
+
+def _function(node: Any) -> str:
+    return str(node.name().partition("Backward")[0])
+
+
+def _stack_index(node: Any, output: int) -> str:
+    """``"[i]"`` where the node takes the i-th matrix out of a parameter that is a stack of them."""
+    leaf = getattr(node.next_functions[0][0], "variable", None) if node.next_functions else None
+    if leaf is None or leaf.dim() != 3:
+        return ""
+    if _function(node) == "Unbind":
+        return f"[{output}]"
+    return f"[{node._saved_index % len(leaf)}]" if _function(node) == "Select" else ""

@@ -124,7 +124,7 @@ class Recorder(TorchFunctionMode):
         elif inputs:
             self._record(name, args, kwargs, inputs, shape_in, out)
         else:
-            self.origins.follow(name, used, out)
+            self.origins.follow(name, args, used, out)
         return out
 
     def source_of(self, tensor: Tensor) -> int | None:

@@ -83,7 +83,9 @@ def nominal_laws(samples: Sequence[Sample]) -> list[WeightLaw]:
 
 
 def _candidates(sample: Sample) -> list[str]:
-    if sample.sums.s2 > 0 and _is_haar(sample.matrix):
+    if sample.sums.s2 == 0:
+        return []
+    if _is_haar(sample.matrix):
         return ["orthogonal"]
     return [name for name in INITIALIZERS if _plausible(name, sample)]
 
@@ -103,7 +105,7 @@ def _plausible(name: str, sample: Sample) -> bool:
 def _is_family(family: str, sums: EntrySums, variance: float, slack: float) -> bool:
     """Whether the entries' spread fits a law of this family and variance; ``slack`` is the relative error of its sd.
 
-    The largest of N entries falls short of a bound ``b`` with density ``d`` there by more than ``12/(d N)`` with probability 6e-6, and 800
+    The largest of N entries falls short of a bound ``b`` with density ``d`` there by more than a factor ``exp(-12/(d b N))`` with probability 6e-6, and 800
     normal entries all lie within a truncated law's bound with 1e-5, 140 within the uniform's. A normal sample's kurtosis has standard error
     ``sqrt(24/N)`` and leans upwards.
     """
@@ -113,7 +115,8 @@ def _is_family(family: str, sums: EntrySums, variance: float, slack: float) -> b
         inside = [b for (b, _), least in zip(_BOUNDS.values(), (140, 800), strict=True) if sums.count > least]
         return -5 <= excess <= 8 and all(largest > b * (1 + slack) for b in inside)
     bound, density = _BOUNDS[family]
-    return abs(excess) <= 8 and bound * (1 - slack) - 12 / (density * sums.count) <= largest <= bound * (1 + 2 * slack)
+    shortest = bound * math.exp(-12 / (density * bound * sums.count))
+    return abs(excess) <= 8 and shortest * (1 - slack) <= largest <= bound * (1 + 2 * slack)
 
 
 def _is_haar(matrix: Tensor) -> bool:

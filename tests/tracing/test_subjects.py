@@ -230,6 +230,52 @@ def test_a_side_branch_with_a_chains_weight_is_refused_not_miscounted():
         measure(seeded(Side), draws=4)
 
 
+class Stack(nn.Module):
+    """One parameter holds all matrices."""
+
+    def __init__(self, takes):
+        super().__init__()
+        self.w = nn.Parameter(torch.randn(4, 16, 16) / 3)
+        self.takes = takes
+
+    def forward(self, x):
+        for w in self.takes(self.w):
+            x = F.relu(x @ w)
+        return x
+
+
+@pytest.mark.parametrize(
+    "takes",
+    [lambda w: w, lambda w: [w[i] for i in range(4)], lambda w: [w.select(0, i) for i in range(4)], torch.unbind],
+)
+def test_a_stack_of_matrices_in_one_parameter(takes):
+    model, x = seeded(lambda: Stack(takes)), torch.ones(4, 16)
+    arch = trace(model, x)
+    assert [layer.name for layer in arch.layers] == ["w[0]", "w[1]", "w[2]", "w[3]"]
+    assert arch.gaps == ()
+    found = measure(model, x, draws=2048)
+    assert found.notes == ()
+    assert agreement(arch, found, level=0.002).agrees
+
+
+def test_a_low_rank_factor_pair_is_one_weight():
+    class Factors(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.u, self.v = nn.Parameter(torch.randn(64, 4)), nn.Parameter(torch.randn(4, 64))
+            self.head = nn.Linear(64, 4)
+
+        def forward(self, x):
+            return self.head(F.relu(x @ (self.u @ self.v)))
+
+    model = seeded(Factors)
+    arch = trace(model, torch.ones(2, 64))
+    assert [layer.name for layer in arch.layers] == ["u*v", "head.weight"]
+    assert "no low-rank part" in arch.layers[0].weight.failed
+    assert arch.unused == ()
+    assert measure(model, torch.ones(2, 64), draws=8).notes == ()
+
+
 def test_names_of_computed_weights():
     assert computed_name({"fc.parametrizations.weight.original"}) == "fc.weight"
     assert computed_name({"parametrizations.weight.original0", "parametrizations.weight.original1"}) == "weight"

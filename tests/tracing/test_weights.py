@@ -172,3 +172,9 @@ def test_several_initialisers_in_one_model():
     nn.init.orthogonal_(model[2].weight)
     names = [layer.weight.initializer for layer in trace(model).layers]
     assert names == ["he_normal", "orthogonal", "xavier_uniform"]
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 8), (2, 2), (40, 30)])
+def test_zeros_are_no_initialisers_draw(shape):
+    (law,) = weight_laws([("w", torch.zeros(shape))])
+    assert (law.variance, law.initializer, law.hypotheses) == (0.0, None, ())
