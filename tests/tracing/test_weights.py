@@ -178,3 +178,17 @@ def test_several_initialisers_in_one_model():
 def test_zeros_are_no_initialisers_draw(shape):
     (law,) = weight_laws([("w", torch.zeros(shape))])
     assert (law.variance, law.initializer, law.hypotheses) == (0.0, None, ())
+
+
+@pytest.mark.parametrize(
+    ("sparsity", "width", "coverage"), [(0.5, 64, "first-order"), (0.9, 16, "none"), (0.9, 256, "first-order")]
+)
+def test_first_order_is_claimed_only_where_it_holds(sparsity, width, coverage):
+    """At 90 % zeros and width 16 the first order would say a log-variance of 22 for a true 11."""
+    torch.manual_seed(0)
+    model = mlp([width] * 4, init="he_normal")
+    for index in (0, 2, 4):
+        nn.init.sparse_(model[index].weight, sparsity, std=0.3)
+    pred = predict(trace(model))
+    assert pred.coverage == coverage
+    assert coverage != "none" or "kurtosis 30" in pred.reasons[0] or "kurtosis 48" in pred.reasons[0]
