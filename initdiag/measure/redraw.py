@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from initdiag.errors import InvalidInput, UnsupportedArchitecture, explain
 from initdiag.measure import random_numbers
 from initdiag.tracing.loan import as_module, copied, replica
+from initdiag.tracing.provenance import goes_into
 
 __all__ = ["Redrawn", "Source", "reset_parameters", "values_of"]
 
@@ -34,11 +35,17 @@ class Source:
     """Fresh parameters, one seed a draw: from a factory, or from an ``init`` callable applied to a replica.
 
     The replica's parameters are filled with NaN first: what the initialiser leaves NaN it does not draw. Those keep the
-    user's own values, and ``left`` names them.
+    user's own values, and ``left`` names them; a layer's weight may not be among them.
     """
 
-    def __init__(self, module: nn.Module, factory: Callable[[], Any] | None, init: Callable[[nn.Module], Any] | None):
-        self._module, self._factory, self._init = module, factory, init
+    def __init__(
+        self,
+        module: nn.Module,
+        weights: Iterable[str],
+        factory: Callable[[], Any] | None,
+        init: Callable[[nn.Module], Any] | None,
+    ) -> None:
+        self._module, self._weights, self._factory, self._init = module, tuple(weights), factory, init
         self.left: tuple[str, ...] = ()
 
     def draw(self, seed: int) -> dict[str, Tensor]:
@@ -70,6 +77,12 @@ class Source:
         drawn = {name: p.detach() for name, p in fresh.named_parameters()}
         own = dict(self._module.named_parameters())
         self.left = tuple(name for name, p in drawn.items() if bool(torch.isnan(p).any()))
+        kept = next((n for n in self.left if own[n].dim() > 1 and any(goes_into(n, w) for w in self._weights)), None)
+        if kept is not None:
+            raise UnsupportedArchitecture(
+                f"init leaves {kept!r} as it is (a raw or parametrised weight?), so that its draws would all be the same network. "
+                "Initialise it in init, or pass a factory in place of the model."
+            )
         return drawn | {name: own[name].detach().clone() for name in self.left}
 
 

@@ -144,7 +144,7 @@ def _redraws(
     if factory is None and init is None:
         _require_default_weights(task.arch)
         init = reset_parameters
-    source = Source(task.original, factory, init)
+    source = Source(task.original, {layer.name for layer in task.arch.layers}, factory, init)
     size = sum(p.numel() for p in task.module.parameters()) * task.dtype.itemsize
     step = max(1, min(_BUDGET // (4 * size), 1024)) if task.is_linear_only else 1
     chunks = ((chunk, Redrawn(source, chunk, task.seed, task.dtype)) for chunk in _chunks(draws, step))

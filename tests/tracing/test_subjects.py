@@ -211,7 +211,7 @@ def test_square_raw_weights_are_redrawn_the_right_way_round():
     found = measure(model, x, draws=2, method="redraw", init=reset_parameters, seed=3)
     for draw in range(2):
         with rng_preserved():
-            w = Source(model, None, reset_parameters).draw(random_numbers.draw_seed(3, draw))["w"]
+            w = Source(model, ["w"], None, reset_parameters).draw(random_numbers.draw_seed(3, draw))["w"]
         u = torch.from_numpy(random_numbers.directions(3, range(2), 6)[draw])
         assert found.log_norms[draw] == pytest.approx(float((u @ w).square().sum().log()), abs=1e-9)
 
@@ -228,6 +228,21 @@ def test_a_side_branch_with_a_chains_weight_is_refused_not_miscounted():
 
     with pytest.raises(UnsupportedArchitecture, match="once more on the side"):
         measure(seeded(Side), draws=4)
+
+
+@pytest.mark.parametrize("wrap", [parametrizations.weight_norm, parametrizations.spectral_norm])
+def test_redraws_of_parametrised_weights(wrap):
+    """``reset_parameters`` does nothing there, without a word; a factory draws them."""
+
+    def build():
+        return nn.Sequential(wrap(nn.Linear(16, 32)), nn.ReLU(), nn.Linear(32, 4))
+
+    with pytest.raises(UnsupportedArchitecture, match=r"init leaves '0\.parametrizations"):
+        measure(seeded(build), draws=4, method="redraw", init=lambda m: getattr(m, "reset_parameters", lambda: None)())
+    fresh = measure(build, draws=400, method="redraw")
+    signs = measure(seeded(build), draws=2048)
+    assert abs(fresh.log_mean - signs.log_mean) < 4 * fresh.log_mean_se + 0.1
+    assert fresh.log_variance == pytest.approx(signs.log_variance, rel=0.3)
 
 
 class Stack(nn.Module):
