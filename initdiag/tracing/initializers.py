@@ -73,11 +73,11 @@ def nominal_laws(samples: Sequence[Sample]) -> list[WeightLaw]:
         strangers = [i for i in members if laws[i].initializer is None]
         for group in (
             (members, strangers) if strangers else ()
-        ):  # a nominal law may fit one matrix of a scaled model by chance
-            found = _with_gain(family, [samples[i] for i in group])
-            if found is not None:
-                for i in group:
-                    laws[i] = WeightLaw.from_initializer(found[0], samples[i].shape[1], samples[i].shape[0], found[1])
+        ):  # a nominal law may fit one matrix of such a model by chance
+            common = _in_common(family, [samples[i] for i in group])
+            if common is not None:
+                for i, law in zip(group, common, strict=True):
+                    laws[i] = law
                 break
     return laws
 
@@ -173,10 +173,12 @@ def _is_sparse(sample: Sample) -> bool:
     return -5 <= excess <= 8 and bool((per_column == per_column[0]).all())
 
 
-def _with_gain(family: str, members: Sequence[Sample]) -> tuple[str, float] | None:
-    """The initialiser and the gain that all of ``members`` share, the simplest gain first; None where that is not known."""
-    if len(members) < 2 or _common_log(members, [1.0] * len(members), family) is not None:
+def _in_common(family: str, members: Sequence[Sample]) -> list[WeightLaw] | None:
+    """One explanation of all ``members``: one standard deviation (then the samples' own variances stand), or an initialiser and a gain."""
+    if len(members) < 2:
         return None
+    if _common_log(members, [1.0] * len(members), family) is not None:
+        return [_unrecognised(s) for s in members]
     fits = []
     for name in (n for n, (kind, _) in INITIALIZERS.items() if kind == family):
         common = _common_log(members, [s.nominal(name) for s in members], family)
@@ -185,7 +187,7 @@ def _with_gain(family: str, members: Sequence[Sample]) -> tuple[str, float] | No
     if not fits:
         return None
     _, gain, name = min(fits)
-    return name, gain
+    return [WeightLaw.from_initializer(name, s.shape[1], s.shape[0], gain) for s in members]
 
 
 def _common_log(members: Sequence[Sample], nominal: Sequence[float], family: str) -> tuple[float, float] | None:
