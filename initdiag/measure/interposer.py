@@ -114,9 +114,10 @@ class Interposer(TorchFunctionMode):
             and any(map(self.origins.of, summands))
         ):
             return self._add_bias(*summands)
-        noisy = self._with_noise(name, args, kwargs)
+        x = args[0] if args else kwargs.get("input")
+        noisy = self._with_noise(name, x, args, kwargs) if self._has_rows(x) else None
         if noisy is not None:
-            return _in_place(noisy, args[0]) if _is_in_place(func, kwargs) else noisy
+            return x.copy_(noisy) if _is_in_place(func, kwargs) else noisy
         out = func(*args, **kwargs)
         used = list(tensors_in((args, kwargs)))
         if any(self.origins.of(t) for t in used) and not any(map(_is_dual, used)):
@@ -169,17 +170,17 @@ class Interposer(TorchFunctionMode):
         total = self._with_bias(y, bias)
         return total if tangent is None else _dual(total, tangent)
 
-    def _with_noise(self, name: str, args: Any, kwargs: Any) -> Tensor | None:
+    def _with_noise(self, name: str, x: Tensor, args: Any, kwargs: Any) -> Tensor | None:
         """The call's output if it is a random one (dropout, RReLU in train mode), with the draw's own noise."""
         rate = vocabulary.dropout_rate(name, args, kwargs)
-        if rate is not None and 0 < rate < 1 and self._has_rows(args[0]):
-            keep = self._uniforms(args[0]) >= rate
-            return torch.mul(args[0], keep.to(args[0].dtype) / (1 - rate))
-        if name == "rrelu" and self._has_rows(args[0]):
+        if rate is not None and 0 < rate < 1:
+            keep = self._uniforms(x) >= rate
+            return torch.mul(x, keep.to(x.dtype) / (1 - rate))
+        if name == "rrelu":
             lower, upper, training = vocabulary.rrelu_bounds(args, kwargs)
             if training:
-                slopes = lower + (upper - lower) * self._uniforms(args[0])
-                return torch.where(args[0] >= 0, args[0], slopes.to(args[0].dtype) * args[0])
+                slopes = lower + (upper - lower) * self._uniforms(x)
+                return torch.where(x >= 0, x, slopes.to(x.dtype) * x)
         return None
 
     def _uniforms(self, like: Tensor) -> Tensor:
@@ -221,11 +222,6 @@ def _is_dual(value: Any) -> bool:
 
 def _is_in_place(function: Any, kwargs: Mapping[str, Any]) -> bool:
     return bool(kwargs.get("inplace")) or getattr(function, "__name__", "").endswith("_")
-
-
-def _in_place(out: Tensor, target: Tensor) -> Tensor:
-    target.copy_(out)
-    return target
 
 
 def _dual(primal: Tensor, tangent: Tensor) -> Tensor:

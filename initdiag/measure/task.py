@@ -123,6 +123,10 @@ def log_norms(task: Task, ensemble: Ensemble, draws: range, u: Tensor | None = N
         raise UnsupportedArchitecture(
             f"forward-mode autograd does not pass through this module: {type(error).__name__}: {error}"
         ) from error
+    except Exception as error:
+        raise UnsupportedArchitecture(
+            f"the forward pass raises on {len(draws)} rows, which each stand for a network: {type(error).__name__}: {error}"
+        ) from error
     for buffer, before in buffers:  # so that no chunk depends on the ones before it
         buffer.copy_(before)
     if tangent is None:

@@ -156,7 +156,7 @@ class Recorder(TorchFunctionMode):
     def _note_mask(self, name: str, args: Any, kwargs: Any, out: Tensor) -> None:
         """Know ``x > 0`` for what it is, through casts and negation."""
         compared = vocabulary.compared_with_zero(name, args, kwargs)
-        first = self._masks.get(id(args[0])) if args else None
+        first = self._masks.get(id(args[0] if args else kwargs.get("input")))
         if compared is not None and id(compared[0]) in self._values:
             self._masks[id(out)] = self._values[id(compared[0])], compared[1]
         elif first is not None and name in ("invert", "logical_not"):

@@ -203,6 +203,8 @@ CHAINS = (
     written("masked_fill(x < 0, 0)", lambda x: x.masked_fill(x < 0, 0.0)),
     written("masked_fill_(~(x > 0), 0)", lambda x: x.masked_fill_(~(x > 0), 0.0)),
     written("F.threshold", lambda x: F.threshold(x, 0.0, 0.0)),
+    written("keywords", lambda x: F.dropout(input=F.relu(input=x), p=0.25, training=True), "ReLU, dropout 0.25"),
+    written("mask by keywords", lambda x: torch.mul(input=x, other=torch.gt(input=x, other=0))),
     written("relu of relu", lambda x: F.relu(F.relu(x))),
     # other gates
     stacked("leaky ReLU", lambda: nn.LeakyReLU(0.2), "leaky ReLU 0.2"),
