@@ -30,13 +30,19 @@ __all__ = [
     "positive_integer",
 ]
 
-KURTOSIS = {"normal": 3.0, "uniform": 9 / 5, "rademacher": 1.0}
-"""E w^4 / (E w^2)^2 of an entry, by family (textbook values)."""
+KURTOSIS = {"normal": 3.0, "uniform": 9 / 5, "truncated_normal": 2.3655367}
+"""E w^4 / (E w^2)^2 of an entry, by family (textbook values; the normal truncated at 2 standard deviations)."""
 
 ACTIVATIONS = (
-    "linear", "relu", "leaky_relu", "tanh", "sigmoid", "gelu", "silu", "elu", "selu", "softplus", "hardtanh", "relu6",
+    "linear", "relu", "leaky_relu", "tanh", "sigmoid", "gelu", "silu", "elu", "selu", "softplus", "hardtanh", "relu6", "rrelu",
 )  # fmt: skip
-"""The activations that an ``Activation`` may name; the first three have a discrete gate, which the laws are exact for."""
+"""The activations that an ``Activation`` may name; the first three have a discrete gate, which the laws are exact for.
+
+``rrelu`` is the one in train mode, whose slope is drawn from a range: in eval mode it is ``leaky_relu`` with the mean slope.
+"""
+
+
+_FAMILIES = (*KURTOSIS, "haar", "sparse", "other")
 
 
 def _fan_in(numerator: float) -> Callable[[int, int], float]:
@@ -65,6 +71,9 @@ INITIALIZERS: dict[str, tuple[str, Callable[[int, int], float]]] = {
     "xavier_uniform": ("uniform", _xavier),
     "lecun_normal": ("normal", _fan_in(1.0)),  # LeCun et al. 1998
     "lecun_uniform": ("uniform", _fan_in(1.0)),
+    "he_truncated_normal": ("truncated_normal", _fan_in(2.0)),  # Keras, JAX: truncated at 2 sd, then this variance
+    "xavier_truncated_normal": ("truncated_normal", _xavier),
+    "lecun_truncated_normal": ("truncated_normal", _fan_in(1.0)),
     "orthogonal": ("haar", _orthogonal),  # Saxe et al. 2014 with the factor sqrt 2 that ReLU asks for
 }
 """Initialiser name -> (family, variance of an entry from fan_in and fan_out)."""
@@ -218,7 +227,12 @@ class Activation:
     @property
     def label(self) -> str:
         """The name in words for a report, e.g. ``leaky ReLU 0.01, dropout 0.1``."""
-        words = {"relu": "ReLU", "leaky_relu": f"leaky ReLU {self.negative_slope:g}", "relu6": "ReLU6"}
+        words = {
+            "relu": "ReLU",
+            "leaky_relu": f"leaky ReLU {self.negative_slope:g}",
+            "relu6": "ReLU6",
+            "rrelu": "RReLU",
+        }
         text = words.get(self.name, self.name)
         return f"{text}, dropout {self.dropout:g}" if self.dropout else text
 
@@ -249,7 +263,8 @@ class WeightLaw:
     Attributes
     ----------
     family : str
-        ``"normal"``, ``"uniform"``, ``"haar"`` or ``"other"`` (iid with the stated moments).
+        ``"normal"``, ``"uniform"``, ``"truncated_normal"``, ``"haar"``, ``"sparse"`` (normal, with equally many zeros in every column)
+        or ``"other"`` (iid with the stated moments).
     variance : float
         Of an entry (nominal where ``initializer`` is named, the sample's otherwise). 0 for an all-zero matrix.
     kurtosis : float
@@ -274,7 +289,7 @@ class WeightLaw:
     hypotheses: tuple[Hypothesis, ...] = ()
 
     def __post_init__(self) -> None:
-        _choice(self.family, "weight family", ("normal", "uniform", "haar", "other"))
+        _choice(self.family, "weight family", _FAMILIES)
         _number(self.variance, "weight variance", 0.0)
         _number(self.kurtosis, "weight kurtosis", 1.0 - 1e-9)
         _number(self.gain, "gain", 0.0, low_open=True)

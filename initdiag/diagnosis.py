@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from torch import Tensor, nn
 
+    from initdiag.tracing.subject import Subject
+
 __all__ = ["assert_trainable", "check", "diagnose", "diagnose_architecture"]
 
 _METHODS = ("auto", "signs", "redraw", "law", "none")
@@ -101,6 +103,7 @@ def diagnose(
     seed: int = 0,
     progress: bool = False,
     target: str | None = None,
+    module: str | None = None,
 ) -> Report:
     """Predict, measure and judge a network before training. Pure: prints nothing, leaves the model as it came.
 
@@ -129,6 +132,8 @@ def diagnose(
         Show a progress bar on a terminal.
     target : str, optional
         What the report calls the network.
+    module : str, optional
+        Path of a part, e.g. ``"head"``: the chain inside a larger model, on what the model's forward pass hands it.
 
     Returns
     -------
@@ -144,18 +149,19 @@ def diagnose(
     _check_choice("optimizer", optimizer, (None, *OPTIMIZERS))
     started = time.perf_counter()
     from initdiag.measuring.runner import measure
-    from initdiag.tracing.loan import as_module, rng_preserved
-    from initdiag.tracing.trace import trace
+    from initdiag.tracing.loan import own_modes, rng_preserved
+    from initdiag.tracing.subject import subject_of
+    from initdiag.tracing.trace import trace_subject
 
-    with rng_preserved():
-        module = as_module(model)
-        architecture = trace(module, example_input, input_size=input_size)
+    with rng_preserved(), own_modes():
+        subject = subject_of(model, example_input, input_size, module)
+        architecture = trace_subject(subject)
         run = functools.partial(
-            measure, example_input=example_input, input_size=input_size, draws=draws, seed=seed,
+            measure, example_input=subject.example, input_size=subject.size, draws=draws, seed=seed,
             architecture=architecture, progress=progress,
         )  # fmt: skip
-        measurement, reason = _measured(run, model, module, method, init)
-        simulation = _simulation(run, module, architecture)
+        measurement, reason = _measured(run, subject, method, init)
+        simulation = _simulation(run, subject.module, architecture)
     return diagnose_architecture(
         architecture,
         optimizer=optimizer,
@@ -169,16 +175,16 @@ def diagnose(
 
 
 def _measured(
-    run: Callable[..., Measurement], model: Any, module: nn.Module, method: str, init: Any
+    run: Callable[..., Measurement], subject: Subject, method: str, init: Any
 ) -> tuple[Measurement | None, str | None]:
     """The measurement, or why there is none."""
     if method == "none":
         return None, None
     reasons = []
     for ensemble in ("signs", "redraw") if method == "auto" else (method,):
-        subject = model if ensemble == "redraw" and init is None else module
+        drawn = subject.factory if ensemble == "redraw" and init is None else None
         try:
-            return run(subject, method=ensemble, init=init), None
+            return run(drawn or subject.module, method=ensemble, init=init), None
         except UnsupportedArchitecture as error:
             reasons.append(f"{ensemble}: {error}")
     return None, " ".join(reasons)

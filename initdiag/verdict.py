@@ -201,6 +201,9 @@ def _structure_findings(architecture: Architecture, not_measured: str | None) ->
         if layer.bias is not None and not layer.bias.symmetric:
             message = "its bias is constant or skewed, so that gates are not fair coins"
             yield Finding("IND011", "note", layer.name, message, "zero biases, for the theory to cover it")
+    if architecture.source != "widths" and any(layer.weight.sample_variance is None for layer in architecture.layers):
+        message = "some weights were assumed, not read (meta device, or a what-if)"
+        yield Finding("IND013", "note", None, message, "give the weights values, to have them tested")
     for name in architecture.unused:
         message = "the forward pass never reaches it"
         yield Finding("IND008", "warning", name, message, "remove it, or use it")

@@ -51,7 +51,7 @@ CASES = {
     "forward raises": (lambda: Raising(), torch.ones(2, 4), "ZeroDivisionError on a batch .*my own fault"),
     "factory of something else": (lambda: _wrong_factory, None, "returns a torch.nn.Module, got _wrong_factory.. -> str"),
     "factory with arguments": (lambda: _needs_arguments, None, "called without arguments, got TypeError from _needs_arguments"),
-    "lazy": (lambda: nn.Sequential(nn.LazyLinear(4)), None, "initialised parameters, got lazy"),
+    "lazy": (lambda: nn.Sequential(nn.LazyLinear(4)), None, "example_input or input_size for a module with lazy layers, got neither"),
     "no width to try": (
         lambda: nn.Sequential(nn.Conv1d(2, 3, 1), nn.Flatten()), None, "example_input or input_size, got Sequential",
     ),

@@ -37,7 +37,9 @@ class GaussianLayers:
         self._order = {name: index for index, name in enumerate(layers)}
         self._used: set[str] = set()
 
-    def apply(self, name: str, x: Tensor, tangent: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    def apply(
+        self, name: str, x: Tensor, tangent: Tensor, weight: Tensor, is_transposed: bool
+    ) -> tuple[Tensor, Tensor]:
         """Return ``W_i x_i`` and ``W_i t_i`` for a fresh Gaussian ``W_i`` a row."""
         if name in self._used:
             raise UnsupportedArchitecture(

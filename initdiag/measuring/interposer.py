@@ -23,6 +23,8 @@ from torch.overrides import TorchFunctionMode
 from initdiag.errors import UnsupportedArchitecture
 from initdiag.measuring import random_numbers
 from initdiag.tracing import vocabulary
+from initdiag.tracing.dataflow import tensors_in
+from initdiag.tracing.provenance import Origin, Provenance
 
 __all__ = ["Ensemble", "Interposer", "LayerLogs", "rowwise"]
 
@@ -30,8 +32,13 @@ __all__ = ["Ensemble", "Interposer", "LayerLogs", "rowwise"]
 class Ensemble(Protocol):
     """How an ensemble applies one linear layer to a batch of independent networks."""
 
-    def apply(self, name: str, x: Tensor, tangent: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-        """Return ``W_i x_i`` and ``W_i t_i`` for each row ``i``; ``weight`` is the module's own, ``(fan_out, fan_in)``."""
+    def apply(
+        self, name: str, x: Tensor, tangent: Tensor, weight: Tensor, is_transposed: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Return ``W_i x_i`` and ``W_i t_i`` for each row ``i``.
+
+        ``weight`` is the module's own as this call uses it, ``(fan_out, fan_in)``: the parameter, or its transpose.
+        """
         ...
 
     def bias(self, name: str, bias_name: str, bias: Tensor) -> Tensor:
@@ -62,19 +69,22 @@ class Interposer(TorchFunctionMode):
 
     Parameters
     ----------
-    names : mapping
-        The id of a parameter of the replica -> its name.
+    origins : Provenance
+        Of the parameters of the replica.
+    layers : frozenset of str
+        Names of the weights between input and output; linear calls on others are side branches, and run as they are.
     ensemble : Ensemble
         What is done instead.
     draws : range
         The draws that the rows stand for.
     seed : int
-        Of the dropout masks.
+        Of dropout masks and random slopes.
     rescale_tangent, rescale_primal : bool
         See the module's docstring.
     """
 
-    names: Mapping[int, str]
+    origins: Provenance
+    layers: frozenset[str]
     ensemble: Ensemble
     draws: range
     seed: int
@@ -84,9 +94,8 @@ class Interposer(TorchFunctionMode):
 
     def __post_init__(self) -> None:
         super().__init__()
-        self._transposed: dict[int, tuple[str, Tensor]] = {}
         self._last_linear = ""
-        self._dropouts = 0
+        self._noises = 0
         self.tangent_log_scale: Tensor | float = 0.0
         self.primal_log_scale: Tensor | float = 0.0
 
@@ -94,50 +103,61 @@ class Interposer(TorchFunctionMode):
         kwargs = kwargs or {}
         name = vocabulary.function_name(func)
         call = vocabulary.linear_call(name, args, kwargs)
-        known = None if call is None else self._weight_of(call)
-        if call is not None and known is not None:
-            return self._linear(call, *known)
+        origin = None if call is None else self._weight_of(call)
+        if call is not None and origin is not None:
+            return self._linear(call, origin)
         summands = vocabulary.bias_added(name, args, kwargs)
-        if summands is not None and any(id(s) in self.names for s in summands):
-            return self._add_bias(*summands) if self.rescale_primal else func(*args, **kwargs)
-        rate = vocabulary.dropout_rate(name, args, kwargs)
-        if rate is not None and 0 < rate < 1 and self._has_rows(args[0]):
-            return self._dropout(args[0], rate)
+        if (
+            self.rescale_primal
+            and summands is not None
+            and any(map(_is_dual, summands))
+            and any(map(self.origins.of, summands))
+        ):
+            return self._add_bias(*summands)
+        x = args[0] if args else kwargs.get("input")
+        noisy = self._with_noise(name, x, args, kwargs) if self._has_rows(x) else None
+        if noisy is not None:
+            return x.copy_(noisy) if _is_in_place(func, kwargs) else noisy
         out = func(*args, **kwargs)
-        if name in ("t", "transpose_property") and args and id(args[0]) in self.names:
-            self._transposed[id(out)] = (self.names[id(args[0])], out)
+        used = list(tensors_in((args, kwargs)))
+        if any(self.origins.of(t) for t in used) and not any(map(_is_dual, used)):
+            self.origins.follow(name, args, used, out)
         return out
 
     def _has_rows(self, tensor: Any) -> bool:
         return isinstance(tensor, Tensor) and tensor.shape[:1] == (len(self.draws),)
 
-    def _weight_of(self, call: vocabulary.LinearCall) -> tuple[str, Tensor] | None:
-        """Name of the parameter behind the second factor, and the matrix as ``(fan_out, fan_in)``."""
-        matrix = call.weight.T if call.is_transposed else call.weight
-        if id(call.weight) in self.names:
-            return self.names[id(call.weight)], matrix
-        if id(call.weight) in self._transposed:
-            return self._transposed[id(call.weight)][0], matrix
-        return None
+    def _weight_of(self, call: vocabulary.LinearCall) -> Origin | None:
+        """Where the second factor comes from, if it is a layer's weight applied to what the tangent flows through."""
+        origin = self.origins.of(call.weight)
+        return origin if origin is not None and origin.name in self.layers and _is_dual(call.x) else None
 
-    def _linear(self, call: vocabulary.LinearCall, name: str, weight: Tensor) -> Tensor:
+    def _linear(self, call: vocabulary.LinearCall, origin: Origin) -> Tensor:
+        name = origin.name
         if not self._has_rows(call.x):
             raise UnsupportedArchitecture(
                 f"{name!r} is applied to a tensor of shape {tuple(call.x.shape)}, whose first dimension is not the batch of "
                 f"{len(self.draws)} rows, so that rows cannot be separate networks. Keep the batch dimension first."
             )
+        if self.rescale_tangent and any(log.name == name for log in self.logs):
+            raise UnsupportedArchitecture(
+                f"{name!r} is run once more on the side, so that the scale of rows cannot be kept."
+            )
         x, tangent = forward_ad.unpack_dual(call.x)
-        tangent = torch.zeros_like(x) if tangent is None else tangent
+        assert tangent is not None, "checked by _weight_of"
         activation = self._log_mean_square(x)
         self._last_linear = name
-        y, y_tangent = self.ensemble.apply(name, x, tangent, weight)
+        weight = call.weight.T if call.is_transposed else call.weight
+        y, y_tangent = self.ensemble.apply(name, x, tangent, weight, origin.is_transposed != call.is_transposed)
         y = self._with_bias(y, call.bias)
         y_tangent = self._rescaled_tangent(y_tangent)
         self.logs.append(LayerLogs(name, activation, self.log_square(y_tangent)))
         return _dual(y, y_tangent)
 
     def _with_bias(self, y: Tensor, bias: Tensor | None) -> Tensor:
-        rows = None if bias is None else self.ensemble.bias(self._last_linear, self.names.get(id(bias), ""), bias)
+        origin = self.origins.of(bias)
+        bias_name = "" if origin is None else origin.name
+        rows = None if bias is None else self.ensemble.bias(self._last_linear, bias_name, bias)
         rows = None if rows is None else rowwise(rows, y) if rows.dim() == 2 else rows
         if self.rescale_primal:
             return self._rescaled_primal(y, rows)
@@ -145,18 +165,30 @@ class Interposer(TorchFunctionMode):
 
     def _add_bias(self, first: Any, second: Any) -> Tensor:
         """``x @ W + b`` written out: the bias belongs to the linear call before it."""
-        dual, bias = (second, first) if id(first) in self.names else (first, second)
+        dual, bias = (second, first) if self.origins.of(first) else (first, second)
         y, tangent = forward_ad.unpack_dual(dual)
         total = self._with_bias(y, bias)
         return total if tangent is None else _dual(total, tangent)
 
-    def _dropout(self, dual: Tensor, rate: float) -> Tensor:
-        """Inverted dropout with the draw's own mask."""
-        width = math.prod(dual.shape[1:])
-        uniform = random_numbers.uniforms(self.seed, self.draws, self._dropouts, width)
-        self._dropouts += 1
-        keep = torch.from_numpy(uniform >= rate).reshape(dual.shape).to(dual.device)
-        return torch.mul(dual, keep.to(dual.dtype) / (1 - rate))
+    def _with_noise(self, name: str, x: Tensor, args: Any, kwargs: Any) -> Tensor | None:
+        """The call's output if it is a random one (dropout, RReLU in train mode), with the draw's own noise."""
+        rate = vocabulary.dropout_rate(name, args, kwargs)
+        if rate is not None and 0 < rate < 1:
+            keep = self._uniforms(x) >= rate
+            return torch.mul(x, keep.to(x.dtype) / (1 - rate))
+        if name == "rrelu":
+            lower, upper, training = vocabulary.rrelu_bounds(args, kwargs)
+            if training:
+                slopes = lower + (upper - lower) * self._uniforms(x)
+                return torch.where(x >= 0, x, slopes.to(x.dtype) * x)
+        return None
+
+    def _uniforms(self, like: Tensor) -> Tensor:
+        """Uniform numbers on [0, 1) of ``like``'s shape: each random call has its own stream."""
+        width = math.prod(like.shape[1:])
+        uniform = random_numbers.uniforms(self.seed, self.draws, self._noises, width)
+        self._noises += 1
+        return torch.from_numpy(uniform).reshape(like.shape).to(like.device)
 
     def _rescaled_tangent(self, tangent: Tensor) -> Tensor:
         if not self.rescale_tangent:
@@ -182,6 +214,14 @@ class Interposer(TorchFunctionMode):
     def log_square(self, tangent: Tensor) -> Tensor:
         """Return ``ln||t||^2`` of each row (float64), the kept scale included."""
         return tangent.double().square().flatten(1).sum(1).log() + 2 * self.tangent_log_scale
+
+
+def _is_dual(value: Any) -> bool:
+    return isinstance(value, Tensor) and forward_ad.unpack_dual(value).tangent is not None
+
+
+def _is_in_place(function: Any, kwargs: Mapping[str, Any]) -> bool:
+    return bool(kwargs.get("inplace")) or getattr(function, "__name__", "").endswith("_")
 
 
 def _dual(primal: Tensor, tangent: Tensor) -> Tensor:

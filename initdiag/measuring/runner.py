@@ -17,12 +17,14 @@ from initdiag.measurement import LayerMeasurement, Measurement
 from initdiag.measuring import random_numbers
 from initdiag.measuring.gaussian import GaussianLayers
 from initdiag.measuring.interposer import Ensemble, LayerLogs
-from initdiag.measuring.redraw import Loaded, Redrawn, Source, reset_parameters
+from initdiag.measuring.redraw import Loaded, Redrawn, Source, reset_parameters, values_of
 from initdiag.measuring.running import RunningMoments
 from initdiag.measuring.signs import SignFlips
 from initdiag.measuring.task import Task, log_norms, log_norms_in_batch, prepared
-from initdiag.tracing.loan import as_module, own_modes, rng_preserved
-from initdiag.tracing.trace import trace
+from initdiag.tracing.loan import own_modes, rng_preserved
+from initdiag.tracing.provenance import goes_into
+from initdiag.tracing.subject import subject_of
+from initdiag.tracing.trace import trace_subject
 
 __all__ = ["measure"]
 
@@ -44,6 +46,7 @@ def measure(
     direction: Tensor | None = None,
     architecture: Architecture | None = None,
     progress: bool = False,
+    module: str | None = None,
 ) -> Measurement:
     """Measure ``ln||Ju||^2`` over an ensemble of initialisations of the user's own module, by forward-mode autograd.
 
@@ -69,6 +72,8 @@ def measure(
         What `trace` returned for this model, to spare a second look.
     progress : bool
         Show a progress bar on a terminal, if it takes long enough to see.
+    module : str, optional
+        Path of a part that is measured alone, as in `trace`.
 
     Returns
     -------
@@ -88,12 +93,11 @@ def measure(
             explain(expected=f"method: one of {', '.join(METHODS)}", got=repr(method), do="Choose one of these.")
         )
     with rng_preserved(), own_modes():
-        factory = None if isinstance(model, nn.Module) else model
-        module = as_module(model)
-        arch = architecture or trace(module, example_input, input_size=input_size)
-        task = prepared(module, arch, example_input, input_size, seed, direction)
+        subject = subject_of(model, example_input, input_size, module)
+        arch = architecture or trace_subject(subject)
+        task = prepared(subject.module, arch, subject.example, subject.size, seed, direction)
         if method == "redraw":
-            plan = _redraws(task, draws, factory, init)
+            plan = _redraws(task, draws, subject.factory, init)
         else:
             plan = _signs(task, draws) if method == "signs" else _laws(task, draws)
         return _collect(task, method, plan, draws, progress)
@@ -139,10 +143,16 @@ def _signs(task: Task, draws: int) -> _Plan:
 
     if not task.is_chain and _mixes_rows(task, flips(range(4))):
         raise _mixed_rows()
-    left = [name for name, p in task.module.named_parameters() if p.dim() > 1 and name not in order]
+    left = _not_varied(task)
     note = (f"left as they are, not varied: {', '.join(left)}",) if left else ()
     chunks = ((chunk, log_norms(task, flips(chunk), chunk)) for chunk in _chunks(draws, _rows_in_budget(task)))
     return _Plan(chunks, lambda: note)
+
+
+def _not_varied(task: Task) -> list[str]:
+    """Names of the matrices and kernels that go into no layer: an ensemble of layers leaves them as they are."""
+    matrices = [name for name, p in task.module.named_parameters() if p.dim() > 1]
+    return [name for name in matrices if not any(goes_into(name, layer.name) for layer in task.arch.layers)]
 
 
 def _laws(task: Task, draws: int) -> _Plan:
@@ -155,7 +165,7 @@ def _laws(task: Task, draws: int) -> _Plan:
     layers = {layer.name: layer for layer in task.arch.layers}
     if not task.is_chain and _mixes_rows(task, GaussianLayers(task.seed, range(4), layers)):
         raise _mixed_rows()
-    left = [name for name, p in task.module.named_parameters() if p.dim() > 1 and name not in layers]
+    left = _not_varied(task)
     others = sorted({layer.weight.family for layer in task.arch.layers} - {"normal"})
     notes = [f"{family} weights: taken for Gaussian ones of their variance" for family in others]
     notes += [f"left as they are, not varied: {', '.join(left)}"] if left else []
@@ -179,7 +189,7 @@ def _redraws(
     if factory is None and init is None:
         _require_default_weights(task.arch)
         init = reset_parameters
-    source = Source(task.original, factory, init)
+    source = Source(task.original, {layer.name for layer in task.arch.layers}, factory, init)
 
     def notes() -> tuple[str, ...]:
         return (f"not drawn afresh: {', '.join(source.left)}",) if source.left else ()
@@ -195,13 +205,13 @@ def _redraws(
 
 def _one_by_one(task: Task, source: Source, draws: int) -> Iterator[_Chunk]:
     """What cannot be stacked is loaded into the replica draw by draw; a network that mixes rows is run on the whole batch."""
-    parameters = dict(task.module.named_parameters())
+    own = values_of(task.module)
     loaded = Loaded()
     mixes = None
     for draw in range(draws):
         with torch.no_grad():
             for name, value in source.draw(random_numbers.draw_seed(task.seed, draw)).items():
-                parameters[name].copy_(value)
+                own[name].copy_(value)
         mixes = _mixes_rows(task, loaded) if mixes is None else mixes
         chunk = range(draw, draw + 1)
         yield chunk, log_norms_in_batch(task, loaded, draw) if mixes else log_norms(task, loaded, chunk)

@@ -37,17 +37,18 @@ class SignFlips:
 
     def __init__(self, seed: int, draws: range, order: Mapping[str, int], flipped_biases: frozenset[str]) -> None:
         self._seed, self._draws, self._order, self._flipped = seed, draws, order, flipped_biases
+        self._sides: dict[str, tuple[Tensor, Tensor]] = {}
         self._output: dict[str, Tensor] = {}
-        self._input: dict[str, Tensor] = {}
 
-    def apply(self, name: str, x: Tensor, tangent: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    def apply(
+        self, name: str, x: Tensor, tangent: Tensor, weight: Tensor, is_transposed: bool
+    ) -> tuple[Tensor, Tensor]:
         """Return ``R W S x`` and ``R W S t``: one matrix product for both."""
-        if name not in self._order:
-            both = torch.cat([x, tangent]) @ weight.T
-            return both[: len(x)], both[len(x) :]
-        if name not in self._output:
-            self._draw(name, weight, x)
-        s, r = self._input[name], self._output[name]
+        if name not in self._sides:
+            self._sides[name] = self._drawn(name, weight.T if is_transposed else weight, x)
+        rows, columns = self._sides[name]
+        s, r = (rows, columns) if is_transposed else (columns, rows)
+        self._output[name] = r
         s = rowwise(s, x)
         both = torch.cat([x * s, tangent * s]) @ weight.T
         r = rowwise(r, both)
@@ -57,8 +58,9 @@ class SignFlips:
         """Return ``R b`` where the bias is flipped, else ``b``."""
         return bias * self._output[name] if name in self._flipped else bias
 
-    def _draw(self, name: str, weight: Tensor, like: Tensor) -> None:
-        fan_out, fan_in = weight.shape
-        signs = random_numbers.signs(self._seed, self._draws, self._order[name], fan_in + fan_out)
+    def _drawn(self, name: str, parameter: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Signs of the parameter's rows and of its columns: a transposed use swaps them."""
+        rows, columns = parameter.shape
+        signs = random_numbers.signs(self._seed, self._draws, self._order[name], rows + columns)
         tensor = torch.from_numpy(signs).to(like.device).to(like.dtype)
-        self._input[name], self._output[name] = tensor[:, :fan_in], tensor[:, fan_in:]
+        return tensor[:, columns:], tensor[:, :columns]

@@ -17,11 +17,12 @@ from initdiag.errors import InvalidInput, UnsupportedArchitecture, explain
 from initdiag.measuring import random_numbers
 from initdiag.measuring.interposer import Ensemble, Interposer, LayerLogs
 from initdiag.tracing.loan import copied, replica
-from initdiag.tracing.trace import example_rows
+from initdiag.tracing.provenance import Provenance
+from initdiag.tracing.subject import example_rows
 
 __all__ = ["Task", "log_norms", "log_norms_in_batch", "prepared"]
 
-_HOMOGENEOUS = ("linear", "relu", "leaky_relu")
+_HOMOGENEOUS = ("linear", "relu", "leaky_relu", "rrelu")
 _EXAMPLES = 64
 """Random inputs that are dealt out where the user gives none."""
 
@@ -123,8 +124,10 @@ def log_norms_in_batch(task: Task, ensemble: Ensemble, draw: int) -> tuple[Tenso
 
 def _pass(task: Task, ensemble: Ensemble, draws: range, x: Tensor, u: Tensor) -> tuple[Tensor, list[LayerLogs]]:
     _warm_up()
-    names = {id(p): name for name, p in task.module.named_parameters()}
-    interposer = Interposer(names, ensemble, draws, task.seed, task.is_chain, task.is_homogeneous)
+    origins = Provenance(dict(task.module.named_parameters()))
+    buffers = [(b, b.clone()) for b in task.module.buffers()]
+    layers = frozenset(layer.name for layer in task.arch.layers)
+    interposer = Interposer(origins, layers, ensemble, draws, task.seed, task.is_chain, task.is_homogeneous)
     try:
         with torch.no_grad(), forward_ad.dual_level(), interposer:
             out = task.module(forward_ad.make_dual(x, u))
@@ -135,6 +138,8 @@ def _pass(task: Task, ensemble: Ensemble, draws: range, x: Tensor, u: Tensor) ->
         raise UnsupportedArchitecture(
             f"the module does not run on {len(x)} rows under forward-mode autograd: {type(error).__name__}: {error}"
         ) from error
+    for buffer, before in buffers:  # so that no chunk depends on the ones before it
+        buffer.copy_(before)
     if tangent is None:
         raise UnsupportedArchitecture(
             "the output does not depend differentiably on the input (detach, no_grad, rounding?)."

@@ -9,11 +9,16 @@ from typing import Any
 
 from torch import Tensor
 
+from initdiag.tracing.provenance import computed_name
+
 __all__ = ["Branching", "steps_to_input"]
 
 _SILENT = frozenset(
     "View UnsafeView ReshapeAlias Squeeze Unsqueeze Clone Alias ToCopy Expand Add AsStrided Reshape Unflatten".split()
 )
+
+_DROPOUTS = {"NativeDropout": "mul"}
+"""The fused dropout, which a product with noise is elsewhere."""
 
 
 class Branching(Exception):
@@ -73,18 +78,46 @@ class _Walk:
 
     def step(self, node: Any) -> list[str]:
         """What passing ``node`` means: a weight's name for a matrix product, nothing for a view, else its function."""
-        function = node.name().partition("Backward")[0]
+        function = _function(node)
         if function in ("Addmm", "Mm", "Linear", "Bmm", "Mv"):
-            return [next((n for n in self._leaves(node) if n), "?")]
-        return [] if function in _SILENT else [function.lower()]
+            return [self._weight(node)]
+        return [] if function in _SILENT else [_DROPOUTS.get(function, function.lower())]
 
-    def _leaves(self, node: Any) -> list[str | None]:
-        """Names of the matrices beside the path: the factor of a product, at most a transpose away."""
-        found: list[str | None] = []
-        for child, _ in node.next_functions:
-            while child is not None and child.name().partition("Backward")[0] in ("T", "Transpose", "Permute"):
-                child = child.next_functions[0][0]
-            leaf = getattr(child, "variable", None)
-            if leaf is not None and leaf.dim() == 2 and leaf is not self._input:
-                found.append(self._names.get(id(leaf)))
+    def _weight(self, node: Any) -> str:
+        """Name of the factor beside the path: a parameter, at most transposed, or what was computed from parameters."""
+        edges = [edge for edge in node.next_functions[-2:] if edge[0] is not None and not self.reaches_input(edge[0])]
+        if not edges:
+            return "?"
+        child, output = edges[-1]
+        while _function(child) in ("T", "Transpose"):
+            child, output = child.next_functions[0]
+        leaf = getattr(child, "variable", None)
+        if leaf is not None:
+            return self._names.get(id(leaf), "?")
+        return (computed_name(self._parameters_below(child)) or "?") + _stack_index(child, output)
+
+    def _parameters_below(self, node: Any) -> set[str]:
+        found, seen, pending = set(), {node}, [node]
+        while pending:
+            top = pending.pop()
+            leaf = getattr(top, "variable", None)
+            if leaf is not None:
+                found.add(self._names.get(id(leaf), "?"))
+            children = {child for child, _ in top.next_functions if child is not None} - seen
+            seen |= children
+            pending.extend(children)
         return found
+
+
+def _function(node: Any) -> str:
+    return str(node.name().partition("Backward")[0])
+
+
+def _stack_index(node: Any, output: int) -> str:
+    """``"[i]"`` where the node takes the i-th matrix out of a parameter that is a stack of them."""
+    leaf = getattr(node.next_functions[0][0], "variable", None) if node.next_functions else None
+    if leaf is None or leaf.dim() != 3:
+        return ""
+    if _function(node) == "Unbind":
+        return f"[{output}]"
+    return f"[{node._saved_index % len(leaf)}]" if _function(node) == "Select" else ""

@@ -6,17 +6,10 @@ from collections import Counter
 from collections.abc import Iterator
 
 from initdiag.architecture import Activation, Gap
+from initdiag.tracing import vocabulary
 from initdiag.tracing.dataflow import Call
 
-__all__ = ["Flow", "without_dropout"]
-
-_AUTOGRAD_NAMES = {"relu6": "hardtanh", "selu": "elu"}
-"""Activations whose backward function is named after another."""
-
-
-def without_dropout(steps: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the autograd steps without those a dropout makes (a product with noise, or a fused function)."""
-    return tuple(s for s in steps if s not in ("mul", "nativedropout", "div"))
+__all__ = ["Flow"]
 
 
 class Flow:
@@ -157,9 +150,9 @@ class Flow:
         for call in self.live:
             if call.kind == "linear":
                 found.append(call.weight or "?")
-            elif call.kind == "activation":
-                name = _AUTOGRAD_NAMES.get(call.function, call.function)
-                found.append(name.replace("_", ""))
+            elif call.kind in ("activation", "dropout"):
+                step = vocabulary.autograd_step(call.function, call.activation)
+                found.extend([step] if step else [])
         return tuple(found)
 
 

@@ -7,11 +7,12 @@ only what is immutable or foreign to torch. Nothing has to be put back, whatever
 from __future__ import annotations
 
 import random
+import sys
 import threading
 import types
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -72,23 +73,34 @@ def _name(thing: Any) -> str:
     return str(getattr(thing, "__qualname__", type(thing).__name__))
 
 
+def _inner(module: nn.Module) -> str | None:
+    """Name of the child that ``torch.compile``, ``DataParallel`` or ``DistributedDataParallel`` wraps; None for another module."""
+    if "_orig_mod" in module._modules:
+        return "_orig_mod"
+    return "module" if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel) else None
+
+
 def _unwrapped(module: nn.Module) -> nn.Module:
-    """The module inside ``torch.compile``, ``DataParallel`` and ``DistributedDataParallel``."""
-    while True:
-        inner = module._modules.get("_orig_mod")
-        if inner is None and isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
-            inner = module.module
-        if inner is None:
-            return module
-        module = inner
+    while (name := _inner(module)) is not None:
+        module = module.get_submodule(name)
+    return module
+
+
+class _Unwrapped(nn.Module):
+    """Stands in a replica for a wrapper inside the model: runs what it wraps, under the same names."""
+
+    inner_name: str
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self.get_submodule(self.inner_name)(*args, **kwargs)
 
 
 @contextmanager
 def rng_preserved() -> Iterator[None]:
     """Leave the random state of torch (every initialised device), NumPy and Python as it was.
 
-    CUDA's state is not touched before CUDA is initialised, so that a seed the user has queued for it stays queued. These states
-    and torch's forward-mode levels belong to the process: one thread at a time.
+    CUDA's state is not touched before CUDA is initialised, so that a seed the user has queued for it stays queued. One thread at a
+    time: random states, compilation stance and forward-mode levels belong to the process.
     """
     with _ONE_AT_A_TIME:
         states = (torch.get_rng_state(), np.random.get_state(), random.getstate())
@@ -105,8 +117,10 @@ def rng_preserved() -> Iterator[None]:
 
 @contextmanager
 def own_modes() -> Iterator[None]:
-    """Run in ordinary autograd mode, whatever mode the caller is in."""
-    with torch.inference_mode(False), torch.enable_grad():
+    """Run in ordinary autograd mode and uncompiled, whatever mode the caller is in."""
+    is_compiling = "torch._dynamo" in sys.modules  # else nothing has been compiled yet, and the import is dear
+    stance = torch.compiler.set_stance("force_eager") if is_compiling else nullcontext()
+    with torch.inference_mode(False), torch.enable_grad(), stance:
         yield
 
 
@@ -133,7 +147,8 @@ def _replicate(value: Any, convert: Callable[[Tensor], Tensor], memo: dict[int, 
     if id(value) in memo:
         return memo[id(value)]
     if isinstance(value, nn.Module):
-        memo[id(value)] = type(value).__new__(type(value))
+        kind = type(value) if _inner(value) is None else _Unwrapped
+        memo[id(value)] = kind.__new__(kind)
         for child in value.children():
             _replicate(child, convert, memo)
         return memo[id(value)]
@@ -156,4 +171,14 @@ def _as_parameter(tensor: Tensor, original: nn.Parameter) -> nn.Parameter:
 
 
 def _fill(original: nn.Module, copy: nn.Module, convert: Callable[[Tensor], Tensor], memo: dict[int, Any]) -> None:
-    copy.__dict__.update({name: _replicate(value, convert, memo) for name, value in original.__dict__.items()})
+    state = dict(original.__dict__)
+    inner = _inner(original)
+    if inner is not None:
+        state = {
+            **nn.Module().__dict__,
+            "_modules": original._modules,
+            "training": original.training,
+            "inner_name": inner,
+        }
+    state["_compiled_call_impl"] = None  # of module.compile(): it would run the original
+    copy.__dict__.update({name: _replicate(value, convert, memo) for name, value in state.items()})

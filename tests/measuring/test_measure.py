@@ -256,3 +256,18 @@ def test_dead_draws_are_counted_apart():
 def test_bad_options(options, message):
     with pytest.raises(InvalidInput, match=message):
         initdiag.measure(mlp([4, 4]), **options)
+
+
+def test_a_forward_that_refuses_the_measured_batch_is_said():
+    class Picky(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a = nn.Linear(6, 4)
+
+        def forward(self, x):
+            if len(x) > 2:
+                raise KeyError("at most two rows")
+            return self.a(x)
+
+    with pytest.raises(UnsupportedArchitecture, match=r"does not run on 4 rows .*at most two rows"):
+        measure(seeded(Picky), draws=4)
