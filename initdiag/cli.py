@@ -65,6 +65,7 @@ def _shared_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.argument("targets", nargs=-1, required=True, metavar="TARGET...")
 @click.option("--input-size", help="Shape of a batch, e.g. 2,784, if the model does not tell it.")
 @click.option("--input", "input_target", help="A batch tensor, or a function that makes one: file.py:name.")
+@click.option("--module", help="Path of a part of the model, e.g. head: the chain inside a larger model.")
 @click.option("--draws", type=click.IntRange(min=1), default=1024, show_default=True)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option(
@@ -76,6 +77,7 @@ def _check(
     targets: tuple[str, ...],
     input_size: str | None,
     input_target: str | None,
+    module: str | None,
     draws: int,
     seed: int,
     method: str,
@@ -99,7 +101,7 @@ def _check(
             reports.append(
                 diagnose(
                     load(target), example, input_size=size, draws=draws, method=method, optimizer=optimizer, seed=seed,
-                    thresholds=Thresholds(max_risk=max_risk), progress=output_format == "console", target=target,
+                    thresholds=Thresholds(max_risk=max_risk), progress=output_format == "console", target=target, module=module,
                 )
             )  # fmt: skip
         except InitdiagError as error:

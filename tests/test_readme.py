@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import initdiag
@@ -51,3 +53,15 @@ def test_the_readmes_python_runs():
 def test_the_version_is_said_once():
     pyproject = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     assert f'version = "{initdiag.__version__}"' in pyproject
+
+
+def test_the_readmes_table_is_what_the_example_prints():
+    path = ROOT / "README.md"
+    shown = re.search(r"<details>.*?</summary>\n\n(.*?)\n\n</details>", path.read_text(encoding="utf-8"), re.S)
+    assert shown is not None
+    example = [sys.executable, str(ROOT / "examples/published_architectures.py"), "--markdown"]
+    printed = subprocess.run(example, capture_output=True, text=True, check=True).stdout.strip()
+    if os.environ.get("INITDIAG_OVERWRITE_GOLDEN") == "1":
+        path.write_text(path.read_text(encoding="utf-8").replace(shown[1], printed), encoding="utf-8")
+        return
+    assert shown[1] == printed

@@ -84,6 +84,8 @@ def _numbers(report: Report) -> RenderableType:
     table.add_row("drift", "mean of ln gain^2", _with_error(p.rms_gain_log_mean, p.log_mean_se), drift)
     variance = "" if m is None else _with_error(m.log_variance, m.log_variance_se)
     table.add_row("fluctuation", "log-variance, draw to draw", _with_error(p.log_variance, p.log_variance_se), variance)
+    if p.hidden_log_variance is not None and p.log_variance and p.hidden_log_variance < 0.8 * p.log_variance:
+        table.add_row("", "without the output's own draw", words.number(p.hidden_log_variance), "")
     if p.beta is not None:
         table.add_row("", "Hanin-Nica beta", words.number(p.beta), "")
     dead = "" if m is None else f"{round(m.dead_fraction * m.draws)} of {m.draws}"
