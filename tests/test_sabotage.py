@@ -42,7 +42,7 @@ def test_a_wrong_gate_is_seen():
 
 
 def test_an_unflipped_bias_is_seen(monkeypatch):
-    monkeypatch.setattr(SignFlips, "bias", lambda self, name, bias_name, bias: bias)
+    monkeypatch.setattr(SignFlips, "flips_bias", lambda self, name: False)
     assert p_value(draws=16384) < 1e-3
 
 
@@ -50,8 +50,8 @@ def test_shared_signs_are_seen(monkeypatch):
     """Every row with the same signs is one network, not an ensemble."""
     from initdiag.measuring import random_numbers
 
-    honest = random_numbers.signs
-    monkeypatch.setattr(random_numbers, "signs", lambda *a: np.repeat(honest(*a)[:1], len(a[1]), axis=0))
+    honest = random_numbers.bits
+    monkeypatch.setattr(random_numbers, "bits", lambda *a: np.repeat(honest(*a)[:1], len(a[1]), axis=0))
     assert p_value(draws=2048) < 1e-6
 
 

@@ -10,10 +10,13 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["BLOCK", "directions", "draw_seed", "normals", "signs", "uniforms"]
+__all__ = ["BLOCK", "bits", "directions", "draw_seed", "normals", "signs", "uniforms"]
 
 BLOCK = 256
 """Draws that share a generator; chunks begin and end at multiples of it."""
+
+SIGN_BLOCK = 2048
+"""The same for signs, of which there are many and cheap ones."""
 
 _STREAMS = {"direction": 0, "signs": 1, "dropout": 2, "redraw": 3, "law": 4}
 
@@ -22,23 +25,27 @@ def _generator(seed: int, stream: str, *path: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, _STREAMS[stream], *path))))
 
 
-def _by_block(draws: range, make: Callable[[int], NDArray[np.generic]]) -> NDArray[np.generic]:
-    """Rows ``draws`` of the endless array whose block ``b`` is ``make(b)``."""
-    blocks = range(draws.start // BLOCK, -(-draws.stop // BLOCK))
-    offset = draws.start - blocks.start * BLOCK
+def _by_block(draws: range, make: Callable[[int], NDArray[np.generic]], size: int = BLOCK) -> NDArray[np.generic]:
+    """Rows ``draws`` of the endless array whose block ``b`` of ``size`` rows is ``make(b)``."""
+    blocks = range(draws.start // size, -(-draws.stop // size))
+    offset = draws.start - blocks.start * size
     return np.concatenate([make(b) for b in blocks])[offset : offset + len(draws)]
 
 
-def signs(seed: int, draws: range, stream_index: int, width: int) -> NDArray[np.int8]:
-    """Return fair signs +-1, shape ``(len(draws), width)``, unpacked from random bits."""
+def bits(seed: int, draws: range, stream_index: int, width: int) -> NDArray[np.uint8]:
+    """Return fair bits, shape ``(len(draws), width)``: 1 stands for the sign -1."""
     size = -(-width // 8)
 
     def block(index: int) -> NDArray[np.generic]:
-        raw = _generator(seed, "signs", stream_index, index).bytes(BLOCK * size)
-        return np.frombuffer(raw, dtype=np.uint8).reshape(BLOCK, size)
+        raw = _generator(seed, "signs", stream_index, index).bytes(SIGN_BLOCK * size)
+        return np.frombuffer(raw, dtype=np.uint8).reshape(SIGN_BLOCK, size)
 
-    bits = np.unpackbits(_by_block(draws, block).view(np.uint8), axis=1, count=width)
-    return 1 - 2 * bits.view(np.int8)
+    return np.unpackbits(_by_block(draws, block, SIGN_BLOCK).view(np.uint8), axis=1, count=width)
+
+
+def signs(seed: int, draws: range, stream_index: int, width: int) -> NDArray[np.int8]:
+    """Return fair signs +-1, shape ``(len(draws), width)``, from `bits`."""
+    return 1 - 2 * bits(seed, draws, stream_index, width).view(np.int8)
 
 
 def uniforms(seed: int, draws: range, stream_index: int, width: int) -> NDArray[np.float32]:
@@ -63,9 +70,9 @@ def directions(seed: int, draws: range, width: int) -> NDArray[np.float64]:
     """Return uniform unit vectors, shape ``(len(draws), width)``."""
 
     def block(index: int) -> NDArray[np.generic]:
-        return _generator(seed, "direction", index).standard_normal((BLOCK, width))
+        return _generator(seed, "direction", index).standard_normal((BLOCK, width), dtype=np.float32)
 
-    normal = _by_block(draws, block).view(np.float64)
+    normal = _by_block(draws, block).astype(np.float64)
     return np.asarray(normal / np.linalg.norm(normal, axis=1, keepdims=True))
 
 

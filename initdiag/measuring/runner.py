@@ -20,6 +20,7 @@ from initdiag.measuring.interposer import Ensemble, LayerLogs
 from initdiag.measuring.redraw import Loaded, Redrawn, Source, reset_parameters, values_of
 from initdiag.measuring.running import RunningMoments
 from initdiag.measuring.signs import SignFlips
+from initdiag.measuring.tape import fast_log_norms, taped
 from initdiag.measuring.task import Task, log_norms, log_norms_in_batch, prepared
 from initdiag.tracing.loan import own_modes, rng_preserved
 from initdiag.tracing.provenance import goes_into
@@ -29,6 +30,9 @@ from initdiag.tracing.trace import trace_subject
 __all__ = ["measure"]
 
 METHODS = ("signs", "redraw", "law")
+
+_LOGGED = 4096
+"""Draws of a plain chain whose layers are looked at one by one: more would cost more than they tell."""
 
 _BUDGET = 1 << 28
 """Bytes that the tensors of one chunk may take, about."""
@@ -145,8 +149,14 @@ def _signs(task: Task, draws: int) -> _Plan:
         raise _mixed_rows()
     left = _not_varied(task)
     note = (f"left as they are, not varied: {', '.join(left)}",) if left else ()
-    chunks = ((chunk, log_norms(task, flips(chunk), chunk)) for chunk in _chunks(draws, _rows_in_budget(task)))
-    return _Plan(chunks, lambda: note)
+    steps = taped(task)
+
+    def found(chunk: range) -> tuple[Tensor, list[LayerLogs]]:
+        if steps is None:
+            return log_norms(task, flips(chunk), chunk)
+        return fast_log_norms(steps, task, flips(chunk), chunk, with_layers=chunk.start < _LOGGED)
+
+    return _Plan(((chunk, found(chunk)) for chunk in _chunks(draws, _rows_in_budget(task))), lambda: note)
 
 
 def _not_varied(task: Task) -> list[str]:

@@ -56,11 +56,24 @@ class SignFlips:
 
     def bias(self, name: str, bias_name: str, bias: Tensor) -> Tensor:
         """Return ``R b`` where the bias is flipped, else ``b``."""
-        return bias * self._output[name] if name in self._flipped else bias
+        return bias * self._output[name] if self.flips_bias(name) else bias
+
+    def flips_bias(self, name: str) -> bool:
+        """Return whether the layer's bias is flipped with its output."""
+        return name in self._flipped
+
+    def bits(self, name: str, weight: Tensor, is_transposed: bool) -> tuple[Tensor, Tensor]:
+        """Return the bits (1 for the sign -1) of the layer's inputs and outputs, ``weight`` as the call uses it."""
+        rows, columns = self._bits(name, weight.T if is_transposed else weight)
+        return (rows, columns) if is_transposed else (columns, rows)
+
+    def _bits(self, name: str, parameter: Tensor) -> tuple[Tensor, Tensor]:
+        """Bits of the parameter's rows and of its columns: a transposed use swaps them."""
+        rows, columns = parameter.shape
+        values = random_numbers.bits(self._seed, self._draws, self._order[name], rows + columns)
+        tensor = torch.from_numpy(values).to(parameter.device)
+        return tensor[:, columns:], tensor[:, :columns]
 
     def _drawn(self, name: str, parameter: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-        """Signs of the parameter's rows and of its columns: a transposed use swaps them."""
-        rows, columns = parameter.shape
-        signs = random_numbers.signs(self._seed, self._draws, self._order[name], rows + columns)
-        tensor = torch.from_numpy(signs).to(like.device).to(like.dtype)
-        return tensor[:, columns:], tensor[:, :columns]
+        rows, columns = self._bits(name, parameter)
+        return 1 - 2 * rows.to(like.dtype), 1 - 2 * columns.to(like.dtype)

@@ -218,8 +218,8 @@ def test_layers_add_up():
     model = seeded(lambda: mlp([16, 24, 24, 5]))
     found = measure(model, draws=512)
     assert [layer.name for layer in found.layers] == ["0.weight", "2.weight", "4.weight"]
-    assert found.layers[-1].tangent_log_mean == pytest.approx(found.log_mean, abs=1e-9)
-    assert found.layers[-1].tangent_log_variance == pytest.approx(found.log_variance, rel=1e-9)
+    assert found.layers[-1].tangent_log_mean == pytest.approx(found.log_mean, abs=1e-6)
+    assert found.layers[-1].tangent_log_variance == pytest.approx(found.log_variance, rel=1e-5)
 
 
 def test_half_precision_is_measured_in_single():
@@ -262,12 +262,12 @@ def test_a_forward_that_refuses_the_measured_batch_is_said():
     class Picky(nn.Module):
         def __init__(self):
             super().__init__()
-            self.a = nn.Linear(6, 4)
+            self.a, self.norm = nn.Linear(6, 4), nn.LayerNorm(4)
 
         def forward(self, x):
             if len(x) > 2:
                 raise KeyError("at most two rows")
-            return self.a(x)
+            return self.norm(self.a(x))
 
     with pytest.raises(UnsupportedArchitecture, match=r"does not run on 4 rows .*at most two rows"):
         measure(seeded(Picky), draws=4)

@@ -61,12 +61,17 @@ def test_density_keeps_the_shape_and_is_zero_outside(spectrum):
     assert spectrum.density(0.0).shape == ()
 
 
-@pytest.mark.parametrize("name", ACTIVATIONS)
+@pytest.mark.parametrize("name", [name for name in ACTIVATIONS if name != "rrelu"])
 def test_every_activation_has_a_spectrum(name):
     spectrum = initdiag.predict_spectrum([20, 30, 20], activation=name, init="xavier_normal", dropout=0.1)
     assert spectrum.mean > 0
     assert spectrum.log_moments(1)[0] == pytest.approx(spectrum.log_mean_eigenvalue, abs=1e-9)
     assert spectrum.factors[0].discrete == (name in ("linear", "relu", "leaky_relu"))
+
+
+def test_random_slopes_of_unknown_range_are_refused():
+    with pytest.raises(UnsupportedArchitecture, match="the spectrum needs the derivative of 'rrelu'"):
+        initdiag.predict_spectrum([20, 30, 20], activation="rrelu")
 
 
 def test_smooth_activations_have_no_exact_moments_at_finite_width():
