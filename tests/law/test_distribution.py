@@ -269,7 +269,9 @@ def test_the_density_integrates_to_one_and_to_the_moments_and_is_the_slope_of_th
     assert first == pytest.approx(exact.mean(), abs=1e-5 * exact.std())
     at, h = exact.mean() + exact.std() * np.array([-2.0, -0.3, 1.0, 3.0]), 1e-4 * exact.std()
     low, high = at[:2], at[2:]  # differences of the smaller tail: near 1 the CDF has no digits left to tell them
-    slopes = np.concatenate([exact.cdf(low + h) - exact.cdf(low - h), exact.sf(high - h) - exact.sf(high + h)]) / (2 * h)
+    slopes = np.concatenate([exact.cdf(low + h) - exact.cdf(low - h), exact.sf(high - h) - exact.sf(high + h)]) / (
+        2 * h
+    )
     np.testing.assert_allclose(slopes, exact.pdf(at), rtol=1e-5)
 
 
