@@ -45,6 +45,15 @@ def _group() -> None:
     pass
 
 
+class _Draws(click.ParamType):
+    """A positive integer, or ``auto``."""
+
+    name = "integer|auto"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+        return "auto" if value == "auto" else int(click.IntRange(min=1).convert(value, param, ctx))
+
+
 def _shared_options(command: Callable[..., Any]) -> Callable[..., Any]:
     options = [
         click.option("--output-format", type=click.Choice(["console", "json"]), default="console", show_default=True),
@@ -66,7 +75,9 @@ def _shared_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--input-size", help="Shape of a batch, e.g. 2,784, if the model does not tell it.")
 @click.option("--input", "input_target", help="A batch tensor, or a function that makes one: file.py:name.")
 @click.option("--module", help="Path of a part of the model, e.g. head: the chain inside a larger model.")
-@click.option("--draws", type=click.IntRange(min=1), default=1024, show_default=True)
+@click.option(
+    "--draws", type=_Draws(), default=1024, show_default=True, help="of the measurement; auto: until it is precise"
+)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option(
     "--method", type=click.Choice(["auto", "signs", "redraw", "law", "none"]), default="auto", show_default=True
@@ -78,7 +89,7 @@ def _check(
     input_size: str | None,
     input_target: str | None,
     module: str | None,
-    draws: int,
+    draws: int | str,
     seed: int,
     method: str,
     fail_on: str,

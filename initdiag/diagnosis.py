@@ -95,7 +95,7 @@ def diagnose(
     example_input: Tensor | None = None,
     *,
     input_size: Sequence[int] | None = None,
-    draws: int = 1024,
+    draws: int | str = 1024,
     method: str = "auto",
     init: Callable[[nn.Module], Any] | None = None,
     optimizer: str | None = None,
@@ -115,8 +115,8 @@ def diagnose(
         A batch the network takes, first dimension the rows.
     input_size : sequence of int, optional
         Or its shape, batch included.
-    draws : int
-        Draws of the measurement.
+    draws : int or "auto"
+        Draws of the measurement; ``"auto"``: until its log-variance is known to 5 %, or for a minute.
     method : str
         Of the measurement. ``"auto"``: signs where the weights allow it, else redraw where an initialiser is known. ``"signs"``, ``"redraw"``, ``"law"``; ``"none"``: theory
         alone. What is no chain is predicted by simulation through its own forward where that can be done.

@@ -93,6 +93,9 @@ class Measurement(Record):
         In the order of execution.
     notes : tuple of str
         What the ensemble did not cover, e.g. weights that it left as they are.
+    stopped : str
+        Why there are no more draws: ``"draws"`` (as many as asked for), ``"precision"`` (the log-variance is known well enough),
+        ``"time"`` (the time budget was spent), ``"interrupted"`` (by the user: partial).
     """
 
     method: str
@@ -108,6 +111,7 @@ class Measurement(Record):
     output_size: int
     layers: tuple[LayerMeasurement, ...]
     notes: tuple[str, ...] = ()
+    stopped: str = "draws"
 
     @classmethod
     def of(
@@ -120,6 +124,7 @@ class Measurement(Record):
         output_size: int,
         layers: tuple[LayerMeasurement, ...] = (),
         notes: tuple[str, ...] = (),
+        stopped: str = "draws",
     ) -> Measurement:
         """Return the record of ``log_norms``, its statistics computed."""
         values = np.ascontiguousarray(log_norms, dtype=np.float64)
@@ -127,7 +132,7 @@ class Measurement(Record):
         m = LogMoments.of(values)
         return cls(
             method, len(values), seed, values, m.mean, m.mean_se, m.variance, m.variance_se, m.dead_fraction,
-            input_size, output_size, layers, notes,
+            input_size, output_size, layers, notes, stopped,
         )  # fmt: skip
 
     @property

@@ -64,12 +64,12 @@ class GaussianLayers:
             return bias
         stream = 2 * self._order[name] + 1
         values = random_numbers.normals(self._seed, self._draws, stream, bias.numel())
-        return torch.from_numpy(values).to(bias.device, bias.dtype) * math.sqrt(law.variance)
+        return values.to(bias.device, bias.dtype) * math.sqrt(law.variance)
 
     def _normals(self, name: str, vectors: Tensor, fan_out: int) -> Tensor:
         count = vectors.shape[1]
         values = random_numbers.normals(self._seed, self._draws, 2 * self._order[name], count * fan_out)
-        return torch.from_numpy(values.reshape(len(vectors), count, fan_out)).to(vectors.device, vectors.dtype)
+        return values.view(len(vectors), count, fan_out).to(vectors.device, vectors.dtype)
 
 
 def _gram_root(vectors: Tensor) -> Tensor:
@@ -77,8 +77,19 @@ def _gram_root(vectors: Tensor) -> Tensor:
 
     Taken from a QR decomposition, which keeps its accuracy where vectors are nearly parallel and needs none where they are zero.
     """
+    if vectors.shape[1] == 2:
+        return _root_of_two(*vectors.unbind(1))
     _, r = torch.linalg.qr(vectors.mT, mode="r")
     return _square(r, vectors.shape[1]).mT
+
+
+def _root_of_two(x: Tensor, t: Tensor) -> Tensor:
+    """The same for a primal and its tangent, by hand: a batch of decompositions costs more than all else."""
+    length = torch.linalg.vector_norm(x, dim=1, keepdim=True)
+    unit = x / torch.where(length > 0, length, torch.ones_like(length))
+    along = (unit * t).sum(1, keepdim=True)
+    across = torch.linalg.vector_norm(t - along * unit, dim=1, keepdim=True)
+    return torch.cat([length, torch.zeros_like(length), along, across], 1).view(-1, 2, 2)
 
 
 def _square(r: Tensor, k: int) -> Tensor:

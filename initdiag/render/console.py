@@ -30,6 +30,13 @@ _METHODS = {
     "law": "layers replaced by their law",
 }
 
+_STOPPED = {
+    "draws": "",
+    "precision": ", enough for its error",
+    "time": ", until time was up",
+    "interrupted": " before the INTERRUPT",
+}
+
 
 def to_text(report: Report, width: int = 80) -> str:
     """Return the report as plain text of at most ``width`` columns."""
@@ -93,7 +100,9 @@ def _numbers(report: Report) -> RenderableType:
     table.add_row("dead networks", "gradient exactly 0", predicted_dead, dead)
     lines: list[RenderableType] = [table]
     if m is not None:
-        lines.append(Text(f"measured over {m.draws} draws ({_METHODS[m.method]}), +- one standard error"))
+        lines.append(
+            Text(f"measured over {m.draws} draws{_STOPPED[m.stopped]} ({_METHODS[m.method]}), +- one standard error")
+        )
     if report.agreement is not None:
         verb = "agree" if report.agreement.agrees else "DISAGREE"
         lines.append(Text(f"prediction and measurement {verb} (p = {_p_value(report.agreement.p_value)})"))
