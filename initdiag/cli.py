@@ -45,13 +45,8 @@ def _group() -> None:
     pass
 
 
-class _Draws(click.ParamType):
-    """A positive integer, or ``auto``."""
-
-    name = "integer|auto"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
-        return "auto" if value == "auto" else int(click.IntRange(min=1).convert(value, param, ctx))
+def _draws(ctx: click.Context, param: click.Parameter, value: str) -> int | str:
+    return "auto" if value == "auto" else int(click.IntRange(min=1).convert(value, param, ctx))
 
 
 def _shared_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -76,8 +71,9 @@ def _shared_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--input", "input_target", help="A batch tensor, or a function that makes one: file.py:name.")
 @click.option("--module", help="Path of a part of the model, e.g. head: the chain inside a larger model.")
 @click.option(
-    "--draws", type=_Draws(), default=1024, show_default=True, help="of the measurement; auto: until it is precise"
-)
+    "--draws", metavar="N|auto", callback=_draws, default="1024", show_default=True,
+    help="Of the measurement; auto: until it is precise.",
+)  # fmt: skip
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option(
     "--method", type=click.Choice(["auto", "signs", "redraw", "law", "none"]), default="auto", show_default=True

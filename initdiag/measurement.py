@@ -31,10 +31,10 @@ class LogMoments:
 
     @classmethod
     def of(cls, log_norms: NDArray[np.float64]) -> LogMoments:
-        """Return the moments of ``log_norms`` (natural log); -inf counts as dead and is left out of the moments."""
+        """Return the moments of the finite ``log_norms`` (natural log); -inf counts as dead, +inf as overflow."""
         alive = log_norms[np.isfinite(log_norms)]
         n = len(alive)
-        dead = 1.0 - n / len(log_norms) if len(log_norms) else math.nan
+        dead = float(np.mean(np.isneginf(log_norms))) if len(log_norms) else math.nan
         if n == 0:
             return cls(math.nan, math.nan, math.nan, math.nan, math.nan, dead, 0)
         mean = float(alive.mean())
@@ -82,7 +82,8 @@ class Measurement(Record):
     seed : int
         That gives exactly these draws again.
     log_norms : float64 array of shape (draws,)
-        ``ln||Ju||^2`` with ``||u|| = 1`` (natural log); -inf for a truly dead draw only.
+        ``ln||Ju||^2`` with ``||u|| = 1`` (natural log); -inf for a truly dead draw only. In native precision -inf is what the model's own
+        arithmetic rounds to 0, and +inf what overflows it.
     log_mean, log_mean_se, log_variance, log_variance_se : float
         Over the draws that are not dead, with standard errors.
     dead_fraction : float
@@ -134,6 +135,11 @@ class Measurement(Record):
             method, len(values), seed, values, m.mean, m.mean_se, m.variance, m.variance_se, m.dead_fraction,
             input_size, output_size, layers, notes, stopped,
         )  # fmt: skip
+
+    @property
+    def overflow_fraction(self) -> float:
+        """Share of draws whose norm is not finite: only in native precision."""
+        return float(np.mean(np.isposinf(self.log_norms)))
 
     @property
     def rms_gain_log_mean(self) -> float:

@@ -85,9 +85,10 @@ class Stopping:
         """Why to stop after these log-norms and seconds, other than their count; None to go on."""
         if self.draws is not None:
             return None
-        moments = LogMoments.of(np.concatenate(values))
-        if moments.variance_se <= self.relative_error * moments.variance:
-            return "precision"
+        if sum(map(len, values)) % _AUTO_STEP == 0:
+            moments = LogMoments.of(np.concatenate(values))
+            if moments.variance_se <= self.relative_error * moments.variance:
+                return "precision"
         return "time" if seconds >= self.time_budget else None
 
 

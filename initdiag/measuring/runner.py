@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -27,6 +28,7 @@ from initdiag.tracing.trace import trace_subject
 __all__ = ["measure"]
 
 METHODS = ("signs", "redraw", "law")
+PRECISIONS = ("auto", "native")
 
 _LOGGED = 4096
 """Draws of a plain chain whose layers are looked at one by one: more would cost more than they tell."""
@@ -50,6 +52,7 @@ def measure(
     module: str | None = None,
     relative_error: float = 0.05,
     time_budget: float = 60.0,
+    precision: str = "auto",
 ) -> Measurement:
     """Measure ``ln||Ju||^2`` over an ensemble of initialisations of the user's own module, by forward-mode autograd.
 
@@ -82,6 +85,9 @@ def measure(
         For ``draws="auto"``: the standard error of the log-variance, relative to it, that is small enough.
     time_budget : float
         For ``draws="auto"``: seconds.
+    precision : str
+        ``"auto"``: kept in range, half types in float32, what is no chain in float64. ``"native"``: in the model's own arithmetic, as training
+        will run it: a norm that leaves its range counts as 0 or as infinite.
 
     Returns
     -------
@@ -100,15 +106,26 @@ def measure(
         raise InvalidInput(
             explain(expected=f"method: one of {', '.join(METHODS)}", got=repr(method), do="Choose one of these.")
         )
+    if precision not in PRECISIONS:
+        raise InvalidInput(
+            explain(
+                expected=f"precision: one of {', '.join(PRECISIONS)}", got=repr(precision), do="Choose one of these."
+            )
+        )
+    is_native = precision == "native"
     with rng_preserved(), own_modes():
         subject = subject_of(model, example_input, input_size, module)
         arch = architecture or trace_subject(subject)
-        task = prepared(subject.module, arch, subject.example, subject.size, seed, direction)
+        task = prepared(subject.module, arch, subject.example, subject.size, seed, direction, is_native=is_native)
         if method == "redraw":
             plan = _redraws(task, stopping, subject.factory, init)
         else:
             plan = _signs(task, stopping) if method == "signs" else _laws(task, stopping)
-        return collected(plan, arch, method, seed, stopping, progress)
+        found = collected(plan, arch, method, seed, stopping, progress)
+    if is_native:
+        note = f"in the arithmetic of {str(task.dtype).removeprefix('torch.')}: a norm that leaves its range counts as 0 or infinite"
+        found = dataclasses.replace(found, notes=(*found.notes, note))
+    return found
 
 
 def _checked_seed(seed: Any) -> int:
@@ -242,4 +259,4 @@ def _mixes_rows(task: Task, ensemble: Ensemble) -> bool:
     u = torch.zeros_like(task.inputs(chunk))
     u[0] = 1.0
     norms, _ = log_norms(task, ensemble, chunk, u)
-    return bool(torch.isfinite(norms[1:]).any())
+    return not bool(torch.isneginf(norms[1:]).all())

@@ -72,7 +72,9 @@ class _Tape:
 
 def taped(task: Task) -> tuple[Step, ...] | None:
     """Return the chain's steps; None if it is not one that the fast path knows: gaps, smooth or random slopes, vanishing biases."""
-    known = all(layer.activation.name in ("linear", "relu", "leaky_relu") for layer in task.arch.layers)
+    known = not task.is_native and all(
+        layer.activation.name in ("linear", "relu", "leaky_relu") for layer in task.arch.layers
+    )
     if not (task.is_homogeneous and known):
         return None
     tape = _Tape()
@@ -103,6 +105,7 @@ class _Rows:
         self.both = torch.cat([x.flatten(1), u.flatten(1)])
         self.log_scales = torch.zeros(2, self.count, dtype=torch.float64, device=x.device)
         self.growth = 0.0
+        self.is_rescaled = False
 
     @property
     def halves(self) -> Tensor:
@@ -122,6 +125,7 @@ class _Rows:
         self.both = (self.halves / peaks[..., None]).view(2 * self.count, -1)
         self.log_scales += peaks.double().log()
         self.growth = 0.0
+        self.is_rescaled = True
 
 
 def fast_log_norms(
@@ -162,7 +166,7 @@ def _add_bias(rows: _Rows, step: Step, output: Tensor, flips: SignFlips) -> None
     if step.bias is None:
         return
     bias = step.bias if flips.flips_bias(step.name) else step.bias * _signs(output, rows.both)
-    if bool((rows.log_scales[0] != 0).any()):
+    if rows.is_rescaled:
         bias = bias * torch.exp(-rows.log_scales[0]).to(bias.dtype)[:, None]
     rows.halves[0].add_(bias)
 
@@ -172,12 +176,11 @@ def _factor(h: Tensor, step: Step, output: Tensor, following: Tensor | None) -> 
     sign = output if following is None else output ^ following
     if step.slope == 1.0:
         return _signs(sign, h)
-    is_open = (h > 0).to(torch.uint8) ^ output
-    if not bool(h.all()):
-        is_open &= (h != 0).to(torch.uint8)  # at 0, neither sign opens a gate
+    is_flipped = output.view(torch.bool)
+    is_open = ((h > 0) & ~is_flipped) | ((h < 0) & is_flipped)  # at 0, neither sign opens a gate
     if step.slope == 0.0:
-        return (is_open * (1 - 2 * sign.view(torch.int8))).to(h.dtype)
-    slope = torch.where(is_open.bool(), h.new_tensor(1.0), h.new_tensor(step.slope))
+        return (is_open.view(torch.int8) * (1 - 2 * sign.view(torch.int8))).to(h.dtype)
+    slope = torch.where(is_open, h.new_tensor(1.0), h.new_tensor(step.slope))
     return slope * _signs(sign, h)
 
 

@@ -38,6 +38,8 @@ class Task:
     seed: int
     direction: Tensor | None
     dtype: torch.dtype
+    is_native: bool = False
+    """Whether it runs in the model's own arithmetic, range and all."""
 
     @property
     def is_chain(self) -> bool:
@@ -69,11 +71,11 @@ class Task:
 
 
 def prepared(
-    module: nn.Module, arch: Architecture, example: Tensor | None, size: Any, seed: int, direction: Tensor | None
-) -> Task:
-    """A chain is rescaled as it goes and keeps its dtype (half types in float32); anything else runs in float64."""
-    own = next(p.dtype for p in module.parameters() if p.is_floating_point())
-    dtype = (own if own in (torch.float32, torch.float64) else torch.float32) if not arch.gaps else torch.float64
+    module: nn.Module, arch: Architecture, example: Tensor | None, size: Any, seed: int, direction: Tensor | None,
+    *, is_native: bool = False,
+) -> Task:  # fmt: skip
+    """A chain is rescaled as it goes and keeps its dtype (half types in float32); anything else runs in float64, unless it is native."""
+    dtype = _dtype(module, bool(arch.gaps), is_native)
     rows = example if example is not None else _random_rows(module, arch, size, seed)
     if any(p.device.type == "meta" for p in module.parameters()):
         raise UnsupportedArchitecture(
@@ -81,7 +83,18 @@ def prepared(
         )
     copy = replica(module, lambda t: copied(t).to(dtype) if t.is_floating_point() else copied(t))
     copy.requires_grad_(False)
-    return Task(copy, module, arch, rows.detach().to(dtype), seed, _checked_direction(direction, rows), dtype)
+    return Task(
+        copy, module, arch, rows.detach().to(dtype), seed, _checked_direction(direction, rows), dtype, is_native
+    )
+
+
+def _dtype(module: nn.Module, has_gaps: bool, is_native: bool) -> torch.dtype:
+    own = next(p.dtype for p in module.parameters() if p.is_floating_point())
+    if is_native:
+        return own
+    if has_gaps:
+        return torch.float64
+    return own if own in (torch.float32, torch.float64) else torch.float32
 
 
 def _random_rows(module: nn.Module, arch: Architecture, size: Any, seed: int) -> Tensor:
@@ -127,7 +140,10 @@ def _pass(task: Task, ensemble: Ensemble, draws: range, x: Tensor, u: Tensor) ->
     origins = Provenance(dict(task.module.named_parameters()))
     buffers = [(b, b.clone()) for b in task.module.buffers()]
     layers = frozenset(layer.name for layer in task.arch.layers)
-    interposer = Interposer(origins, layers, ensemble, draws, task.seed, task.is_chain, task.is_homogeneous)
+    is_kept = not task.is_native
+    interposer = Interposer(
+        origins, layers, ensemble, draws, task.seed, is_kept and task.is_chain, is_kept and task.is_homogeneous
+    )
     try:
         with torch.no_grad(), forward_ad.dual_level(), interposer:
             out = task.module(forward_ad.make_dual(x, u))
@@ -144,7 +160,9 @@ def _pass(task: Task, ensemble: Ensemble, draws: range, x: Tensor, u: Tensor) ->
         raise UnsupportedArchitecture(
             "the output does not depend differentiably on the input (detach, no_grad, rounding?)."
         )
-    return interposer.log_square(tangent), interposer.logs
+    return torch.nan_to_num(
+        interposer.log_square(tangent), nan=torch.inf, posinf=torch.inf, neginf=-torch.inf
+    ), interposer.logs
 
 
 @functools.cache

@@ -98,6 +98,8 @@ def _numbers(report: Report) -> RenderableType:
     dead = "" if m is None else f"{round(m.dead_fraction * m.draws)} of {m.draws}"
     predicted_dead = "" if p.dead_probability is None else words.percent(p.dead_probability)
     table.add_row("dead networks", "gradient exactly 0", predicted_dead, dead)
+    if m is not None and m.overflow_fraction:
+        table.add_row("overflow", "gradient not finite", "", f"{round(m.overflow_fraction * m.draws)} of {m.draws}")
     lines: list[RenderableType] = [table]
     if m is not None:
         lines.append(
