@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from initdiag.errors import AtRisk, InitdiagError, InvalidInput, TargetError, UnsupportedArchitecture
     from initdiag.law.chain import predict
     from initdiag.law.hanin_nica import beta
-    from initdiag.measurement import Measurement
+    from initdiag.measurement import Measurement, SpectralMeasurement
     from initdiag.measuring.runner import measure
+    from initdiag.measuring.spectrum import measure_spectrum
     from initdiag.prediction import Prediction
     from initdiag.report import Report
     from initdiag.risk import failure_risk
@@ -34,6 +35,7 @@ _EXPORTS = {
     "Measurement": "initdiag.measurement",
     "Prediction": "initdiag.prediction",
     "Report": "initdiag.report",
+    "SpectralMeasurement": "initdiag.measurement",
     "TargetError": "initdiag.errors",
     "Thresholds": "initdiag.verdict",
     "UnsupportedArchitecture": "initdiag.errors",
@@ -44,6 +46,7 @@ _EXPORTS = {
     "diagnose": "initdiag.diagnosis",
     "failure_risk": "initdiag.risk",
     "measure": "initdiag.measuring.runner",
+    "measure_spectrum": "initdiag.measuring.spectrum",
     "predict": "initdiag.law.chain",
     "predict_spectrum": "initdiag.spectrum.jacobian",
     "trace": "initdiag.tracing.trace",
@@ -57,6 +60,7 @@ __all__ = [
     "Measurement",
     "Prediction",
     "Report",
+    "SpectralMeasurement",
     "TargetError",
     "Thresholds",
     "UnsupportedArchitecture",
@@ -67,6 +71,7 @@ __all__ = [
     "diagnose",
     "failure_risk",
     "measure",
+    "measure_spectrum",
     "predict",
     "predict_spectrum",
     "trace",

@@ -46,7 +46,8 @@ def _group() -> None:
 
 
 def _draws(ctx: click.Context, param: click.Parameter, value: str) -> int | str:
-    return "auto" if value == "auto" else int(click.IntRange(min=1).convert(value, param, ctx))
+    convert: Callable[..., int] = click.IntRange(min=1).convert
+    return "auto" if value == "auto" else convert(value, param, ctx)
 
 
 def _shared_options(command: Callable[..., Any]) -> Callable[..., Any]:

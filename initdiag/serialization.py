@@ -68,7 +68,7 @@ def decode(kind: Any, data: Any) -> Any:
         key, item = typing.get_args(kind)
         return {decode(key, k): decode(item, v) for k, v in data.items()}
     if origin is np.ndarray:
-        return np.array([decode(float, v) for v in data], dtype=np.float64)
+        return np.array(_decode_items(data), dtype=np.float64)
     if isinstance(kind, type) and issubclass(kind, enum.Enum):
         return kind(data)
     if kind is float:
@@ -87,6 +87,11 @@ def _decode_tuple(kinds: tuple[Any, ...], data: Any) -> tuple[Any, ...]:
     if len(kinds) == 2 and kinds[1] is Ellipsis:
         return tuple(decode(kinds[0], v) for v in data)
     return tuple(decode(k, v) for k, v in zip(kinds, data, strict=True))
+
+
+def _decode_items(data: Any) -> Any:
+    """Numbers of an array of any dimension."""
+    return [_decode_items(v) for v in data] if isinstance(data, list) else decode(float, data)
 
 
 @functools.cache

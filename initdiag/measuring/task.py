@@ -20,7 +20,7 @@ from initdiag.tracing.loan import copied, replica
 from initdiag.tracing.provenance import Provenance
 from initdiag.tracing.subject import example_rows
 
-__all__ = ["Task", "log_norms", "log_norms_in_batch", "prepared"]
+__all__ = ["Task", "dual_forward", "log_norms", "log_norms_in_batch", "prepared"]
 
 _HOMOGENEOUS = ("linear", "relu", "leaky_relu", "rrelu")
 _EXAMPLES = 64
@@ -71,11 +71,18 @@ class Task:
 
 
 def prepared(
-    module: nn.Module, arch: Architecture, example: Tensor | None, size: Any, seed: int, direction: Tensor | None,
-    *, is_native: bool = False,
-) -> Task:  # fmt: skip
-    """A chain is rescaled as it goes and keeps its dtype (half types in float32); anything else runs in float64, unless it is native."""
-    dtype = _dtype(module, bool(arch.gaps), is_native)
+    module: nn.Module,
+    arch: Architecture,
+    example: Tensor | None,
+    size: Any,
+    seed: int,
+    direction: Tensor | None,
+    dtype: torch.dtype | None = None,
+    *,
+    is_native: bool = False,
+) -> Task:
+    """Without a ``dtype`` of its own, a chain is rescaled as it goes and keeps its dtype (half types in float32); anything else runs in float64."""
+    dtype = dtype or _dtype(module, bool(arch.gaps), is_native)
     rows = example if example is not None else _random_rows(module, arch, size, seed)
     if any(p.device.type == "meta" for p in module.parameters()):
         raise UnsupportedArchitecture(
@@ -136,33 +143,40 @@ def log_norms_in_batch(task: Task, ensemble: Ensemble, draw: int) -> tuple[Tenso
 
 
 def _pass(task: Task, ensemble: Ensemble, draws: range, x: Tensor, u: Tensor) -> tuple[Tensor, list[LayerLogs]]:
-    _warm_up()
     origins = Provenance(dict(task.module.named_parameters()))
-    buffers = [(b, b.clone()) for b in task.module.buffers()]
     layers = frozenset(layer.name for layer in task.arch.layers)
     is_kept = not task.is_native
     interposer = Interposer(
         origins, layers, ensemble, draws, task.seed, is_kept and task.is_chain, is_kept and task.is_homogeneous
     )
+    with torch.no_grad():
+        _, tangent = dual_forward(task, interposer, x, u)
+    found = interposer.log_square(tangent)
+    return torch.nan_to_num(found, nan=torch.inf, posinf=torch.inf, neginf=-torch.inf), interposer.logs
+
+
+def dual_forward(task: Task, interposer: Interposer, x: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+    """Return output and tangent of one pass of the replica at ``x`` along ``u``, in the caller's grad mode; buffers are put back."""
+    _warm_up()
+    buffers = [(b, b.clone(), b._version) for b in task.module.buffers()]
     try:
-        with torch.no_grad(), forward_ad.dual_level(), interposer:
+        with forward_ad.dual_level(), interposer:
             out = task.module(forward_ad.make_dual(x, u))
-            tangent = forward_ad.unpack_dual(_first_tensor(out)).tangent
+            primal, tangent = forward_ad.unpack_dual(_first_tensor(out))
     except (InvalidInput, UnsupportedArchitecture):
         raise
     except Exception as error:
         raise UnsupportedArchitecture(
             f"the module does not run on {len(x)} rows under forward-mode autograd: {type(error).__name__}: {error}"
         ) from error
-    for buffer, before in buffers:  # so that no chunk depends on the ones before it
-        buffer.copy_(before)
+    for buffer, before, version in buffers:  # so that no chunk depends on the ones before it
+        if buffer._version != version:
+            buffer.copy_(before)
     if tangent is None:
         raise UnsupportedArchitecture(
             "the output does not depend differentiably on the input (detach, no_grad, rounding?)."
         )
-    return torch.nan_to_num(
-        interposer.log_square(tangent), nan=torch.inf, posinf=torch.inf, neginf=-torch.inf
-    ), interposer.logs
+    return primal, tangent
 
 
 @functools.cache

@@ -1,0 +1,121 @@
+"""Products with the Jacobian of one draw's network, and with its transpose, at any scale.
+
+One pass of the user's forward carries tangents (forward mode) and keeps the graph for cotangents (reverse mode). Its rows are either
+independent networks, or many directions through one network. On a proved chain tangents and cotangents are divided by their largest entry
+after every linear layer, row by row, and the logs are kept: a Jacobian of norm 1e-5000 is as good as one of norm 1.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from initdiag.errors import UnsupportedArchitecture
+from initdiag.measuring import random_numbers
+from initdiag.measuring.interposer import Ensemble, Interposer, rowwise
+from initdiag.measuring.task import Task, dual_forward
+from initdiag.tracing.provenance import Provenance
+
+__all__ = ["Pass", "Scaled"]
+
+Scaled = tuple[Tensor, Tensor]
+"""Rows, and the log of the factor (float64) that each is to be multiplied with."""
+
+
+class Pass:
+    """One pass of a network, or of one network a row.
+
+    Parameters
+    ----------
+    task, ensemble
+        The replica and how its linear layers act.
+    networks : range
+        The draws of the rows; or a single draw, the same for all rows.
+    x : Tensor
+        Inputs, ``(rows, ...)``.
+    u : Tensor or None
+        Tangents of ``x``'s shape; None for zeros.
+    with_graph : bool
+        Whether `pull` will be called.
+    """
+
+    def __init__(
+        self, task: Task, ensemble: Ensemble, networks: range, x: Tensor, u: Tensor | None, *, with_graph: bool
+    ) -> None:
+        self._interposer = _TwoWays(task, ensemble, networks, len(x))
+        with torch.set_grad_enabled(with_graph):
+            self._leaf = x.detach().clone().requires_grad_(with_graph)
+            tangent = torch.zeros_like(x) if u is None else u
+            self._out, self._tangent = dual_forward(task, self._interposer, self._leaf.clone(), tangent)
+
+    @property
+    def output_size(self) -> int:
+        """Entries of one row of the output."""
+        return self._out[0].numel()
+
+    def pushed(self) -> Scaled:
+        """Return ``J_i u_i``, ``(rows, n_L)``."""
+        return self._tangent.detach().flatten(1), _logs(self._interposer.tangent_log_scale, self._out)
+
+    def pull(self, v: Tensor) -> Scaled:
+        """Return ``J_i^T v_i``, ``(rows, n_0)``, for cotangents ``(rows, n_L)``."""
+        self._interposer.cotangent_log_scale = 0.0
+        try:
+            (g,) = torch.autograd.grad(self._out, self._leaf, v.reshape(self._out.shape), retain_graph=True)
+        except RuntimeError as error:
+            raise UnsupportedArchitecture(f"the module does not run under reverse-mode autograd: {error}") from error
+        logs = self._interposer.cotangent_log_scale + self._interposer.primal_log_scale
+        return g.flatten(1), _logs(logs, self._out)
+
+
+def _logs(value: Tensor | float, rows: Tensor) -> Tensor:
+    return torch.as_tensor(value, dtype=torch.float64, device=rows.device).expand(len(rows))
+
+
+class _TwoWays(Interposer):
+    """An interposer whose passes can be differentiated backwards, and whose rows may share one network.
+
+    Scales are constants to the derivative: of the primal they are taken without the graph, of the cotangents when these pass.
+    """
+
+    def __init__(self, task: Task, ensemble: Ensemble, networks: range, rows: int) -> None:
+        origins = Provenance(dict(task.module.named_parameters()))
+        layers = frozenset(layer.name for layer in task.arch.layers)
+        super().__init__(origins, layers, ensemble, range(rows), task.seed, task.is_chain, task.is_homogeneous)
+        self._networks = networks
+        self.cotangent_log_scale: Tensor | float = 0.0
+
+    def _uniforms(self, like: Tensor) -> Tensor:
+        uniform = random_numbers.uniforms(self.seed, self._networks, self._noises, like[0].numel())
+        self._noises += 1
+        return torch.from_numpy(uniform).reshape(-1, *like.shape[1:]).expand(like.shape).to(like.device)
+
+    def _with_bias(self, y: Tensor, bias: Tensor | None) -> Tensor:
+        return super()._with_bias(_Kept.apply(y, self) if self.rescale_tangent and y.requires_grad else y, bias)
+
+    def _rescaled_primal(self, y: Tensor, bias: Tensor | None) -> Tensor:
+        before = self.primal_log_scale
+        scaled = super()._rescaled_primal(y.detach(), bias)
+        if not y.requires_grad:
+            return scaled
+        factor = torch.exp(before - _logs(self.primal_log_scale, y)).to(y.dtype)
+        return scaled + rowwise(factor, y) * (y - y.detach())
+
+
+class _Kept(torch.autograd.Function):
+    """The identity, which divides the cotangent of each row by its largest entry and keeps the log."""
+
+    @staticmethod
+    def forward(ctx: Any, y: Tensor, keeper: _TwoWays) -> Tensor:
+        ctx.keeper = keeper
+        return y.view_as(y)
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor, None]:
+        (g,) = cotangents
+        peak = g.abs().flatten(1).amax(1)
+        peak = torch.where(peak > 0, peak, torch.ones_like(peak))
+        ctx.keeper.cotangent_log_scale = ctx.keeper.cotangent_log_scale + peak.double().log()
+        return g / rowwise(peak, g), None
