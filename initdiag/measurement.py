@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from initdiag.errors import InvalidInput, explain
 from initdiag.serialization import Record
 
-__all__ = ["LayerMeasurement", "LogMoments", "Measurement", "SpectralMeasurement"]
+__all__ = ["LayerMeasurement", "LogMoments", "LogSummary", "Measurement", "SpectralMeasurement"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +50,34 @@ class LogMoments:
 
 
 @dataclass(frozen=True, slots=True)
+class LogSummary:
+    """A squared norm over the draws in which it is not 0 (natural log).
+
+    Attributes
+    ----------
+    log_mean, log_variance : float
+        Of its logarithm.
+    low, median, high : float
+        Its 5, 50 and 95 % quantiles.
+    """
+
+    log_mean: float
+    log_variance: float
+    low: float
+    median: float
+    high: float
+
+    @classmethod
+    def of(cls, log_squares: NDArray[np.float64]) -> LogSummary:
+        """Return the summary of the finite ones among ``log_squares``; NaN where there are none."""
+        alive = log_squares[np.isfinite(log_squares)]
+        if not len(alive):
+            return cls(*[math.nan] * 5)
+        variance = float(np.var(alive, ddof=1)) if len(alive) > 1 else math.nan
+        return cls(float(alive.mean()), variance, *(float(q) for q in np.quantile(alive, (0.05, 0.5, 0.95))))
+
+
+@dataclass(frozen=True, slots=True)
 class LayerMeasurement:
     """What one linear layer's inputs and tangents look like over the draws (natural log, per layer).
 
@@ -61,6 +89,9 @@ class LayerMeasurement:
         Of ``ln(||a||^2/fan_in)``, ``a`` the layer's input.
     tangent_log_mean, tangent_log_variance : float
         Of ``ln||W t||^2``, ``t`` the tangent that enters the layer (so: before its activation).
+    activation, weight_gradient, bias_gradient : LogSummary or None
+        Of ``||a||^2/fan_in``, ``||dL/dW||^2`` and ``||dL/db||^2`` over the first draws, from a backward pass: ``L`` is ``v . f(x)`` for a random
+        unit ``v``, or the user's loss. None where it was not taken, or there is no bias.
     """
 
     name: str
@@ -68,6 +99,9 @@ class LayerMeasurement:
     activation_log_variance: float
     tangent_log_mean: float
     tangent_log_variance: float
+    activation: LogSummary | None = None
+    weight_gradient: LogSummary | None = None
+    bias_gradient: LogSummary | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -4,24 +4,34 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from initdiag.architecture import Architecture, positive_integer
 from initdiag.errors import InvalidInput, explain
-from initdiag.measurement import LayerMeasurement, LogMoments, Measurement
+from initdiag.measurement import LayerMeasurement, LogMoments, LogSummary, Measurement
+from initdiag.measuring.gradients import GradientLogs
 from initdiag.measuring.interposer import LayerLogs
 from initdiag.measuring.running import RunningMoments
 
 __all__ = ["Chunk", "Plan", "Stopping", "chunks", "collected"]
 
-Chunk = tuple[range, tuple[Tensor, list[LayerLogs]]]
-"""Draws, their log-norms, and their layers' logs."""
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """What was measured on some draws: log-norms, and the logs of layers and gradients where they were looked at."""
+
+    draws: range
+    log_norms: Tensor
+    layers: Sequence[LayerLogs]
+    gradients: Sequence[GradientLogs] = ()
+
 
 _AUTO_STEP = 256
 """Draws between two looks at the precision."""
@@ -105,11 +115,14 @@ def collected(
     """Run the plan, and return what it measured. An interrupt returns what there is, labelled, once there is anything."""
     values: list[NDArray[np.float64]] = []
     layers: dict[int, tuple[str, RunningMoments, RunningMoments]] = {}
+    gradients: dict[str, list[GradientLogs]] = {}
     stopped, begin = None, time.perf_counter()
     try:
-        for _, (norms, logs) in _with_progress(plan.chunks, stopping.draws) if progress else plan.chunks:
-            values.append(norms.cpu().numpy())
-            _add(layers, logs)
+        for chunk in _with_progress(plan.chunks, stopping.draws) if progress else plan.chunks:
+            values.append(chunk.log_norms.cpu().numpy())
+            _add(layers, chunk.layers)
+            for logs in chunk.gradients:
+                gradients.setdefault(logs.name, []).append(logs)
             stopped = stopping.reason(values, time.perf_counter() - begin)
             if stopped is not None:
                 break
@@ -123,17 +136,30 @@ def collected(
         seed=seed,
         input_size=arch.input_size,
         output_size=arch.output_size,
-        layers=tuple(LayerMeasurement(name, a.mean, a.variance, t.mean, t.variance) for name, a, t in layers.values()),
+        layers=tuple(
+            LayerMeasurement(name, a.mean, a.variance, t.mean, t.variance, *_summaries(arch, name, gradients.get(name)))
+            for name, a, t in layers.values()
+        ),
         notes=plan.notes(),
         stopped=stopped or "draws",
     )
 
 
-def _add(layers: dict[int, tuple[str, RunningMoments, RunningMoments]], logs: list[LayerLogs]) -> None:
+def _add(layers: dict[int, tuple[str, RunningMoments, RunningMoments]], logs: Sequence[LayerLogs]) -> None:
     for index, log in enumerate(logs):
         _, activation, tangent = layers.setdefault(index, (log.name, RunningMoments(), RunningMoments()))
         activation.add(log.activation.cpu().numpy())
         tangent.add(log.tangent.cpu().numpy())
+
+
+def _summaries(arch: Architecture, name: str, logs: list[GradientLogs] | None) -> tuple[LogSummary | None, ...]:
+    """Of the activations, weight gradients and bias gradients of one matrix."""
+    if not logs:
+        return None, None, None
+    columns = [[log.activation for log in logs], [log.weight for log in logs], [log.bias for log in logs]]
+    activation, weight, bias = (LogSummary.of(torch.cat(column).cpu().numpy()) for column in columns)
+    has_bias = any(layer.bias is not None for layer in arch.layers if layer.name == name)
+    return activation, weight, bias if has_bias else None
 
 
 def _with_progress(chunks: Iterator[Chunk], draws: int | None) -> Iterator[Chunk]:
@@ -146,9 +172,9 @@ def _with_progress(chunks: Iterator[Chunk], draws: int | None) -> Iterator[Chunk
     task = bar.add_task("measuring", total=draws)
     begin = time.perf_counter()
     try:
-        for chunk, found in chunks:
-            yield chunk, found
-            bar.update(task, completed=chunk.stop)
+        for chunk in chunks:
+            yield chunk
+            bar.update(task, completed=chunk.draws.stop)
             if not bar.live.is_started and time.perf_counter() - begin > _UNSEEN:
                 bar.start()
     finally:

@@ -95,6 +95,7 @@ class Interposer(TorchFunctionMode):
     def __post_init__(self) -> None:
         super().__init__()
         self._last_linear = ""
+        self._last_output: Tensor | None = None
         self._noises = 0
         self.tangent_log_scale: Tensor | float = 0.0
         self.primal_log_scale: Tensor | float = 0.0
@@ -107,12 +108,7 @@ class Interposer(TorchFunctionMode):
         if call is not None and origin is not None:
             return self._linear(call, origin)
         summands = vocabulary.bias_added(name, args, kwargs)
-        if (
-            self.rescale_primal
-            and summands is not None
-            and any(map(_is_dual, summands))
-            and any(map(self.origins.of, summands))
-        ):
+        if summands is not None and self._is_bias_added(*summands):
             return self._add_bias(*summands)
         x = args[0] if args else kwargs.get("input")
         noisy = self._with_noise(name, x, args, kwargs) if self._has_rows(x) else None
@@ -123,6 +119,13 @@ class Interposer(TorchFunctionMode):
         if any(self.origins.of(t) for t in used) and not any(map(_is_dual, used)):
             self.origins.follow(name, args, used, out)
         return out
+
+    def _is_bias_added(self, first: Any, second: Any) -> bool:
+        """Whether a layer's bias is added: on a chain whatever parameter is, elsewhere a vector right after the product."""
+        dual, bias = (second, first) if self.origins.of(first) else (first, second)
+        if not (_is_dual(dual) and self.origins.of(bias)):
+            return False
+        return self.rescale_primal or (dual is self._last_output and bias.dim() == 1)
 
     def _has_rows(self, tensor: Any) -> bool:
         return isinstance(tensor, Tensor) and tensor.shape[:1] == (len(self.draws),)
@@ -152,7 +155,8 @@ class Interposer(TorchFunctionMode):
         y = self._with_bias(y, call.bias)
         y_tangent = self._rescaled_tangent(y_tangent)
         self.logs.append(LayerLogs(name, activation, self.log_square(y_tangent)))
-        return _dual(y, y_tangent)
+        self._last_output = _dual(y, y_tangent)
+        return self._last_output
 
     def _with_bias(self, y: Tensor, bias: Tensor | None) -> Tensor:
         origin = self.origins.of(bias)

@@ -18,7 +18,7 @@ from initdiag.measuring.interposer import Ensemble, Interposer, rowwise
 from initdiag.measuring.task import Task, dual_forward
 from initdiag.tracing.provenance import Provenance
 
-__all__ = ["Pass", "Scaled"]
+__all__ = ["Pass", "Scaled", "TwoWays"]
 
 Scaled = tuple[Tensor, Tensor]
 """Rows, and the log of the factor (float64) that each is to be multiplied with."""
@@ -44,7 +44,7 @@ class Pass:
     def __init__(
         self, task: Task, ensemble: Ensemble, networks: range, x: Tensor, u: Tensor | None, *, with_graph: bool
     ) -> None:
-        self._interposer = _TwoWays(task, ensemble, networks, len(x))
+        self._interposer = TwoWays(task, ensemble, networks, len(x))
         with torch.set_grad_enabled(with_graph):
             self._leaf = x.detach().clone().requires_grad_(with_graph)
             tangent = torch.zeros_like(x) if u is None else u
@@ -71,10 +71,10 @@ class Pass:
 
 
 def _logs(value: Tensor | float, rows: Tensor) -> Tensor:
-    return torch.as_tensor(value, dtype=torch.float64, device=rows.device).expand(len(rows))
+    return torch.as_tensor(value, dtype=torch.float64, device=rows.device).detach().expand(len(rows))
 
 
-class _TwoWays(Interposer):
+class TwoWays(Interposer):
     """An interposer whose passes can be differentiated backwards, and whose rows may share one network.
 
     Scales are constants to the derivative: of the primal they are taken without the graph, of the cotangents when these pass.
@@ -83,7 +83,7 @@ class _TwoWays(Interposer):
     def __init__(self, task: Task, ensemble: Ensemble, networks: range, rows: int) -> None:
         origins = Provenance(dict(task.module.named_parameters()))
         layers = frozenset(layer.name for layer in task.arch.layers)
-        super().__init__(origins, layers, ensemble, range(rows), task.seed, task.is_chain, task.is_homogeneous)
+        super().__init__(origins, layers, ensemble, range(rows), task.seed, task.rescales_tangent, task.rescales_primal)
         self._networks = networks
         self.cotangent_log_scale: Tensor | float = 0.0
 
@@ -108,7 +108,7 @@ class _Kept(torch.autograd.Function):
     """The identity, which divides the cotangent of each row by its largest entry and keeps the log."""
 
     @staticmethod
-    def forward(ctx: Any, y: Tensor, keeper: _TwoWays) -> Tensor:
+    def forward(ctx: Any, y: Tensor, keeper: TwoWays) -> Tensor:
         ctx.keeper = keeper
         return y.view_as(y)
 

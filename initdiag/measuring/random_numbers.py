@@ -20,7 +20,7 @@ BLOCK = 256
 SIGN_BLOCK = 2048
 """The same for signs, of which there are many and cheap ones."""
 
-_STREAMS = {"direction": 0, "signs": 1, "dropout": 2, "redraw": 3, "law": 4}
+_STREAMS = {"direction": 0, "signs": 1, "dropout": 2, "redraw": 3, "law": 4, "cotangent": 5}
 
 
 def _generator(seed: int, stream: str, *path: int) -> np.random.Generator:
@@ -72,11 +72,11 @@ def normals(seed: int, draws: range, stream_index: int, width: int) -> Tensor:
     return rows[draws.start - first * BLOCK :][: len(draws)]
 
 
-def directions(seed: int, draws: range, width: int) -> NDArray[np.float64]:
-    """Return uniform unit vectors, shape ``(len(draws), width)``."""
+def directions(seed: int, draws: range, width: int, stream: str = "direction") -> NDArray[np.float64]:
+    """Return uniform unit vectors, shape ``(len(draws), width)``: of the input, or of the output (``"cotangent"``)."""
 
     def block(index: int) -> NDArray[np.generic]:
-        return _generator(seed, "direction", index).standard_normal((BLOCK, width), dtype=np.float32)
+        return _generator(seed, stream, index).standard_normal((BLOCK, width), dtype=np.float32)
 
     normal = _by_block(draws, block).astype(np.float64)
     return np.asarray(normal / np.linalg.norm(normal, axis=1, keepdims=True))

@@ -15,7 +15,8 @@ from initdiag.measurement import Measurement
 from initdiag.measuring import random_numbers
 from initdiag.measuring.collection import Chunk, Plan, Stopping, chunks, collected
 from initdiag.measuring.gaussian import GaussianLayers
-from initdiag.measuring.interposer import Ensemble, LayerLogs
+from initdiag.measuring.gradients import Gradients, Loss
+from initdiag.measuring.interposer import Ensemble
 from initdiag.measuring.redraw import Loaded, Redrawn, Source, reset_parameters, values_of
 from initdiag.measuring.signs import SignFlips
 from initdiag.measuring.tape import fast_log_norms, taped
@@ -53,6 +54,9 @@ def measure(
     relative_error: float = 0.05,
     time_budget: float = 60.0,
     precision: str = "auto",
+    gradients: bool = True,
+    loss_fn: Callable[[Tensor, Tensor], Tensor] | None = None,
+    target: Tensor | None = None,
 ) -> Measurement:
     """Measure ``ln||Ju||^2`` over an ensemble of initialisations of the user's own module, by forward-mode autograd.
 
@@ -88,6 +92,11 @@ def measure(
     precision : str
         ``"auto"``: kept in range, half types in float32, what is no chain in float64. ``"native"``: in the model's own arithmetic, as training
         will run it: a norm that leaves its range counts as 0 or as infinite.
+    gradients : bool
+        Whether a backward pass looks at the layers' weight and bias gradients over the first 512 draws (not by ``"law"``, which has no weights).
+    loss_fn, target : callable and Tensor, optional
+        The gradients' loss: ``loss_fn(output, target)`` on a batch of one; ``target`` has a row for each of ``example_input``. By default the
+        output's product with a random unit vector.
 
     Returns
     -------
@@ -117,10 +126,11 @@ def measure(
         subject = subject_of(model, example_input, input_size, module)
         arch = architecture or trace_subject(subject)
         task = prepared(subject.module, arch, subject.example, subject.size, seed, direction, is_native=is_native)
+        wanted = Gradients(task, gradients, Loss.of(loss_fn, target, len(task.rows)))
         if method == "redraw":
-            plan = _redraws(task, stopping, subject.factory, init)
+            plan = _redraws(task, stopping, wanted, subject.factory, init)
         else:
-            plan = _signs(task, stopping) if method == "signs" else _laws(task, stopping)
+            plan = _signs(task, stopping, wanted) if method == "signs" else _laws(task, stopping)
         found = collected(plan, arch, method, seed, stopping, progress)
     if is_native:
         note = f"in the arithmetic of {str(task.dtype).removeprefix('torch.')}: a norm that leaves its range counts as 0 or infinite"
@@ -145,7 +155,7 @@ def _why_not_signs(arch: Architecture) -> str | None:
     return None
 
 
-def _signs(task: Task, stopping: Stopping) -> Plan:
+def _signs(task: Task, stopping: Stopping, gradients: Gradients) -> Plan:
     reason = _why_not_signs(task.arch)
     if reason is not None:
         raise UnsupportedArchitecture(f"{reason}. Use method='redraw' with an init or a factory.")
@@ -161,12 +171,14 @@ def _signs(task: Task, stopping: Stopping) -> Plan:
     note = (f"left as they are, not varied: {', '.join(left)}",) if left else ()
     steps = taped(task)
 
-    def found(chunk: range) -> tuple[Tensor, list[LayerLogs]]:
+    def found(chunk: range) -> Chunk:
         if steps is None:
-            return log_norms(task, flips(chunk), chunk)
-        return fast_log_norms(steps, task, flips(chunk), chunk, with_layers=chunk.start < _LOGGED)
+            norms, logs = log_norms(task, flips(chunk), chunk)
+        else:
+            norms, logs = fast_log_norms(steps, task, flips(chunk), chunk, with_layers=chunk.start < _LOGGED)
+        return Chunk(chunk, norms, logs, gradients(flips, chunk))
 
-    return Plan(((chunk, found(chunk)) for chunk in chunks(stopping, _rows_in_budget(task))), lambda: note)
+    return Plan(map(found, chunks(stopping, _rows_in_budget(task))), lambda: (*note, *gradients.notes))
 
 
 def _not_varied(task: Task) -> list[str]:
@@ -190,7 +202,7 @@ def _laws(task: Task, stopping: Stopping) -> Plan:
     notes = [f"{family} weights: taken for Gaussian ones of their variance" for family in others]
     notes += [f"left as they are, not varied: {', '.join(left)}"] if left else []
     found = (
-        (chunk, log_norms(task, GaussianLayers(task.seed, chunk, layers), chunk))
+        Chunk(chunk, *log_norms(task, GaussianLayers(task.seed, chunk, layers), chunk))
         for chunk in chunks(stopping, _rows_in_budget(task, most=1024))
     )
     return Plan(found, lambda: tuple(notes))
@@ -204,7 +216,11 @@ def _mixed_rows() -> UnsupportedArchitecture:
 
 
 def _redraws(
-    task: Task, stopping: Stopping, factory: Callable[[], Any] | None, init: Callable[[nn.Module], Any] | None
+    task: Task,
+    stopping: Stopping,
+    gradients: Gradients,
+    factory: Callable[[], Any] | None,
+    init: Callable[[nn.Module], Any] | None,
 ) -> Plan:
     if factory is None and init is None:
         _require_default_weights(task.arch)
@@ -212,18 +228,22 @@ def _redraws(
     source = Source(task.original, {layer.name for layer in task.arch.layers}, factory, init)
 
     def notes() -> tuple[str, ...]:
-        return (f"not drawn afresh: {', '.join(source.left)}",) if source.left else ()
+        left = (f"not drawn afresh: {', '.join(source.left)}",) if source.left else ()
+        return (*left, *gradients.notes)
 
     if not task.is_linear_only:
-        return Plan(_one_by_one(task, source, stopping.most), notes)
+        return Plan(_one_by_one(task, source, stopping.most, gradients), notes)
     size = sum(p.numel() for p in task.module.parameters()) * task.dtype.itemsize
     step = max(1, min(_BUDGET // (4 * size), 1024))
-    return Plan(
-        ((c, log_norms(task, Redrawn(source, c, task.seed, task.dtype), c)) for c in chunks(stopping, step)), notes
-    )
+
+    def found(chunk: range) -> Chunk:
+        drawn = Redrawn(source, chunk, task.seed, task.dtype)
+        return Chunk(chunk, *log_norms(task, drawn, chunk), gradients.at_once(drawn, chunk))
+
+    return Plan(map(found, chunks(stopping, step)), notes)
 
 
-def _one_by_one(task: Task, source: Source, draws: int) -> Iterator[Chunk]:
+def _one_by_one(task: Task, source: Source, draws: int, gradients: Gradients) -> Iterator[Chunk]:
     """What cannot be stacked is loaded into the replica draw by draw; a network that mixes rows is run on the whole batch."""
     own = values_of(task.module)
     loaded = Loaded()
@@ -234,7 +254,10 @@ def _one_by_one(task: Task, source: Source, draws: int) -> Iterator[Chunk]:
                 own[name].copy_(value)
         mixes = _mixes_rows(task, loaded) if mixes is None else mixes
         chunk = range(draw, draw + 1)
-        yield chunk, log_norms_in_batch(task, loaded, draw) if mixes else log_norms(task, loaded, chunk)
+        if mixes:
+            yield Chunk(chunk, *log_norms_in_batch(task, loaded, draw))
+        else:
+            yield Chunk(chunk, *log_norms(task, loaded, chunk), gradients.at_once(loaded, chunk))
 
 
 def _require_default_weights(arch: Architecture) -> None:

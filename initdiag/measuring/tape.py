@@ -72,10 +72,8 @@ class _Tape:
 
 def taped(task: Task) -> tuple[Step, ...] | None:
     """Return the chain's steps; None if it is not one that the fast path knows: gaps, smooth or random slopes, vanishing biases."""
-    known = not task.is_native and all(
-        layer.activation.name in ("linear", "relu", "leaky_relu") for layer in task.arch.layers
-    )
-    if not (task.is_homogeneous and known):
+    known = all(layer.activation.name in ("linear", "relu", "leaky_relu") for layer in task.arch.layers)
+    if not (task.rescales_primal and known):
         return None
     tape = _Tape()
     log_norms(task, tape, range(1))

@@ -53,9 +53,15 @@ class Task:
         return self.is_chain and all(p.dim() == 1 or name in used for name, p in self.module.named_parameters())
 
     @property
-    def is_homogeneous(self) -> bool:
-        """Whether scaling the primal scales every value after it."""
-        return self.is_chain and all(layer.activation.name in _HOMOGENEOUS for layer in self.arch.layers)
+    def rescales_tangent(self) -> bool:
+        """Whether tangents are kept in range."""
+        return self.is_chain and not self.is_native
+
+    @property
+    def rescales_primal(self) -> bool:
+        """Whether values are too: where scaling them scales every value after."""
+        is_homogeneous = all(layer.activation.name in _HOMOGENEOUS for layer in self.arch.layers)
+        return self.rescales_tangent and is_homogeneous
 
     def inputs(self, draws: range) -> Tensor:
         """Return the rows dealt out to these draws."""
@@ -145,10 +151,7 @@ def log_norms_in_batch(task: Task, ensemble: Ensemble, draw: int) -> tuple[Tenso
 def _pass(task: Task, ensemble: Ensemble, draws: range, x: Tensor, u: Tensor) -> tuple[Tensor, list[LayerLogs]]:
     origins = Provenance(dict(task.module.named_parameters()))
     layers = frozenset(layer.name for layer in task.arch.layers)
-    is_kept = not task.is_native
-    interposer = Interposer(
-        origins, layers, ensemble, draws, task.seed, is_kept and task.is_chain, is_kept and task.is_homogeneous
-    )
+    interposer = Interposer(origins, layers, ensemble, draws, task.seed, task.rescales_tangent, task.rescales_primal)
     with torch.no_grad():
         _, tangent = dual_forward(task, interposer, x, u)
     found = interposer.log_square(tangent)
