@@ -164,14 +164,14 @@ def _leaving(responses: Sequence[Response], gaussian: Response, entering: _Input
 
 
 def _error_share(layer: Layer, concentration: float) -> float:
-    """Share of the correction that may be wrong: one standard deviation, found by explicit products of widths 4 to 32 (``tests/evidence/entries``).
+    """Share of the correction that may be wrong: one standard deviation, found by explicit products of widths 1 to 32.
 
-    Light tails: the closure is off by a part of order ``k/n`` (truncated normal entries, one-hot ``u``: 33 % at width 4, 20 % at 8, 5 % at 32), the chain by
-    less (uniform, five layers: 6 % at width 4, 3 % at 8). Heavy tails: sums of Student-t entries are less far from Gaussian than a law of their kurtosis
-    that is nowhere else heavy (t(8): 15 %, t(5): 20 to 60 %). Sparse entries: 5, 23 and 35 % at widths 32, 16 and 4, half of them zeros.
+    Light tails: the closure is off by a part of order ``k/n`` (truncated normal entries, one-hot ``u``: 33 % at width 4, 20 % at 8, 5 % at 32), the
+    chain by about 5 % (uniform entries, any ``u``, widths 2 to 10: 3 to 7 %). Heavy tails: sums of Student-t entries are less far from Gaussian than their
+    kurtosis says (t(8): 15 %, t(5): 20 to 60 %). Sparse entries, half of them zeros: 5, 23 and 35 % at widths 32, 16 and 4.
     """
     excess = _excess(layer)
-    share = (0.25 + 1.5 * concentration) / layer.fan_out
+    share = 0.05 + concentration / layer.fan_out
     if layer.weight.family == "sparse":
         share += min(0.5, (excess * concentration) ** 2 / 4)
     elif excess > 0:
