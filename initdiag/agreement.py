@@ -9,7 +9,6 @@ from scipy import special
 
 from initdiag.architecture import Architecture, Layer
 from initdiag.law.chain import predict
-from initdiag.law.kurtosis import variance_corrections
 from initdiag.measurement import LogMoments, Measurement
 from initdiag.prediction import Prediction
 
@@ -25,7 +24,7 @@ class Expectation:
     log_mean, log_variance : float
         Of ``ln||Ju||^2`` over the draws of this ensemble.
     log_mean_sd, log_variance_sd : float
-        Error of the formula: between-weights offset (signs) and higher orders in the kurtosis.
+        Error of the formula: between-weights offset (signs), and the prediction's own (non-Gaussian weights).
     dead_probability : float
         As predicted.
     """
@@ -74,17 +73,17 @@ def expectation(architecture: Architecture, prediction: Prediction, method: str)
         return _simulated(architecture, prediction, method)
     if prediction.log_mean is None or prediction.log_variance is None or prediction.dead_probability is None:
         return None
-    neglected = math.fsum(map(_neglected, architecture.layers, variance_corrections(architecture.layers)))
+    mean_error, variance_error = prediction.log_mean_error or 0.0, prediction.log_variance_error or 0.0
     if method != "signs":
         mean, variance, dead = prediction.log_mean, prediction.log_variance, prediction.dead_probability
-        return Expectation(mean, variance, neglected / 2, neglected, dead)
+        return Expectation(mean, variance, mean_error, variance_error, dead)
     lost = math.fsum(map(_lost_to_norms, architecture.layers))
     between = math.fsum(map(_between_weights, architecture.layers))
     return Expectation(
         log_mean=prediction.log_mean + math.fsum(map(_log_norm_ratio, architecture.layers)) + lost / 2,
         log_variance=prediction.log_variance - lost,
-        log_mean_sd=math.hypot(neglected / 2, math.sqrt(3 * between)),
-        log_variance_sd=math.hypot(neglected, math.sqrt(5 * between)),
+        log_mean_sd=math.hypot(mean_error, math.sqrt(3 * between)),
+        log_variance_sd=math.hypot(variance_error, math.sqrt(5 * between)),
         dead_probability=prediction.dead_probability,
     )
 
@@ -112,14 +111,6 @@ def _simulated(architecture: Architecture, prediction: Prediction, method: str) 
         ),
         prediction.dead_probability,
     )
-
-
-def _neglected(layer: Layer, correction: float) -> float:
-    """Size of the orders that `kurtosis.variance_corrections` leaves out of a layer's log-variance.
-
-    Found by simulation of uniform weights: a fraction of the correction that falls as 4/n from one half at width 8.
-    """
-    return abs(correction) * min(1.0, 4 / layer.fan_out)
 
 
 def _lost_to_norms(layer: Layer) -> float:

@@ -304,6 +304,25 @@ class WeightLaw:
         gain = _number(gain, "gain", 0.0, low_open=True)
         return cls(family, variance(fan_in, fan_out) * gain**2, kurtosis, name, gain)
 
+    @classmethod
+    def student_t(cls, degrees: float, variance: float) -> WeightLaw:
+        """Return the law of iid Student-t entries with ``degrees`` of freedom, scaled to ``variance``: kurtosis ``3 + 6/(degrees - 4)``.
+
+        Raises
+        ------
+        InvalidInput
+            With 4 degrees of freedom or fewer: such entries have no fourth moment, and the theory does not hold for them.
+        """
+        if not 4 < degrees < math.inf:
+            raise InvalidInput(
+                explain(
+                    expected="Student-t entries with more than 4 degrees of freedom",
+                    got=f"{degrees}: they have no finite fourth moment",
+                    do="The log-norm has no universal law there; measure the network instead: initdiag.measure(model).",
+                )
+            )
+        return cls("other", variance, 3 + 6 / (degrees - 4))
+
     @property
     def failed(self) -> tuple[str, ...]:
         """Names of the hypotheses that the actual weights reject."""

@@ -52,6 +52,8 @@ class LayerPrediction:
         Of an entry of the weight matrix.
     haar : bool
         Whether the weight matrix is orthogonal (Haar), not iid.
+    kurtosis : float
+        Of an entry of the weight matrix, ``E w^4/(E w^2)^2``: 3 if Gaussian.
     """
 
     name: str
@@ -65,6 +67,7 @@ class LayerPrediction:
     dead_probability: float
     weight_variance: float
     haar: bool
+    kurtosis: float = 3.0
 
     @property
     def rms_gain_log_mean(self) -> float:
@@ -79,8 +82,8 @@ class Prediction(Record):
     Attributes
     ----------
     coverage : str
-        ``"exact"``; ``"first-order"`` (in the excess kurtosis of non-Gaussian weights); ``"simulated"`` (the standard
-        errors say how well); ``"none"`` (then the numbers are None).
+        ``"exact"``; ``"first-order"`` (exact to first order in the excess kurtosis of non-Gaussian weights, and close beyond: the errors say how
+        close); ``"simulated"`` (the standard errors say how well); ``"none"`` (then the numbers are None).
     reasons : tuple of str
         Why the coverage is not exact.
     log_mean, log_variance : float or None
@@ -100,6 +103,10 @@ class Prediction(Record):
         The shares; empty without coverage, and for a simulation through a module's own forward.
     samples : float64 array or None
         The simulated draws of ``ln||Ju||^2``, -inf where dead, under coverage "simulated"; else None.
+    log_mean_error, log_variance_error : float or None
+        How far off the formula itself may be, one standard deviation (`initdiag.law.kurtosis`): 0 unless the coverage is "first-order".
+    u_fourth : float or None
+        ``||u||_4^4`` where it was given; None for a uniform unit vector.
     """
 
     coverage: str
@@ -115,6 +122,9 @@ class Prediction(Record):
     dead_probability: float | None
     layers: tuple[LayerPrediction, ...]
     samples: NDArray[np.float64] | None = None
+    log_mean_error: float | None = 0.0
+    log_variance_error: float | None = 0.0
+    u_fourth: float | None = None
 
     @classmethod
     def from_simulation(cls, architecture: Architecture, measurement: Measurement) -> Prediction:

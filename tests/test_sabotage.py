@@ -60,8 +60,12 @@ def test_a_wrong_kurtosis_sign_is_seen(monkeypatch):
     widths = [16] * 10
     right = predict(widths).log_variance
     assert abs(right - 3.07) < 0.12
-    honest = kurtosis.variance_corrections
-    monkeypatch.setattr(chain.kurtosis, "variance_corrections", lambda layers: [-c for c in honest(layers)])
+    honest = kurtosis.corrections
+
+    def turned(*arguments):
+        return [dataclasses.replace(c, log_variance=-c.log_variance) for c in honest(*arguments)]
+
+    monkeypatch.setattr(chain.kurtosis, "corrections", turned)
     assert abs(predict(widths).log_variance - 3.07) > 0.5
 
 

@@ -16,16 +16,17 @@ from initdiag.prediction import LayerPrediction, Prediction
 
 __all__ = ["predict"]
 
-_MOST_EXCESS = 1.0
-"""Excess kurtosis of a layer's pre-activations up to which the first order holds.
-
-Found by redraws of sparse weights: log-variance 3 % high at 0.9 (width 16, kurtosis 6), 10 to 25 % at 1.2 (width 64, kurtosis 15; width 128,
-kurtosis 30), twice the truth at 8 (width 16, kurtosis 30).
-"""
+_LARGEST_ERROR = 0.2
+"""Share of the log-variance that its own error may be before the formula is refused."""
 
 
 def predict(
-    architecture: Architecture | Sequence[int], *, draws: int = 2048, seed: int = 0, **assumptions: Any
+    architecture: Architecture | Sequence[int],
+    *,
+    draws: int = 2048,
+    seed: int = 0,
+    u_fourth: float | None = None,
+    **assumptions: Any,
 ) -> Prediction:
     """Predict the distribution of ``ln||Ju||^2``, ``J`` the input-output Jacobian at initialisation, ``||u|| = 1``.
 
@@ -35,14 +36,17 @@ def predict(
         What `trace` returned, or widths ``n_0, ..., n_L``.
     draws, seed : int
         Of the simulation, where an activation has no discrete gate (tanh, GELU ...).
+    u_fourth : float, optional
+        ``||u||_4^4`` of the unit vector that is propagated, from ``1/n_0`` (all coordinates alike) to 1 (one-hot); a uniform unit vector if
+        not given. It matters to weights that are neither Gaussian nor orthogonal.
     **assumptions
         With widths: as in `Architecture.from_widths`.
 
     Returns
     -------
     Prediction
-        Exact for Gaussian and orthogonal weights with discrete gates, of first order in the kurtosis for other iid weights; simulated for
-        other activations (`initdiag.law.simulation`); coverage "none", with the reasons, for anything that is not a chain.
+        Exact for Gaussian and orthogonal weights with discrete gates; for other iid weights exact to first order in the kurtosis, with the error of
+        the formula (`initdiag.law.kurtosis`); simulated for other activations (`initdiag.law.simulation`); coverage "none", with the reasons, for anything that is not a chain.
 
     Raises
     ------
@@ -66,10 +70,17 @@ def predict(
         )
     obstacles = _obstacles(architecture)
     if obstacles:
-        return Prediction("none", obstacles, None, None, None, None, None, None, None, None, None, ())
+        return _uncovered(obstacles)
     if any(layer.activation.gate is None for layer in architecture.layers):
         return _simulated(architecture, positive_integer(draws, "draws"), seed)
-    return _compose(architecture.layers)
+    prediction = _compose(architecture.layers, u_fourth)
+    too_coarse = tuple(_too_coarse(prediction, architecture.layers))
+    return _uncovered(too_coarse) if too_coarse else prediction
+
+
+def _uncovered(reasons: tuple[str, ...]) -> Prediction:
+    numbers = (None,) * 9
+    return Prediction("none", reasons, *numbers, (), log_mean_error=None, log_variance_error=None)
 
 
 def _obstacles(architecture: Architecture) -> tuple[str, ...]:
@@ -81,21 +92,25 @@ def _obstacles(architecture: Architecture) -> tuple[str, ...]:
         if layer.bias is not None and not layer.bias.symmetric and layer.activation.name not in ("linear",):
             found.append(f"{layer.name}: its bias is not symmetric about 0, so that its gates are not fair coins")
         found.extend(f"{layer.name}: weights fail the hypothesis {name!r}" for name in layer.weight.failed)
-    has_gates = all(layer.activation.gate is not None for layer in architecture.layers)
-    return tuple(found) or (tuple(_heavy_tailed(architecture.layers)) if has_gates else ())
+    return tuple(found)
 
 
-def _heavy_tailed(layers: tuple[Layer, ...]) -> Iterator[str]:
-    """Layers whose entries' kurtosis is too large, at their width, for the first order to be near the truth."""
-    for layer, correction in zip(layers, kurtosis.variance_corrections(layers), strict=True):
-        gate = layer.activation.gate
-        assert gate is not None, "checked by _obstacles"
-        if correction * layer.fan_out / gate.kurtosis > _MOST_EXCESS:
-            yield f"{layer.name}: entries of kurtosis {layer.weight.kurtosis:.3g} are beyond the first order at this width"
+def _too_coarse(prediction: Prediction, layers: tuple[Layer, ...]) -> Iterator[str]:
+    """The layer to blame where the formula's error is more than a share of the log-variance: the one of the largest kurtosis for its width."""
+    assert prediction.log_variance is not None
+    assert prediction.log_variance_error is not None
+    if prediction.log_variance_error > _LARGEST_ERROR * prediction.log_variance:
+        layer = max(layers, key=lambda layer: abs(layer.weight.kurtosis - 3) / layer.fan_out)
+        yield (
+            f"{layer.name}: entries of kurtosis {layer.weight.kurtosis:.3g} are too far from Gaussian at this width: "
+            f"log-variance {prediction.log_variance:.3g} +- {prediction.log_variance_error:.2g}"
+        )
 
 
-def _compose(layers: tuple[Layer, ...]) -> Prediction:
-    shares = tuple(map(_layer_prediction, layers, kurtosis.variance_corrections(layers)))
+def _compose(layers: tuple[Layer, ...], u_fourth: float | None) -> Prediction:
+    beta = math.fsum(map(hanin_nica.layer_beta, layers)) + hanin_nica.entry_kurtosis_term(layers[0], u_fourth)
+    corrections = kurtosis.corrections(layers, u_fourth)
+    shares = tuple(map(_layer_prediction, layers, corrections))
     log_mean = math.fsum(s.log_mean for s in shares)
     non_gaussian = sorted({layer.weight.family for layer in layers} - {"normal", "haar"})
     rms_gain_log_mean = log_mean + math.log(layers[0].fan_in / layers[-1].fan_out)
@@ -111,9 +126,12 @@ def _compose(layers: tuple[Layer, ...]) -> Prediction:
         rms_gain_log_mean=rms_gain_log_mean,
         hidden_drift=hidden_drift,
         hidden_log_variance=hidden_log_variance,
-        beta=math.fsum(map(hanin_nica.layer_beta, layers)) + hanin_nica.entry_kurtosis_term(layers[0]),
+        beta=beta,
         dead_probability=_any_dead(shares),
         layers=shares,
+        log_mean_error=math.fsum(c.log_mean_error for c in corrections),
+        log_variance_error=math.fsum(c.log_variance_error for c in corrections),
+        u_fourth=u_fourth,
     )
 
 
@@ -166,7 +184,7 @@ def _simulated_layer(layer: Layer, before: LogMoments, after: LogMoments) -> Lay
     )
 
 
-def _layer_prediction(layer: Layer, correction: float) -> LayerPrediction:
+def _layer_prediction(layer: Layer, correction: kurtosis.Correction) -> LayerPrediction:
     gate = layer.activation.gate
     assert gate is not None, "checked by _obstacles"
     exact = finite_width.layer_log_moments(layer)
@@ -177,12 +195,13 @@ def _layer_prediction(layer: Layer, correction: float) -> LayerPrediction:
         fan_out=layer.fan_out,
         gate=gate,
         gain=layer.gain,
-        log_mean=exact.mean - correction / 2,
-        log_variance=exact.variance + correction,
+        log_mean=exact.mean + correction.log_mean,
+        log_variance=exact.variance + correction.log_variance,
         beta=hanin_nica.layer_beta(layer),
-        dead_probability=1.0 if is_zero else finite_width.dead_probability(gate, layer.fan_out),
+        dead_probability=1.0 if is_zero else correction.dead_probability,
         weight_variance=layer.weight.variance,
         haar=layer.weight.family == "haar",
+        kurtosis=3.0 if layer.weight.family == "haar" else layer.weight.kurtosis,
     )
 
 

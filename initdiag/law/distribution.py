@@ -16,6 +16,7 @@ from scipy import stats
 
 from initdiag.errors import InvalidInput, UnsupportedArchitecture, explain
 from initdiag.law.inversion import Inversion
+from initdiag.law.kurtosis import log_fourth_norm
 from initdiag.law.mellin import Factor, Tilt, factors_of
 from initdiag.law.mixture import FULL
 from initdiag.law.orthogonal import OrthogonalInversion
@@ -98,6 +99,8 @@ class ChainLaw(stats.rv_continuous):  # type: ignore[misc]
         """Return ``ln E||Ju||^{2k}`` (natural log), *unconditional*: dead draws count 0.
 
         For integer ``k`` and one gate value ``d`` it is ``sum_l ln(v^k d^{2k} E[K (K + 2) ... (K + 2k - 2)])``, ``K`` the number of open gates.
+        Under coverage "first-order" ``k`` = 0, 1 and 2 are exact all the same (`initdiag.law.kurtosis.log_fourth_norm`); other orders are those of the moved and
+        scaled law.
 
         Parameters
         ----------
@@ -113,6 +116,8 @@ class ChainLaw(stats.rv_continuous):  # type: ignore[misc]
             raise InvalidInput(
                 explain(expected="an order k >= 0", got=repr(k), do="Give a finite order, 1 for the mean.")
             )
+        if self.prediction.coverage == "first-order" and k in (1, 2):
+            return self.prediction.log_second_moment if k == 1 else log_fourth_norm(self.prediction)
         alive = math.fsum(math.log1p(-layer.dead_probability) for layer in self.prediction.layers)
         order = np.array([k * self._scale])
         factors = factors_of(self.prediction.layers, FULL)
