@@ -204,8 +204,8 @@ class SpectralMeasurement(Record):
         Shares of the ``n_0`` eigenvalues that the nodes stand for; None if dense (``1/n_0`` each). What is missing to 1 in a row is the
         share of eigenvalues that are 0 because ``n_L < n_0``.
     log_largest, log_smallest : float64 array
-        ``ln`` of the largest and of the ``min(n_0, n_L)``-th eigenvalue, a draw each; at large width of the first few draws only, NaN where
-        the iteration did not converge.
+        ``ln`` of the largest and of the ``min(n_0, n_L)``-th eigenvalue, a draw each; -inf for what cannot be told from 0. At large width of
+        the first draws only, to 1e-4 of the draw's largest eigenvalue; NaN where the iteration did not converge.
     log_resolution : float
         What is smaller than ``exp(log_resolution)`` times the draw's largest eigenvalue cannot be told from 0, and counts as 0 in
         ``zero_mass``: rounding if dense, else the reach of the quadrature.
@@ -253,8 +253,8 @@ class SpectralMeasurement(Record):
 
     @property
     def zero_mass(self) -> float:
-        """Share of eigenvalues that are 0 to resolution."""
-        return 1.0 - float(np.sum(self._shares * self._is_resolved, axis=1).mean())
+        """Share of eigenvalues that are 0, or too small to be told from 0: see ``log_resolution``."""
+        return max(0.0, 1.0 - float(np.sum(self._shares * self._is_resolved, axis=1).mean()))
 
     @property
     def zero_mass_se(self) -> float:
@@ -281,7 +281,7 @@ class SpectralMeasurement(Record):
     def cdf(self, log_lambda: ArrayLike) -> NDArray[np.float64]:
         """Return the share of eigenvalues with ``ln lambda <= log_lambda``, zeros included, per draw: shape ``(draws, ...)``.
 
-        Between the nodes of a quadrature the share is interpolated linearly in ``ln lambda``, half a node's weight on either side of it.
+        What is not resolved counts as 0. Between the nodes of a quadrature the share is interpolated linearly in ``ln lambda``, half a node's weight on either side of it.
         """
         x = np.asarray(log_lambda, dtype=np.float64)
         return np.stack([self._row_cdf(row, x) for row in range(self.draws)])
@@ -324,14 +324,14 @@ class SpectralMeasurement(Record):
         return np.stack([np.sum(self._shares * nodes**j, axis=1) for j in range(1, k + 1)], axis=1)
 
     def _row_cdf(self, row: int, x: NDArray[np.float64]) -> NDArray[np.float64]:
-        nodes, shares = self.log_nodes[row, ::-1], self._shares[row, ::-1]
-        if self.weights is None:
+        kept = self._is_resolved[row] & (self._shares[row] > 0)
+        nodes, shares = self.log_nodes[row, kept][::-1], self._shares[row, kept][::-1]
+        if self.weights is None or not len(nodes):
             below = np.searchsorted(nodes, x, side="right")
             return np.asarray(1.0 - (len(nodes) - below) / self.input_size)
-        kept = np.isfinite(nodes) & (shares > 0)
-        start = 1.0 - shares[kept].sum()
-        middle = start + np.cumsum(shares[kept]) - shares[kept] / 2
-        return np.asarray(np.interp(x, nodes[kept], middle, left=start, right=1.0))
+        start = 1.0 - shares.sum()
+        middle = start + np.cumsum(shares) - shares / 2
+        return np.asarray(np.interp(x, nodes, middle, left=start, right=1.0))
 
 
 def _standard_error(rows: NDArray[np.float64]) -> NDArray[np.float64]:

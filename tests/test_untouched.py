@@ -90,6 +90,8 @@ ENTRIES = {
     "trace": lambda m, x: initdiag.trace(m, x),
     "measure signs": lambda m, x: initdiag.measure(m, x, draws=8),
     "measure redraw": lambda m, x: initdiag.measure(m, x, draws=3, method="redraw"),
+    "measure spectrum": lambda m, x: initdiag.measure_spectrum(m, x, draws=2),
+    "measure spectrum by products": lambda m, x: initdiag.measure_spectrum(m, x, draws=2, method="redraw", dense=False),
     "diagnose": lambda m, x: initdiag.diagnose(m, x, draws=8),
     "check": lambda m, x: initdiag.check(m, x, draws=8),
     "assert_trainable": lambda m, x: initdiag.assert_trainable(m, x, draws=8),

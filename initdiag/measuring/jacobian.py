@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from initdiag.errors import UnsupportedArchitecture
@@ -18,7 +20,7 @@ from initdiag.measuring.interposer import Ensemble, Interposer, rowwise
 from initdiag.measuring.task import Task, dual_forward
 from initdiag.tracing.provenance import Provenance
 
-__all__ = ["Pass", "Scaled", "TwoWays"]
+__all__ = ["Gram", "Pass", "Scaled", "TwoWays", "unit_rows"]
 
 Scaled = tuple[Tensor, Tensor]
 """Rows, and the log of the factor (float64) that each is to be multiplied with."""
@@ -68,6 +70,72 @@ class Pass:
             raise UnsupportedArchitecture(f"the module does not run under reverse-mode autograd: {error}") from error
         logs = self._interposer.cotangent_log_scale + self._interposer.primal_log_scale
         return g.flatten(1), _logs(logs, self._out)
+
+
+class Gram:
+    """``J_i^T J_i``, or ``J_i J_i^T`` where that is smaller, of independent networks, one a row; no matrix is formed.
+
+    Parameters
+    ----------
+    task, ensemble
+        The replica and how its linear layers act.
+    networks : range
+        The draws of the rows.
+
+    Attributes
+    ----------
+    log_scale : ndarray of shape (rows,)
+        Log of what the products are divided by, a constant of each matrix: set by the first product, so that its largest entry is 1.
+    """
+
+    def __init__(self, task: Task, ensemble: Ensemble, networks: range) -> None:
+        self._task, self._ensemble, self._networks = task, ensemble, networks
+        self._x = task.inputs(networks)
+        self._inner = self._x[0].numel() <= task.arch.output_size
+        self._still: Pass | None = None
+        self._is_scaled = False
+        self.log_scale = np.zeros(len(networks))
+
+    def __call__(self, vectors: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the product of row ``i`` with its network's matrix, divided by ``exp(log_scale[i])``."""
+        v = torch.from_numpy(np.ascontiguousarray(vectors)).to(self._x.device, self._x.dtype)
+        half, first = unit_rows(*(self._push(v) if self._inner else self._pull(v)))
+        whole, second = self._pull(half) if self._inner else self._push(half)
+        rows, second = unit_rows(whole, second)
+        logs = (first + second).cpu().numpy()
+        if not self._is_scaled:
+            self.log_scale, self._is_scaled = np.where(np.isfinite(logs), logs, 0.0), True
+        return np.asarray(rows.double().cpu().numpy() * np.exp(logs - self.log_scale)[:, None])
+
+    def _push(self, v: Tensor) -> Scaled:
+        found = Pass(
+            self._task, self._ensemble, self._networks, self._x, v.reshape(self._x.shape), with_graph=self._inner
+        )
+        self._still = found if self._inner else self._still
+        return found.pushed()
+
+    def _pull(self, v: Tensor) -> Scaled:
+        if self._still is None:
+            self._still = Pass(self._task, self._ensemble, self._networks, self._x, None, with_graph=True)
+        return self._still.pull(v)
+
+
+def unit_rows(rows: Tensor, logs: Tensor) -> Scaled:
+    """Return the rows divided by their largest entries, and the logs with these: -inf for a row of zeros, whatever its factor was.
+
+    Raises
+    ------
+    UnsupportedArchitecture
+        If an entry is NaN or infinite.
+    """
+    peak = rows.abs().amax(1)
+    safe = torch.where(peak > 0, peak, torch.ones_like(peak))
+    logs = logs + peak.double().log()
+    if bool((logs.isnan() | logs.isposinf()).any()):
+        raise UnsupportedArchitecture(
+            "the Jacobian has entries that are NaN or infinite at this input. Check the input."
+        )
+    return rows / safe[:, None], logs
 
 
 def _logs(value: Tensor | float, rows: Tensor) -> Tensor:
