@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Iterator
 
 import numpy as np
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -17,7 +18,7 @@ from initdiag.spectral_report import SpectralReport, power
 from initdiag.spectrum.conditions import Conditions, conditions_of
 from initdiag.verdict import Finding
 
-__all__ = ["renderable", "section"]
+__all__ = ["renderable", "section", "to_text"]
 
 _BARS = " ▁▂▃▄▅▆▇█"
 _BINS = 32
@@ -46,6 +47,13 @@ def renderable(report: SpectralReport) -> RenderableType:
         parts += [Text(), _improvements(report)]
     parts += list(_findings(report.findings))
     return Group(*parts)
+
+
+def to_text(report: SpectralReport, width: int = 80) -> str:
+    """Return a spectral report as plain text of at most ``width`` columns."""
+    file = io.StringIO()
+    Console(file=file, width=width, no_color=True, highlight=False, legacy_windows=False).print(renderable(report))
+    return "\n".join(line.rstrip() for line in file.getvalue().splitlines()) + "\n"
 
 
 def _density(law: SpectralLaw) -> RenderableType | None:
