@@ -77,7 +77,7 @@ def spectral_report(architecture: Architecture, target: str | None = None) -> Sp
     spectrum = predict_spectrum(architecture)
     conditions = conditions_of(spectrum)
     is_poor = conditions.share_within_decade < _GATHERED or conditions.isometry_distance >= _ISOMETRIC
-    changes = improvements(architecture, conditions) if is_poor or conditions.rank_share < 1 else ()
+    changes = improvements(architecture, conditions) if is_poor or conditions.rank_share < _RESOLVED else ()
     findings = [
         *_scale_findings(architecture, conditions),
         *_rank_findings(spectrum, conditions, changes),
@@ -119,17 +119,23 @@ def _rank_findings(
     rank, resolved, total = conditions.rank_share, conditions.resolved_share, conditions.directions
     if rank >= _RESOLVED and resolved >= _RESOLVED:
         return
-    layer = min(spectrum.factors, key=lambda factor: factor.open_count)
-    name: str | None = layer.name
-    message = f"it lets {_count(rank * total)} of {total} directions pass: {_count(layer.open_count)} of its {layer.fan_out} gates are open"
-    if rank >= _RESOLVED:
-        name, message = None, f"no direction of {total} is lost"
+    name, message = _narrowest(spectrum, conditions) if rank < _RESOLVED else (None, f"no direction of {total} is lost")
     if resolved < _RESOLVED * rank:
         message += f"; but single precision tells only {_count(resolved * total)} of them from 0"
     better = [c for c in changes if c.after.resolved_share > resolved + 0.01]
     remedy = _effects(better, lambda c: f"{_count(resolved * total)} -> {_count(c.resolved_share * total)}")
     severity = "warning" if resolved < _COLLAPSED * rank else "note"
     yield Finding("IND022", severity, name, message, remedy or _NOTHING_HELPS)
+
+
+def _narrowest(spectrum: SpectralLaw, conditions: Conditions) -> tuple[str | None, str]:
+    """Where the rank is lost, if one layer loses it, and in words."""
+    least = min(factor.open_count for factor in spectrum.factors)
+    layers = [factor for factor in spectrum.factors if factor.open_count < 1.001 * least]
+    whose = "its" if len(layers) == 1 else f"the {len(layers)} narrowest layers'"
+    passing = f"{_count(conditions.rank_share * conditions.directions)} of {conditions.directions} directions pass"
+    message = f"{passing}: {_count(least)} of {whose} {layers[0].fan_out} gates are open"
+    return layers[0].name if len(layers) == 1 else None, message
 
 
 def _isometry_findings(conditions: Conditions, changes: tuple[Improvement, ...]) -> Iterator[Finding]:
