@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from initdiag import __version__
-from initdiag.errors import InitdiagError
+from initdiag.errors import InitdiagError, UnsupportedArchitecture
 
 if TYPE_CHECKING:
+    from initdiag.architecture import Architecture
     from initdiag.report import Report
+    from initdiag.spectral_report import SpectralReport
 
 __all__ = ["main"]
 
@@ -80,6 +82,7 @@ def _shared_options(command: Callable[..., Any]) -> Callable[..., Any]:
     "--method", type=click.Choice(["auto", "signs", "redraw", "law", "none"]), default="auto", show_default=True
 )
 @click.option("--fail-on", type=click.Choice(list(_FAIL_ON)), default="no-verdict", show_default=True)
+@click.option("--spectrum", is_flag=True, help="Also predict the spectrum of the Jacobian.")
 @_shared_options
 def _check(
     targets: tuple[str, ...],
@@ -90,6 +93,7 @@ def _check(
     seed: int,
     method: str,
     fail_on: str,
+    spectrum: bool,
     optimizer: str | None,
     max_risk: float,
     output_format: str,
@@ -110,6 +114,7 @@ def _check(
                 diagnose(
                     load(target), example, input_size=size, draws=draws, method=method, optimizer=optimizer, seed=seed,
                     thresholds=Thresholds(max_risk=max_risk), progress=output_format == "console", target=target, module=module,
+                    spectrum=spectrum,
                 )
             )  # fmt: skip
         except InitdiagError as error:
@@ -149,6 +154,88 @@ def _predict(
     report = diagnose_architecture(architecture, optimizer=optimizer, thresholds=thresholds, target=widths)
     _write([report], output_format, output_file)
     return _exit_code([report], _FAIL_ON[fail_on])
+
+
+@_group.command("spectrum")
+@click.argument("target", metavar="TARGET|WIDTHS")
+@click.option("--init", help="Initialiser of every layer.")
+@click.option("--activation", help="Of the hidden layers.")
+@click.option("--output", help="Of the last layer.")
+@click.option("--gain", type=float, help="Multiplies every weight.")
+@click.option("--dropout", type=float, help="Rate after hidden layers.")
+@click.option("--negative-slope", type=float, help="Of leaky_relu; with --activation.")
+@click.option("--input-size", help="Shape of a batch, e.g. 2,784, if the model does not tell it.")
+@click.option("--input", "input_target", help="A batch tensor, or a function that makes one: file.py:name.")
+@click.option("--module", help="Path of a part of the model, e.g. head: the chain inside a larger model.")
+@click.option("--output-format", type=click.Choice(["console", "json"]), default="console", show_default=True)
+@click.option("--output-file", type=click.Path(dir_okay=False, path_type=Path), help="Write there, not to stdout.")
+def _spectrum(
+    target: str,
+    input_size: str | None,
+    input_target: str | None,
+    module: str | None,
+    output_format: str,
+    output_file: Path | None,
+    **assumptions: Any,
+) -> int:
+    """Predict the Jacobian's singular values, of widths (as in predict) or of a model (as in check).
+
+    With widths the options state the assumptions (those of predict if left out); with a model they change it: a what-if. Exit code 3:
+    the theory does not cover the model.
+    """
+    from initdiag.spectral_report import spectral_report
+
+    given = {name: value for name, value in assumptions.items() if value is not None}
+    try:
+        if target[:1].isdecimal() and ":" not in target:
+            architecture = _assumed(target, given, {"input-size": input_size, "input": input_target, "module": module})
+        else:
+            architecture = _traced(target, given, input_size, input_target, module)
+        report = spectral_report(architecture, target)
+    except UnsupportedArchitecture as error:
+        click.echo(f"not covered: {target}: {error}", err=True)
+        return 3
+    _write_spectrum(report, output_format, output_file)
+    return 0
+
+
+def _assumed(widths: str, given: dict[str, Any], of_models: dict[str, str | None]) -> Architecture:
+    from initdiag.architecture import Architecture
+    from initdiag.targets import parse_widths
+
+    wrong = [f"--{name}" for name, value in of_models.items() if value is not None]
+    if wrong:
+        raise click.UsageError(f"{', '.join(wrong)}: of a model, not of widths.")
+    return Architecture.from_widths(parse_widths(widths), **given)
+
+
+def _traced(
+    target: str, given: dict[str, Any], input_size: str | None, input_target: str | None, module: str | None
+) -> Architecture:
+    from initdiag.targets import load, parse_widths
+    from initdiag.tracing.trace import trace
+
+    if "negative_slope" in given and "activation" not in given:
+        raise click.UsageError("--negative-slope needs --activation with a model, whose own slopes stay otherwise.")
+    size = parse_widths(input_size) if input_size else None
+    example = load(input_target) if input_target else None
+    example = example() if callable(example) and not hasattr(example, "shape") else example
+    architecture = trace(load(target), example, input_size=size, module=module)
+    return architecture.replace(**given) if given else architecture
+
+
+def _write_spectrum(report: SpectralReport, output_format: str, output_file: Path | None) -> None:
+    from initdiag.render.spectrum import renderable, to_text
+
+    if output_format == "json":
+        text = json.dumps(report.to_dict(), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+        _emit(text, output_file)
+    elif output_file is not None:
+        _emit(to_text(report, width=100), output_file)
+    else:
+        from rich.console import Console
+
+        Console().print(renderable(report))
 
 
 def _write(reports: list[Report], output_format: str, output_file: Path | None) -> None:

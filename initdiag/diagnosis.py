@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from initdiag import __version__
@@ -18,7 +19,9 @@ from initdiag.measurement import Measurement
 from initdiag.prediction import Prediction
 from initdiag.report import SCHEMA_VERSION, Report
 from initdiag.risk import OPTIMIZERS, PROVENANCE
-from initdiag.verdict import Thresholds, Verdict, judge
+from initdiag.spectral_law import SpectralLaw
+from initdiag.spectral_report import spectral_report
+from initdiag.verdict import Finding, Thresholds, Verdict, judge
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -41,11 +44,12 @@ def diagnose_architecture(
     measurement: Measurement | None = None,
     simulation: Measurement | None = None,
     not_measured: str | None = None,
+    spectrum: bool = False,
     started: float | None = None,
 ) -> Report:
     """Report on an architecture from theory, and from a measurement where there is one. Loads no torch.
 
-    ``simulation`` is a measurement by ``method="law"``: it predicts what the theory does not cover.
+    ``simulation`` is a measurement by ``method="law"``: it predicts what the theory does not cover. ``spectrum`` adds the Jacobian's.
 
     Raises
     ------
@@ -62,6 +66,7 @@ def diagnose_architecture(
     advice = (
         advise(architecture, prediction, optimizer or "sgd", limits.max_risk) if judgement.verdict.is_at_risk else ()
     )
+    spectral = _spectral(architecture) if spectrum else _NO_SPECTRUM
     return Report(
         schema_version=SCHEMA_VERSION,
         initdiag_version=__version__,
@@ -75,12 +80,32 @@ def diagnose_architecture(
         architecture=architecture,
         prediction=prediction,
         measurement=measurement,
-        spectrum=None,
+        spectrum=spectral.law,
         agreement=test,
-        findings=judgement.findings,
+        findings=(*judgement.findings, *spectral.findings),
         advice=advice,
         elapsed=time.perf_counter() - begin,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Spectral:
+    """What the spectrum adds to a report."""
+
+    law: SpectralLaw | None = None
+    findings: tuple[Finding, ...] = ()
+
+
+_NO_SPECTRUM = _Spectral()
+
+
+def _spectral(architecture: Architecture) -> _Spectral:
+    """The spectrum and what it says of training; where it is not covered, why."""
+    try:
+        found = spectral_report(architecture)
+    except UnsupportedArchitecture as error:
+        return _Spectral(None, (Finding("IND025", "note", None, f"no spectrum: {error}", "see the reason"),))
+    return _Spectral(found.spectrum, found.findings)
 
 
 def _separation(architecture: Architecture, prediction: Prediction) -> LayerAngle | None:
@@ -100,6 +125,7 @@ def diagnose(
     init: Callable[[nn.Module], Any] | None = None,
     optimizer: str | None = None,
     thresholds: Thresholds | None = None,
+    spectrum: bool = False,
     seed: int = 0,
     progress: bool = False,
     target: str | None = None,
@@ -126,6 +152,8 @@ def diagnose(
         ``"sgd"`` or ``"adam"``; None judges for plain SGD, which sees the gradient as it is.
     thresholds : Thresholds, optional
         Of the decision.
+    spectrum : bool
+        Also predict the spectrum of the Jacobian, and say what it means for training (``report.spectrum``, findings IND020 to IND025).
     seed : int
         Fixes every draw.
     progress : bool
@@ -170,6 +198,7 @@ def diagnose(
         measurement=measurement,
         simulation=simulation,
         not_measured=reason,
+        spectrum=spectrum,
         started=started,
     )
 

@@ -14,6 +14,7 @@ from initdiag.errors import InvalidInput, explain
 from initdiag.measurement import Measurement
 from initdiag.prediction import Prediction
 from initdiag.serialization import Record
+from initdiag.spectral_law import SpectralLaw
 from initdiag.verdict import Finding, Thresholds, Verdict
 
 __all__ = ["SCHEMA_VERSION", "Report"]
@@ -52,8 +53,8 @@ class Report(Record):
         What theory says; coverage "none" where it says nothing.
     measurement : Measurement or None
         What was measured.
-    spectrum : None
-        Reserved.
+    spectrum : SpectralLaw or None
+        The predicted spectrum of the input-output Jacobian, if it was asked for and the theory covers it.
     agreement : Agreement or None
         The test of one against the other.
     findings : tuple of Finding
@@ -76,7 +77,7 @@ class Report(Record):
     architecture: Architecture
     prediction: Prediction
     measurement: Measurement | None
-    spectrum: None
+    spectrum: SpectralLaw | None
     agreement: Agreement | None
     findings: tuple[Finding, ...]
     advice: tuple[Advice, ...]
@@ -119,6 +120,8 @@ class Report(Record):
         for source, record in (("predicted", self.prediction), ("measured", self.measurement)):
             for name in ("log_mean", "log_variance", "rms_gain_log_mean", "beta", "dead_probability", "dead_fraction"):
                 found[f"initdiag/{source}_{name}"] = getattr(record, name, None)
+        for name in ("zero_mass", "log_mean_eigenvalue", "log_upper_edge"):
+            found[f"initdiag/spectrum_{name}"] = getattr(self.spectrum, name, None)
         found["initdiag/ok"] = float(self.ok)
         return {name: float(v) for name, v in found.items() if v is not None and math.isfinite(v)}
 

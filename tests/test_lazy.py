@@ -12,6 +12,7 @@ SCRIPTS = {
     "--help": "import initdiag.cli; initdiag.cli._group.main(['--help'], standalone_mode=False)",
     "check --help": "import initdiag.cli; initdiag.cli._group.main(['check', '--help'], standalone_mode=False)",
     "predict": "import initdiag.cli; initdiag.cli._group.main(['predict', '64,64x9,10'], standalone_mode=False)",
+    "spectrum": "import initdiag.cli; initdiag.cli._group.main(['spectrum', '64,64x3,10'], standalone_mode=False)",
     "api": "import initdiag; p = initdiag.predict([8, 8, 2]); initdiag.beta([8, 8]); initdiag.failure_risk(p); str(p.log_mean)",
     "saved report": (
         "import json, pathlib, initdiag; "

@@ -14,7 +14,7 @@ RANKS = {
     "law": 1, "spectrum": 1, "tracing": 1,
     "measuring": 2, "agreement": 2, "risk": 2, "widths": 2,
     "verdict": 3, "advice": 3,
-    "report": 4, "search": 4,
+    "report": 4, "search": 4, "spectral_report": 4,
     "render": 5, "diagnosis": 5, "repair": 5,
     "targets": 6, "config": 6, "fleet": 6,
     "cli": 7, "__main__": 7, "pytest_plugin": 7, "integrations": 7,

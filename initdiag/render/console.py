@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from initdiag.prediction import LayerPrediction
-from initdiag.render import words
+from initdiag.render import spectrum, words
 from initdiag.report import Report
 from initdiag.verdict import Verdict
 
@@ -54,11 +54,13 @@ def renderable(report: Report) -> RenderableType:
     parts.append(Text(words.coverage(report)))
     if report.basis != "none":
         parts += [Text(), _numbers(report)]
-    if report.ok:
-        parts += list(_findings(report))
-        return Group(*parts, Rule(style="dim"), _footer(report))
-    parts += [part for part in (_histogram(report), _layers(report)) if part is not None]
+    if not report.ok:
+        parts += [part for part in (_histogram(report), _layers(report)) if part is not None]
+    if report.spectrum is not None:
+        parts += [Text(), spectrum.section(report.spectrum)]
     parts += list(_findings(report))
+    if report.ok:
+        return Group(*parts, Rule(style="dim"), _footer(report))
     parts += list(_advice(report))
     return Group(*parts, Rule(style="dim"), _footer(report))
 

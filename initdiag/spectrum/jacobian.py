@@ -22,7 +22,7 @@ __all__ = ["predict_spectrum"]
 
 
 def predict_spectrum(
-    architecture: Architecture | Sequence[int], *, input_second_moment: float = 1.0, **assumptions: Any
+    architecture: Architecture | Sequence[int], *, input_second_moment: float | None = None, **assumptions: Any
 ) -> SpectralLaw:
     """Predict the eigenvalues of ``J^T J`` (``n_0 x n_0``) at initialisation, in the limit of large width at fixed depth.
 
@@ -30,8 +30,8 @@ def predict_spectrum(
     ----------
     architecture : Architecture or sequence of int
         What `trace` returned, or widths ``n_0, ..., n_L``.
-    input_second_moment : float
-        Mean square of an input entry, ``|x|^2/n_0``: matters for smooth activations only.
+    input_second_moment : float, optional
+        Mean square of an input entry, ``|x|^2/n_0``: matters for smooth activations only. The architecture's ``input_rms`` squared if None.
     **assumptions
         With widths: as in `Architecture.from_widths`.
 
@@ -64,7 +64,7 @@ def predict_spectrum(
             )
         )
     _require_covered(architecture)
-    return _compose(architecture, input_second_moment)
+    return _compose(architecture, architecture.input_rms**2 if input_second_moment is None else input_second_moment)
 
 
 def _require_covered(architecture: Architecture) -> None:
