@@ -105,7 +105,7 @@ def _check(
     fail_on = options["fail_on"] if _is_given("fail_on") else config.fail_on
     path = None if write_baseline else baseline or config.baseline
     known = Baseline.read(path) if path else None
-    outcomes = _outcomes(models, fail_on, known, progress=output_format == "console")
+    outcomes = _outcomes(models, fail_on, known, progress=output_format == "console" and sys.stderr.isatty())
     _write([one.report for one in outcomes], output_format, output_file)
     is_complete = len(outcomes) == len(models)
     if write_baseline:

@@ -35,9 +35,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture
-def initdiag_check(
-    request: pytest.FixtureRequest, record_property: Callable[[str, object], None]
-) -> Callable[..., Report]:
+def initdiag_check(request: pytest.FixtureRequest) -> Callable[..., Report]:
     """Return ``check(model, example_input=None, *, fail_on="no-verdict", ignore=(), **options) -> Report``.
 
     It fails the test with the report's text, which says what to change, if the network is at risk or (unless ``fail_on="risk"``)
@@ -53,8 +51,7 @@ def initdiag_check(
         rule = {name: options.pop(name) for name in ("fail_on", "ignore") if name in options}
         report = diagnose(model, example_input, **options)
         result = outcome(report.target, report, **rule)
-        for name, value in _properties(result.report):
-            record_property(name, value)
+        request.node.user_properties.extend(_properties(result.report))
         if result.failures:
             pytest.fail(_failure(result), pytrace=False)
         return result.report
