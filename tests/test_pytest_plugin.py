@@ -2,42 +2,24 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
-import os
 import re
-import tomllib
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
+import installation
 import pytest
 
 pytest_plugins = ["pytester"]
 
-ROOT = Path(__file__).parent.parent
-
 
 @pytest.fixture
-def inner(pytester, monkeypatch, tmp_path_factory):
+def inner(pytester, monkeypatch, tmp_path):
     """A pytest that finds initdiag and its entry point, installed or not."""
-    paths = [str(ROOT)]
-    if not [e for e in importlib.metadata.entry_points(group="pytest11") if e.name == "initdiag"]:
-        paths.append(str(_installed(tmp_path_factory.mktemp("installed"))))
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([*paths, os.environ.get("PYTHONPATH", "")]))
+    monkeypatch.setenv("PYTHONPATH", installation.python_path(tmp_path))
     monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
     pytester.makepyfile(net=NET)
     return pytester
-
-
-def _installed(folder: Path) -> Path:
-    """Metadata as an installation leaves it, with the entry point that pyproject.toml declares."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    info = folder / "initdiag-0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: initdiag\nVersion: 0\n", encoding="utf-8")
-    points = "".join(f"{name} = {value}\n" for name, value in project["entry-points"]["pytest11"].items())
-    (info / "entry_points.txt").write_text(f"[pytest11]\n{points}", encoding="utf-8")
-    return folder
 
 
 NET = """
@@ -157,7 +139,6 @@ def test_they_are_chosen_as_any_test(inner, arguments, collected):
 
 
 def test_with_xdist_with_a_baseline_and_warnings_as_errors(inner):
-    pytest.importorskip("xdist")
     inner.makepyprojecttoml(
         TABLE + '    baseline = "base.json"\n    [tool.pytest.ini_options]\n    filterwarnings = ["error"]\n'
     )
