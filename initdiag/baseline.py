@@ -6,6 +6,7 @@ The file is JSON, the same bits for the same reports: keys sorted, risks rounded
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,15 +14,19 @@ from typing import Any
 
 from initdiag.errors import TargetError, explain
 from initdiag.report import Report
+from initdiag.risk import risk_of_moments
 from initdiag.verdict import Verdict
 
-__all__ = ["RISK_MARGIN", "Baseline", "Standing"]
+__all__ = ["RISK_MARGIN", "Baseline", "Standing", "risk_margin"]
 
 _VERSION = 1
 """Of the file's form."""
 
 RISK_MARGIN = 0.05
-"""A risk is clearly higher when it is more than this above the baseline's."""
+"""A risk is clearly higher when it is more than this above the baseline's, and more than `_STANDARD_ERRORS` of the difference."""
+
+_STANDARD_ERRORS = 3.0
+"""One-sided false alarm of 0.1 % where the risk rests on a simulation or a measurement; a law has no error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +55,7 @@ class Standing:
             yield f"no verdict any more, was {self.verdict.value}"
         if report.verdict.is_at_risk and not self.verdict.is_at_risk:
             yield f"{report.verdict.value}, was {self.verdict.value}"
-        elif before is not None and now is not None and now > before + RISK_MARGIN:
+        elif before is not None and now is not None and now > before + risk_margin(report):
             yield f"risk {now:.0%}, was {before:.0%} ({judged})"
         for finding in report.findings:
             if finding.severity != "note" and finding.code not in self.codes:
@@ -98,6 +103,33 @@ class Baseline:
         if version != _VERSION:
             raise _no_baseline(path, f"version {version!r}")
         return cls(models)
+
+
+def risk_margin(report: Report) -> float:
+    """Return by how much the judged risk of ``report`` has to exceed an earlier one, of as many draws, to be clearly higher."""
+    law, measured = report.prediction, report.measurement
+    if report.basis == "law":
+        moments = law.hidden_drift, law.hidden_log_variance, law.dead_probability
+        errors = law.log_mean_se, law.log_variance_se
+    elif measured is not None:
+        moments = measured.rms_gain_log_mean, measured.log_variance, measured.dead_fraction
+        errors = measured.log_mean_se, measured.log_variance_se
+    else:
+        return RISK_MARGIN
+    return max(RISK_MARGIN, _STANDARD_ERRORS * math.sqrt(2) * _risk_error(moments, errors, report.optimizer or "sgd"))
+
+
+def _risk_error(moments: tuple[Any, ...], errors: tuple[Any, ...], optimizer: str) -> float:
+    """Standard error of the risk, from those of drift and fluctuation (taken as independent), by central differences."""
+    drift, variance, dead = moments
+    by_drift, by_variance = ((error or 0.0) for error in errors)
+
+    def risk(sign: int, d: float, v: float) -> float:
+        return risk_of_moments(drift + sign * d, max(variance + sign * v, 0.0), dead, optimizer)
+
+    slopes = (risk(1, d, v) - risk(-1, d, v) for d, v in ((by_drift, 0.0), (0.0, by_variance)))
+    found = math.hypot(*slopes) / 2
+    return found if math.isfinite(found) else 0.0
 
 
 def _standing(one: dict[str, Any]) -> Standing:

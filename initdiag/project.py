@@ -135,5 +135,6 @@ def _remedy(report: Report) -> str:
     """The first advice with its effect, else the first finding's remedy."""
     if report.advice:
         best = report.advice[0]
-        return f"{best.code or best.action}  (risk {percent(best.risk_before)} -> {percent(best.risk_after)})"
+        what = f"{best.code}  for each layer's weight w and bias b" if best.code else best.action
+        return f"{what}  (risk {percent(best.risk_before)} -> {percent(best.risk_after)})"
     return report.findings[0].remedy if report.findings else ""

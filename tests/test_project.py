@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import reports
+import styles
+from torch import nn
 
-from initdiag.baseline import RISK_MARGIN, Baseline
+import initdiag
+from initdiag.baseline import RISK_MARGIN, Baseline, risk_margin
 from initdiag.errors import TargetError
 from initdiag.project import outcome
 from initdiag.verdict import Finding, Verdict
@@ -32,7 +37,7 @@ def test_exit_codes_without_a_baseline():
 def test_the_summary_says_what_to_change():
     text = outcome("model.py:build", reports.vanishing()).summary
     assert text.startswith("model.py:build: VANISHING, risk 98 % (SGD)")
-    assert "to change: code  (risk 98 % -> 6 %)" in text
+    assert "to change: code  for each layer's weight w and bias b  (risk 98 % -> 6 %)" in text
     without_advice = outcome("m", replace(reports.vanishing(), advice=())).summary
     assert without_advice.endswith("to change: He")
     assert outcome("m", reports.healthy()).summary == ""
@@ -89,6 +94,36 @@ def test_a_risk_clearly_higher_fails(rise, code):
     result = outcome("m", now, baseline=known)
     assert result.exit_code == code
     assert ("risk 43%, was 38% (adam)" in result.summary) == bool(code)
+
+
+class Residual(nn.Module):
+    """No chain: its risk rests on a simulation, and has a standard error."""
+
+    def __init__(self, gain: float) -> None:
+        super().__init__()
+        blocks = [nn.Sequential(nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 32)) for _ in range(8)]
+        self.blocks, self.out = nn.ModuleList(blocks), nn.Linear(32, 10)
+        for parameter in self.parameters():
+            parameter.data.mul_(gain)
+
+    def forward(self, x):
+        for block in self.blocks:
+            x = x + block(x)
+        return self.out(x)
+
+
+def test_a_simulated_risk_is_called_higher_beyond_its_error_only():
+    def at(gain: float, seed: int):
+        return initdiag.diagnose(styles.seeded(lambda: Residual(gain), seed), draws=64, seed=seed)
+
+    found = [at(2.4, seed) for seed in range(12)]
+    risks = np.array([report.risk["sgd"] for report in found])
+    error = np.mean([risk_margin(report) for report in found]) / (3 * math.sqrt(2))
+    assert 0.5 < risks.std(ddof=1) / error < 1.7  # chi-square with 11 degrees of freedom, 99.9 %
+    lowest = Baseline.of([("m", found[int(risks.argmin())])])
+    assert np.ptp(risks) > RISK_MARGIN
+    assert not [line for report in found for line in lowest.models["m"].worse(report) if line.startswith("risk")]
+    assert outcome("m", at(2.9, 1), baseline=lowest).exit_code == 1
 
 
 def test_the_file_is_the_same_bits_and_reads_back(tmp_path, known):

@@ -96,7 +96,7 @@ class Repository:
 
 def remedy(message: str) -> str:
     """The code that a message says to write."""
-    found = re.search(r"to change: (nn\.init\..*?)  \(risk", message)
+    found = re.search(r"to change: (nn\.init\..*?)  for each layer's weight w and bias b  \(risk", message)
     assert found is not None, message
     return found[1]
 
