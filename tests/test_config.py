@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from initdiag.config import find_config
@@ -118,3 +121,10 @@ def test_no_toml_and_no_table(write):
         find_config(write("[tool.initdiag\n"))
     with pytest.raises(TargetError, match=r"\[tool.initdiag\]: a table, got 3"):
         find_config(write("[tool]\ninitdiag = 3\n"))
+
+
+def test_the_readmes_table_is_understood(write):
+    text = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    (table,) = re.findall(r"```toml\n(.*?)```", text, re.S)
+    plain, big = find_config(write(table)).models
+    assert (plain.name, big.name, big.input_size) == ("model.py:build", "net.py:Big[head]", (2, 784))

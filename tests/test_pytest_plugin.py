@@ -12,6 +12,8 @@ import pytest
 
 pytest_plugins = ["pytester"]
 
+README = installation.ROOT / "README.md"
+
 
 @pytest.fixture
 def inner(pytester, monkeypatch, tmp_path):
@@ -33,6 +35,9 @@ NET = """
 
     def deep():
         return build(15)
+
+    def wide():
+        return nn.Sequential(nn.Linear(784, 64), nn.ReLU(), nn.Linear(64, 10))
 """
 
 STRICT = ("-p", "no:cacheprovider", "--strict-markers", "--strict-config", "-W", "error")
@@ -81,8 +86,11 @@ def test_the_fixture(inner):
             initdiag_check(net.build())
         """
     )
+    snippet = re.search(r"```python\n(def test_.*?)```", README.read_text(encoding="utf-8"), re.S)
+    assert snippet is not None
+    inner.makepyfile(test_readme=f"import torch\nfrom net import wide as build_model\n\n{snippet[1]}")
     result = inner.runpytest_subprocess(*STRICT, "--junit-xml=junit.xml")
-    result.assert_outcomes(passed=4, failed=2)
+    result.assert_outcomes(passed=5, failed=2)
     result.stdout.fnmatch_lines(
         ["*Sequential: VANISHING, risk * % (SGD)*", "*to change: nn.init.kaiming_normal_(*", "*What to do*"]
     )

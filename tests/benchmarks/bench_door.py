@@ -57,30 +57,15 @@ def test_the_command_line():
 
 def test_the_pytest_plugin_unused(tmp_path):
     (tmp_path / "test_nothing.py").write_text("def test_nothing(): pass\n", encoding="utf-8")
-    environment = {**os.environ, "PYTHONPATH": installation.python_path(tmp_path)}
+    alone = {"PYTHONPATH": installation.python_path(tmp_path), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    options = {"cwd": tmp_path, "env": {**os.environ, **alone}}
+    assert "initdiag(" in costs({"": ["-m", "pytest", "--markers", "-p", "initdiag"]}, repeats=1, **options)[""][2]
     run = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "test_nothing.py"]
-    commands = {
-        "without (-p no:initdiag)": [*run, "-p", "no:initdiag"],
-        "with the plugin": run,
-        "import": ["-c", IMPORT],
-    }
-    markers = [sys.executable, "-m", "pytest", "--markers"]
-    assert (
-        "initdiag("
-        in subprocess.run(markers, capture_output=True, text=True, check=True, env=environment, cwd=tmp_path).stdout
-    )
-    found = costs(commands, repeats=21, cwd=tmp_path, env=environment)
-    imported = statistics.median(
-        float(
-            subprocess.run(
-                [sys.executable, "-c", IMPORT], capture_output=True, text=True, check=True, env=environment
-            ).stdout
-        )
-        for _ in range(11)
-    )
+    found = costs({"without": run, "with": [*run, "-p", "initdiag"]}, repeats=21, **options)
+    imports = [float(costs({"": ["-c", IMPORT]}, repeats=1, **options)[""][2]) for _ in range(11)]
     print("\nmedian of 21 processes: CPU ms, wall ms")
-    for name in commands:
-        print(f"  {name:32} {found[name][0]:6.0f} {found[name][1]:6.0f}")
-        assert "1 passed" in found[name][2]
-    extra = found["with the plugin"][0] - found["without (-p no:initdiag)"][0]
-    print(f"  the plugin, unused: {extra:.1f} ms CPU (aim: under 20); its import alone {imported * 1e3:.1f} ms")
+    for name, (cpu, wall, text) in found.items():
+        print(f"  pytest {name:8} the plugin, unused {cpu:6.0f} {wall:6.0f}")
+        assert "1 passed" in text
+    extra = found["with"][0] - found["without"][0]
+    print(f"  difference {extra:.1f} ms (aim: under 20); its import alone {statistics.median(imports) * 1e3:.1f} ms")
