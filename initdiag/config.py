@@ -10,7 +10,7 @@
     ignore = ["IND011"]             # findings that are not shown; they never turn a verdict at risk into a healthy one
     baseline = "initdiag-baseline.json"
 
-Files are named from the folder of ``pyproject.toml``.
+``[[tool.initdiag.models]]`` tables do as well. Files are named from the folder of ``pyproject.toml``.
 """
 
 from __future__ import annotations

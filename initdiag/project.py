@@ -59,11 +59,14 @@ class Outcome:
 
     @property
     def note(self) -> str:
-        """What was ignored, and that the verdict stays what it is; empty if nothing was."""
-        if not self.ignored:
-            return ""
-        stays = f"; the verdict stays {self.report.verdict.value}" if self.report.verdict.is_at_risk else ""
-        return plain(f"{self.name}: ignored {', '.join(self.ignored)}{stays}")
+        """What was ignored, and a verdict that is let pass or stays what it is; empty if there is nothing to say."""
+        verdict = self.report.verdict
+        parts = [f"ignored {', '.join(self.ignored)}"] if self.ignored else []
+        if verdict is not Verdict.HEALTHY and not self.failures:
+            parts.append(f"{verdict.value} is let pass (--fail-on, or no worse than the baseline)")
+        elif verdict is not Verdict.HEALTHY and self.ignored:
+            parts.append(f"the verdict stays {verdict.value}")
+        return plain(f"{self.name}: {'; '.join(parts)}") if parts else ""
 
 
 def diagnose_model(model: ModelConfig, *, progress: bool = False) -> Report:

@@ -1,6 +1,7 @@
 """The pytest plugin: the ``initdiag_check`` fixture, the ``initdiag`` marker, and ``--initdiag``.
 
 Imports nothing but pytest until one of them is used. Without ``--initdiag`` only the option, the marker and the fixture are there.
+Where plugins are not loaded by themselves its name is ``-p initdiag``; ``-p no:initdiag`` turns it off.
 """
 
 from __future__ import annotations

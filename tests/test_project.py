@@ -51,6 +51,14 @@ def test_an_ignored_code_is_dropped_and_never_makes_a_network_healthy():
     assert result.note == "m: ignored IND001, IND008; the verdict stays VANISHING"
     assert outcome("m", replace(reports.healthy(), findings=(NOTE,)), ignore=["IND011"]).note == "m: ignored IND011"
     assert outcome("m", reports.vanishing()).note == ""
+    assert outcome("m", reports.healthy()).note == ""
+
+
+def test_what_is_let_pass_is_said(known):
+    text = "vanishing: VANISHING is let pass (--fail-on, or no worse than the baseline)"
+    assert outcome("vanishing", reports.vanishing(), baseline=known).note == text
+    assert outcome("vanishing", reports.vanishing(), fail_on="never").note == text
+    assert "NO_VERDICT is let pass" in outcome("m", reports.unjudged(), fail_on="risk").note
 
 
 @pytest.fixture
