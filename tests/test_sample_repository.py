@@ -92,7 +92,7 @@ class Repository:
         return self.run("bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", script, TARGETS="", ARGUMENTS="")
 
     def pytest(self) -> tuple[int, str]:
-        return self.run(sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider")
+        return self.run(sys.executable, "-m", "pytest", "-q", "--initdiag", "-W", "error", "-p", "no:cacheprovider")
 
 
 def remedy(message: str) -> str:
