@@ -1,10 +1,14 @@
-"""The command line: a thin adapter over `diagnosis`. Exit codes: 0 clean, 1 at risk, 2 usage or import error, 3 no verdict."""
+"""The command line: a thin adapter over `project` and `diagnosis`.
+
+Exit codes: 0 clean, 1 at risk or worse than the baseline, 2 usage, configuration or import error, 3 no verdict.
+"""
 
 from __future__ import annotations
 
 import json
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +19,16 @@ from initdiag.errors import InitdiagError, UnsupportedArchitecture
 
 if TYPE_CHECKING:
     from initdiag.architecture import Architecture
+    from initdiag.baseline import Baseline
+    from initdiag.config import ModelConfig
+    from initdiag.project import Outcome
     from initdiag.report import Report
     from initdiag.spectral_report import SpectralReport
 
 __all__ = ["main"]
 
 _FAIL_ON = {"risk": "risk", "no-verdict": "no-verdict", "never": None}
+_FILE = click.Path(dir_okay=False, path_type=Path)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -69,7 +77,7 @@ def _shared_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @_group.command("check")
-@click.argument("targets", nargs=-1, required=True, metavar="TARGET...")
+@click.argument("targets", nargs=-1, metavar="[TARGET]...")
 @click.option("--input-size", help="Shape of a batch, e.g. 2,784, if the model does not tell it.")
 @click.option("--input", "input_target", help="A batch tensor, or a function that makes one: file.py:name.")
 @click.option("--module", help="Path of a part of the model, e.g. head: the chain inside a larger model.")
@@ -83,45 +91,82 @@ def _shared_options(command: Callable[..., Any]) -> Callable[..., Any]:
 )
 @click.option("--fail-on", type=click.Choice(list(_FAIL_ON)), default="no-verdict", show_default=True)
 @click.option("--spectrum", is_flag=True, help="Also predict the spectrum of the Jacobian.")
+@click.option("--baseline", type=_FILE, help="Fail only on what got worse since this file was written.")
+@click.option("--write-baseline", type=_FILE, help="Write there how the checked models stand today, and exit with 0.")
 @_shared_options
 def _check(
     targets: tuple[str, ...],
-    input_size: str | None,
-    input_target: str | None,
-    module: str | None,
-    draws: int | str,
-    seed: int,
-    method: str,
-    fail_on: str,
-    spectrum: bool,
-    optimizer: str | None,
-    max_risk: float,
+    baseline: Path | None,
+    write_baseline: Path | None,
     output_format: str,
     output_file: Path | None,
+    **options: Any,
 ) -> int:
-    """Check models: TARGET is file.py:name or package.module:name, a torch.nn.Module or a function that returns one."""
-    from initdiag.diagnosis import diagnose
-    from initdiag.targets import load, parse_widths
-    from initdiag.verdict import Thresholds
+    """Check models: TARGET is file.py:name or package.module:name, a torch.nn.Module or a function that returns one.
 
-    size = parse_widths(input_size) if input_size else None
-    example = load(input_target) if input_target else None
-    example = example() if callable(example) and not hasattr(example, "shape") else example
-    reports, has_errors = [], False
-    for target in targets:
+    Without a TARGET, the models of [tool.initdiag] in pyproject.toml. Options given here go before that table.
+    """
+    from initdiag.baseline import Baseline
+    from initdiag.config import find_config
+
+    if baseline and write_baseline:
+        raise click.UsageError("--baseline and --write-baseline: give one of them.")
+    config = find_config(Path.cwd())
+    models = _with_options(config.select(targets, Path.cwd()), options)
+    fail_on = options["fail_on"] if _is_given("fail_on") else config.fail_on
+    path = None if write_baseline else baseline or config.baseline
+    known = Baseline.read(path) if path else None
+    outcomes = _outcomes(models, fail_on, known, progress=output_format == "console" and sys.stderr.isatty())
+    _write([one.report for one in outcomes], output_format, output_file)
+    is_complete = len(outcomes) == len(models)
+    if write_baseline:
+        return _write_baseline(outcomes, write_baseline) if is_complete else 2
+    for line in (line for one in outcomes for line in (one.note, one.summary) if line):
+        click.echo(line, err=True)
+    codes = {one.exit_code for one in outcomes}
+    return 2 if not is_complete else next((code for code in (1, 3) if code in codes), 0)
+
+
+def _is_given(option: str) -> bool:
+    source = click.get_current_context().get_parameter_source(option)
+    return source is not click.core.ParameterSource.DEFAULT
+
+
+def _with_options(models: Sequence[ModelConfig], options: dict[str, Any]) -> list[ModelConfig]:
+    """The models with the options that were given on the command line in place of their own settings."""
+    from initdiag.targets import anchored, parse_widths
+
+    given = {name: value for name, value in options.items() if name != "fail_on" and _is_given(name)}
+    if "input_size" in given:
+        given["input_size"] = tuple(parse_widths(given["input_size"]))
+    if "input_target" in given:
+        given["example_input"] = anchored(given.pop("input_target"), Path.cwd())
+    limit = {"max_risk": given.pop("max_risk")} if "max_risk" in given else {}
+    return [replace(model, thresholds=replace(model.thresholds, **limit), **given) for model in models]
+
+
+def _outcomes(models: list[ModelConfig], fail_on: str, known: Baseline | None, progress: bool) -> list[Outcome]:
+    """Of the models that can be diagnosed; the others' errors are said."""
+    from initdiag.project import diagnose_model, outcome
+
+    found = []
+    for model in models:
         try:
-            reports.append(
-                diagnose(
-                    load(target), example, input_size=size, draws=draws, method=method, optimizer=optimizer, seed=seed,
-                    thresholds=Thresholds(max_risk=max_risk), progress=output_format == "console", target=target, module=module,
-                    spectrum=spectrum,
-                )
-            )  # fmt: skip
+            report = diagnose_model(model, progress=progress)
         except InitdiagError as error:
-            click.echo(f"error: {target}: {error}", err=True)
-            has_errors = True
-    _write(reports, output_format, output_file)
-    return 2 if has_errors else _exit_code(reports, _FAIL_ON[fail_on])
+            click.echo(f"error: {model.name}: {error}", err=True)
+        else:
+            found.append(outcome(model.name, report, ignore=model.ignore, fail_on=fail_on, baseline=known))
+    return found
+
+
+def _write_baseline(outcomes: list[Outcome], path: Path) -> int:
+    from initdiag.baseline import Baseline
+
+    _emit(Baseline.of((one.name, one.report) for one in outcomes).to_json(), path)
+    at_risk = sum(one.report.verdict.is_at_risk for one in outcomes)
+    click.echo(f"baseline of {len(outcomes)} models written to {path}, {at_risk} at risk", err=True)
+    return 0
 
 
 @_group.command("predict")

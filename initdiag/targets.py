@@ -12,11 +12,17 @@ from typing import Any
 
 from initdiag.errors import TargetError, explain
 
-__all__ = ["load", "parse_widths"]
+__all__ = ["anchored", "load", "parse_widths"]
 
 
-def load(target: str) -> Any:
-    """Return the object that ``target`` names.
+def anchored(target: str, folder: Path) -> str:
+    """Return ``target`` with its file's whole path, where it names a file (from ``folder``)."""
+    place, colon, name = target.rpartition(":")
+    return f"{(folder / place).resolve()}{colon}{name}" if place.endswith(".py") else target
+
+
+def load(target: str, folder: Path | None = None) -> Any:
+    """Return the object that ``target`` names; files and packages are looked for in ``folder`` (default: the current one).
 
     Raises
     ------
@@ -32,7 +38,8 @@ def load(target: str) -> Any:
                 do="Name the module or factory, e.g. model.py:build.",
             )
         )
-    module = _from_file(Path(place), target) if place.endswith(".py") else _from_package(place, target)
+    is_file = place.endswith(".py")
+    module = _from_file(place, target, folder or Path()) if is_file else _from_package(place, target, folder)
     value: Any = module
     for part in name.split("."):
         if not hasattr(value, part):
@@ -42,34 +49,38 @@ def load(target: str) -> Any:
     return value
 
 
-def _from_file(path: Path, target: str) -> ModuleType:
+def _from_file(place: str, target: str, folder: Path) -> ModuleType:
+    path = folder / place
     if not path.is_file():
-        raise TargetError(explain(expected=f"a file {path}", got="none", do="Give a path from the current folder."))
+        raise TargetError(
+            explain(expected=f"a file {place}", got=f"none in {folder.resolve()}", do="Give a path from that folder.")
+        )
     name = f"_initdiag_target_{hashlib.sha1(str(path.resolve()).encode()).hexdigest()[:12]}"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
-    folder = str(path.resolve().parent)
-    sys.path.insert(0, folder)
+    entry = str(path.resolve().parent)
+    sys.path.insert(0, entry)
     try:
         spec.loader.exec_module(module)
     except Exception as error:
         raise _does_not_import(target, error) from error
     finally:
-        sys.path.remove(folder)
+        sys.path.remove(entry)
     return module
 
 
-def _from_package(place: str, target: str) -> ModuleType:
-    sys.path.insert(0, "")
+def _from_package(place: str, target: str, folder: Path | None) -> ModuleType:
+    entry = str(folder or "")
+    sys.path.insert(0, entry)
     try:
         return importlib.import_module(place)
     except Exception as error:
         raise _does_not_import(target, error) from error
     finally:
-        sys.path.remove("")
+        sys.path.remove(entry)
 
 
 def _does_not_import(target: str, error: Exception) -> TargetError:

@@ -15,8 +15,9 @@ RANKS = {
     "measuring": 2, "agreement": 2, "risk": 2, "widths": 2,
     "verdict": 3, "advice": 3,
     "report": 4, "search": 4, "spectral_report": 4,
+    "targets": 4, "baseline": 5, "config": 5,
     "render": 5, "diagnosis": 5, "repair": 5,
-    "targets": 6, "config": 6, "fleet": 6,
+    "project": 6, "fleet": 6,
     "cli": 7, "__main__": 7, "pytest_plugin": 7, "integrations": 7,
 }  # fmt: skip
 
