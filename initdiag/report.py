@@ -89,7 +89,7 @@ class Report(Record):
 
     def to_json(self, indent: int | None = None) -> str:
         """Return `to_dict` as strict JSON text."""
-        return json.dumps(self.to_dict(), indent=indent, allow_nan=False, ensure_ascii=False)
+        return json.dumps(self.to_dict(), indent=indent, allow_nan=False)
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Report:
@@ -121,6 +121,12 @@ class Report(Record):
                 found[f"initdiag/{source}_{name}"] = getattr(record, name, None)
         found["initdiag/ok"] = float(self.ok)
         return {name: float(v) for name, v in found.items() if v is not None and math.isfinite(v)}
+
+    def to_markdown(self) -> str:
+        """Return the report in Markdown."""
+        from initdiag.render.markdown import to_markdown
+
+        return to_markdown(self)
 
     def __str__(self) -> str:
         from initdiag.render.console import to_text
