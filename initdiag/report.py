@@ -128,6 +128,29 @@ class Report(Record):
 
         return to_markdown(self)
 
+    def to_html(self) -> str:
+        """Return the report as one self-contained HTML page."""
+        from initdiag.render.html import to_html
+
+        return to_html(self)
+
+    def figure(self) -> Any:
+        """Return the report's panels as a `matplotlib.figure.Figure` (needs ``pip install 'initdiag[plot]'``).
+
+        Raises
+        ------
+        InitdiagError
+            Without matplotlib.
+        """
+        from initdiag.render.figure import figure
+
+        return figure(self)
+
+    def _repr_html_(self) -> str:
+        from initdiag.render.html import to_fragment
+
+        return to_fragment(self)
+
     def __str__(self) -> str:
         from initdiag.render.console import to_text
 

@@ -14,6 +14,7 @@ __all__ = ["FORMATS", "render"]
 
 _WRITERS = {
     "markdown": "markdown:to_markdown",
+    "html": "html:to_html",
     "github": "github:to_annotations",
     "junit": "junit:to_junit",
     "sarif": "sarif:to_sarif",

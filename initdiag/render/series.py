@@ -20,6 +20,7 @@ __all__ = [
     "Curve",
     "Distribution",
     "Shares",
+    "Spectrum",
     "bands",
     "bars",
     "distribution",
@@ -27,6 +28,7 @@ __all__ = [
     "log_gains",
     "shares",
     "shift",
+    "spectrum",
 ]
 
 Array = NDArray[np.float64]
@@ -170,24 +172,26 @@ def shares(report: Report) -> Shares | None:
     return Shares(tuple(layer.name for layer in layers), drift, fluctuation)
 
 
-_BANDS = (
-    ("activations", "activation"),
-    ("perturbation of the input", "tangent"),
-    ("weight gradients", "gradient"),
-)
-
-
 def bands(report: Report) -> tuple[Band, ...]:
-    """Return what was measured layer by layer: activations, tangents and, where they were measured, weight gradients."""
+    """Return what was measured layer by layer: activations, perturbations and, where they were measured, weight gradients.
+
+    A perturbation is shown relative to the input's, per feature: ``ln||W t||^2 + ln(n_0/fan_out)``; at the output that is ``ln gain^2``.
+    """
     m = report.measurement
     if m is None or len(m.layers) < 2:
         return ()
-    found = (_band(m, label, field) for label, field in _BANDS)
+    sizes = {layer.name: layer.fan_out for layer in report.architecture.layers}
+    per_feature = [math.log(m.input_size / sizes[one.name]) if one.name in sizes else math.nan for one in m.layers]
+    found = (
+        _band(m, "activations", "activation"),
+        _band(m, "perturbation of the input", "tangent", np.array(per_feature)),
+        _band(m, "weight gradients", "gradient"),
+    )
     return tuple(band for band in found if band is not None)
 
 
-def _band(measurement: Measurement, label: str, field: str) -> Band | None:
-    means = _values(measurement, f"{field}_log_mean")
+def _band(measurement: Measurement, label: str, field: str, moved: Array | float = 0.0) -> Band | None:
+    means = _values(measurement, f"{field}_log_mean") + moved
     variances = _values(measurement, f"{field}_log_variance")
     if not np.isfinite(means).any():
         return None
@@ -199,3 +203,25 @@ def _values(measurement: Measurement, field: str) -> Array:
     """A field of every layer; NaN where it was not measured."""
     found = [getattr(layer, field, None) for layer in measurement.layers]
     return np.array([math.nan if value is None else float(value) for value in found])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Spectrum:
+    """The density of ``ln lambda``, ``lambda`` the squared singular values of the Jacobian: predicted, and measured where it was."""
+
+    law: Curve
+    measured: Bars | None
+
+
+def spectrum(report: Report) -> Spectrum | None:
+    """Return the spectrum; None where the report has none."""
+    found: Any = report.spectrum
+    if found is None:
+        return None
+    law = found.law
+    with np.errstate(all="ignore"):
+        low, high = (float(x) for x in law.ppf(np.array([0.02, 1 - 1e-6])))
+        grid = np.linspace(low - 0.02 * (high - low), high + 0.05 * (high - low), _POINTS)
+        y = np.asarray(found.density(grid), dtype=np.float64)
+    is_drawable = math.isfinite(low) and math.isfinite(high) and low < high and np.isfinite(y).all() and y.max() > 0
+    return Spectrum(Curve(grid, y), None) if is_drawable else None
