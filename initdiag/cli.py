@@ -6,16 +6,18 @@ Exit codes: 0 clean, 1 at risk or worse than the baseline, 2 usage, configuratio
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import click
 
 from initdiag import __version__
-from initdiag.errors import InitdiagError, UnsupportedArchitecture
+from initdiag.errors import InitdiagError, InvalidInput, UnsupportedArchitecture, explain
+from initdiag.render.formats import FORMATS, render
 
 if TYPE_CHECKING:
     from initdiag.architecture import Architecture
@@ -62,10 +64,6 @@ def _draws(ctx: click.Context, param: click.Parameter, value: str) -> int | str:
 
 def _shared_options(command: Callable[..., Any]) -> Callable[..., Any]:
     options = [
-        click.option("--output-format", type=click.Choice(["console", "json"]), default="console", show_default=True),
-        click.option(
-            "--output-file", type=click.Path(dir_okay=False, path_type=Path), help="Write there, not to stdout."
-        ),
         click.option("--optimizer", type=click.Choice(["sgd", "adam"]), help="Judge for it (default: plain SGD)."),
         click.option(
             "--max-risk", type=click.FloatRange(0, 1), default=0.5, show_default=True, help="At risk from there."
@@ -73,7 +71,13 @@ def _shared_options(command: Callable[..., Any]) -> Callable[..., Any]:
     ]
     for option in reversed(options):
         command = option(command)
-    return command
+    return _output_options(command)
+
+
+def _output_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    file = click.Path(dir_okay=False, path_type=Path)
+    command = click.option("--output-file", type=file, help="Write there, not to stdout.")(command)
+    return click.option("--output-format", type=click.Choice(FORMATS), default="console", show_default=True)(command)
 
 
 @_group.command("check")
@@ -283,19 +287,52 @@ def _write_spectrum(report: SpectralReport, output_format: str, output_file: Pat
         Console().print(renderable(report))
 
 
+@_group.command("report")
+@click.argument("file", type=click.File(encoding="utf-8"))
+@click.option("--fail-on", type=click.Choice(list(_FAIL_ON)), default="never", show_default=True)
+@_output_options
+def _report(file: IO[str], fail_on: str, output_format: str, output_file: Path | None) -> int:
+    """Show a saved report in any format: FILE is what --output-format json wrote, - for standard input."""
+    reports = _saved(file)
+    _write(reports, output_format, output_file)
+    return _exit_code(reports, _FAIL_ON[fail_on])
+
+
+def _saved(file: IO[str]) -> list[Report]:
+    from initdiag.report import Report
+
+    try:
+        data = json.load(file)
+    except (ValueError, RecursionError) as error:
+        expected, do = "a JSON report", "Write one with initdiag check --output-format json."
+        raise InvalidInput(explain(expected=expected, got=f"{file.name}: {error}", do=do)) from error
+    return [Report.from_dict(one) for one in (data if isinstance(data, list) else [data])]
+
+
 def _write(reports: list[Report], output_format: str, output_file: Path | None) -> None:
-    if output_format == "json":
-        data = [report.to_dict() for report in reports]
-        text = json.dumps(data[0] if len(data) == 1 else data, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
-        _emit(text, output_file)
-    elif output_file is not None:
-        _emit("\n".join(str(report) for report in reports), output_file)
-    else:
+    if output_format == "console" and output_file is None:
         from rich.console import Console
 
         console = Console()
         for report in reports:
             console.print(report)
+        return
+    _emit(render(reports, output_format), output_file)
+    summary = os.environ.get("GITHUB_STEP_SUMMARY")
+    if output_format == "github" and summary:
+        _append_summary(reports, Path(summary))
+
+
+def _append_summary(reports: list[Report], path: Path) -> None:
+    """Append to the step's summary what room it has left."""
+    from initdiag.render.github import SUMMARY_LIMIT, to_step_summary
+
+    try:
+        size = path.stat().st_size if path.exists() else 0
+        with path.open("a", encoding="utf-8") as file:
+            file.write(to_step_summary(*reports, limit=SUMMARY_LIMIT - size))
+    except OSError as error:
+        raise click.FileError(str(path), error.strerror or str(error)) from error
 
 
 def _emit(text: str, output_file: Path | None) -> None:
@@ -303,7 +340,7 @@ def _emit(text: str, output_file: Path | None) -> None:
         click.echo(text, nl=False)
         return
     try:
-        output_file.write_text(text, encoding="utf-8")
+        output_file.write_text(text, encoding="utf-8", newline="")
     except OSError as error:
         raise click.FileError(str(output_file), error.strerror or str(error)) from error
 

@@ -174,7 +174,7 @@ class Measurement(Record):
     @property
     def overflow_fraction(self) -> float:
         """Share of draws whose norm is not finite: only in native precision."""
-        return float(np.mean(np.isposinf(self.log_norms)))
+        return float(np.mean(np.isposinf(self.log_norms))) if len(self.log_norms) else 0.0
 
     @property
     def rms_gain_log_mean(self) -> float:

@@ -90,7 +90,7 @@ class Report(Record):
 
     def to_json(self, indent: int | None = None) -> str:
         """Return `to_dict` as strict JSON text."""
-        return json.dumps(self.to_dict(), indent=indent, allow_nan=False, ensure_ascii=False)
+        return json.dumps(self.to_dict(), indent=indent, allow_nan=False)
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Report:
@@ -124,6 +124,35 @@ class Report(Record):
             found[f"initdiag/spectrum_{name}"] = getattr(self.spectrum, name, None)
         found["initdiag/ok"] = float(self.ok)
         return {name: float(v) for name, v in found.items() if v is not None and math.isfinite(v)}
+
+    def to_markdown(self) -> str:
+        """Return the report in Markdown."""
+        from initdiag.render.markdown import to_markdown
+
+        return to_markdown(self)
+
+    def to_html(self) -> str:
+        """Return the report as one self-contained HTML page."""
+        from initdiag.render.html import to_html
+
+        return to_html(self)
+
+    def figure(self) -> Any:
+        """Return the report's panels as a `matplotlib.figure.Figure` (needs ``pip install 'initdiag[plot]'``).
+
+        Raises
+        ------
+        InitdiagError
+            Without matplotlib.
+        """
+        from initdiag.render.figure import figure
+
+        return figure(self)
+
+    def _repr_html_(self) -> str:
+        from initdiag.render.html import to_fragment
+
+        return to_fragment(self)
 
     def __str__(self) -> str:
         from initdiag.render.console import to_text

@@ -2,22 +2,82 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+import typing
 import unicodedata
+from typing import Any, TypeVar
 
 from initdiag.architecture import Architecture
 from initdiag.report import Report
 from initdiag.verdict import Verdict
 
-__all__ = ["chain_summary", "coverage", "factor", "headline", "number", "percent", "plain", "risks"]
+__all__ = [
+    "OPTIMIZER_NAMES",
+    "chain_summary",
+    "coverage",
+    "explanation",
+    "factor",
+    "headline",
+    "number",
+    "percent",
+    "plain",
+    "printable",
+    "risks",
+    "short",
+    "verdict_name",
+]
+
+T = TypeVar("T")
 
 _INITIALIZERS = {"torch_default": "PyTorch default", "lecun_normal": "LeCun normal", "lecun_uniform": "LeCun uniform"}
 OPTIMIZER_NAMES = {"sgd": "SGD", "adam": "Adam"}
 
 
 def plain(text: str) -> str:
-    """Return ``text`` without control characters (a module's name may hold anything)."""
-    return "".join(c if unicodedata.category(c)[0] != "C" else "\N{REPLACEMENT CHARACTER}" for c in text)
+    """Return ``text`` without control characters, line breaks and lone surrogates (a module's name may hold anything)."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join("\N{REPLACEMENT CHARACTER}" if _is_control(c) else c for c in text)
+
+
+def _is_control(character: str) -> bool:
+    category = unicodedata.category(character)
+    return category[0] == "C" or category in ("Zl", "Zp")
+
+
+def printable(record: T) -> T:
+    """Return a record with `plain` texts throughout: what every renderer makes of a report first."""
+    return typing.cast("T", _printable(record))
+
+
+def _printable(value: Any) -> Any:
+    if isinstance(value, str):
+        return plain(value)
+    if isinstance(value, tuple):
+        return tuple(_printable(item) for item in value)
+    if isinstance(value, dict):
+        return {_printable(key): item for key, item in value.items()}
+    if not dataclasses.is_dataclass(value) or isinstance(value, type):
+        return value
+    fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    changed = {name: new for name, old in fields.items() if (new := _printable(old)) is not old and not _same(new, old)}
+    return dataclasses.replace(value, **changed) if changed else value
+
+
+def _same(new: Any, old: Any) -> bool:
+    """Whether every part is the very one it was: comparing would compare arrays."""
+    if isinstance(new, tuple):
+        return len(new) == len(old) and all(a is b or _same(a, b) for a, b in zip(new, old, strict=True))
+    return isinstance(new, str | dict) and new == old
+
+
+def short(text: str, most: int) -> str:
+    """Return ``text``, its middle left out beyond ``most`` characters."""
+    if len(text) <= most:
+        return text
+    head = (most - 1) // 2
+    return f"{text[:head]}\N{HORIZONTAL ELLIPSIS}{text[len(text) - (most - 1 - head) :]}"
 
 
 def number(value: float | None, digits: int = 2) -> str:
@@ -31,6 +91,8 @@ def number(value: float | None, digits: int = 2) -> str:
 
 def percent(probability: float) -> str:
     """Return a probability in words that do not round to certainty: ``<1 %``, ``62 %``, ``>99 %``."""
+    if not math.isfinite(probability):
+        return "-"
     if 0 < probability < 0.005:
         return "<1 %"
     if 0.995 < probability < 1:
@@ -41,8 +103,8 @@ def percent(probability: float) -> str:
 def factor(log_square: float) -> str:
     """Return the factor ``exp(|x|/2)`` of a log of a square, e.g. ``1.6e12``; finite text for any depth."""
     exponent = abs(log_square) / 2 / math.log(10)
-    if math.isinf(exponent):
-        return "infinitely many"
+    if not math.isfinite(exponent):
+        return "infinitely many" if math.isinf(exponent) else "unknown"
     if exponent < 4:
         return f"{10**exponent:.2g}" if exponent < 2 else f"{10**exponent:.0f}"
     whole = math.floor(exponent)
@@ -56,35 +118,67 @@ def risks(report: Report) -> str:
     return "risk " + ", ".join(f"{percent(report.risk[n])} ({OPTIMIZER_NAMES.get(n, n)})" for n in names)
 
 
+def verdict_name(report: Report) -> str:
+    """Return the verdict in capitals, e.g. ``NO VERDICT``."""
+    return report.verdict.value.replace("_", " ")
+
+
 def headline(report: Report) -> tuple[str, ...]:
     """Return the verdict's meaning, in a sentence or two."""
     if report.verdict is Verdict.NO_VERDICT:
         return ("Not judged: the theory does not cover this module, and it was not measured.",)
     starts = "Training is likely to start" if report.ok else "Training is not likely to start"
     first = f"{starts}: {risks(report)}, provisional."
+    second = _size(report)
+    return (first, second) if second else (first,)
+
+
+def _size(report: Report) -> str:
+    """What happens to the gradient, with its number; empty for a healthy network, or where the number is not known."""
     drift, variance = _judged_numbers(report)
-    if report.verdict in (Verdict.VANISHING, Verdict.EXPLODING):
+    if report.verdict in (Verdict.VANISHING, Verdict.EXPLODING) and not math.isnan(drift):
         size = "small" if drift < 0 else "large"
-        return first, f"A typical gradient reaches the input {factor(drift)} times too {size}."
-    if report.verdict is Verdict.UNSTABLE:
+        return f"A typical gradient reaches the input {factor(drift)} times too {size}."
+    if report.verdict is Verdict.UNSTABLE and variance >= 0:
         times = factor(2 * math.sqrt(variance) * 2) if math.isfinite(variance) else "many"
-        return first, f"The gradient's size is a matter of luck: two initialisations differ by factors of {times}."
+        return f"The gradient's size is a matter of luck: two initialisations differ by factors of {times}."
     if report.verdict is Verdict.DEAD:
-        return first, "In most initialisations, or in all, the gradient is exactly zero."
-    return (first,)
+        return "In most initialisations, or in all, the gradient is exactly zero."
+    return ""
+
+
+_MEANINGS = {
+    Verdict.HEALTHY: "The gradient, the signal that tells each weight how to change, comes through the layers at a usable size.",
+    Verdict.VANISHING: "The gradient, the signal that tells each weight how to change, dies away on its way through the layers: the layers it should "
+    "reach last hardly learn.",
+    Verdict.EXPLODING: "The gradient, the signal that tells each weight how to change, grows on its way through the layers, so that the first steps of "
+    "training overshoot.",
+    Verdict.UNSTABLE: "The gradient, the signal that tells each weight how to change, has about the right size on average, but one random start has far "
+    "more of it than the next.",
+    Verdict.DEAD: "The gradient, the signal that tells each weight how to change, is cut off: some layer passes nothing, so that nothing is learnt.",
+    Verdict.NO_VERDICT: "Nothing is known of how this network will train. Not judged is not passed: the notes below say why.",
+}
+
+
+def explanation(report: Report) -> tuple[str, ...]:
+    """Return the verdict for a reader who knows no theory: what it means, and how much."""
+    size = _size(report)
+    return (_MEANINGS[report.verdict], size) if size else (_MEANINGS[report.verdict],)
 
 
 def _judged_numbers(report: Report) -> tuple[float, float]:
+    """Drift and log-variance that the verdict rests on; NaN where there are none."""
     p, m = report.prediction, report.measurement
     if report.basis == "law" and p.hidden_drift is not None and p.hidden_log_variance is not None:
         return p.hidden_drift, p.hidden_log_variance
-    assert m is not None, "a verdict rests on a law or on a measurement"
-    return m.rms_gain_log_mean, m.log_variance
+    return (m.rms_gain_log_mean, m.log_variance) if m is not None else (math.nan, math.nan)
 
 
 def chain_summary(architecture: Architecture) -> str:
     """Return e.g. ``31 linear layers, 64 -> 30 x 64 -> 10, ReLU, linear output; weights: torch_default``."""
     layers = architecture.layers
+    if not layers:
+        return f"no linear layer in {architecture.source}"
     weights = ", ".join(dict.fromkeys(_weights(layer.weight.initializer, layer.weight.gain) for layer in layers))
     if architecture.gaps:
         return f"{len(layers)} linear layers in {architecture.source}, not a plain chain; weights: {weights}"
