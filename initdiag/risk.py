@@ -21,7 +21,7 @@ PROVENANCE = "provisional: a pilot of 600 training runs on digits (tests/evidenc
 
 OPTIMIZERS = ("sgd", "adam")
 
-_LEAST_VARIANCE = 1e-4
+LEAST_VARIANCE = 1e-4
 """Below this a log-variance counts as this: the fit has seen none smaller."""
 
 
@@ -86,7 +86,7 @@ def risk_terms(hidden_drift: float, hidden_log_variance: float, dead_probability
     curve = _CURVES[optimizer]
     return RiskTerms(
         curve.intercept,
-        curve.fluctuation * math.log(max(hidden_log_variance, _LEAST_VARIANCE)),
+        curve.fluctuation * math.log(max(hidden_log_variance, LEAST_VARIANCE)),
         curve.upward * math.log1p(max(hidden_drift, 0.0)),
         curve.downward * math.log1p(max(-hidden_drift, 0.0)),
         dead_probability,
