@@ -117,7 +117,8 @@ class ChainLaw(stats.rv_continuous):  # type: ignore[misc]
                 explain(expected="an order k >= 0", got=repr(k), do="Give a finite order, 1 for the mean.")
             )
         if self.prediction.coverage == "first-order" and k in (1, 2):
-            return self.prediction.log_second_moment if k == 1 else log_fourth_norm(self.prediction)
+            layers, fourth = self.prediction.layers, self.prediction.u_fourth
+            return self.prediction.log_second_moment if k == 1 else log_fourth_norm(layers, fourth)
         alive = math.fsum(math.log1p(-layer.dead_probability) for layer in self.prediction.layers)
         order = np.array([k * self._scale])
         factors = factors_of(self.prediction.layers, FULL)
