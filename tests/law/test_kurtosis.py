@@ -437,11 +437,11 @@ def test_true_redraws_in_small(study, coverage):
 
 @pytest.mark.parametrize("coverage", ["exact", "first-order"])
 def test_the_committed_evidence_shows_standard_normal_z_scores(study, coverage):
-    """40 modules, 4,000 true redraws each."""
+    """At least 40 modules, 4,000 true redraws each."""
     rows = [row for row in study.read(EVIDENCE / "redraws.csv") if row["coverage"] == coverage]
-    assert len(rows) == 40
+    assert len(rows) >= 40
     assert {row["draws"] for row in rows} == {"4000"}
     for what in ("mean", "variance"):
         z = study.z_scores(rows, what, with_error=True)
-        assert abs(z.mean()) < 3.3 / math.sqrt(40)
+        assert abs(z.mean()) < 3.3 / math.sqrt(len(rows))
         assert 0.65 < z.std(ddof=1) < 1.4
