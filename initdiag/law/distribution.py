@@ -36,7 +36,8 @@ class ChainLaw(stats.rv_continuous):  # type: ignore[misc]
     methods. Under coverage "exact" it is exact: absolute error of the distribution function below 1e-8 (about 1e-13 in practice), relative
     error of both tails below 1e-3 down to 1e-12 (about 1e-10, but 1e-5 where gates that are nearly all closed have a probability around 1e-12);
     from 1e-15 on an order of magnitude. Quantiles invert them to 1e-9 of the probability, plus 1e-17. Under coverage "first-order" (iid weights that are not
-    Gaussian) it is the exact law of *Gaussian* weights, moved and scaled to the corrected log-mean and log-variance.
+    Gaussian) it is the exact law of *Gaussian* weights, moved and scaled to the corrected log-mean and log-variance, which have errors of
+    their own (`Prediction.log_mean_error`, `log_variance_error`); its shape is not corrected.
 
     Parameters
     ----------
@@ -117,7 +118,8 @@ class ChainLaw(stats.rv_continuous):  # type: ignore[misc]
                 explain(expected="an order k >= 0", got=repr(k), do="Give a finite order, 1 for the mean.")
             )
         if self.prediction.coverage == "first-order" and k in (1, 2):
-            return self.prediction.log_second_moment if k == 1 else log_fourth_norm(self.prediction)
+            layers, fourth = self.prediction.layers, self.prediction.u_fourth
+            return self.prediction.log_second_moment if k == 1 else log_fourth_norm(layers, fourth)
         alive = math.fsum(math.log1p(-layer.dead_probability) for layer in self.prediction.layers)
         order = np.array([k * self._scale])
         factors = factors_of(self.prediction.layers, FULL)

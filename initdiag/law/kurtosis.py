@@ -26,9 +26,9 @@ from dataclasses import dataclass
 from initdiag.architecture import Gate, Layer
 from initdiag.errors import UnsupportedArchitecture, explain
 from initdiag.law.layer_response import Response, respond
-from initdiag.prediction import LayerPrediction, Prediction
+from initdiag.prediction import LayerPrediction
 
-__all__ = ["Correction", "corrections", "log_fourth_norm", "variance_corrections"]
+__all__ = ["Correction", "corrections", "log_fourth_norm"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Correction:
     excess : float
         Excess kurtosis of an entry of ``W x``: ``(mu4 - 3) E k``.
     dead_probability : float
-        P(every output is 0); above the gates' where the entries may all be 0.
+        P(every output is 0); above the gates' where the entries of a row may all be 0 (sparse weights: as if all inputs were equally concentrated).
     """
 
     log_mean: float
@@ -94,11 +94,6 @@ def corrections(layers: Sequence[Layer], u_fourth: float | None = None) -> list[
         correction, entering = _step(layer, entering)
         found.append(correction)
     return found
-
-
-def variance_corrections(layers: Sequence[Layer]) -> list[float]:
-    """Return what each layer's non-Gaussian entries add to the log-variance, for a uniform unit vector."""
-    return [correction.log_variance for correction in corrections(layers)]
 
 
 def _entering(n: int, u_fourth: float | None) -> _Input:
@@ -168,52 +163,62 @@ def _error_share(layer: Layer, concentration: float) -> float:
 
     Light tails: the closure is off by a part of order ``k/n`` (truncated normal entries, one-hot ``u``: 33 % at width 4, 20 % at 8, 5 % at 32), the
     chain by about 5 % (uniform entries, any ``u``, widths 2 to 10: 3 to 7 %). Heavy tails: sums of Student-t entries are less far from Gaussian than their
-    kurtosis says (t(8): 15 %, t(5): 20 to 60 %). Sparse entries, half of them zeros: 5, 23 and 35 % at widths 32, 16 and 4.
+    kurtosis says (t(8): 15 %, t(5): 20 to 60 %). Sparse entries: about a tenth of the excess kurtosis of ``W x`` (half of them zeros: 5, 9 to 23, 35 % at widths
+    32, 16, 4; four fifths: 17, 35 % at 32, 16; nine tenths: 12 % at 64), exact for one-hot ``u``.
     """
     excess = _excess(layer)
     share = 0.05 + concentration / layer.fan_out
     if layer.weight.family == "sparse":
-        share += min(0.5, (excess * concentration) ** 2 / 4)
+        share += min(0.5, excess * concentration / 10) * min(1.0, 2 * (1 - concentration))
     elif excess > 0:
-        share += min(0.5, excess / 10)
+        share += excess / 12
     return min(1.0, share)
 
 
-def log_fourth_norm(prediction: Prediction) -> float:
+def log_fourth_norm(layers: Sequence[Layer] | Sequence[LayerPrediction], u_fourth: float | None = None) -> float:
     """Return ``ln E||Ju||^4`` (natural log), dead draws counting 0: exact for any kurtosis and any discrete gate.
 
     By the recursion of the pair ``(E||x||_4^4, E||x||^4)`` (see above), in the log domain.
 
+    Parameters
+    ----------
+    layers : sequence of Layer or of LayerPrediction
+        ``architecture.layers`` or ``prediction.layers``.
+    u_fourth : float, optional
+        As in `corrections`.
+
     Raises
     ------
     UnsupportedArchitecture
-        Without coverage, or where it is a simulation.
+        If a layer has no discrete gate.
     """
-    if not prediction.layers or any(layer.gate is None for layer in prediction.layers):
-        raise UnsupportedArchitecture(
-            explain(
-                expected="a chain with discrete gates, covered by the theory",
-                got=f"coverage {prediction.coverage!r}",
-                do="Measure it: initdiag.measure(model).",
-            )
-        )
-    fourth = prediction.u_fourth
-    ratio = 3 / (prediction.layers[0].fan_in + 2) if fourth is None else fourth
+    ratio = 3 / (layers[0].fan_in + 2) if u_fourth is None else u_fourth
     total = 0.0
-    for layer in prediction.layers:
-        own, crossed = _fourth_moments(layer, ratio)
-        if layer.weight_variance == 0:
+    for gate, excess, variance, radius, layer in map(_fourth_moment_terms, layers):
+        if variance == 0:
             return -math.inf
-        total += math.log(own + crossed) + 2 * math.log(layer.weight_variance)
-        ratio = own / (own + crossed)
+        n = layer.fan_out
+        own = n * gate.moment(4) * (3 + excess * ratio)
+        both = own + n * (n - 1) * gate.second_moment**2
+        total += math.log(both * radius) + 2 * math.log(variance)
+        ratio = own / both
     return total
 
 
-def _fourth_moments(layer: LayerPrediction, ratio: float) -> tuple[float, float]:
-    """``E||y||_4^4`` and ``E||y||^4 - E||y||_4^4`` for ``E||x||^4 = 1``, ``E||x||_4^4 = ratio`` and entries of variance 1."""
-    assert layer.gate is not None, "checked by log_fourth_norm"
-    n, larger = layer.fan_out, max(layer.fan_in, layer.fan_out)
-    own = n * layer.gate.moment(4) * (3 + (0.0 if layer.haar else (layer.kurtosis - 3) * ratio))
-    crossed = n * (n - 1) * layer.gate.second_moment**2
-    radius = larger / (larger + 2) if layer.haar else 1.0
-    return own * radius, crossed * radius
+def _fourth_moment_terms(layer: Layer | LayerPrediction) -> tuple[Gate, float, float, float, Layer | LayerPrediction]:
+    """Gate, excess kurtosis and variance of an entry, ``N/(N+2)`` of Haar weights (else 1), and the layer."""
+    if isinstance(layer, Layer):
+        gate, kurtosis, variance = layer.activation.gate, layer.weight.kurtosis, layer.weight.variance
+        is_haar = layer.weight.family == "haar"
+    else:
+        gate, kurtosis, variance, is_haar = layer.gate, layer.kurtosis, layer.weight_variance, layer.haar
+    if gate is None:
+        raise UnsupportedArchitecture(
+            explain(
+                expected="layers with discrete gates (linear, ReLU, leaky ReLU, dropout)",
+                got=f"{layer.name} without one",
+                do="Measure it: initdiag.measure(model).",
+            )
+        )
+    larger = max(layer.fan_in, layer.fan_out)
+    return gate, 0.0 if is_haar else kurtosis - 3, variance, larger / (larger + 2) if is_haar else 1.0, layer
