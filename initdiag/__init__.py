@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from initdiag.errors import AtRisk, InitdiagError, InvalidInput, TargetError, UnsupportedArchitecture
     from initdiag.law.chain import predict
     from initdiag.law.hanin_nica import beta
+    from initdiag.law.parameters import parameter_gradients
     from initdiag.measurement import Measurement
     from initdiag.measuring.runner import measure
     from initdiag.prediction import Prediction
@@ -44,6 +45,7 @@ _EXPORTS = {
     "diagnose": "initdiag.diagnosis",
     "failure_risk": "initdiag.risk",
     "measure": "initdiag.measuring.runner",
+    "parameter_gradients": "initdiag.law.parameters",
     "predict": "initdiag.law.chain",
     "predict_spectrum": "initdiag.spectrum.jacobian",
     "trace": "initdiag.tracing.trace",
@@ -67,6 +69,7 @@ __all__ = [
     "diagnose",
     "failure_risk",
     "measure",
+    "parameter_gradients",
     "predict",
     "predict_spectrum",
     "trace",
