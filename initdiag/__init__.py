@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from initdiag.errors import AtRisk, InitdiagError, InvalidInput, TargetError, UnsupportedArchitecture
     from initdiag.law.chain import predict
     from initdiag.law.hanin_nica import beta
+    from initdiag.law.parameters import parameter_gradients
     from initdiag.measurement import Measurement, SpectralMeasurement
     from initdiag.measuring.runner import measure
     from initdiag.measuring.spectrum import measure_spectrum
@@ -47,6 +48,7 @@ _EXPORTS = {
     "failure_risk": "initdiag.risk",
     "measure": "initdiag.measuring.runner",
     "measure_spectrum": "initdiag.measuring.spectrum",
+    "parameter_gradients": "initdiag.law.parameters",
     "predict": "initdiag.law.chain",
     "predict_spectrum": "initdiag.spectrum.jacobian",
     "trace": "initdiag.tracing.trace",
@@ -72,6 +74,7 @@ __all__ = [
     "failure_risk",
     "measure",
     "measure_spectrum",
+    "parameter_gradients",
     "predict",
     "predict_spectrum",
     "trace",

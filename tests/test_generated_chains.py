@@ -184,7 +184,8 @@ def test_generated_chains(chain, training, where):
         assert arch.widths == widths
         expected = labels if training else [label.split(", dropout")[0] for label in labels]
         assert [layer.activation.label for layer in arch.layers] == expected
-    assert (pred.coverage in ("exact", "first-order")) == covered, pred.reasons
+    too_coarse = any("too far from Gaussian at this width" in reason for reason in pred.reasons)
+    assert (pred.coverage in ("exact", "first-order")) == (covered and not too_coarse), pred.reasons
     if found is None:
         assert refusal
         assert not covered
