@@ -83,6 +83,8 @@ class Gram:
         The replica and how its linear layers act.
     networks : range
         The draws of the rows.
+    inner : bool
+        Whether it is ``J^T J``.
 
     Attributes
     ----------
@@ -90,10 +92,9 @@ class Gram:
         Log of what the products are divided by, a constant of each matrix: set by the first product, so that its largest entry is 1.
     """
 
-    def __init__(self, task: Task, ensemble: Ensemble, networks: range) -> None:
-        self._task, self._ensemble, self._networks = task, ensemble, networks
+    def __init__(self, task: Task, ensemble: Ensemble, networks: range, *, inner: bool) -> None:
+        self._task, self._ensemble, self._networks, self._inner = task, ensemble, networks, inner
         self._x = task.inputs(networks)
-        self._inner = self._x[0].numel() <= task.arch.output_size
         self._still: Pass | None = None
         self._is_scaled = False
         self.log_scale = np.zeros(len(networks))
