@@ -7,6 +7,7 @@ after every linear layer, row by row, and the logs are kept: a Jacobian of norm 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -46,7 +47,8 @@ class Pass:
     def __init__(
         self, task: Task, ensemble: Ensemble, networks: range, x: Tensor, u: Tensor | None, *, with_graph: bool
     ) -> None:
-        self._interposer = TwoWays(task, ensemble, networks, len(x))
+        is_shared = len(networks) == 1 and not with_graph
+        self._interposer = TwoWays(task, _Shared(ensemble) if is_shared else ensemble, networks, len(x))
         with torch.set_grad_enabled(with_graph):
             self._leaf = x.detach().clone().requires_grad_(with_graph)
             tangent = torch.zeros_like(x) if u is None else u
@@ -81,6 +83,8 @@ class Gram:
         The replica and how its linear layers act.
     networks : range
         The draws of the rows.
+    inner : bool
+        Whether it is ``J^T J``.
 
     Attributes
     ----------
@@ -88,10 +92,9 @@ class Gram:
         Log of what the products are divided by, a constant of each matrix: set by the first product, so that its largest entry is 1.
     """
 
-    def __init__(self, task: Task, ensemble: Ensemble, networks: range) -> None:
-        self._task, self._ensemble, self._networks = task, ensemble, networks
+    def __init__(self, task: Task, ensemble: Ensemble, networks: range, *, inner: bool) -> None:
+        self._task, self._ensemble, self._networks, self._inner = task, ensemble, networks, inner
         self._x = task.inputs(networks)
-        self._inner = self._x[0].numel() <= task.arch.output_size
         self._still: Pass | None = None
         self._is_scaled = False
         self.log_scale = np.zeros(len(networks))
@@ -140,6 +143,24 @@ def unit_rows(rows: Tensor, logs: Tensor) -> Scaled:
 
 def _logs(value: Tensor | float, rows: Tensor) -> Tensor:
     return torch.as_tensor(value, dtype=torch.float64, device=rows.device).detach().expand(len(rows))
+
+
+@dataclass(frozen=True, slots=True)
+class _Shared:
+    """One network and one input for all rows: the primal is computed once. Cotangents would need it row by row."""
+
+    network: Ensemble
+
+    def apply(
+        self, name: str, x: Tensor, tangent: Tensor, weight: Tensor, is_transposed: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Return ``W x``, the same in every row, and ``W t``."""
+        y, y_tangent = self.network.apply(name, x[:1], tangent, weight, is_transposed)
+        return y.repeat(len(x), *[1] * (y.dim() - 1)), y_tangent
+
+    def bias(self, name: str, bias_name: str, bias: Tensor) -> Tensor:
+        """Return the network's bias."""
+        return self.network.bias(name, bias_name, bias)
 
 
 class TwoWays(Interposer):

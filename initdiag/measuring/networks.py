@@ -11,12 +11,19 @@ from torch import nn
 from initdiag.errors import UnsupportedArchitecture
 from initdiag.measuring import random_numbers
 from initdiag.measuring.interposer import Ensemble
+from initdiag.measuring.jacobian import Pass
 from initdiag.measuring.redraw import Loaded, Source, reset_parameters, values_of
 from initdiag.measuring.runner import _mixed_rows, _mixes_rows, _not_varied, _require_default_weights, _why_not_signs
 from initdiag.measuring.signs import SignFlips
 from initdiag.measuring.task import Task
 
-__all__ = ["Redraws", "Signs"]
+__all__ = ["Redraws", "Signs", "sizes"]
+
+
+def sizes(task: Task) -> tuple[int, int]:
+    """Return ``n_0`` and ``n_L``, the entries of one row of input and output, as one pass of the replica shows them."""
+    one = range(1)
+    return task.rows[0].numel(), Pass(task, Loaded(), one, task.inputs(one), None, with_graph=False).output_size
 
 
 class Signs:
@@ -34,6 +41,7 @@ class Signs:
         self._order = {name: i for i, name in enumerate(dict.fromkeys(layer.name for layer in layers))}
         self._flipped = frozenset(layer.name for layer in layers if layer.bias is not None and layer.bias.symmetric)
         _refuse_mixed_rows(task, self.of(range(4)))
+        self.sizes = sizes(task)
 
     def of(self, draws: range) -> Ensemble:
         """Return how these draws' networks apply their linear layers."""
@@ -57,6 +65,7 @@ class Redraws:
         self._task = task
         self._source = Source(task.original, {layer.name for layer in task.arch.layers}, factory, init)
         _refuse_mixed_rows(task, Loaded())
+        self.sizes = sizes(task)
 
     def of(self, draws: range) -> Ensemble:
         """Load the network of the one draw in ``draws``, and return how it applies its linear layers: as it is."""

@@ -16,13 +16,12 @@ from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 from torch import Tensor
 
 from initdiag.measuring import random_numbers
-from initdiag.measuring.interposer import Ensemble
 from initdiag.measuring.jacobian import Gram, Pass, unit_rows
 from initdiag.measuring.networks import Redraws, Signs
 from initdiag.measuring.task import Task
 from initdiag.spectrum.lanczos import gauss_quadrature, lanczos
 
-__all__ = ["Found", "all_values", "fits_dense", "quadratures", "sizes"]
+__all__ = ["Found", "all_values", "fits_dense", "quadratures"]
 
 _BUDGET = 1 << 28
 """Bytes that a Jacobian, or the tensors of one pass, may take, about."""
@@ -55,11 +54,6 @@ class Found(NamedTuple):
     log_resolution: float
 
 
-def sizes(task: Task) -> tuple[int, int]:
-    """Return ``n_0`` and ``n_L``."""
-    return task.rows[0].numel(), task.arch.output_size
-
-
 def fits_dense(n_0: int, n_1: int) -> bool:
     """Return whether Jacobians of these sides are formed unasked."""
     return min(n_0, n_1) <= _DENSE_SIDE and n_0 * n_1 * 8 <= _BUDGET
@@ -67,17 +61,16 @@ def fits_dense(n_0: int, n_1: int) -> bool:
 
 def all_values(task: Task, networks: Signs | Redraws, draws: int) -> Found:
     """Return every singular value of every draw."""
-    rows = [_values(task, networks.of(range(draw, draw + 1)), range(draw, draw + 1)) for draw in range(draws)]
-    log_nodes = np.stack(rows)
-    resolution = 2 * math.log(max(sizes(task)) * _EPS)
+    log_nodes = np.stack([_values(task, networks, range(draw, draw + 1)) for draw in range(draws)])
+    resolution = 2 * math.log(max(networks.sizes) * _EPS)
     largest, smallest = log_nodes[:, 0].copy(), log_nodes[:, -1].copy()
     smallest[smallest <= largest + resolution] = -math.inf
     return Found(log_nodes, None, largest, smallest, resolution)
 
 
-def _values(task: Task, ensemble: Ensemble, network: range) -> NDArray[np.float64]:
+def _values(task: Task, networks: Signs | Redraws, network: range) -> NDArray[np.float64]:
     """``ln sigma^2`` of one draw's Jacobian, descending: its columns by forward mode or its rows by reverse mode, whichever are fewer."""
-    pieces = [unit_rows(*piece) for piece in _sides(task, ensemble, network)]
+    pieces = [unit_rows(*piece) for piece in _sides(task, networks, network)]
     rows, logs = torch.cat([rows for rows, _ in pieces]), torch.cat([logs for _, logs in pieces])
     scale = torch.nan_to_num(logs.max(), neginf=0.0)
     matrix = rows * torch.exp(logs - scale)[:, None]
@@ -86,9 +79,9 @@ def _values(task: Task, ensemble: Ensemble, network: range) -> NDArray[np.float6
         return np.asarray(2 * (np.log(singular) + float(scale)))
 
 
-def _sides(task: Task, ensemble: Ensemble, network: range) -> Iterator[tuple[Tensor, Tensor]]:
+def _sides(task: Task, networks: Signs | Redraws, network: range) -> Iterator[tuple[Tensor, Tensor]]:
     """Rows of ``J^T`` or of ``J``, with the logs of their factors, as many at a time as the budget allows."""
-    x, (n_0, n_1) = task.inputs(network), sizes(task)
+    x, ensemble, (n_0, n_1) = task.inputs(network), networks.of(network), networks.sizes
     forward = n_0 <= n_1
     step = max(1, _BUDGET // (64 * task.dtype.itemsize * _width(task, forward)))
     for start in range(0, min(n_0, n_1), step):
@@ -109,12 +102,12 @@ def _width(task: Task, forward: bool) -> int:
 
 def quadratures(task: Task, networks: Signs | Redraws, draws: int, steps: int) -> Found:
     """Return one Gauss quadrature a draw, for the distribution of its squared singular values, and extremes of the first draws."""
-    n_0 = sizes(task)[0]
-    n = min(sizes(task))
+    n_0 = networks.sizes[0]
+    n = min(networks.sizes)
     steps = min(steps, n)
     nodes, weights, extremes = [], [], []
     for chunk in _chunks(task, networks, draws, steps):
-        gram, probes = Gram(task, networks.of(chunk), chunk), random_numbers.directions(task.seed, chunk, n)
+        gram, probes = _gram(task, networks, chunk), random_numbers.directions(task.seed, chunk, n)
         node, weight = gauss_quadrature(*lanczos(gram, probes, steps))
         nodes.append(_log(node) + gram.log_scale[:, None])
         weights.append(weight * (n / n_0))
@@ -126,8 +119,12 @@ def quadratures(task: Task, networks: Signs | Redraws, draws: int, steps: int) -
     return Found(np.concatenate(nodes), np.concatenate(weights), largest.copy(), smallest.copy(), resolution)
 
 
+def _gram(task: Task, networks: Signs | Redraws, draws: range) -> Gram:
+    return Gram(task, networks.of(draws), draws, inner=networks.sizes[0] <= networks.sizes[1])
+
+
 def _chunks(task: Task, networks: Signs | Redraws, draws: int, steps: int) -> Iterator[range]:
-    entries = max(steps * min(sizes(task)), 64 * _width(task, forward=False))
+    entries = max(steps * min(networks.sizes), 64 * _width(task, forward=False))
     step = max(1, min(networks.at_once, _BUDGET // (8 * entries)))
     for start in range(0, draws, step):
         yield range(start, min(start + step, draws))
@@ -136,7 +133,7 @@ def _chunks(task: Task, networks: Signs | Redraws, draws: int, steps: int) -> It
 def _extremes(task: Task, networks: Signs | Redraws, draw: int, start: NDArray[np.float64]) -> tuple[float, float]:
     """``ln`` of the largest and the smallest eigenvalue of one draw's ``J^T J`` (or ``J J^T``), by ARPACK."""
     network = range(draw, draw + 1)
-    gram = Gram(task, networks.of(network), network)
+    gram = _gram(task, networks, network)
     largest = _top(lambda v: gram(v[None])[0], start)
     smallest = largest - _top(lambda v: largest * v - gram(v[None])[0], start)
     if smallest <= _TOLERANCE * largest:

@@ -13,7 +13,7 @@ from initdiag.errors import InvalidInput, explain
 from initdiag.measurement import SpectralMeasurement
 from initdiag.measuring.networks import Redraws, Signs
 from initdiag.measuring.runner import _checked_seed
-from initdiag.measuring.singular import all_values, fits_dense, quadratures, sizes
+from initdiag.measuring.singular import all_values, fits_dense, quadratures
 from initdiag.measuring.task import prepared
 from initdiag.tracing.loan import own_modes, rng_preserved
 from initdiag.tracing.subject import subject_of
@@ -86,7 +86,7 @@ def measure_spectrum(
         arch = architecture or trace_subject(subject)
         task = prepared(subject.module, arch, subject.example, subject.size, seed, None, torch.float64)
         networks = Signs(task) if method == "signs" else Redraws(task, subject.factory, init)
-        is_dense = dense if dense is not None else fits_dense(*sizes(task))
+        is_dense = dense if dense is not None else fits_dense(*networks.sizes)
         found = all_values(task, networks, draws) if is_dense else quadratures(task, networks, draws, steps)
-    n_0, n_1 = sizes(task)
+    n_0, n_1 = networks.sizes
     return SpectralMeasurement(method, draws, seed, n_0, n_1, *found, notes=networks.notes())

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 
 import numpy as np
 from scipy import special
 
-from initdiag.architecture import Activation, Architecture, Layer
+from initdiag.architecture import Activation, Architecture, Gate, Layer
 from initdiag.errors import InvalidInput, UnsupportedArchitecture, explain
 from initdiag.spectrum.equation import Real
 
@@ -120,8 +121,9 @@ def layer_variance(layer: Layer, second_moment: float) -> float:
 def _output_second_moment(layer: Layer, second_moment: float) -> float:
     """``E phi(h)^2``, dropout included."""
     activation, q = layer.activation, layer_variance(layer, second_moment)
-    if activation.gate is not None:
-        return q * activation.gate.second_moment
+    gate = _gate(activation)
+    if gate is not None:
+        return q * gate.second_moment
     keep = 1 - activation.dropout
     if activation.name in CLIPPED:
         return _clipped_second_moment(*CLIPPED[activation.name], q) / keep
@@ -137,9 +139,15 @@ def _clipped_second_moment(low: float, high: float, q: float) -> float:
     return float(low**2 * special.ndtr(a) + high**2 * special.ndtr(-b) + q * inside)
 
 
+@lru_cache(maxsize=64)
+def _gate(activation: Activation) -> Gate | None:
+    """``activation.gate``, made once for the equal layers of a chain."""
+    return activation.gate
+
+
 def _squared_gate(activation: Activation, q: float) -> SquaredGate:
-    if activation.gate is not None:
-        gate = activation.gate
+    gate = _gate(activation)
+    if gate is not None:
         return *_merged([d * d for d in gate.values], list(gate.probabilities)), True
     keep = 1 - activation.dropout
     values, probabilities = _open_law(activation.name, q)

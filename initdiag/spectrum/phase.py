@@ -46,6 +46,9 @@ _COARSE = 48
 _NOISE = 1e-9
 """By which rounding may make the tail rise: it sums as many terms as there are layers."""
 
+_AT_ONCE = 16
+"""Factors whose phases are formed at once: what fits into the cache."""
+
 _MASS, _ENDS = 1e-6, 0.05
 """Shares of the mass by which the quadrature, and the tail at the first and last point, may miss it; a wrong root misses far more."""
 
@@ -180,12 +183,11 @@ def _phase(equation: ChainEquation, plane: _Plane, angles: _Angles, log_r: Real)
     """Return the total phase, with ``pi - k theta`` formed without cancellation, and its derivative by ``ln r``."""
     x, y = np.exp(log_r) * angles.cos, np.exp(log_r) * angles.sin
     phase, derivative = equation.ties * angles.delta, np.zeros_like(x)
-    for alpha, beta, power in zip(plane.alpha, plane.beta, plane.power, strict=True):
-        if alpha < 0:
-            phase = phase + power * np.arctan2(beta * y, -alpha - beta * x)
-        elif alpha > 0:
-            phase = phase - power * np.arctan2(beta * y, alpha + beta * x)
-        derivative = derivative - power * alpha * beta * y / ((alpha + beta * x) ** 2 + (beta * y) ** 2)
+    for start in range(0, len(plane.power), _AT_ONCE):
+        alpha, beta, power = (a[start : start + _AT_ONCE, None] for a in (plane.alpha, plane.beta, plane.power))
+        real, imaginary, sign = alpha + beta * x, beta * y, np.sign(alpha)
+        phase = phase - (power * sign * np.arctan2(imaginary, real * sign)).sum(axis=0)
+        derivative = derivative - (power * alpha * imaginary / (real**2 + imaginary**2)).sum(axis=0)
     return phase, derivative
 
 

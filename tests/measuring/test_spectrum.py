@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import initdiag
 from initdiag import InvalidInput, SpectralMeasurement, UnsupportedArchitecture, measure_spectrum
-from initdiag.measuring import random_numbers, singular
+from initdiag.measuring import networks, random_numbers, singular
 
 
 def eigenvalues(model, x):
@@ -107,7 +107,7 @@ def test_every_style_and_both_directions_agree(style, monkeypatch):
 
     def other(task, ensemble, network, many, u, *, with_graph):
         """Answer a question about columns by rows: ``J e_k`` from the rows ``J^T e_j``, and the other way round."""
-        n_0, n_1 = singular.sizes(task)
+        n_0, n_1 = networks.sizes(task)
         eye = torch.eye(n_1 if u is not None else n_0, dtype=many.dtype)
         base = many[:1].expand(len(eye), *many.shape[1:])
         if u is not None:
@@ -385,3 +385,48 @@ def test_a_record_of_other_shapes_is_refused():
         record(draws=3)
     with pytest.raises(InvalidInput, match="at least two ascending edges"):
         record().density([1.0, 0.0])
+
+
+def test_outputs_in_a_dict_inputs_changed_in_place_and_several_positions():
+    class Dict(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(6, 5), nn.Linear(5, 2)
+
+        def forward(self, x):
+            x.mul_(3.0)
+            return {"logits": self.b(self.a(x).relu_())}
+
+    model = seeded(Dict).double()
+    x = torch.randn(2, 4, 6, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    dense, large = (measure_spectrum(model, x, draws=3, dense=dense) for dense in (True, False))
+    assert (dense.input_size, dense.output_size) == (24, 8)
+    largest = dense.squared_singular_values.max(axis=1)
+    np.testing.assert_allclose(large.moments(1), dense.moments(1), rtol=0.5)
+    np.testing.assert_allclose(np.exp(large.log_nodes[:, 0]), largest, rtol=1e-6)
+
+
+def test_a_forward_that_reverse_mode_cannot_follow_is_said():
+    class ForwardOnly(torch.autograd.Function):
+        @staticmethod
+        def forward(x):
+            return x * 2
+
+        @staticmethod
+        def setup_context(ctx, inputs, output):
+            pass
+
+        @staticmethod
+        def jvp(ctx, tangent):
+            return tangent * 2
+
+    class Odd(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a = nn.Linear(4, 3)
+
+        def forward(self, x):
+            return ForwardOnly.apply(self.a(x))
+
+    with pytest.raises(UnsupportedArchitecture, match="does not run under reverse-mode autograd"):
+        measure_spectrum(seeded(Odd), draws=2)
