@@ -120,12 +120,23 @@ def _rank_findings(
     if rank >= _RESOLVED and resolved >= _RESOLVED:
         return
     name, message = _narrowest(spectrum, conditions) if rank < _RESOLVED else (None, f"no direction of {total} is lost")
+    share = _rank_share
     if resolved < _RESOLVED * rank:
+        share = _resolved_share
         message += f"; but single precision tells only {_count(resolved * total)} of them from 0"
-    better = [c for c in changes if c.after.resolved_share > resolved + 0.01]
-    remedy = _effects(better, lambda c: f"{_count(resolved * total)} -> {_count(c.resolved_share * total)}")
+    now = share(conditions)
+    better = [c for c in changes if share(c.after) > now + 0.01]
+    remedy = _effects(better, lambda c: f"{_count(now * total)} -> {_count(share(c) * total)}")
     severity = "warning" if resolved < _COLLAPSED * rank else "note"
     yield Finding("IND022", severity, name, message, remedy or _NOTHING_HELPS)
+
+
+def _rank_share(conditions: Conditions) -> float:
+    return conditions.rank_share
+
+
+def _resolved_share(conditions: Conditions) -> float:
+    return conditions.resolved_share
 
 
 def _narrowest(spectrum: SpectralLaw, conditions: Conditions) -> tuple[str | None, str]:

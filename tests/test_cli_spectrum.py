@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -128,6 +130,21 @@ def test_check_takes_a_flag(run):
     assert Report.from_dict(json.loads(out)).spectrum.input_size == 64
     _, out, _ = run("check", DEEP, "--draws", "64", "--output-format", "json")
     assert json.loads(out)["spectrum"] is None
+
+
+def test_the_readmes_output_is_what_is_printed(run, monkeypatch):
+    path = ROOT / "README.md"
+    shown = re.search(
+        r"^initdiag (spectrum .*)\n```\n\n```text\n(.*?)```", path.read_text(encoding="utf-8"), re.M | re.S
+    )
+    assert shown is not None
+    monkeypatch.setenv("COLUMNS", "80")
+    _, out, _ = run(*shown[1].split())
+    printed = "\n".join(line.rstrip() for line in out.splitlines()) + "\n"
+    if os.environ.get("INITDIAG_OVERWRITE_GOLDEN") == "1":
+        path.write_text(path.read_text(encoding="utf-8").replace(shown[2], printed), encoding="utf-8")
+        return
+    assert shown[2] == printed
 
 
 def test_as_a_module():

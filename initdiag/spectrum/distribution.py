@@ -181,7 +181,10 @@ class SpectrumDistribution(stats.rv_continuous):  # type: ignore[misc]
     def __init__(self, spectrum: SpectralLaw) -> None:
         self.spectrum = spectrum
         self._share = 1 - spectrum.zero_mass
-        super().__init__(a=spectrum.log_lower_edge, b=spectrum.log_upper_edge, name="spectrum")
+        low = spectrum.log_lower_edge
+        if spectrum.atoms and spectrum.atoms[0].log_eigenvalue <= low:
+            low = np.nextafter(low, -np.inf)  # scipy takes sf for 1 at the lower end: wrong at an atom
+        super().__init__(a=low, b=spectrum.log_upper_edge, name="spectrum")
 
     def _updated_ctor_param(self) -> dict[str, Any]:
         return {"spectrum": self.spectrum}

@@ -222,21 +222,21 @@ LARGE = [
 
 @pytest.mark.parametrize(("build", "method"), LARGE)
 def test_lanczos_moments_are_those_of_the_dense_decomposition(build, method):
-    """On the same networks: moments 1 to 4 within three standard errors, and the extremes."""
+    """On the same networks: moments 1 to 4 within four standard errors (24 comparisons), and the extremes."""
     model = seeded(build)
     dense = measure_spectrum(model, draws=24, method=method)
     large = measure_spectrum(model, draws=24, method=method, dense=False)
     assert not large.is_dense
     assert large.squared_singular_values is None
     assert large.log_nodes.shape == (24, 64)
-    assert np.all(np.abs(large.moments() - dense.moments()) < 3 * large.moments_se())
+    assert np.all(np.abs(large.moments() - dense.moments()) < 4 * large.moments_se())
     assert np.all(large.moments_se() < 0.25 * large.moments())
     np.testing.assert_allclose(large.log_largest, dense.log_largest[:2], rtol=0, atol=2e-4)
     unresolved = np.mean(dense.log_nodes < dense.log_largest[:, None] + large.log_resolution)
     share = 1 - (1 - unresolved) * dense.log_nodes.shape[1] / dense.input_size
     assert abs(large.zero_mass - share) < 3 * large.zero_mass_se + 0.02
     shifted = dense.moments() * 1.5
-    assert np.any(np.abs(large.moments() - shifted) > 3 * large.moments_se())  # the test can fail
+    assert np.any(np.abs(large.moments() - shifted) > 4 * large.moments_se())  # the test can fail
 
 
 def test_lanczos_density_is_the_histogram_within_its_error():

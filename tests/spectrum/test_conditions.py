@@ -148,6 +148,28 @@ def test_what_is_promised_of_a_wider_bottleneck_comes_true():
     assert_alike(wider.after, measured(Architecture.from_widths([200, 300, 120, 300, 250], init="he_normal")))
 
 
+@pytest.mark.parametrize("init", ["he_normal", "he_uniform"])
+def test_exact_moments_are_those_of_true_networks(init):
+    """One input run forward through 20,000 narrow ReLU networks: the gates are the input's own, not coins."""
+    draws, arch = 20_000, Architecture.from_widths([5, 7, 4, 6], init=init)
+    rng = np.random.default_rng(11)
+    x = np.broadcast_to(rng.standard_normal(5), (draws, 5))
+    product = np.broadcast_to(np.eye(5), (draws, 5, 5))
+    for layer in arch.layers:
+        shape, scale = (draws, layer.fan_out, layer.fan_in), math.sqrt(layer.weight.variance)
+        uniform = init == "he_uniform"
+        w = scale * (rng.uniform(-math.sqrt(3), math.sqrt(3), shape) if uniform else rng.standard_normal(shape))
+        h = np.einsum("bij,bj->bi", w, x)
+        slope = np.ones_like(h) if layer.activation.name == "linear" else 1.0 * (h > 0)
+        x, product = slope * h, slope[:, :, None] * (w @ product)
+    gram = np.swapaxes(product, 1, 2) @ product
+    samples = np.stack([np.einsum("bii->b", gram), np.einsum("bij,bij->b", gram, gram)]) / 5
+    error = samples.std(axis=1) / math.sqrt(draws)
+    law = predict_spectrum(arch)
+    assert np.all(np.abs(samples.mean(axis=1) - law.finite_width_moments()) < 4 * error)
+    assert abs(samples.mean(axis=1)[1] - law.moments(2)[1]) > 4 * error[1]
+
+
 def test_widening_keeps_initialisers_and_gains():
     for init in ("he_normal", "xavier_uniform", "orthogonal", "torch_default"):
         arch = Architecture.from_widths([20, 30, 10, 10, 40], init=init, gain=1.3)

@@ -110,3 +110,11 @@ def test_predicting_loads_neither_torch_nor_scipy_stats():
     code = "import sys, initdiag; initdiag.predict_spectrum([8, 8]); print([m in sys.modules for m in ('torch', 'scipy.stats')])"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[False, False]"
+
+
+def test_an_atom_counts_at_its_place_on_either_side():
+    law = initdiag.predict_spectrum([16] * 4, init="orthogonal", activation="linear").law
+    (atom,) = law.spectrum.atoms
+    x = atom.log_eigenvalue
+    for at, below in ((x - 1e-9, 0.0), (x, 1.0), (x + 1e-9, 1.0)):
+        assert (law.cdf(at), law.sf(at)) == (below, 1 - below)
