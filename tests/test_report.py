@@ -89,7 +89,8 @@ def test_markup_and_control_characters_in_names_are_plain_text(width, is_termina
     names = ["[bold red]a[/bold red]", "b\x1b[2J\x1b]0;t\x07", "c\nd\r\te", "[/x]", ":smile:", "f" * 200]
     report = reports.vanishing()
     renamed = [
-        dataclasses.replace(layer, name=name) for layer, name in zip(report.prediction.layers, names, strict=False)
+        dataclasses.replace(layer, name=name, fan_in=64 + index)
+        for index, (layer, name) in enumerate(zip(report.prediction.layers, names, strict=False))
     ]
     report = dataclasses.replace(report, prediction=dataclasses.replace(report.prediction, layers=tuple(renamed)))
     console = Console(
