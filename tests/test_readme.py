@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import io
+import json
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+
+import matplotlib
 
 import initdiag
 from initdiag.render.console import to_text
@@ -36,6 +40,34 @@ def test_the_readmes_report_is_what_is_printed(monkeypatch):
         path.write_text(path.read_text(encoding="utf-8").replace(shown[1], printed), encoding="utf-8")
         return
     assert without_last_digits(shown[1]) == without_last_digits(printed)
+
+
+def test_the_readmes_picture_is_the_reports_figure(monkeypatch):
+    """Committed as text: what it says is compared, not the measured digits."""
+    monkeypatch.chdir(ROOT)
+    (name,) = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", (ROOT / "README.md").read_text(encoding="utf-8"))
+    target, path, drawn = "examples/deep_mlp.py:build", ROOT / name, io.StringIO()
+    report = initdiag.diagnose(load(target), target=target)
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "initdiag"}):
+        report.figure().savefig(drawn, format="svg", metadata={"Date": None})
+    if os.environ.get("INITDIAG_OVERWRITE_GOLDEN") == "1":
+        path.write_text(drawn.getvalue(), encoding="utf-8")
+    words = [
+        re.findall(r"<text [^>]*>([^<]*[A-Za-z]{3}[^<]*)</text>", text)
+        for text in (drawn.getvalue(), path.read_text(encoding="utf-8"))
+    ]
+    assert words[0] == words[1]
+    assert "VANISHING: examples/deep_mlp.py:build" in words[1]
+
+
+def test_the_readmes_diagnoses_are_what_the_commands_say():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `([A-Z]+)` \| `([^`]+)` \|", text, re.M)
+    assert len(rows) == 4
+    for verdict, arguments in rows:
+        command = [sys.executable, "-m", "initdiag", "predict", *arguments.split(), "--output-format", "json"]
+        printed = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout
+        assert json.loads(printed)["verdict"] == verdict
 
 
 def test_the_readmes_python_runs():

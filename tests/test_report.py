@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import io
 import json
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -80,8 +83,32 @@ def test_any_prediction_survives_json(values):
     assert Prediction.from_dict(json.loads(json.dumps(record.to_dict(), allow_nan=False))) == record
 
 
+@pytest.mark.parametrize("width", [80, 120])
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_markup_and_control_characters_in_names_are_plain_text(width, is_terminal):
+    names = ["[bold red]a[/bold red]", "b\x1b[2J\x1b]0;t\x07", "c\nd\r\te", "[/x]", ":smile:", "f" * 200]
+    report = reports.vanishing()
+    renamed = [
+        dataclasses.replace(layer, name=name, fan_in=64 + index)
+        for index, (layer, name) in enumerate(zip(report.prediction.layers, names, strict=False))
+    ]
+    report = dataclasses.replace(report, prediction=dataclasses.replace(report.prediction, layers=tuple(renamed)))
+    console = Console(
+        width=width, file=io.StringIO(), force_terminal=is_terminal, color_system="truecolor" if is_terminal else None
+    )
+    console.print(report)
+    text = console.file.getvalue()
+    without_style = re.sub(r"\x1b\[[\d;]*m", "", text)
+    assert "\x1b" not in without_style
+    assert is_terminal == (text != without_style)
+    assert not any(ord(c) < 32 and c != "\n" for c in without_style)
+    assert max(map(len, without_style.splitlines())) <= width
+    for start in ("[bold red]a", "b\ufffd[2J", "c\ufffdd", "[/x]", ":smile:", "ffff"):
+        assert start in without_style
+
+
 def test_rich_prints_a_report_of_its_own():
-    console = Console(width=80, record=True, quiet=False, file=__import__("io").StringIO())
+    console = Console(width=80, record=True, quiet=False, file=io.StringIO())
     console.print(reports.healthy())
     assert "HEALTHY" in console.export_text()
     assert repr(reports.healthy()) == "<initdiag.Report 64,256x2,10: HEALTHY, basis law>"

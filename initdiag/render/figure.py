@@ -14,7 +14,6 @@ import numpy as np
 
 from initdiag.errors import InitdiagError
 from initdiag.render import series, words
-from initdiag.render.series import Array
 from initdiag.report import Report
 
 if TYPE_CHECKING:
@@ -158,7 +157,7 @@ def _shares(part: SubFigure, data: series.Shares) -> None:
     upper, lower = part.subplots(2, 1, sharex=True)
     edges = np.arange(len(data.names) + 1, dtype=np.float64) - 0.5
     for axes, values, label in ((upper, data.drift, "drift"), (lower, data.fluctuation, "fluctuation")):
-        _bars(axes, series.Bars(edges, _drawable(values)), _LAW)
+        _bars(axes, series.Bars(edges, values), _LAW)
         axes.axhline(0, color=_QUIET, linewidth=0.8)
         axes.set_ylabel(label)
         axes.grid(axis="y", color="#d5dae0", linewidth=0.6)
@@ -173,9 +172,8 @@ def _bands(part: SubFigure, data: tuple[series.Band, ...]) -> None:
     layers = np.arange(len(data[0].mean))
     for band in data:
         color, dashes = _BAND_STYLES[band.label]
-        mean, deviation = _drawable(band.mean), np.nan_to_num(band.deviation)
-        axes.fill_between(layers, mean - 2 * deviation, mean + 2 * deviation, color=color, alpha=0.2, linewidth=0)
-        axes.plot(layers, mean, color=color, linestyle=dashes, label=band.label)
+        axes.fill_between(layers, band.low, band.high, color=color, alpha=0.2, linewidth=0)
+        axes.plot(layers, band.mean, color=color, linestyle=dashes, label=band.label)
     axes.set(xlabel="layer, from input to output", ylabel="ln of the mean square, ± 2 sd")
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_title("Layer by layer, as measured")
@@ -191,8 +189,3 @@ def _spectrum(part: SubFigure, data: series.Spectrum) -> None:
     axes.set_title("In every direction")
     axes.spines["left"].set_visible(False)
     axes.legend()
-
-
-def _drawable(values: Array) -> Array:
-    """Without what no axis can hold."""
-    return np.where(np.abs(values) < 1e300, values, np.nan)

@@ -43,7 +43,7 @@ def to_html(*reports: Report) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n<meta name="color-scheme" content="light dark">\n'
         f"<title>initdiag: {title}</title>\n<style>\n{_style()}\n"
         "html { background: #ffffff; } body { margin: 0; }\n@media (prefers-color-scheme: dark) { html { background: #14171b; } }\n"
-        "@media print { html { background: #ffffff; } }\n</style>\n</head>\n<body>\n"
+        "@media print { html { background: #ffffff; font-size: 11.5px; } }\n</style>\n</head>\n<body>\n"
     )
     return f"{head}{''.join(_article(report) for report in reports)}</body>\n</html>\n"
 

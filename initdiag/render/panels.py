@@ -139,7 +139,7 @@ def _layer_marks(count: int) -> list[tuple[float, str]]:
 
 def _range(values: Array, *, with_zero: bool = True) -> tuple[float, float]:
     """The range of the finite values, with room; never empty."""
-    known = values[np.isfinite(values) & (np.abs(values) < 1e300)]
+    known = values[np.isfinite(values)]
     ends = [float(known.min()), float(known.max())] if len(known) else [0.0]
     low, high = min([*ends, 0.0] if with_zero else ends), max([*ends, 0.0] if with_zero else ends)
     room = 0.06 * (high - low) or max(1.0, 0.06 * abs(high))
@@ -152,23 +152,17 @@ def _bands(report: Report) -> Panel | None:
     found = series.bands(report)
     if not found:
         return None
-    every = np.concatenate([edge for band in found for edge in _edges(band)])
+    every = np.concatenate([edge for band in found for edge in (band.low, band.high)])
     count = len(found[0].mean)
     frame = svg.Frame(52, 34, WIDTH - 66, HEIGHT - 80, (0.0, float(count - 1)), _range(every, with_zero=False))
     x = np.arange(count, dtype=np.float64)
     shapes, entries = [svg.left_axis(frame, 6)], []
     for band, style in zip(found, _BAND_STYLES, strict=False):
-        shapes += [svg.area(frame, x, *_edges(band), f"{style} band"), svg.line(frame, x, band.mean, style)]
+        shapes += [svg.area(frame, x, band.low, band.high, f"{style} band"), svg.line(frame, x, band.mean, style)]
         entries.append((style, band.label, False))
     axis = svg.bottom_axis(frame, "layer, from input to output", _layer_marks(count))
     note = "Natural log of the mean square, measured: lines are means over the draws, bands two standard deviations either way. Flat is healthy."
     return Panel("Layer by layer, as measured", note, svg.legend(14, 14, entries) + "".join(shapes) + axis)
-
-
-def _edges(band: series.Band) -> tuple[Array, Array]:
-    """Two standard deviations either way."""
-    deviation = np.where(np.isfinite(band.deviation), band.deviation, 0.0)
-    return band.mean - 2 * deviation, band.mean + 2 * deviation
 
 
 def _spectrum(report: Report) -> Panel | None:

@@ -33,6 +33,8 @@ __all__ = [
 
 Array = NDArray[np.float64]
 
+_LARGEST = 1e100
+"""A natural log beyond it is no measurement, and no axis can hold it: not drawn."""
 _POINTS = 241
 _TAIL = 1e-3
 """Of the law, on either side, that a figure leaves out."""
@@ -76,11 +78,12 @@ class Shares:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Band:
-    """A log-norm layer by layer: mean and standard deviation over the draws."""
+    """A log-norm layer by layer: its mean over the draws, and two standard deviations either way."""
 
     label: str
     mean: Array
-    deviation: Array
+    low: Array
+    high: Array
 
 
 def shift(report: Report) -> float:
@@ -93,7 +96,12 @@ def log_gains(report: Report) -> Array:
     m = report.measurement
     if m is None:
         return np.empty(0)
-    return np.asarray(m.log_norms[np.isfinite(m.log_norms)] + math.log(m.input_size / m.output_size))
+    return np.asarray(m.log_norms[np.abs(m.log_norms) < _LARGEST] + math.log(m.input_size / m.output_size))
+
+
+def _known(values: Array) -> Array:
+    """NaN for what cannot be drawn."""
+    return np.where(np.abs(values) < _LARGEST, values, np.nan)
 
 
 def law_of(prediction: Prediction) -> Any | None:
@@ -165,8 +173,8 @@ def _density(law: Any | None, grid: Array, moved: float) -> Curve | None:
 def shares(report: Report) -> Shares | None:
     """Return the layers' shares of drift and fluctuation; None without them."""
     layers = report.prediction.layers
-    drift = np.array([layer.rms_gain_log_mean for layer in layers])
-    fluctuation = np.array([layer.log_variance for layer in layers])
+    drift = _known(np.array([layer.rms_gain_log_mean for layer in layers]))
+    fluctuation = _known(np.array([layer.log_variance for layer in layers]))
     if not layers or not (np.isfinite(drift).any() and np.isfinite(fluctuation).any()):
         return None
     return Shares(tuple(layer.name for layer in layers), drift, fluctuation)
@@ -191,12 +199,12 @@ def bands(report: Report) -> tuple[Band, ...]:
 
 
 def _band(measurement: Measurement, label: str, field: str, moved: Array | float = 0.0) -> Band | None:
-    means = _values(measurement, f"{field}_log_mean") + moved
-    variances = _values(measurement, f"{field}_log_variance")
+    means = _known(_values(measurement, f"{field}_log_mean") + moved)
+    variances = _known(_values(measurement, f"{field}_log_variance"))
     if not np.isfinite(means).any():
         return None
-    with np.errstate(invalid="ignore"):
-        return Band(label, means, np.sqrt(np.where(variances >= 0, variances, np.nan)))
+    spread = 2 * np.sqrt(np.where(variances >= 0, variances, 0.0))
+    return Band(label, means, means - spread, means + spread)
 
 
 def _values(measurement: Measurement, field: str) -> Array:

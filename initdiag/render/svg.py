@@ -63,12 +63,18 @@ def ticks(low: float, high: float, most: int = 6) -> list[float]:
 def decades(low: float, high: float, most: int = 5) -> list[tuple[float, str]]:
     """Return ticks for ``10^x`` with ``x`` in ``[low, high]``: ``(x, label)``; 1, 2, 5 between the powers of ten where there is room."""
     if high - low > 2:
-        return [(x, "10" + f"{x:.0f}".translate(_SUPERSCRIPTS)) for x in ticks(low, high, most) if x == round(x)]
+        return [(x, _power(x)) for x in ticks(low, high, most) if x == round(x)]
     marks = [
         (math.log10(m) + e, f"{m * 10.0**e:g}") for e in range(math.floor(low), math.ceil(high) + 1) for m in (1, 2, 5)
     ]
     inside = [(x, label) for x, label in marks if low <= x <= high]
     return inside[:: max(1, math.ceil(len(inside) / most))]
+
+
+def _power(exponent: float) -> str:
+    if abs(exponent) >= 1e6:
+        return f"10^{exponent:.1g}"
+    return "10" + f"{exponent:.0f}".translate(_SUPERSCRIPTS)
 
 
 def text(x: float, y: float, words: str, *, anchor: str = "middle", style: str = "") -> str:
