@@ -216,8 +216,11 @@ class _Recorder(TwoWays):
         # on a chain there is one use, and scales are one a row: its x is e^log_scale too small, its delta as much too large
         shift = log_square + 2 * torch.as_tensor(back[0].delta_log_scale)
         weight = _outer_log_square([_sides(use) for use in back]) + shift
-        deltas = torch.cat([use.delta.double().sum(1, keepdim=True) for use in back if use.delta is not None], 1).sum(1)
-        bias = deltas.square().sum(1).log() + shift - 2 * first.log_scale
+        alike = [use.delta for use in back if use.delta is not None and use.is_transposed == back[0].is_transposed]
+        delta = torch.cat([d.double().sum(1, keepdim=True) for d in alike], 1).sum(
+            1
+        )  # a transposed use has a bias of its own
+        bias = delta.square().sum(1).log() + shift - 2 * first.log_scale
         return GradientLogs(name, activation, weight, bias)
 
 

@@ -1,23 +1,115 @@
-"""The networks that a spectrum is measured on: one draw of an ensemble at a time, or several in the rows of one pass."""
+"""The ensembles' networks: which ones there are for a module, why not, and what is the same in all of them.
+
+Every ensemble answers the same questions: ``of(draws)``, how these draws' networks apply their linear layers; ``notes()``, what was not varied.
+"""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
 
+from initdiag.architecture import Architecture
 from initdiag.errors import UnsupportedArchitecture
 from initdiag.measuring import random_numbers
+from initdiag.measuring.gaussian import GaussianLayers
 from initdiag.measuring.interposer import Ensemble
 from initdiag.measuring.jacobian import Pass
-from initdiag.measuring.redraw import Loaded, Source, reset_parameters, values_of
-from initdiag.measuring.runner import _mixed_rows, _mixes_rows, _not_varied, _require_default_weights, _why_not_signs
+from initdiag.measuring.redraw import Loaded, Redrawn, Source, reset_parameters, values_of
 from initdiag.measuring.signs import SignFlips
-from initdiag.measuring.task import Task
+from initdiag.measuring.task import Task, log_norms
+from initdiag.tracing.provenance import goes_into
 
-__all__ = ["Redraws", "Signs", "sizes"]
+__all__ = ["Laws", "Redraws", "Signs", "mixes_rows", "refuse_mixed_rows", "sizes"]
+
+
+class _Networks:
+    def __init__(self, task: Task) -> None:
+        self._task = task
+
+    @functools.cached_property
+    def sizes(self) -> tuple[int, int]:
+        """``n_0`` and ``n_L``, as `sizes` finds them."""
+        return sizes(self._task)
+
+
+class Signs(_Networks):
+    """Networks with random signs around the module's weights."""
+
+    at_once = 256
+    """Networks that may share one pass of many products."""
+
+    def __init__(self, task: Task) -> None:
+        super().__init__(task)
+        _require_symmetry(task.arch)
+        layers = task.arch.layers
+        self._order = {name: i for i, name in enumerate(dict.fromkeys(layer.name for layer in layers))}
+        self._flipped = frozenset(layer.name for layer in layers if layer.bias is not None and layer.bias.symmetric)
+
+    def of(self, draws: range) -> SignFlips:
+        """Return how these draws' networks apply their linear layers."""
+        return SignFlips(self._task.seed, draws, self._order, self._flipped)
+
+    def notes(self) -> tuple[str, ...]:
+        """Return what was not varied."""
+        return _not_varied(self._task)
+
+
+class Laws(_Networks):
+    """Networks whose linear layers are drawn from their Gaussian law."""
+
+    def __init__(self, task: Task) -> None:
+        super().__init__(task)
+        for layer in task.arch.layers:
+            if layer.weight.failed or layer.weight.family == "haar":
+                what = f"fail {' and '.join(layer.weight.failed)}" if layer.weight.failed else "are orthogonal"
+                raise UnsupportedArchitecture(
+                    f"the weights of {layer.name!r} {what}: no Gaussian law stands for them. Use method='signs' or 'redraw'."
+                )
+        self._layers = {layer.name: layer for layer in task.arch.layers}
+
+    def of(self, draws: range) -> GaussianLayers:
+        """Return how these draws' networks apply their linear layers: once."""
+        return GaussianLayers(self._task.seed, draws, self._layers)
+
+    def notes(self) -> tuple[str, ...]:
+        """Return what was taken for something else, or not varied."""
+        others = sorted({layer.weight.family for layer in self._task.arch.layers} - {"normal"})
+        taken = (f"{family} weights: taken for Gaussian ones of their variance" for family in others)
+        return (*taken, *_not_varied(self._task))
+
+
+class Redraws(_Networks):
+    """Networks whose parameters are drawn afresh: by a factory, by ``init``, or by ``reset_parameters`` where the weights look like it."""
+
+    at_once = 1
+
+    def __init__(self, task: Task, factory: Callable[[], Any] | None, init: Callable[[nn.Module], Any] | None) -> None:
+        super().__init__(task)
+        if factory is None and init is None:
+            _require_default_weights(task.arch)
+            init = reset_parameters
+        self._source = Source(task.original, {layer.name for layer in task.arch.layers}, factory, init)
+
+    def of(self, draws: range) -> Ensemble:
+        """Load the network of the one draw in ``draws``, and return how it applies its linear layers: as it is."""
+        (draw,) = draws
+        own = values_of(self._task.module)
+        with torch.no_grad():
+            for name, value in self._source.draws([random_numbers.draw_seed(self._task.seed, draw)]).items():
+                own[name].copy_(value[0])
+        return Loaded()
+
+    def stacked(self, draws: range) -> Redrawn:
+        """Return how these draws' networks apply their linear layers, a row each: for chains of nothing but linear layers."""
+        return Redrawn(self._source, draws, self._task.seed, self._task.dtype)
+
+    def notes(self) -> tuple[str, ...]:
+        """Return what was not drawn afresh."""
+        return (f"not drawn afresh: {', '.join(self._source.left)}",) if self._source.left else ()
 
 
 def sizes(task: Task) -> tuple[int, int]:
@@ -26,61 +118,51 @@ def sizes(task: Task) -> tuple[int, int]:
     return task.rows[0].numel(), Pass(task, Loaded(), one, task.inputs(one), None, with_graph=False).output_size
 
 
-class Signs:
-    """Networks with random signs around the module's weights."""
-
-    at_once = 256
-    """Networks that may share one pass, a row each."""
-
-    def __init__(self, task: Task) -> None:
-        reason = _why_not_signs(task.arch)
-        if reason is not None:
-            raise UnsupportedArchitecture(f"{reason}. Use method='redraw' with an init or a factory.")
-        layers = task.arch.layers
-        self._task = task
-        self._order = {name: i for i, name in enumerate(dict.fromkeys(layer.name for layer in layers))}
-        self._flipped = frozenset(layer.name for layer in layers if layer.bias is not None and layer.bias.symmetric)
-        _refuse_mixed_rows(task, self.of(range(4)))
-        self.sizes = sizes(task)
-
-    def of(self, draws: range) -> Ensemble:
-        """Return how these draws' networks apply their linear layers."""
-        return SignFlips(self._task.seed, draws, self._order, self._flipped)
-
-    def notes(self) -> tuple[str, ...]:
-        """Return what was not varied."""
-        left = _not_varied(self._task)
-        return (f"left as they are, not varied: {', '.join(left)}",) if left else ()
+def mixes_rows(task: Task, ensemble: Ensemble) -> bool:
+    """Return whether the rows of a batch are mixed (BatchNorm in train mode): a tangent in row 0 of four reaches the others."""
+    chunk = range(4)
+    u = torch.zeros_like(task.inputs(chunk))
+    u[0] = 1.0
+    norms, _ = log_norms(task, ensemble, chunk, u)
+    return not bool(torch.isneginf(norms[1:]).all())
 
 
-class Redraws:
-    """Networks whose parameters are drawn afresh, and loaded into the replica one after the other."""
+def refuse_mixed_rows(task: Task, ensemble: Ensemble) -> None:
+    """Raise where rows cannot be separate networks; ``ensemble`` is one of four draws.
 
-    at_once = 1
-
-    def __init__(self, task: Task, factory: Callable[[], Any] | None, init: Callable[[nn.Module], Any] | None) -> None:
-        if factory is None and init is None:
-            _require_default_weights(task.arch)
-            init = reset_parameters
-        self._task = task
-        self._source = Source(task.original, {layer.name for layer in task.arch.layers}, factory, init)
-        _refuse_mixed_rows(task, Loaded())
-        self.sizes = sizes(task)
-
-    def of(self, draws: range) -> Ensemble:
-        """Load the network of the one draw in ``draws``, and return how it applies its linear layers: as it is."""
-        (draw,) = draws
-        own = values_of(self._task.module)
-        with torch.no_grad():
-            for name, value in self._source.draw(random_numbers.draw_seed(self._task.seed, draw)).items():
-                own[name].copy_(value)
-        return Loaded()
-
-    def notes(self) -> tuple[str, ...]:
-        """Return what was not drawn afresh."""
-        return (f"not drawn afresh: {', '.join(self._source.left)}",) if self._source.left else ()
+    Raises
+    ------
+    UnsupportedArchitecture
+        If the rows of a batch are mixed.
+    """
+    if not task.is_chain and mixes_rows(task, ensemble):
+        raise UnsupportedArchitecture(
+            "the rows of a batch are mixed (BatchNorm in train mode?), so that they cannot be separate networks. "
+            "Put those layers in eval mode, or measure by method='redraw'."
+        )
 
 
-def _refuse_mixed_rows(task: Task, ensemble: Ensemble) -> None:
-    if not task.is_chain and _mixes_rows(task, ensemble):
-        raise _mixed_rows()
+def _require_symmetry(arch: Architecture) -> None:
+    for layer in arch.layers:
+        failed = [name for name in layer.weight.failed if name in ("zero mean", "symmetry")]
+        if failed:
+            raise UnsupportedArchitecture(
+                f"the weights of {layer.name!r} fail {' and '.join(failed)}, so that flipping signs changes their law. "
+                "Use method='redraw' with an init or a factory."
+            )
+
+
+def _require_default_weights(arch: Architecture) -> None:
+    other = next((layer for layer in arch.layers if layer.weight.initializer != "torch_default"), None)
+    if other is not None:
+        raise UnsupportedArchitecture(
+            f"the weights of {other.name!r} were not drawn by reset_parameters, so that it is not known how to draw them afresh. "
+            "Pass init=, as model.apply takes it, or a factory in place of the model."
+        )
+
+
+def _not_varied(task: Task) -> tuple[str, ...]:
+    """The matrices and kernels that go into no layer: an ensemble of layers leaves them as they are."""
+    matrices = [name for name, p in task.module.named_parameters() if p.dim() > 1]
+    left = [name for name in matrices if not any(goes_into(name, layer.name) for layer in task.arch.layers)]
+    return (f"left as they are, not varied: {', '.join(left)}",) if left else ()

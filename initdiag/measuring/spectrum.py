@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from initdiag.architecture import Architecture, positive_integer
 from initdiag.errors import InvalidInput, explain
 from initdiag.measurement import SpectralMeasurement
-from initdiag.measuring.networks import Redraws, Signs
-from initdiag.measuring.runner import _checked_seed
+from initdiag.measuring.networks import Redraws, Signs, refuse_mixed_rows
+from initdiag.measuring.redraw import Loaded
 from initdiag.measuring.singular import all_values, fits_dense, quadratures
-from initdiag.measuring.task import prepared
+from initdiag.measuring.task import checked_seed, prepared
 from initdiag.tracing.loan import own_modes, rng_preserved
 from initdiag.tracing.subject import subject_of
 from initdiag.tracing.trace import trace_subject
@@ -74,7 +74,7 @@ def measure_spectrum(
     UnsupportedArchitecture
         If the ensemble does not exist for this module, or its rows are mixed; the message says why and what to do.
     """
-    draws, steps, seed = positive_integer(draws, "draws"), positive_integer(steps, "steps"), _checked_seed(seed)
+    draws, steps, seed = positive_integer(draws, "draws"), positive_integer(steps, "steps"), checked_seed(seed)
     if method not in ("signs", "redraw"):
         raise InvalidInput(
             explain(
@@ -86,7 +86,8 @@ def measure_spectrum(
         arch = architecture or trace_subject(subject)
         task = prepared(subject.module, arch, subject.example, subject.size, seed, None, torch.float64)
         networks = Signs(task) if method == "signs" else Redraws(task, subject.factory, init)
+        refuse_mixed_rows(task, networks.of(range(4)) if isinstance(networks, Signs) else Loaded())
         is_dense = dense if dense is not None else fits_dense(*networks.sizes)
         found = all_values(task, networks, draws) if is_dense else quadratures(task, networks, draws, steps)
-    n_0, n_1 = networks.sizes
+        n_0, n_1 = networks.sizes
     return SpectralMeasurement(method, draws, seed, n_0, n_1, *found, notes=networks.notes())

@@ -101,6 +101,19 @@ def prepared(
     )
 
 
+def checked_seed(seed: Any) -> int:
+    """Return ``seed`` if it is a non-negative int.
+
+    Raises
+    ------
+    InvalidInput
+        If not.
+    """
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise InvalidInput(explain(expected="seed: a non-negative int", got=repr(seed), do="Pass e.g. seed=0."))
+    return seed
+
+
 def _dtype(module: nn.Module, has_gaps: bool, is_native: bool) -> torch.dtype:
     own = next(p.dtype for p in module.parameters() if p.is_floating_point())
     if is_native:
