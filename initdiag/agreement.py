@@ -1,14 +1,17 @@
-"""Does the measurement agree with the prediction? One test, of mean, variance and dead share together."""
+"""Does the measurement agree with the prediction? One test, of mean, variance, shape and dead share together."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from scipy import special
 
 from initdiag.architecture import Architecture, Layer
 from initdiag.law.chain import predict
+from initdiag.law.goodness import LEAST_DRAWS, shape_p_value
 from initdiag.measurement import LogMoments, Measurement
 from initdiag.prediction import Prediction
 
@@ -47,11 +50,17 @@ class Agreement:
     mean_z, variance_z : float
         Distances in standard errors.
     p_value : float
-        Of mean, variance and dead share together, under the theory.
+        Of everything together, under the theory.
     level : float
         Below which ``agrees`` is False.
     agrees : bool
         Whether the theory is not rejected.
+    moments_p_value : float or None
+        Of mean and variance.
+    shape_p_value : float or None
+        Of the law's shape, by Kolmogorov's and Smirnov's statistic (`initdiag.law.goodness`); None where the theory gives no law, or under 100 draws.
+    dead_p_value : float or None
+        Of the share of dead draws; None where none are seen or expected.
     """
 
     expected_log_mean: float
@@ -61,6 +70,9 @@ class Agreement:
     p_value: float
     level: float
     agrees: bool
+    moments_p_value: float | None = None
+    shape_p_value: float | None = None
+    dead_p_value: float | None = None
 
 
 def expectation(architecture: Architecture, prediction: Prediction, method: str) -> Expectation | None:
@@ -143,33 +155,51 @@ def agreement(
 
     ``prediction`` is `predict`'s of the architecture, unless given.
 
-    The sample mean and variance have covariance ``m3/n`` (``m3`` the third central moment); their joint distance is chi-square
-    with 2 degrees of freedom. Where dead draws are seen or expected their share has a binomial test, and the smaller p-value,
-    doubled, counts.
+    Three tests count together: mean and variance, whose joint distance is chi-square with 2 degrees of freedom (their covariance is ``m3/n``,
+    ``m3`` the third central moment); the law's shape; the share of dead draws, where any are seen or expected. They are taken for independent
+    (the first two are so to leading order), and the smallest p-value counts, by Sidak's rule.
     """
-    expected = expectation(architecture, prediction or predict(architecture), measurement.method)
+    prediction = prediction or predict(architecture)
+    expected = expectation(architecture, prediction, measurement.method)
     moments = LogMoments.of(measurement.log_norms)
     if expected is None or not moments.variance_se > 0 or not math.isfinite(expected.log_mean):
         return None
-    mean_variance = moments.mean_se**2 + expected.log_mean_sd**2
-    variance_variance = moments.variance_se**2 + expected.log_variance_sd**2
-    covariance = moments.third_moment / moments.count
+    mean_sd = math.hypot(moments.mean_se, expected.log_mean_sd)
+    variance_sd = math.hypot(moments.variance_se, expected.log_variance_sd)
     a, b = moments.mean - expected.log_mean, moments.variance - expected.log_variance
-    determinant = mean_variance * variance_variance - covariance**2
-    distance = (a * a * variance_variance - 2 * a * b * covariance + b * b * mean_variance) / determinant
-    p_value = math.exp(-distance / 2)
-    dead = round(measurement.dead_fraction * measurement.draws)
-    if dead or expected.dead_probability * measurement.draws > 1e-3:
-        p_value = min(1.0, 2 * min(p_value, _binomial_p_value(dead, measurement.draws, expected.dead_probability)))
-    return Agreement(
-        expected_log_mean=expected.log_mean,
-        expected_log_variance=expected.log_variance,
-        mean_z=a / math.sqrt(mean_variance),
-        variance_z=b / math.sqrt(variance_variance),
-        p_value=p_value,
-        level=level,
-        agrees=p_value >= level,
+    parts = (
+        _moments_p_value(a, b, mean_sd**2, variance_sd**2, moments.third_moment / moments.count),
+        _shape_p_value(prediction, measurement, moments.count),
+        _dead_p_value(measurement, expected.dead_probability),
     )
+    p_value = _smallest(parts)
+    return Agreement(
+        expected.log_mean, expected.log_variance, a / mean_sd, b / variance_sd, p_value, level, p_value >= level, *parts
+    )
+
+
+def _moments_p_value(a: float, b: float, variance_a: float, variance_b: float, covariance: float) -> float:
+    determinant = variance_a * variance_b - covariance**2
+    return math.exp(-(a * a * variance_b - 2 * a * b * covariance + b * b * variance_a) / determinant / 2)
+
+
+def _shape_p_value(prediction: Prediction, measurement: Measurement, alive: int) -> float | None:
+    if prediction.coverage not in ("exact", "first-order") or alive < LEAST_DRAWS:
+        return None
+    return shape_p_value(prediction.law, measurement.log_norms[np.isfinite(measurement.log_norms)])
+
+
+def _dead_p_value(measurement: Measurement, probability: float) -> float | None:
+    dead = round(measurement.dead_fraction * measurement.draws)
+    if not dead and probability * measurement.draws <= 1e-3:
+        return None
+    return _binomial_p_value(dead, measurement.draws, probability)
+
+
+def _smallest(p_values: Sequence[float | None]) -> float:
+    """Probability that the smallest of so many independent p-values is as small as this."""
+    found = [p for p in p_values if p is not None]
+    return -math.expm1(len(found) * math.log1p(-min(found))) if min(found) < 1 else 1.0
 
 
 def _binomial_p_value(count: int, draws: int, probability: float) -> float:
