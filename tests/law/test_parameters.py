@@ -275,6 +275,14 @@ def test_draws_do_not_depend_on_their_number():
     assert not np.array_equal(samples(70, seed=1), samples(70))
 
 
+def test_a_small_budget_changes_the_draws_not_the_law(monkeypatch):
+    monkeypatch.setattr(backpropagation, "_BUDGET", 1)  # one draw a block
+    small = parameter_gradients([6, 8, 3], activation="tanh", draws=1500).layers[0].weight_gradient
+    monkeypatch.undo()
+    large = parameter_gradients([6, 8, 3], activation="tanh", draws=1500).layers[0].weight_gradient
+    assert abs(small.log_mean - large.log_mean) < 4 * math.hypot(small.log_mean_se, large.log_mean_se)
+
+
 def test_the_record_survives_json():
     for cotangent in ("sphere", lambda y: y):
         found = parameter_gradients([4, 5, 3], init="he_normal", cotangent=cotangent, draws=16)
