@@ -315,6 +315,16 @@ def test_no_coverage_and_zeros_are_refused():
         parameter_gradients(arch, init="he_normal")
 
 
+def test_a_chain_that_is_too_far_from_gaussian_backward_is_refused():
+    """200 inputs average entries of kurtosis 30; the three outputs that they are seen from backward do not."""
+    arch = chain([200, 3], init="he_normal")
+    heavy = dataclasses.replace(arch.layers[0], weight=WeightLaw("other", 0.01, 30.0))
+    arch = dataclasses.replace(arch, layers=(heavy,))
+    assert initdiag.predict(arch).coverage == "first-order"
+    with pytest.raises(UnsupportedArchitecture, match=r"no law of parameter gradients: .*kurtosis 30"):
+        parameter_gradients(arch)
+
+
 # --- sabotage ---------------------------------------------------------------------------------------------------------
 
 
