@@ -8,7 +8,7 @@ Products D W of square matrices, iid entries, gates open with probability p, eve
 4. Moments: E X^k is nearly exp(k (k - 1) beta/2); the exact law says how far off that is.
 5. Any p; 6. any symmetric entries with four moments: beta is the same but for the first layer's kurtosis term.
 
-Run it: python examples/hanin_nica.py (about ten seconds; numpy, scipy and initdiag), --figure hanin_nica.png draws it (matplotlib).
+Run it: python examples/hanin_nica.py (a few seconds; numpy, scipy and initdiag), --figure hanin_nica.png draws it (matplotlib).
 """
 
 from __future__ import annotations
@@ -99,7 +99,8 @@ def variance(samples):
             agree(mean, mean_se, pred.log_mean, f"log-mean at n = {n}, depth {depth}")
             agree(found, se, pred.log_variance, f"log-variance at n = {n}, depth {depth}")
             table.append((n, depth, found, se, pred.log_variance, pred.beta))
-            print(f"{n:20d}{depth:7d}{found:9.3f} +- {se:.3f}{pred.log_variance:8.3f}{pred.beta:10.3f}{pred.log_variance / pred.beta:13.3f}")  # fmt: skip
+            ratio = pred.log_variance / pred.beta
+            print(f"{n:20d}{depth:7d}{found:9.3f} +- {se:.3f}{pred.log_variance:8.3f}{pred.beta:10.3f}{ratio:13.3f}")
     assert all(row[4] > row[5] for row in table)
     print()
     return table
@@ -107,7 +108,10 @@ def variance(samples):
 
 def kolmogorov(depths=(5, 20), widths=(8, 32, 128, 512, 2048)):
     """Distance of the exact law to the log-normal, and the rate of the paper's bound."""
-    found = {depth: [(n, ks_distance(p), kolmogorov_rate(p)) for n in widths for p in [predict(chain(n, depth))]] for depth in depths}  # fmt: skip
+    found = {}
+    for depth in depths:
+        preds = [predict(chain(n, depth)) for n in widths]
+        found[depth] = [(n, ks_distance(p), kolmogorov_rate(p)) for n, p in zip(widths, preds, strict=True)]
     print("3. KS distance    " + "".join(f"  n = {n:<4d}" for n in widths))
     for depth, rows in found.items():
         print(f"   depth {depth:2d}, exact " + "".join(f"{row[1]:9.4f}" for row in rows))
@@ -201,6 +205,7 @@ def panel_kolmogorov(axis, found):
         axis.plot(n, exact, "o-", color=color, label=f"exact law, depth {depth}")
         axis.plot(n, rate, "--", color=color, label=f"rate of the bound, depth {depth}")
     axis.set(title="3. Kolmogorov distance to the log-normal", xlabel="width n", xscale="log", yscale="log")
+    axis.set_ylim(1e-4, 1.2)
 
 
 def panel_moments(axis, table):

@@ -33,7 +33,10 @@ Cotangent = Callable[[Array, np.random.Generator], Array]
 """From outputs of shape (draws, n_L) to ``v = dLoss/d(output)`` of the same shape."""
 
 _BLOCK = 64
-"""Draws that share a random generator: draw ``i`` does not depend on how many are asked for."""
+"""Draws that share a random generator, at most: draw ``i`` does not depend on how many are asked for."""
+
+_BUDGET = 1 << 28
+"""Bytes that one block's forward pass may keep, about: deep and wide chains have smaller blocks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +57,10 @@ class Backpropagation:
 
 def simulate(architecture: Architecture, cotangent: Cotangent, draws: int, seed: int) -> Backpropagation:
     """Simulate ``draws`` forward and backward passes of a chain, for an input of root mean square ``architecture.input_rms``."""
-    count = -(-draws // _BLOCK)
-    blocks = [_block(architecture, cotangent, np.random.default_rng((seed, index))) for index in range(count)]
+    kept = sum(3 * max(layer.fan_in, layer.fan_out) for layer in architecture.layers)
+    rows = max(1, min(_BLOCK, _BUDGET // (8 * kept)))
+    generators = (np.random.default_rng((seed, index)) for index in range(-(-draws // rows)))
+    blocks = [_block(architecture, cotangent, rows, rng) for rng in generators]
     activations, deltas = (np.concatenate(part, axis=1)[:, :draws] for part in zip(*blocks, strict=True))
     return Backpropagation(activations, deltas)
 
@@ -70,8 +75,10 @@ class _Passed:
     slope: Array
 
 
-def _block(architecture: Architecture, cotangent: Cotangent, rng: np.random.Generator) -> tuple[Array, Array]:
-    a = np.full((_BLOCK, architecture.input_size), architecture.input_rms)
+def _block(
+    architecture: Architecture, cotangent: Cotangent, rows: int, rng: np.random.Generator
+) -> tuple[Array, Array]:
+    a = np.full((rows, architecture.input_size), architecture.input_rms)
     log_activations, passed = [_log_square(a)], []
     for layer in architecture.layers:
         a, step = _forward(layer, a, rng)
@@ -89,7 +96,7 @@ def _block(architecture: Architecture, cotangent: Cotangent, rng: np.random.Gene
 
 def _forward(layer: Layer, a: Array, rng: np.random.Generator) -> tuple[Array, _Passed]:
     direction, log_square = _normalised(a)
-    image = _images(layer, rng)
+    image = _images(layer, len(a), rng)
     scale = _gain(layer) * np.exp(log_square / 2)
     h = scale[:, None] * image[:, : layer.fan_out]
     if layer.bias is not None and layer.bias.variance > 0:
@@ -108,11 +115,11 @@ def _gain(layer: Layer) -> float:
     return math.sqrt(layer.weight.variance * (larger if layer.weight.family == "haar" else 1))
 
 
-def _images(layer: Layer, rng: np.random.Generator) -> Array:
+def _images(layer: Layer, rows: int, rng: np.random.Generator) -> Array:
     """Images of a unit vector under the matrix over `_gain`: Gaussian of R^fan_out, or uniform on the sphere of R^N."""
     if layer.weight.family != "haar":
-        return rng.standard_normal((_BLOCK, layer.fan_out))
-    return _normalised(rng.standard_normal((_BLOCK, max(layer.fan_in, layer.fan_out))))[0]
+        return rng.standard_normal((rows, layer.fan_out))
+    return _normalised(rng.standard_normal((rows, max(layer.fan_in, layer.fan_out))))[0]
 
 
 def _transposed(step: _Passed, delta: Array, rng: np.random.Generator) -> Array:

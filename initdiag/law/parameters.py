@@ -102,9 +102,7 @@ def parameter_gradients(
 
 def _require_cover(architecture: Architecture, assumptions: dict[str, Any]) -> None:
     """Refuse what `predict` does not cover, and zeros."""
-    covered = predict(architecture, draws=1, **assumptions)
-    if covered.coverage == "none":
-        raise UnsupportedArchitecture(f"no law of parameter gradients: {'; '.join(covered.reasons)}.")
+    _covered(predict(architecture, draws=1, **assumptions))
     zero = [layer.name for layer in architecture.layers if layer.weight.variance == 0]
     if zero or architecture.input_rms == 0:
         raise UnsupportedArchitecture(
@@ -114,6 +112,13 @@ def _require_cover(architecture: Architecture, assumptions: dict[str, Any]) -> N
                 do="Initialise every layer: ln 0 has no law.",
             )
         )
+
+
+def _covered(prediction: Prediction) -> Prediction:
+    """Return the prediction, unless it is none: a chain may be covered forward and too far from Gaussian when transposed."""
+    if prediction.coverage == "none":
+        raise UnsupportedArchitecture(f"no law of parameter gradients: {'; '.join(prediction.reasons)}.")
+    return prediction
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,4 +273,4 @@ class _Laws:
 
 
 def _predicted(layers: tuple[Layer, ...]) -> Prediction:
-    return predict(Architecture(layers, layers[0].fan_in, layers[-1].fan_out))
+    return _covered(predict(Architecture(layers, layers[0].fan_in, layers[-1].fan_out)))

@@ -7,10 +7,14 @@ import time
 
 import numpy as np
 import pytest
+import torch
 from scipy import special, stats
+from styles import mlp, seeded
+from torch import nn
 
 import initdiag
-from initdiag.law import finite_width
+from initdiag.law import finite_width, mixture
+from initdiag.measurement import LogMoments
 
 pytestmark = pytest.mark.benchmark
 
@@ -57,12 +61,21 @@ def by_gil_pelaez(prediction, points=4000):
     return 0.5 - integrand.sum(axis=1) * (t[1] - t[0]) / np.pi
 
 
+def from_nothing(widths, assumptions):
+    """Prediction, law and values, with no mixture or moment left from a call before."""
+    for cached in (mixture.gated_chi_square, finite_width._gated_chi2):
+        cached.cache_clear()
+    prediction = initdiag.predict(widths, **({"init": "he_normal", "output": "relu"} | assumptions))
+    return thousand_values(prediction)
+
+
 def test_construction_and_a_thousand_values():
     times = {}
     for name, (widths, assumptions) in NETS.items():
         prediction = initdiag.predict(widths, **({"init": "he_normal", "output": "relu"} | assumptions))
         times[name] = milliseconds(lambda prediction=prediction: thousand_values(prediction))
-        print(f"\n{name}: law + 1,000 cdf values {times[name]:.1f} ms", end="")
+        cold = milliseconds(lambda widths=widths, assumptions=assumptions: from_nothing(widths, assumptions), 3)
+        print(f"\n{name}: law + 1,000 cdf values {times[name]:.1f} ms, with nothing cached {cold:.1f} ms", end="")
     ratio = times["1,000 equal layers of 256"] / times["one layer of 256"]
     print(f"\n1,000 equal layers cost {ratio:.1f} times one layer")
 
@@ -87,3 +100,40 @@ def test_quantiles_and_draws():
     print(f"{milliseconds(lambda: law.rvs(size=100_000, random_state=0), 3):.0f} ms")
     np.testing.assert_allclose(law.cdf(law.ppf(q)), q, rtol=1e-9)
     assert stats.kstest(law.rvs(size=100_000, random_state=0), law.cdf).pvalue > 1e-3
+
+
+def reinitialised(model, draws):
+    """ln||Ju||^2 of ``draws`` networks: He weights drawn anew, then ``torch.func.jvp``."""
+    width, found = model[0].in_features, []
+    for _ in range(draws):
+        for module in model.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+        u = torch.randn(1, width)
+        _, tangent = torch.func.jvp(model, (torch.randn(1, width),), (u / u.norm(),))
+        found.append(float(tangent.detach().double().square().sum().log()))
+    return np.array(found)
+
+
+def test_the_simulated_law_against_redrawing():
+    """256x20: processor time a network. The oracle: both samples have the exact law's mean and variance."""
+    model = seeded(lambda: mlp([256] * 21, "he_normal"))
+    exact = initdiag.predict(initdiag.trace(model))
+    initdiag.measure(model, draws=256, method="law")
+    other = seeded(lambda: mlp([256] * 21, "he_normal"))
+    torch.manual_seed(0)
+    reinitialised(other, 3)
+    samples, times = {}, {}
+    for name, draws, call in (
+        ("law", 4096, lambda n: initdiag.measure(model, draws=n, method="law").log_norms),
+        ("redraw", 100, lambda n: reinitialised(other, n)),
+    ):
+        start = time.process_time()
+        samples[name] = LogMoments.of(call(draws))
+        times[name] = (time.process_time() - start) / draws
+    for found in samples.values():
+        assert abs(found.mean - exact.log_mean) < 4 * found.mean_se
+        assert abs(found.variance - exact.log_variance) < 4 * found.variance_se
+    ratio = times["redraw"] / times["law"]
+    print(f"\n256x20: law {1e6 * times['law']:.0f} us a network (tracing and replica included), ", end="")
+    print(f"re-initialise and jvp {1e3 * times['redraw']:.1f} ms: {ratio:.0f} times")

@@ -403,6 +403,58 @@ def test_merging_equal_layers_changes_nothing(n, pairs, activation):
     np.testing.assert_allclose(distinct.cdf(x), expected, rtol=1e-8)
 
 
+@few
+@given(architectures, st.lists(st.floats(0.01, 100), min_size=5, max_size=5))
+def test_scaling_one_layers_variance_shifts_the_law(prediction, factors):
+    """Any gates, any layer: ``v -> f v`` moves the law by ``ln f`` and leaves its shape."""
+    layers = tuple(
+        dataclasses.replace(layer, weight_variance=f * layer.weight_variance, log_mean=layer.log_mean + math.log(f))
+        for layer, f in zip(prediction.layers, factors, strict=False)
+    )
+    shift = math.fsum(map(math.log, factors[: len(layers)]))
+    scaled = ChainLaw.of(dataclasses.replace(prediction, layers=layers, log_mean=prediction.log_mean + shift))
+    x = prediction.law.mean() + prediction.law.std() * np.linspace(-4, 3, 9)
+    np.testing.assert_allclose(scaled.cdf(x + shift), prediction.law.cdf(x), rtol=1e-8, atol=1e-14)
+
+
+@few
+@given(st.integers(1, 300), st.integers(1, 300), st.floats(0.1, 10), st.floats(-4, 3))
+def test_one_open_layer_is_a_scaled_chi_square(fan_in, n, gain, z):
+    """p = 1: ``||Wu||^2 = v chi2_n``."""
+    one, v = law([fan_in, n], gain=gain), 2 / fan_in * gain**2
+    x = one.mean() + z * one.std()
+    assert one.cdf(x) == pytest.approx(stats.chi2.cdf(math.exp(x) / v, n), rel=1e-8, abs=1e-14)
+    assert one.sf(x) == pytest.approx(stats.chi2.sf(math.exp(x) / v, n), rel=1e-8, abs=1e-14)
+
+
+@few
+@given(st.lists(st.integers(1, 200), min_size=2, max_size=8), st.floats(0, 6))
+def test_a_linear_chain_has_the_moments_of_its_chi_squares(widths, k):
+    """p = 1 at every layer: ``E||Ju||^{2k} = prod (2v)^k Gamma(n/2 + k)/Gamma(n/2)``; digamma and trigamma for mean and variance."""
+    linear, n = law(widths, activation="linear"), np.array(widths[1:])
+    v = 2 / np.array(widths[:-1])
+    expected = np.sum(k * np.log(2 * v) + special.gammaln(n / 2 + k) - special.gammaln(n / 2))
+    assert linear.log_moment(k) == pytest.approx(expected, abs=1e-9)
+    assert linear.mean() == pytest.approx(np.sum(np.log(2 * v) + special.digamma(n / 2)), abs=1e-9)
+    assert linear.var() == pytest.approx(special.polygamma(1, n / 2).sum(), rel=1e-10)
+
+
+@few
+@given(st.lists(st.integers(8, 40), min_size=2, max_size=5), st.sampled_from(["relu", "leaky_relu"]))
+def test_growing_any_chain_recovers_its_beta(widths, activation):
+    """Widths times 64: the log-variance tends to beta with an error 64 times smaller, and the law to the log-normal."""
+    errors, distances = [], []
+    for factor in (4, 256):
+        grown = [factor * n for n in widths]
+        prediction = initdiag.predict(grown, activation=activation, output=activation, init="he_normal")
+        exact, normal = prediction.law, prediction.asymptotic_law
+        errors.append(abs(exact.var() / prediction.beta - 1))
+        x = normal.mean() + normal.std() * np.linspace(-3, 3, 25)
+        distances.append(np.abs(exact.cdf(x) - normal.cdf(x)).max())
+    assert errors[1] < errors[0] / 40
+    assert distances[1] < distances[0] / 4
+
+
 def test_growing_width_recovers_beta_and_the_normal_law():
     errors, distances = [], []
     for n in (30, 300, 3000):

@@ -275,6 +275,14 @@ def test_draws_do_not_depend_on_their_number():
     assert not np.array_equal(samples(70, seed=1), samples(70))
 
 
+def test_a_small_budget_changes_the_draws_not_the_law(monkeypatch):
+    monkeypatch.setattr(backpropagation, "_BUDGET", 1)  # one draw a block
+    small = parameter_gradients([6, 8, 3], activation="tanh", draws=1500).layers[0].weight_gradient
+    monkeypatch.undo()
+    large = parameter_gradients([6, 8, 3], activation="tanh", draws=1500).layers[0].weight_gradient
+    assert abs(small.log_mean - large.log_mean) < 4 * math.hypot(small.log_mean_se, large.log_mean_se)
+
+
 def test_the_record_survives_json():
     for cotangent in ("sphere", lambda y: y):
         found = parameter_gradients([4, 5, 3], init="he_normal", cotangent=cotangent, draws=16)
@@ -305,6 +313,16 @@ def test_no_coverage_and_zeros_are_refused():
         parameter_gradients(dataclasses.replace(arch, input_rms=0.0))
     with pytest.raises(InvalidInput, match="assumptions with widths only"):
         parameter_gradients(arch, init="he_normal")
+
+
+def test_a_chain_that_is_too_far_from_gaussian_backward_is_refused():
+    """200 inputs average entries of kurtosis 30; the three outputs that they are seen from backward do not."""
+    arch = chain([200, 3], init="he_normal")
+    heavy = dataclasses.replace(arch.layers[0], weight=WeightLaw("other", 0.01, 30.0))
+    arch = dataclasses.replace(arch, layers=(heavy,))
+    assert initdiag.predict(arch).coverage == "first-order"
+    with pytest.raises(UnsupportedArchitecture, match=r"no law of parameter gradients: .*kurtosis 30"):
+        parameter_gradients(arch)
 
 
 # --- sabotage ---------------------------------------------------------------------------------------------------------
