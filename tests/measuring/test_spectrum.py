@@ -440,6 +440,6 @@ def test_the_quadrature_is_unbiased_network_by_network(build):
     difference = weights.sum(axis=1) - lambdas.sum(axis=1)
     error = difference.std(ddof=1) / math.sqrt(192)
     assert abs(difference.mean()) < 3.5 * error
-    assert error < 0.02 * dense.moments(1)[0]
+    assert error < 0.04 * dense.moments(1)[0]
     shuffled = weights.sum(axis=1)[::-1] - lambdas.sum(axis=1)
     assert shuffled.std() > 1.02 * difference.std()  # the networks are the same, draw by draw
