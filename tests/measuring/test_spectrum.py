@@ -205,17 +205,11 @@ def test_draws_depend_on_seed_and_number_alone():
     assert not np.array_equal(measure_spectrum(model, draws=6, seed=4).log_nodes, whole.log_nodes)
 
 
-def dropping():
-    """Dropout, and a smooth activation."""
-    return nn.Sequential(nn.Linear(150, 180), nn.Dropout(0.3), nn.GELU(), nn.Linear(180, 120))
-
-
 LARGE = [
     (lambda: mlp([150] * 4), "signs"),
     (lambda: mlp([120, 200, 160]), "signs"),
     (lambda: mlp([200, 150, 100]), "redraw"),
     (lambda: mlp([160, 160]), "signs"),
-    (dropping, "signs"),
     (lambda: Residual(n=100, out=90), "signs"),
 ]
 
@@ -430,3 +424,22 @@ def test_a_forward_that_reverse_mode_cannot_follow_is_said():
 
     with pytest.raises(UnsupportedArchitecture, match="does not run under reverse-mode autograd"):
         measure_spectrum(seeded(Odd), draws=2)
+
+
+def dropping():
+    """Dropout, and a smooth activation."""
+    return nn.Sequential(nn.Linear(150, 180), nn.Dropout(0.3), nn.GELU(), nn.Linear(180, 120))
+
+
+@pytest.mark.parametrize("build", [dropping, lambda: mlp([60, 80, 70])], ids=["dropout, gelu", "relu"])
+def test_the_quadrature_is_unbiased_network_by_network(build):
+    """Same networks, same masks: what differs from draw to draw is the probe alone, whose mean error is 0."""
+    model = seeded(build)
+    dense, large = (measure_spectrum(model, draws=192, steps=5, dense=dense) for dense in (True, False))
+    lambdas, weights = dense.squared_singular_values / dense.input_size, large.weights * np.exp(large.log_nodes)
+    difference = weights.sum(axis=1) - lambdas.sum(axis=1)
+    error = difference.std(ddof=1) / math.sqrt(192)
+    assert abs(difference.mean()) < 3.5 * error
+    assert error < 0.04 * dense.moments(1)[0]
+    shuffled = weights.sum(axis=1)[::-1] - lambdas.sum(axis=1)
+    assert shuffled.std() > 1.02 * difference.std()  # the networks are the same, draw by draw
