@@ -7,6 +7,7 @@ import io
 import subprocess
 import sys
 import warnings
+from types import SimpleNamespace
 
 import matplotlib
 import numpy as np
@@ -19,6 +20,7 @@ from scipy import integrate
 from initdiag import InitdiagError, predict_spectrum
 from initdiag.measurement import LayerMeasurement
 from initdiag.render import panels, series
+from initdiag.render.layers_csv import to_csv
 
 TITLES = ["How large the gradient is", "Where it is lost", "Layer by layer, as measured", "In every direction"]
 
@@ -69,9 +71,22 @@ def test_perturbations_end_at_the_measured_gain():
     assert band.mean[-1] == pytest.approx(m.rms_gain_log_mean)
 
 
-def test_gradients_are_drawn_once_they_are_measured():
+def test_weight_gradients_are_drawn_where_they_were_measured():
     report = reports.vanishing()
     assert [band.label for band in series.bands(report)] == ["activations", "perturbation of the input"]
+    summary = SimpleNamespace(log_mean=-7.0, log_variance=4.0)
+    layers = tuple(
+        SimpleNamespace(**{n: getattr(one, n) for n in ("name", "activation_log_mean", "activation_log_variance", "tangent_log_mean", "tangent_log_variance")}, weight_gradient=summary if index else None)
+        for index, one in enumerate(report.measurement.layers)
+    )  # fmt: skip
+    seen = dataclasses.replace(report, measurement=dataclasses.replace(report.measurement, layers=layers))
+    band = series.bands(seen)[2]
+    assert band.label == "weight gradients"
+    np.testing.assert_array_equal(np.stack([band.mean, band.low, band.high])[:, 1], [-7.0, -11.0, -3.0])
+    assert np.isnan(band.mean[0])
+    assert "weight gradients" in panels.to_svg(panels.panels(seen)[2])
+    assert len(seen.figure().axes[-1].lines) == 3
+    assert to_csv(seen).splitlines()[2].endswith(",-7.0,4.0")
 
 
 def test_matplotlib_is_left_as_it_was():
