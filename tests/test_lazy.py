@@ -13,10 +13,6 @@ SCRIPTS = {
     "check --help": "import initdiag.cli; initdiag.cli._group.main(['check', '--help'], standalone_mode=False)",
     "predict": "import initdiag.cli; initdiag.cli._group.main(['predict', '64,64x9,10'], standalone_mode=False)",
     "api": "import initdiag; p = initdiag.predict([8, 8, 2]); initdiag.beta([8, 8]); initdiag.failure_risk(p); str(p.log_mean)",
-    "saved report in every format": (
-        "import initdiag.cli, initdiag.render.formats as f; "
-        "[initdiag.cli._group.main(['report', 'tests/golden/report-schema-1.json', '--output-format', name], standalone_mode=False) for name in f.FORMATS]"
-    ),
     "saved report": (
         "import json, pathlib, initdiag; "
         "r = initdiag.Report.from_dict(json.loads(pathlib.Path('tests/golden/report-schema-1.json').read_text())); str(r)"
