@@ -164,7 +164,7 @@ def _bands(report: Report) -> Panel | None:
         shapes += [svg.area(frame, x, band.low, band.high, f"{style} band"), svg.line(frame, x, band.mean, style)]
         entries.append((style, band.label, False))
     axis = svg.bottom_axis(frame, "layer, from input to output", _layer_marks(count))
-    note = "Natural log of the mean square (of weight gradients: of the squared norm). Lines are means over the draws, bands two standard deviations either way. Flat is healthy."
+    note = "Natural log of the mean square of activations and of a perturbation of the input, and of the weight gradients' squared norm. Lines are means over the draws, bands two standard deviations either way. Flat is healthy."
     return Panel("Layer by layer, as measured", note, svg.legend(14, 14, entries) + "".join(shapes) + axis)
 
 

@@ -192,7 +192,7 @@ def bands(report: Report) -> tuple[Band, ...]:
     per_feature = [math.log(m.input_size / sizes[one.name]) if one.name in sizes else math.nan for one in m.layers]
     found = (
         _band(m, "activations", "activation_log"),
-        _band(m, "perturbation of the input", "tangent_log", np.array(per_feature)),
+        _band(m, "perturbation", "tangent_log", np.array(per_feature)),
         _band(m, "weight gradients", "weight_gradient.log"),
     )
     return tuple(band for band in found if band is not None)

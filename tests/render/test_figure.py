@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import re
 import subprocess
 import sys
 import warnings
@@ -67,13 +68,13 @@ def test_perturbations_end_at_the_measured_gain():
     m = report.measurement
     last = LayerMeasurement("24.weight", 0.0, 0.1, m.log_mean, m.log_variance)
     seen = dataclasses.replace(report, measurement=dataclasses.replace(m, layers=(*m.layers[:-1], last)))
-    band = next(band for band in series.bands(seen) if band.label == "perturbation of the input")
+    band = next(band for band in series.bands(seen) if band.label == "perturbation")
     assert band.mean[-1] == pytest.approx(m.rms_gain_log_mean)
 
 
 def test_weight_gradients_are_drawn_where_they_were_measured():
     report = reports.vanishing()
-    assert [band.label for band in series.bands(report)] == ["activations", "perturbation of the input"]
+    assert [band.label for band in series.bands(report)] == ["activations", "perturbation"]
     summary = SimpleNamespace(log_mean=-7.0, log_variance=4.0)
     layers = tuple(
         SimpleNamespace(**{n: getattr(one, n) for n in ("name", "activation_log_mean", "activation_log_variance", "tangent_log_mean", "tangent_log_variance")}, weight_gradient=summary if index else None)
@@ -84,7 +85,9 @@ def test_weight_gradients_are_drawn_where_they_were_measured():
     assert band.label == "weight gradients"
     np.testing.assert_array_equal(np.stack([band.mean, band.low, band.high])[:, 1], [-7.0, -11.0, -3.0])
     assert np.isnan(band.mean[0])
-    assert "weight gradients" in panels.to_svg(panels.panels(seen)[2])
+    drawn = panels.to_svg(panels.panels(seen)[2])
+    start = float(re.search(r'x="([\d.]+)"[^>]*>weight gradients<', drawn)[1])
+    assert start + 7 * len("weight gradients") < panels.WIDTH
     assert len(seen.figure().axes[-1].lines) == 3
     assert to_csv(seen).splitlines()[2].endswith(",-7.0,4.0")
 
