@@ -24,7 +24,7 @@ __all__ = ["figure"]
 _MEASURED, _LAW, _NORMAL, _ACTIVATIONS, _INK, _QUIET = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#16191d", "#59616b"
 _BAND_STYLES = {
     "activations": (_ACTIVATIONS, (0, (1, 1.5))),
-    "perturbation of the input": (_MEASURED, "-"),
+    "perturbation": (_MEASURED, "-"),
     "weight gradients": (_INK, "-"),
 }
 _GRIDS = ((1, 1), (1, 1), (1, 2), (1, 3), (2, 2))

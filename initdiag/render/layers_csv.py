@@ -19,6 +19,7 @@ __all__ = ["COLUMNS", "to_csv"]
 COLUMNS = (
     "target", "index", "layer", "fan_in", "fan_out", "activation", "weights", "weight_variance", "gain", "drift", "log_variance",
     "beta", "dead_probability", "activation_log_mean", "activation_log_variance", "tangent_log_mean", "tangent_log_variance",
+    "weight_gradient_log_mean", "weight_gradient_log_variance",
 )  # fmt: skip
 
 
@@ -62,15 +63,14 @@ def _values(layer: Layer, share: LayerPrediction | None) -> tuple[Any, ...]:
 
 
 def _seen(entry: LayerMeasurement | None) -> tuple[float | None, ...]:
-    if entry is None:
-        return (None,) * 4
-    moments = (
-        entry.activation_log_mean,
-        entry.activation_log_variance,
-        entry.tangent_log_mean,
-        entry.tangent_log_variance,
-    )
-    return moments
+    """What was measured; None where it was not."""
+    gradient = getattr(entry, "weight_gradient", None)
+    moments = [
+        getattr(entry, f"{what}_log_{moment}", None)
+        for what in ("activation", "tangent")
+        for moment in ("mean", "variance")
+    ]
+    return (*moments, getattr(gradient, "log_mean", None), getattr(gradient, "log_variance", None))
 
 
 def _cell(value: Any) -> str:

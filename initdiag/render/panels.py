@@ -55,7 +55,7 @@ def _distribution(report: Report) -> Panel | None:
         WIDTH - 28,
         HEIGHT - 108,
         (found.low - margin, found.high + margin),
-        (0.0, 1.06 * max(tops, default=1.0)),
+        (0.0, 1.22 * max(tops, default=1.0)),
     )
     shapes, entries = [], []
     if found.measured is not None:
@@ -117,7 +117,10 @@ def _shares(report: Report) -> Panel | None:
         frame = svg.Frame(52, top, WIDTH - 66, 82, (edges[0], edges[-1]), _range(values))
         titles = _titles(found.names, values) if len(values) <= _MOST_TITLES else ()
         shapes.append(svg.text(frame.left, top - 8, title, anchor="start", style="label"))
-        shapes += [svg.left_axis(frame, 4), svg.bars(frame, edges, values, style, titles)]
+        shapes += [
+            svg.left_axis(frame, 4),
+            svg.bars(frame, edges, values, style if titles else f"{style} dense", titles),
+        ]
         zero = float(frame.py(0.0))
         shapes.append(svg.lines([(frame.left, zero, frame.right, zero)], "axis"))
     shapes.append(svg.bottom_axis(frame, "layer, from input to output", _layer_marks(len(found.names))))
@@ -161,7 +164,7 @@ def _bands(report: Report) -> Panel | None:
         shapes += [svg.area(frame, x, band.low, band.high, f"{style} band"), svg.line(frame, x, band.mean, style)]
         entries.append((style, band.label, False))
     axis = svg.bottom_axis(frame, "layer, from input to output", _layer_marks(count))
-    note = "Natural log of the mean square, measured: lines are means over the draws, bands two standard deviations either way. Flat is healthy."
+    note = "Natural log of the mean square of activations and of a perturbation of the input, and of the weight gradients' squared norm. Lines are means over the draws, bands two standard deviations either way. Flat is healthy."
     return Panel("Layer by layer, as measured", note, svg.legend(14, 14, entries) + "".join(shapes) + axis)
 
 
@@ -179,4 +182,6 @@ def _spectrum(report: Report) -> Panel | None:
     shapes.append(svg.line(frame, found.law.x, found.law.y, "law"))
     axis = svg.bottom_axis(frame, "ln of the squared singular values of the Jacobian")
     note = "How much each direction of the input is enlarged or shrunk: narrow around 0 is healthy. In the limit of wide layers."
+    if found.zero_mass > 0:
+        note += f" Not drawn: {words.percent(found.zero_mass)} of the directions, which do not come through at all."
     return Panel("In every direction", note, svg.legend(14, 14, entries) + "".join(shapes) + axis)

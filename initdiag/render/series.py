@@ -191,34 +191,40 @@ def bands(report: Report) -> tuple[Band, ...]:
     sizes = {layer.name: layer.fan_out for layer in report.architecture.layers}
     per_feature = [math.log(m.input_size / sizes[one.name]) if one.name in sizes else math.nan for one in m.layers]
     found = (
-        _band(m, "activations", "activation"),
-        _band(m, "perturbation of the input", "tangent", np.array(per_feature)),
-        _band(m, "weight gradients", "gradient"),
+        _band(m, "activations", "activation_log"),
+        _band(m, "perturbation", "tangent_log", np.array(per_feature)),
+        _band(m, "weight gradients", "weight_gradient.log"),
     )
     return tuple(band for band in found if band is not None)
 
 
 def _band(measurement: Measurement, label: str, field: str, moved: Array | float = 0.0) -> Band | None:
-    means = _known(_values(measurement, f"{field}_log_mean") + moved)
-    variances = _known(_values(measurement, f"{field}_log_variance"))
+    means = _known(_values(measurement, f"{field}_mean") + moved)
+    variances = _known(_values(measurement, f"{field}_variance"))
     if not np.isfinite(means).any():
         return None
     spread = 2 * np.sqrt(np.where(variances >= 0, variances, 0.0))
     return Band(label, means, means - spread, means + spread)
 
 
-def _values(measurement: Measurement, field: str) -> Array:
-    """A field of every layer; NaN where it was not measured."""
-    found = [getattr(layer, field, None) for layer in measurement.layers]
+def _values(measurement: Measurement, path: str) -> Array:
+    """A field of every layer, or a field of its field ``a.b``; NaN where it was not measured."""
+    found: list[Any] = list(measurement.layers)
+    for field in path.split("."):
+        found = [getattr(value, field, None) for value in found]
     return np.array([math.nan if value is None else float(value) for value in found])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Spectrum:
-    """The density of ``ln lambda``, ``lambda`` the squared singular values of the Jacobian: predicted, and measured where it was."""
+    """The density of ``ln lambda``, ``lambda`` the squared singular values of the Jacobian: predicted, and measured where it was.
+
+    ``zero_mass`` is the share of them that is 0.
+    """
 
     law: Curve
     measured: Bars | None
+    zero_mass: float
 
 
 def spectrum(report: Report) -> Spectrum | None:
@@ -228,8 +234,10 @@ def spectrum(report: Report) -> Spectrum | None:
         return None
     law = found.law
     with np.errstate(all="ignore"):
-        low, high = (float(x) for x in law.ppf(np.array([0.02, 1 - 1e-6])))
+        tail, high = (float(x) for x in law.ppf(np.array([0.02, 1 - 1e-6])))
+        edge = float(found.log_lower_edge)
+        low = edge if edge > tail - 0.5 * (high - tail) else tail  # the lower tail may be very long
         grid = np.linspace(low - 0.02 * (high - low), high + 0.05 * (high - low), _POINTS)
         y = np.asarray(found.density(grid), dtype=np.float64)
     is_drawable = math.isfinite(low) and math.isfinite(high) and low < high and np.isfinite(y).all() and y.max() > 0
-    return Spectrum(Curve(grid, y), None) if is_drawable else None
+    return Spectrum(Curve(grid, y), None, float(found.zero_mass)) if is_drawable else None

@@ -162,5 +162,5 @@ def legend(left: float, y: float, entries: Iterable[tuple[str, str, bool]]) -> s
     for style, words, is_filled in entries:
         swatch = f"M{left:.1f} {y - 8:.1f}h14v8h-14Z" if is_filled else f"M{left:.1f} {y - 4:.1f}h18"
         parts.append(f'<path class="{style}" d="{swatch}"/>' + text(left + 22, y, words, anchor="start"))
-        left += 40 + 6.2 * len(words)
+        left += 36 + 6.2 * len(words)
     return "".join(parts)

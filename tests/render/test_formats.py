@@ -8,6 +8,8 @@ import io
 import json
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -293,3 +295,17 @@ def test_github_writes_the_step_summary(run, saved, tmp_path, monkeypatch):
     assert text.startswith("before\n## VANISHING: `model.py:build`")
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "no" / "folder.md"))
     assert run("report", str(saved), "--output-format", "github")[0] == 2
+
+
+def test_no_format_loads_torch(saved):
+    code = (
+        "import sys; from initdiag.cli import _group\n"
+        "from initdiag.render.formats import FORMATS\n"
+        f"for name in FORMATS: _group.main(['report', {str(saved)!r}, '--output-format', name], standalone_mode=False)\n"
+        "assert 'torch' not in sys.modules and 'matplotlib' not in sys.modules"
+    )
+    environment = {key: value for key, value in os.environ.items() if key != "GITHUB_STEP_SUMMARY"}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, check=False, env=environment
+    )
+    assert done.returncode == 0, done.stderr.decode(errors="replace")

@@ -76,7 +76,7 @@ def skewed(module: nn.Module) -> None:
     """Initialise by an exponential law less its mean, of He's variance."""
     if isinstance(module, nn.Linear):
         nn.init.zeros_(module.bias)
-        module.weight.exponential_().sub_(1).mul_((2 / module.in_features) ** 0.5)
+        module.weight.data.exponential_().sub_(1).mul_((2 / module.in_features) ** 0.5)
 
 
 def honest(rng: np.random.Generator) -> tuple[list[int], str, str]:
