@@ -150,6 +150,7 @@ def _explicit(plan: Plan, draws: int, rng: np.random.Generator) -> np.ndarray:
         if activation.dropout:
             gate *= (rng.random(x.shape) >= activation.dropout) / (1 - activation.dropout)
         x, u = gate * x, gate * u
+        u[np.abs(u) < 1e-12] = 0.0  # sums of signs that cancel but for rounding
         norm = np.linalg.norm(u, axis=1, keepdims=True)
         with np.errstate(divide="ignore", invalid="ignore"):
             total += 2 * np.log(norm[:, 0, 0])
