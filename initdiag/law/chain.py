@@ -79,8 +79,8 @@ def predict(
     if any(layer.activation.gate is None for layer in architecture.layers):
         return _simulated(architecture, positive_integer(draws, "draws"), seed)
     prediction = _compose(architecture.layers, u_fourth)
-    too_coarse = tuple(_too_coarse(prediction, architecture.layers))
-    return _uncovered(too_coarse) if too_coarse else prediction
+    limits = (*_cancelling(architecture.layers, u_fourth), *_too_coarse(prediction, architecture.layers))
+    return _uncovered(limits) if limits else prediction
 
 
 def _uncovered(reasons: tuple[str, ...]) -> Prediction:
@@ -97,13 +97,13 @@ def _obstacles(architecture: Architecture) -> tuple[str, ...]:
         if layer.bias is not None and not layer.bias.symmetric and layer.activation.name not in ("linear",):
             found.append(f"{layer.name}: its bias is not symmetric about 0, so that its gates are not fair coins")
         found.extend(f"{layer.name}: weights fail the hypothesis {name!r}" for name in layer.weight.failed)
-    found.extend(_cancelling(architecture.layers))
     return tuple(found)
 
 
-def _cancelling(layers: tuple[Layer, ...]) -> Iterator[str]:
-    """Layers whose outputs may all be exactly 0, by chance alone, though gates are open."""
-    for layer in layers[1:]:
+def _cancelling(layers: tuple[Layer, ...], u_fourth: float | None) -> Iterator[str]:
+    """Layers whose outputs may all be exactly 0, by chance alone, though gates are open; the first one only for a given ``u`` of several coordinates."""
+    exempt = 1 if u_fourth is None or u_fourth >= 1 else 0
+    for layer in layers[exempt:]:
         weight = layer.weight
         if weight.family == "other" and weight.kurtosis < 1.01 and layer.fan_in < _NARROWEST_FOR_SIGNS:
             yield f"{layer.name}: entries of two values +-s cancel exactly behind {layer.fan_in} units"

@@ -163,13 +163,13 @@ def _error_share(layer: Layer, concentration: float) -> float:
 
     Light tails: the closure is off by a part of order ``k/n`` (truncated normal entries, one-hot ``u``: 33 % at width 4, 20 % at 8, 5 % at 32), the
     chain by about 5 % (uniform entries, any ``u``, widths 2 to 10: 3 to 7 %). Heavy tails: sums of Student-t entries are less far from Gaussian than their
-    kurtosis says (t(8): 15 %, t(5): 20 to 60 %). Sparse entries: about a tenth of the excess kurtosis of ``W x`` (half of them zeros: 5, 9 to 23, 35 % at widths
-    32, 16, 4; four fifths: 17, 35 % at 32, 16; nine tenths: 12 % at 64), exact for one-hot ``u``.
+    kurtosis says (t(8): 15 %, t(5): 20 to 60 %). Sparse entries: about a tenth of the excess kurtosis of ``W x``, and the ways in which all of a row may be 0
+    at narrow widths (half of them zeros: 5, 9 to 23, 100 % at widths 32, 16, 4; four fifths: 17, 35 % at 32, 16); exact for one-hot ``u``.
     """
     excess = _excess(layer)
     share = 0.05 + concentration / layer.fan_out
     if layer.weight.family == "sparse":
-        share += min(0.5, excess * concentration / 10) * min(1.0, 2 * (1 - concentration))
+        share += (excess * concentration / 10 + 4 / layer.fan_out) * min(1.0, 2 * (1 - concentration))
     elif excess > 0:
         share += excess / 12
     return min(1.0, share)

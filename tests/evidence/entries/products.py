@@ -79,6 +79,7 @@ def _products(family: str, direction: str, width: int, depth: int, draws: int, r
     total = np.zeros(draws)
     for _ in range(depth):
         h = (entries(family, (draws, width, width), rng) @ u[..., None])[..., 0] * rng.integers(0, 2, (draws, width))
+        h[np.abs(h) < 1e-12] = 0.0  # sums of signs that cancel but for rounding
         norm = np.linalg.norm(h, axis=1)
         with np.errstate(divide="ignore", invalid="ignore"):
             total += 2 * np.log(norm)
