@@ -61,7 +61,7 @@ def headline(report: Report) -> tuple[str, ...]:
     if report.verdict is Verdict.NO_VERDICT:
         return ("Not judged: the theory does not cover this module, and it was not measured.",)
     starts = "Training is likely to start" if report.ok else "Training is not likely to start"
-    first = f"{starts}: {risks(report)}, provisional."
+    first = f"{starts}: {risks(report)}."
     drift, variance = _judged_numbers(report)
     if report.verdict in (Verdict.VANISHING, Verdict.EXPLODING):
         size = "small" if drift < 0 else "large"
