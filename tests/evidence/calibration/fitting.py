@@ -31,7 +31,15 @@ NAMES = (
     *("intercept", "fluctuation", "upward", "upward_square", "downward", "downward_square"),
     *("rate", "rate_square", "rate_upward", "rate_downward"),
 )
-PLANNED = ("intercept", "fluctuation", "upward", "downward", "rate")
+_PLANNED = ("intercept", "fluctuation", "upward", "downward", "rate")
+FORMS = {
+    "without the learning rate": _PLANNED[:-1],
+    "as planned": _PLANNED,
+    "and the rate with the drifts": (*_PLANNED, "rate_upward", "rate_downward"),
+    "and squares of the drifts": (*_PLANNED, "rate_upward", "rate_downward", "upward_square", "downward_square"),
+    "and the rate's square (shipped)": NAMES,
+}
+"""The plan's form, and what was added to it: each after a look at how the forms before it fared with tasks left out."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import proxies, study, validation
-from .fitting import FAMILIES, KINDS, Array, Runs
+from .fitting import FAMILIES, FORMS, KINDS, Array, Runs
 from .population import OPTIMIZERS
 
 LEAST_AREA = {"classification": 0.93, "regression": 0.85}
@@ -30,6 +30,8 @@ def results(runs: Runs, held: Held, document: dict[str, Any]) -> str:
         table(LEFT_OUT, left_out(runs, held["tasks"], law)),
         "Fitted on all other tasks, whatever their loss (what a task of a third kind would get):\n",
         table(LEFT_OUT[:-1], left_out(runs, held["all_tasks"])),
+        "Forms of the curve, with the task left out (mean log-loss, and the mean over tasks and optimisers of the ROC area):\n",
+        table(FORMS_HEAD, forms(runs)),
         "## Left-out learning rates\n",
         "Fitted without every run at that effective learning rate (of momentum: ten times the learning rate).\n",
         table(("loss", "family", "effective rate", "runs", "failed", "ROC area", "ECE", "Brier"), rates(runs, held["rates"])),
@@ -152,6 +154,24 @@ def left_out(runs: Runs, risk: Array, law: Areas | None = None) -> Iterator[tupl
         else:
             low, high = validation.interval(law[name, optimizer][1:])
             yield (*row, f"[{low:.3f}, {high:.3f}]")
+
+
+FORMS_HEAD = (
+    "form",
+    "sgd, classification",
+    "sgd, regression",
+    "adam, classification",
+    "adam, regression",
+    "mean ROC area",
+)
+
+
+def forms(runs: Runs) -> Iterator[tuple[str, ...]]:
+    for name, terms in FORMS.items():
+        risk = validation.left_out_tasks(runs, terms=terms)
+        losses = [validation.log_loss(runs.failed[p], risk[p]) for p in validation.family_and_kind(runs)]
+        found = [validation.roc_area(runs.failed[of], risk[of]) for _, _, of in parts_of(runs)]
+        yield name, *(f"{loss:.3f}" for loss in losses), f"{np.nanmean(found):.3f}"
 
 
 def _scored(failed: NDArray[np.bool_], risk: Array) -> tuple[str, ...]:

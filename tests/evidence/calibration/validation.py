@@ -53,7 +53,13 @@ def interval(values: Array) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def left_out_tasks(runs: Runs, same_kind: bool = True) -> Array:
+def log_loss(failed: NDArray[np.bool_], risk: Array) -> float:
+    """Mean of -ln(risk of what happened), risks kept from 0 and 1 by 1e-4."""
+    kept = risk.clip(1e-4, 1 - 1e-4)
+    return float(-np.where(failed, np.log(kept), np.log1p(-kept)).mean())
+
+
+def left_out_tasks(runs: Runs, same_kind: bool = True, terms: tuple[str, ...] = fitting.NAMES) -> Array:
     """Risk of each run by the curve fitted to the other tasks (of its kind of loss) under its optimiser family."""
     found = np.full(len(runs), np.nan)
     for members in FAMILIES.values():
@@ -62,7 +68,7 @@ def left_out_tasks(runs: Runs, same_kind: bool = True) -> Array:
             others = family & (runs.task != name) & ((runs.kind == kind) | (not same_kind))
             held = family & (runs.task == name)
             if held.any():
-                found[held] = fitting.fit(runs.where(others)).risk(runs.x[held])
+                found[held] = fitting.fit(runs.where(others), terms).risk(runs.x[held])
     return found
 
 
