@@ -5,7 +5,7 @@ the same task, optimiser, learning rate and batch size, or the training loss is 
 optimiser family and kind of loss::
 
     logit = intercept + fluctuation ln(log-variance)
-            + upward U + upward_square U^2 + downward D + downward_square D^2
+            + upward U + upward_linear (drift up)/10 + downward D + downward_linear (drift down)/10
             + x (rate + rate_square x + rate_upward U + rate_downward D)
     U = ln(1 + drift up),  D = ln(1 + drift down),  x = ln(learning rate) - centre
     risk  = dead + (1 - dead) / (1 + exp(-logit))
@@ -50,9 +50,9 @@ class Curve:
     intercept: float
     fluctuation: float
     upward: float
-    upward_square: float
+    upward_linear: float
     downward: float
-    downward_square: float
+    downward_linear: float
     rate: float
     rate_square: float
     rate_upward: float
@@ -62,14 +62,14 @@ class Curve:
     highest: float
 
     def at(self, lr: float) -> tuple[float, ...]:
-        """Return the coefficients of 1, ln(log-variance), U, U^2, D, D^2 at a learning rate."""
+        """Return the coefficients of 1, ln(log-variance), U, drift up, D, drift down at a learning rate."""
         x = math.log(min(max(lr, self.lowest), self.highest)) - self.centre
         up, down = self.upward + self.rate_upward * x, self.downward + self.rate_downward * x
         return (
             self.intercept + self.rate * x + self.rate_square * x**2,
             self.fluctuation,
-            *(max(up, 0.0), self.upward_square),
-            *(max(down, 0.0), self.downward_square),
+            *(max(up, 0.0), self.upward_linear / 10),
+            *(max(down, 0.0), self.downward_linear / 10),
         )
 
 
@@ -164,9 +164,9 @@ def risks(
     numbers = np.broadcast_arrays(hidden_drift, hidden_log_variance, dead_probability)
     drift, variance, dead = (np.asarray(a, dtype=float) for a in numbers)
     with np.errstate(invalid="ignore", over="ignore"):  # an infinite drift, of networks all dead
-        up, down = np.log1p(np.maximum(drift, 0)), np.log1p(np.maximum(-drift, 0))
+        up, down = np.maximum(drift, 0), np.maximum(-drift, 0)
         fluctuation = np.log(np.maximum(variance, LEAST_VARIANCE))
-        terms = np.stack([np.ones_like(up), fluctuation, up, up**2, down, down**2], -1)
+        terms = np.stack([np.ones_like(up), fluctuation, np.log1p(up), up, np.log1p(down), down], -1)
         logit = terms @ coefficients.T
         curve = np.where(np.isnan(logit), 1.0, 0.5 * (1 + np.tanh(logit / 2)))
     risk: NDArray[np.float64] = dead + (1 - dead) * (curve @ shares)
@@ -202,12 +202,12 @@ def risk_terms(hidden_drift: float, hidden_log_variance: float, dead_probability
     """
     shares, coefficients = _mixture(optimizer, None, None)
     intercept, fluctuation, *slopes = map(float, shares @ coefficients)
-    up, down = math.log1p(max(hidden_drift, 0.0)), math.log1p(max(-hidden_drift, 0.0))
+    up, down = max(hidden_drift, 0.0), max(-hidden_drift, 0.0)
     return RiskTerms(
         intercept,
         fluctuation * math.log(max(hidden_log_variance, LEAST_VARIANCE)),
-        slopes[0] * up + slopes[1] * up**2,
-        slopes[2] * down + slopes[3] * down**2,
+        slopes[0] * math.log1p(up) + slopes[1] * up,
+        slopes[2] * math.log1p(down) + slopes[3] * down,
         dead_probability,
     )
 

@@ -28,7 +28,7 @@ EFFECTIVE = {"momentum": 10.0}
 KINDS = {name: "classification" if tasks.task(name).is_classification else "regression" for name in tasks.NAMES}
 
 NAMES = (
-    *("intercept", "fluctuation", "upward", "upward_square", "downward", "downward_square"),
+    *("intercept", "fluctuation", "upward", "upward_linear", "downward", "downward_linear"),
     *("rate", "rate_square", "rate_upward", "rate_downward"),
 )
 _PLANNED = ("intercept", "fluctuation", "upward", "downward", "rate")
@@ -36,10 +36,13 @@ FORMS = {
     "without the learning rate": _PLANNED[:-1],
     "as planned": _PLANNED,
     "and the rate with the drifts": (*_PLANNED, "rate_upward", "rate_downward"),
-    "and squares of the drifts": (*_PLANNED, "rate_upward", "rate_downward", "upward_square", "downward_square"),
+    "and the drifts themselves": (*_PLANNED, "rate_upward", "rate_downward", "upward_linear", "downward_linear"),
     "and the rate's square (shipped)": NAMES,
 }
-"""The plan's form, and what was added to it: each after a look at how the forms before it fared with tasks left out."""
+"""The plan's form, and what was added to it: each after a look at how the forms before it fared with tasks left out.
+
+(Squares of the logarithms in place of the drifts themselves: log-loss 2 to 3 % higher at 180 groups. The rate with the log-variance: no better.)
+"""
 
 
 @dataclass(frozen=True)
@@ -131,10 +134,25 @@ def constant_loss(name: str) -> float:
 def design(x: Array, centre: float) -> Array:
     """Columns of the curve's argument, in the order of ``NAMES``."""
     drift, variance, _, rate = x.T
-    up, down = np.log1p(drift.clip(0)), np.log1p((-drift).clip(0))
+    up, down = drift.clip(0), (-drift).clip(0)
+    log_up, log_down = np.log1p(up), np.log1p(down)
     rate = rate - centre
     fluctuation = np.log(variance.clip(LEAST_VARIANCE))
-    return np.stack([np.ones(len(x)), fluctuation, up, up**2, down, down**2, rate, rate**2, rate * up, rate * down], 1)
+    return np.stack(
+        [
+            np.ones(len(x)),
+            fluctuation,
+            log_up,
+            up / 10,
+            log_down,
+            down / 10,
+            rate,
+            rate**2,
+            rate * log_up,
+            rate * log_down,
+        ],
+        1,
+    )
 
 
 @dataclass(frozen=True)
