@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import initdiag
-from initdiag import InvalidInput, UnsupportedArchitecture
+from initdiag import InvalidInput, UnsupportedArchitecture, verdict
 from initdiag.risk import FAMILIES, LOSSES, OPTIMIZERS, calibration, risk_of_moments, risk_terms, risks
 from initdiag.verdict import Verdict
 
@@ -150,12 +150,21 @@ def test_the_terms_are_the_risks():
 
 
 def test_a_verdict_costs_less_than_a_millisecond_beyond_the_prediction():
-    prediction = initdiag.predict([64, *[64] * 30, 10])
-    initdiag.failure_risk(prediction)
+    architecture = initdiag.Architecture.from_widths([64] * 31)
+    prediction = initdiag.predict(architecture)
+    judge = functools.partial(verdict.judge, architecture, prediction, None, None, None, verdict.Thresholds())
+    assert judge().verdict.is_at_risk
     started = time.process_time()
     for _ in range(200):
-        initdiag.failure_risk(prediction)
+        judge()
     assert (time.process_time() - started) / 200 < 1e-3
+
+
+def test_the_earlier_pilot_is_told_apart_by_curves_that_have_not_seen_its_task():
+    for part in validation.pilot(runs()):
+        assert len(part.failed) == 200
+        assert validation.roc_area(part.failed, part.risk) > 0.93
+        assert validation.calibration_error(part.failed, part.risk) < 0.13
 
 
 def test_bad_input_is_told():
@@ -218,7 +227,7 @@ def test_a_committed_run_can_be_run_again():
 def test_false_alarms_and_detection(setting):
     """A small part of ``evidence/calibration/alarms.py``."""
     for seed in (10_000, 10_001):
-        verdict, risk = alarms.judged(setting, seed)
-        assert (verdict == "HEALTHY") == setting.is_healthy
-        assert Verdict(verdict) is not Verdict.NO_VERDICT
+        called, risk = alarms.judged(setting, seed)
+        assert (called == "HEALTHY") == setting.is_healthy
+        assert Verdict(called) is not Verdict.NO_VERDICT
         assert (risk < 0.5) == setting.is_healthy

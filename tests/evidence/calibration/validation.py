@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +14,7 @@ from scipy import stats
 from . import fitting
 from .fitting import FAMILIES, KINDS, Array, Runs
 
+PILOT = Path(__file__).parent.parent / "pilot" / "runs.csv"
 BINS, FOLDS, RESAMPLES = 10, 10, 1000
 
 
@@ -93,6 +97,31 @@ def left_out_groups(runs: Runs, within_task: bool) -> Array:
                 held = of & (folds == fold)
                 found[held] = fitting.fit(runs.where(of & ~held)).risk(runs.x[held])
     return found
+
+
+@dataclass(frozen=True)
+class Pilot:
+    """The pilot's runs under one optimiser and learning rate, with risks from the other classifications of this study."""
+
+    optimizer: str
+    lr: float
+    failed: NDArray[np.bool_]
+    risk: Array
+
+
+def pilot(runs: Runs, path: Path = PILOT) -> Iterator[Pilot]:
+    """Runs of the earlier pilot on the digits (other code, widths to 256, 345 steps), by curves that have not seen the digits."""
+    with path.open() as file:
+        rows = list(csv.DictReader(file))
+    for optimizer, lr in sorted({(row["optimizer"], float(row["lr"])) for row in rows}, reverse=True):
+        of = [row for row in rows if (row["optimizer"], float(row["lr"])) == (optimizer, lr)]
+        x = [
+            (*fitting.law(tuple(map(int, r["widths"].split("-"))), r["init"], float(r["gain"])), np.log(lr)) for r in of
+        ]
+        others = runs.of_family(optimizer)
+        fitted = fitting.fit(others.where((others.kind == "classification") & (others.task != "digits")))
+        failed = np.array([row["did_not_start"] == "1" for row in of])
+        yield Pilot(optimizer, lr, failed, fitted.risk(np.array(x)))
 
 
 def family_and_kind(runs: Runs) -> Iterator[NDArray[np.bool_]]:
