@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +15,9 @@ from initdiag.law.chain import predict
 from initdiag.law.goodness import LEAST_DRAWS, shape_p_value
 from initdiag.measurement import LogMoments, Measurement
 from initdiag.prediction import Prediction
+
+_EXPECTED_DEAD = 0.5
+"""Dead draws that are expected below which none says nothing."""
 
 __all__ = ["Agreement", "Expectation", "agreement", "expectation"]
 
@@ -90,12 +94,12 @@ def expectation(architecture: Architecture, prediction: Prediction, method: str)
         mean, variance, dead = prediction.log_mean, prediction.log_variance, prediction.dead_probability
         return Expectation(mean, variance, mean_error, variance_error, dead)
     lost = math.fsum(map(_lost_to_norms, architecture.layers))
-    between = math.fsum(map(_between_weights, architecture.layers))
+    between = _between_weights(architecture.layers)
     return Expectation(
         log_mean=prediction.log_mean + math.fsum(map(_log_norm_ratio, architecture.layers)) + lost / 2,
         log_variance=prediction.log_variance - lost,
-        log_mean_sd=math.hypot(mean_error, math.sqrt(3 * between)),
-        log_variance_sd=math.hypot(variance_error, math.sqrt(5 * between)),
+        log_mean_sd=math.hypot(mean_error, math.sqrt(0.75 * between)),
+        log_variance_sd=math.hypot(variance_error, math.sqrt(2.5 * between)),
         dead_probability=prediction.dead_probability,
     )
 
@@ -137,15 +141,28 @@ def _log_norm_ratio(layer: Layer) -> float:
     return math.log(sample / layer.weight.variance) if sample and layer.weight.variance else 0.0
 
 
-def _between_weights(layer: Layer) -> float:
-    """Scale of the between-weights variance that the norms do not explain: ``((mu4-1)/2)^2/(fan_in fan_out min(fan_in, fan_out))``.
+def _between_weights(layers: Sequence[Layer]) -> float:
+    """Variance between weights that the norms do not explain: where row norms of one layer meet column norms of the next.
 
-    Row norms of a layer meet column norms of the next. The factors 3 (log-mean) and 5 (log-variance) that go with it were found by
-    simulation of constant and alternating widths 8 to 64, He and default weights; square Haar weights have none.
+    The sum over ``n`` neurons of products of two independent factors, of relative variances ``r`` and ``c``, has relative variance ``r c/n``. The factors
+    0.75 (log-mean) and 2.5 (log-variance) that go with it were found by 12,288 draws on each of 200 modules (`tests/evidence/agreement`).
     """
-    smaller, larger = sorted((layer.fan_in, layer.fan_out))
-    spread = 1 - smaller / larger if layer.weight.family == "haar" else ((layer.weight.kurtosis - 1) / 2) ** 2
-    return spread / (smaller**2 * larger)
+    return math.fsum(
+        _norm_variance(before, before.fan_in, before.fan_out)
+        * _norm_variance(after, after.fan_out, after.fan_in)
+        / before.fan_out
+        for before, after in itertools.pairwise(layers)
+    )
+
+
+def _norm_variance(layer: Layer, entries: int, others: int) -> float:
+    """Relative variance of the squared norm of a row (or column) of ``entries`` entries, ``others`` of which there are.
+
+    ``(mu4 - 1)/n`` for iid entries; a Haar matrix' shorter vectors belong to an orthonormal set's projection: Beta laws, exact to leading order.
+    """
+    if layer.weight.family != "haar":
+        return (layer.weight.kurtosis - 1) / entries
+    return 2 * max(0.0, 1 - entries / others) / entries
 
 
 def agreement(
@@ -191,7 +208,7 @@ def _shape_p_value(prediction: Prediction, measurement: Measurement, alive: int)
 
 def _dead_p_value(measurement: Measurement, probability: float) -> float | None:
     dead = round(measurement.dead_fraction * measurement.draws)
-    if not dead and probability * measurement.draws <= 1e-3:
+    if not dead and probability * measurement.draws < _EXPECTED_DEAD:
         return None
     return _binomial_p_value(dead, measurement.draws, probability)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -263,14 +264,19 @@ def check(
     """
     _check_choice("fail_on", fail_on, _FAIL_ON)
     report = diagnose(model, example_input, **diagnose_options)
-    if console is None:
-        from rich.console import Console
-
-        console = Console()
-    console.print(report)
+    _print(report, console)
     if fails(report, fail_on):
         raise AtRisk(f"{report.target}: {report.verdict.value}", report)
     return report
+
+
+def _print(report: Report, console: Console | None) -> None:
+    """Print the report; the first import of rich draws from Python's random numbers, which are the user's."""
+    state = random.getstate()
+    from rich.console import Console as Terminal
+
+    (console or Terminal()).print(report)
+    random.setstate(state)
 
 
 def assert_trainable(

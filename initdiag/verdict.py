@@ -18,6 +18,9 @@ from initdiag.risk import OPTIMIZERS, risk_of_moments, risk_terms
 __all__ = ["Finding", "Judgement", "Thresholds", "Verdict", "judge"]
 
 
+_CLEAR = 3.0
+"""Standard errors from which a part of a disagreement is named."""
+
 _LEAST_SINE = 1e-3
 """Two inputs at right angles that end up closer than this count as one: half the bits of a single-precision float are gone."""
 
@@ -227,7 +230,23 @@ def _agreement_findings(agreement: Agreement | None) -> list[Finding]:
         f"prediction and measurement disagree (p = {agreement.p_value:.2g}): mean {agreement.mean_z:+.1f}, "
         f"variance {agreement.variance_z:+.1f} standard errors off"
     )
-    remedy = (
-        "weights that are not iid (trained, tied, sparse, low rank), or an operation that the trace took for another"
-    )
+    remedy = f"likely causes: {'; '.join(_likely_causes(agreement))}"
     return [Finding("IND005", "warning", None, message, remedy)]
+
+
+def _likely_causes(agreement: Agreement) -> list[str]:
+    """What is usually behind each part of a disagreement."""
+    causes = []
+    if abs(agreement.mean_z) >= _CLEAR:
+        causes.append("a gain or an activation other than the trace took it for")
+    if abs(agreement.variance_z) >= _CLEAR:
+        causes.append("weights that are not independent (trained, tied, low rank), or inputs that are exactly 0")
+    if agreement.shape_p_value is not None and agreement.shape_p_value < agreement.level:
+        causes.append("a few outsized or skewed weights, or a layer narrower than it looks (low rank, sparse)")
+    if agreement.dead_p_value is not None and agreement.dead_p_value < agreement.level:
+        causes.append(
+            "gates that are not open half of the time (skewed weights, a constant bias, inputs that are exactly 0)"
+        )
+    return causes or [
+        "weights that are not iid (trained, tied, sparse, low rank), or an operation that the trace took for another"
+    ]

@@ -128,7 +128,7 @@ def headline(report: Report) -> tuple[str, ...]:
     if report.verdict is Verdict.NO_VERDICT:
         return ("Not judged: the theory does not cover this module, and it was not measured.",)
     starts = "Training is likely to start" if report.ok else "Training is not likely to start"
-    first = f"{starts}: {risks(report)}, provisional."
+    first = f"{starts}: {risks(report)}."
     second = _size(report)
     return (first, second) if second else (first,)
 

@@ -119,7 +119,7 @@ def tested(seed: int) -> tuple[dict[str, object], Agreement | None]:
 
 def run(path: Path, rows: int) -> None:
     """Append the rows that are missing."""
-    done = {int(row["seed"]) for row in csv.DictReader(path.open())} if path.exists() else set()
+    done = {int(row["seed"]) for row in csv.DictReader(path.read_text().splitlines())} if path.exists() else set()
     with path.open("a", newline="") as file:
         writer = csv.DictWriter(file, FIELDS)
         if not done:
@@ -140,7 +140,7 @@ def run(path: Path, rows: int) -> None:
 
 def summary(path: Path) -> str:
     """Return the figures that count."""
-    rows = list(csv.DictReader(path.open()))
+    rows = list(csv.DictReader(path.read_text().splitlines()))
     p = np.array([float(row["p_value"]) for row in rows if row["kind"] == "honest" and row["p_value"]])
     lines = [
         f"{len(p)} honest modules: KS test of uniformity p = {stats.kstest(p, 'uniform').pvalue:.3f}, refused at 1 %: {int((p < LEVEL).sum())}"
