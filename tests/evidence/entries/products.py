@@ -26,6 +26,7 @@ from initdiag.architecture import Activation, Architecture, Layer, WeightLaw
 
 KURTOSES = {"uniform": 1.8, "truncated": 2.3655367, "rademacher": 1.0, "t8": 4.5, "t5": 9.0, "sparse": 6.0}
 WIDTHS, DEPTHS, DIRECTIONS = (2, 4, 8, 16, 32, 64, 128), (1, 5, 20), ("uniform", "one-hot", "alike")
+LEAST_ALIVE = 1000  # products that are not dead, to be summed up
 FIELDS = (
     "family", "direction", "width", "depth", "draws", "dead", "mean", "mean_se", "variance", "variance_se",
     "coverage", "predicted_mean", "predicted_variance", "mean_error", "variance_error", "gaussian_mean", "gaussian_variance",
@@ -154,9 +155,9 @@ def summary(rows: list[dict[str, str]]) -> str:
     )
     for family, width in itertools.product(KURTOSES, WIDTHS):
         chosen = [r for r in rows if r["family"] == family and int(r["width"]) == width]
-        covered = [r for r in chosen if r["coverage"] != "none"]
+        covered = [r for r in chosen if r["coverage"] != "none" and int(r["draws"]) - int(r["dead"]) > LEAST_ALIVE]
         if not covered:
-            lines += [f"{family:10} {width:5} refused"] if chosen else []
+            lines += [f"{family:10} {width:5} refused, or dead"] if chosen else []
             continue
         columns = ("variance", "variance_se", "predicted_variance", "variance_error", "gaussian_variance")
         seen, se, predicted, error, gaussian = (np.array([float(r[c]) for r in covered]) for c in columns)
@@ -170,7 +171,7 @@ def summary(rows: list[dict[str, str]]) -> str:
         numbers = "{:9.1f} {:8.1f} {:6.1f} {:7.1f}".format(*percents)
         lines.append(
             f"{family:10} {width:5} {len(covered):5} {numbers} {np.sqrt(np.mean(z**2)):5.2f} {np.sqrt(np.mean(z_mean**2)):7.2f} "
-            f"{len(chosen) - len(covered)}"
+            f"{sum(r['coverage'] == 'none' for r in chosen)}"
         )
     return "\n".join(lines)
 
