@@ -214,7 +214,7 @@ class _Recorder(TwoWays):
             nothing = torch.full_like(activation, -math.inf)
             return GradientLogs(name, activation, nothing, nothing)
         # on a chain there is one use, and scales are one a row: its x is e^log_scale too small, its delta as much too large
-        shift = log_square + 2 * torch.as_tensor(back[0].delta_log_scale)
+        shift = log_square + 2 * back[0].delta_log_scale
         weight = _outer_log_square([_sides(use) for use in back]) + shift
         alike = [use.delta for use in back if use.delta is not None and use.is_transposed == back[0].is_transposed]
         delta = torch.cat([d.double().sum(1, keepdim=True) for d in alike], 1).sum(

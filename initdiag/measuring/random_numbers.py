@@ -65,8 +65,8 @@ def normals(seed: int, draws: range, stream_index: int, width: int) -> Tensor:
     By torch's vectorised Box-Muller, three times faster than NumPy's: another kind of processor may differ in the last digit.
     """
     first, last = draws.start // BLOCK, -(-draws.stop // BLOCK)
-    rows = torch.empty((last - first) * BLOCK, width)
-    generator = torch.Generator()
+    rows = torch.empty((last - first) * BLOCK, width, dtype=torch.float32, device="cpu")
+    generator = torch.Generator("cpu")
     for index, block in enumerate(rows.split(BLOCK), start=first):
         block.normal_(generator=generator.manual_seed(_derived(seed, "law", stream_index, index)))
     return rows[draws.start - first * BLOCK :][: len(draws)]

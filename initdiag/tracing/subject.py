@@ -144,7 +144,8 @@ def example_rows(module: nn.Module, architecture_input: int, rows: int, seed: in
 
 def _normal(module: nn.Module, shape: tuple[int, ...], seed: int) -> Tensor:
     dtype, device = _dtype_and_device(module)
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype).to(device)
+    generator = torch.Generator("cpu").manual_seed(seed)
+    return torch.randn(shape, generator=generator, dtype=torch.float64, device="cpu").to(device, dtype)
 
 
 def is_meta(module: nn.Module) -> bool:
