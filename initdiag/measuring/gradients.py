@@ -162,7 +162,7 @@ def gradient_logs(task: Task, ensemble: Ensemble, draws: range, loss: Loss | Non
 def _cotangent(task: Task, draws: range, out: Tensor, scale: Tensor, loss: Loss | None) -> tuple[Tensor, Tensor]:
     """``dL/d(output)`` of each row over its largest entry, and the log of that: outputs are ``out`` times ``e^scale``."""
     if loss is None:
-        v = torch.from_numpy(random_numbers.directions(task.seed, draws, out[0].numel(), "cotangent"))
+        v = random_numbers.directions(task.seed, draws, out[0].numel(), "cotangent")
         return v.view(out.shape).to(out.device, out.dtype), torch.zeros_like(scale)
     factor = scale.exp().view(-1, *[1] * (out.dim() - 1))
     g = loss.gradient((out.double() * factor).to(out.dtype), draws).double()

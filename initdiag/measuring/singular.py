@@ -107,7 +107,7 @@ def quadratures(task: Task, networks: Signs | Redraws, draws: int, steps: int) -
     steps = min(steps, n)
     nodes, weights, extremes = [], [], []
     for chunk in _chunks(task, networks, draws, steps):
-        gram, probes = _gram(task, networks, chunk), random_numbers.directions(task.seed, chunk, n)
+        gram, probes = _gram(task, networks, chunk), _probes(task.seed, chunk, n)
         node, weight = gauss_quadrature(*lanczos(gram, probes, steps))
         nodes.append(_log(node) + gram.log_scale[:, None])
         weights.append(weight * (n / n_0))
@@ -117,6 +117,12 @@ def quadratures(task: Task, networks: Signs | Redraws, draws: int, steps: int) -
     resolution = rounding if steps == n else max(2 * math.log(math.pi / (4 * steps)), rounding)
     largest, smallest = np.array(extremes).T
     return Found(np.concatenate(nodes), np.concatenate(weights), largest.copy(), smallest.copy(), resolution)
+
+
+def _probes(seed: int, draws: range, n: int) -> NDArray[np.float64]:
+    """Uniform unit vectors, to double precision."""
+    vectors = random_numbers.directions(seed, draws, n).double()
+    return np.asarray((vectors / torch.linalg.vector_norm(vectors, dim=1, keepdim=True)).numpy())
 
 
 def _gram(task: Task, networks: Signs | Redraws, draws: range) -> Gram:

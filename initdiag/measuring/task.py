@@ -73,7 +73,7 @@ class Task:
         if self.direction is not None:
             return self.direction.to(like.device, like.dtype).expand_as(like).clone()
         u = random_numbers.directions(self.seed, draws, math.prod(like.shape[1:]))
-        return torch.from_numpy(u).reshape(like.shape).to(like.device, like.dtype)
+        return u.reshape(like.shape).to(like.device, like.dtype)
 
 
 def prepared(

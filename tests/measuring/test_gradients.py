@@ -79,7 +79,7 @@ def test_against_plain_autograd(name, with_loss):
     loss = gradients.Loss(nn.functional.mse_loss, target) if with_loss else None
     task, ensemble = task_of(model, x)
     found = gradients.gradient_logs(task, ensemble(range(6)), range(6), loss)
-    v = torch.from_numpy(random_numbers.directions(7, range(6), target[0].numel(), "cotangent"))
+    v = random_numbers.directions(7, range(6), target[0].numel(), "cotangent").double()
     for draw in range(6):
         network = flipped(build, 7, draw, task.arch)
         out = network(x[[draw % 4]])
@@ -100,7 +100,7 @@ def test_redraws_against_plain_autograd():
 
     x = torch.ones(1, 5, dtype=torch.float64)
     found = measure(seeded(lambda: mlp([5, 8, 3])).double(), x, draws=3, method="redraw", init=init, seed=7)
-    v = torch.from_numpy(random_numbers.directions(7, range(3), 3, "cotangent"))
+    v = random_numbers.directions(7, range(3), 3, "cotangent").double()
     expected = []
     for draw in range(3):
         network = mlp([5, 8, 3]).double()

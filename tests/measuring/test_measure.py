@@ -48,7 +48,7 @@ def test_one_draw_against_the_definition():
     model = seeded(lambda: mlp([6, 9, 7, 4])).double()
     x = torch.randn(3, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     found = measure(model, x, draws=5, seed=42)
-    u = random_numbers.directions(42, range(5), 6)
+    u = random_numbers.directions(42, range(5), 6).double()
     for draw in range(5):
         flipped = mlp([6, 9, 7, 4]).double()
         for stream, index in enumerate((0, 2, 4)):
@@ -58,7 +58,7 @@ def test_one_draw_against_the_definition():
             with torch.no_grad():
                 flipped[index].weight.copy_(r[:, None] * w * s)
                 flipped[index].bias.copy_(r * b)
-        expected = jacobian_log_norm(flipped, x[draw % 3], torch.from_numpy(u[draw]))
+        expected = jacobian_log_norm(flipped, x[draw % 3], u[draw])
         assert found.log_norms[draw] == pytest.approx(expected, abs=1e-9)
 
 
@@ -78,7 +78,7 @@ def test_one_redraw_against_the_definition():
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(random_numbers.draw_seed(7, draw))
             fresh.apply(init)
-        u = torch.from_numpy(random_numbers.directions(7, range(3), 5)[draw])
+        u = random_numbers.directions(7, range(3), 5)[draw].double()
         assert found.log_norms[draw] == pytest.approx(jacobian_log_norm(fresh, x[0], u), abs=1e-9)
 
 
@@ -151,7 +151,7 @@ def test_tied_weights_get_one_pair_of_signs():
         with torch.no_grad():
             flipped.w.weight.copy_(r[:, None] * model.w.weight * s)
             flipped.w.bias.copy_(r * model.w.bias)
-        u = torch.from_numpy(random_numbers.directions(5, range(2), 12)[draw])
+        u = random_numbers.directions(5, range(2), 12)[draw].double()
         assert found.log_norms[draw] == pytest.approx(jacobian_log_norm(flipped, x[0], u), abs=1e-9)
 
 

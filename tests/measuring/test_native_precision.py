@@ -18,7 +18,7 @@ def by_hand(model, widths, x, draw, seed):
     """ln||Ju||^2 of one draw under signs, bias-free, in the model's dtype: explicit products."""
     dtype = model[0].weight.dtype
     h = x[draw % len(x)].to(dtype)
-    t = torch.from_numpy(random_numbers.directions(seed, range(draw + 1), widths[0])[draw]).to(dtype)
+    t = random_numbers.directions(seed, range(draw + 1), widths[0])[draw].to(dtype)
     for stream, layer in enumerate(m for m in model if isinstance(m, nn.Linear)):
         bits = random_numbers.signs(seed, range(draw + 1), stream, sum(layer.weight.shape))[draw]
         signs = torch.from_numpy(bits).to(dtype)

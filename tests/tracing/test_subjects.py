@@ -183,7 +183,7 @@ def test_a_tied_transpose_gets_the_transposed_signs():
         flipped = Autoencoder().double()
         with torch.no_grad():
             flipped.w.copy_(signs[draw, 8:, None] * model.w * signs[draw, :8])
-        u = torch.from_numpy(random_numbers.directions(5, range(2), 8)[draw])
+        u = random_numbers.directions(5, range(2), 8)[draw].double()
         jacobian = torch.func.jacrev(flipped)(x[0])
         assert found.log_norms[draw] == pytest.approx(float((jacobian @ u).square().sum().log().detach()), abs=1e-9)
 
@@ -212,7 +212,7 @@ def test_square_raw_weights_are_redrawn_the_right_way_round():
     for draw in range(2):
         with rng_preserved():
             w = Source(model, ["w"], None, reset_parameters).draw(random_numbers.draw_seed(3, draw))["w"]
-        u = torch.from_numpy(random_numbers.directions(3, range(2), 6)[draw])
+        u = random_numbers.directions(3, range(2), 6)[draw].double()
         assert found.log_norms[draw] == pytest.approx(float((u @ w).square().sum().log()), abs=1e-9)
 
 
