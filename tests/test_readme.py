@@ -75,7 +75,7 @@ def test_the_readmes_python_runs():
     names = {"initdiag": initdiag, "model": load(str(ROOT / "examples/deep_mlp.py") + ":build_fixed")()}
     import torch
 
-    names["batch"] = torch.ones(4, 64)
+    names |= {"batch": torch.ones(4, 64), "target": torch.zeros(4, 10)}
     assert len(blocks) >= 3
     for block in blocks:
         exec(block.replace("(1, 784)", "(1, 64)"), names)
