@@ -16,6 +16,9 @@ from initdiag.law.goodness import LEAST_DRAWS, shape_p_value
 from initdiag.measurement import LogMoments, Measurement
 from initdiag.prediction import Prediction
 
+_OWN_SHAPE = 0.95
+"""Share of the law's log-variance that an ensemble must have, to have its shape too."""
+
 _EXPECTED_DEAD = 0.5
 """Dead draws that are expected below which none says nothing."""
 
@@ -62,7 +65,8 @@ class Agreement:
     moments_p_value : float or None
         Of mean and variance.
     shape_p_value : float or None
-        Of the law's shape, by Kolmogorov's and Smirnov's statistic (`initdiag.law.goodness`); None where the theory gives no law, or under 100 draws.
+        Of the law's shape, by Kolmogorov's and Smirnov's statistic (`initdiag.law.goodness`); None where the theory
+        gives no law, under 100 draws, and under random signs at widths of a few units, where weights that are kept leave a shape of their own.
     dead_p_value : float or None
         Of the share of dead draws; None where none are seen or expected.
     """
@@ -186,7 +190,7 @@ def agreement(
     a, b = moments.mean - expected.log_mean, moments.variance - expected.log_variance
     parts = (
         _moments_p_value(a, b, mean_sd**2, variance_sd**2, moments.third_moment / moments.count),
-        _shape_p_value(prediction, measurement, moments.count),
+        _shape_p_value(prediction, expected, measurement, moments.count),
         _dead_p_value(measurement, expected.dead_probability),
     )
     p_value = _smallest(parts)
@@ -200,8 +204,11 @@ def _moments_p_value(a: float, b: float, variance_a: float, variance_b: float, c
     return math.exp(-(a * a * variance_b - 2 * a * b * covariance + b * b * variance_a) / determinant / 2)
 
 
-def _shape_p_value(prediction: Prediction, measurement: Measurement, alive: int) -> float | None:
-    if prediction.coverage not in ("exact", "first-order") or alive < LEAST_DRAWS:
+def _shape_p_value(prediction: Prediction, expected: Expectation, measurement: Measurement, alive: int) -> float | None:
+    """Of the law itself: random signs have its shape only as long as little of its variance is the weights' norms'."""
+    assert prediction.log_variance is not None
+    has_shape = expected.log_variance >= _OWN_SHAPE * prediction.log_variance
+    if prediction.coverage not in ("exact", "first-order") or alive < LEAST_DRAWS or not has_shape:
         return None
     return shape_p_value(prediction.law, measurement.log_norms[np.isfinite(measurement.log_norms)])
 

@@ -167,9 +167,11 @@ def _redraws(task: Task, stopping: Stopping, gradients: Gradients, networks: Red
     if task.is_linear_only:
         size = sum(p.numel() for p in task.module.parameters()) * task.dtype.itemsize
         drawn: Iterator[Chunk] = map(found, chunks(stopping, max(1, min(_BUDGET // (4 * size), 1024))))
+        how: tuple[str, ...] = ()
     else:
         drawn = _one_by_one(task, stopping, gradients, networks)
-    return Plan(drawn, lambda: (*networks.notes(), *gradients.notes))
+        how = ("drawn one by one: more than a chain of linear layers cannot be stacked",)
+    return Plan(drawn, lambda: (*networks.notes(), *how, *gradients.notes))
 
 
 def _one_by_one(task: Task, stopping: Stopping, gradients: Gradients, networks: Redraws) -> Iterator[Chunk]:

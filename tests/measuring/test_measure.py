@@ -95,6 +95,26 @@ def test_draws_do_not_depend_on_chunks_or_count(method, monkeypatch):
     assert not np.array_equal(whole, measure(model, draws=draws, method=method, seed=4).log_norms)
 
 
+@pytest.mark.parametrize("method", ["signs", "redraw", "law"])
+def test_draws_do_not_depend_on_the_number_of_threads(method):
+    model = seeded(lambda: mlp([64, 300, 300, 5])).double()
+    threads, found = torch.get_num_threads(), []
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            found.append(measure(model, draws=300, method=method, seed=3).log_norms)
+    finally:
+        torch.set_num_threads(threads)
+    np.testing.assert_allclose(*found, rtol=0, atol=1e-12)
+
+
+def test_what_cannot_be_stacked_is_drawn_one_by_one_and_said():
+    stacked = measure(seeded(lambda: mlp([6, 8, 3])), draws=8, method="redraw")
+    looped = measure(nn.Sequential(nn.Linear(6, 8), nn.LayerNorm(8), nn.Linear(8, 3)), draws=8, method="redraw")
+    assert stacked.notes == ()
+    assert looped.notes == ("drawn one by one: more than a chain of linear layers cannot be stacked",)
+
+
 def test_dropout_masks_do_not_depend_on_chunks(monkeypatch):
     model = seeded(lambda: nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Dropout(0.3), nn.Linear(32, 4))).double()
     whole = measure(model, draws=600, seed=3).log_norms
