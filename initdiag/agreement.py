@@ -55,7 +55,7 @@ class Agreement:
     expected_log_mean, expected_log_variance : float
         What theory expects of this ensemble: for signs, from the sample norms of the weights.
     mean_z, variance_z : float
-        Distances in standard errors.
+        Distances in standard errors; the variance's by its cube root, whose law is near normal for few draws too.
     p_value : float
         Of everything together, under the theory.
     level : float
@@ -183,25 +183,42 @@ def agreement(
     prediction = prediction or predict(architecture)
     expected = expectation(architecture, prediction, measurement.method)
     moments = LogMoments.of(measurement.log_norms)
-    if expected is None or not moments.variance_se > 0 or not math.isfinite(expected.log_mean):
+    if (
+        expected is None
+        or not moments.variance_se > 0
+        or not math.isfinite(expected.log_mean)
+        or not expected.log_variance > 0
+    ):
         return None
-    mean_sd = math.hypot(moments.mean_se, expected.log_mean_sd)
-    variance_sd = math.hypot(moments.variance_se, expected.log_variance_sd)
-    a, b = moments.mean - expected.log_mean, moments.variance - expected.log_variance
+    mean_sd = math.hypot(math.sqrt(expected.log_variance / moments.count), expected.log_mean_sd)
+    normal = math.sqrt(2 / (moments.count - 1))  # few draws underrate their own fourth moment
+    relative_se = max(moments.variance_se / moments.variance, normal)
+    relative_sd = math.hypot(relative_se, expected.log_variance_sd / expected.log_variance)
+    mean_z = (moments.mean - expected.log_mean) / mean_sd
+    variance_z = _variance_z(moments.variance / expected.log_variance, relative_sd)
+    correlation = moments.third_moment / moments.count / (mean_sd * relative_sd * moments.variance)
     parts = (
-        _moments_p_value(a, b, mean_sd**2, variance_sd**2, moments.third_moment / moments.count),
+        _moments_p_value(mean_z, variance_z, correlation),
         _shape_p_value(prediction, expected, measurement, moments.count),
         _dead_p_value(measurement, expected.dead_probability),
     )
     p_value = _smallest(parts)
     return Agreement(
-        expected.log_mean, expected.log_variance, a / mean_sd, b / variance_sd, p_value, level, p_value >= level, *parts
+        expected.log_mean, expected.log_variance, mean_z, variance_z, p_value, level, p_value >= level, *parts
     )
 
 
-def _moments_p_value(a: float, b: float, variance_a: float, variance_b: float, covariance: float) -> float:
-    determinant = variance_a * variance_b - covariance**2
-    return math.exp(-(a * a * variance_b - 2 * a * b * covariance + b * b * variance_a) / determinant / 2)
+def _variance_z(ratio: float, relative_sd: float) -> float:
+    """Standard normal to good accuracy where ``ratio`` is a sample variance over its expectation, as few as its draws are.
+
+    Wilson and Hilferty's cube root (1931), with the degrees of freedom ``2/relative_sd^2`` that the sample's own fourth moment gives.
+    """
+    return float((ratio ** (1 / 3) - (1 - relative_sd**2 / 9)) / (relative_sd / 3))
+
+
+def _moments_p_value(mean_z: float, variance_z: float, correlation: float) -> float:
+    r = min(max(correlation, -0.99), 0.99)
+    return math.exp(-(mean_z**2 - 2 * r * mean_z * variance_z + variance_z**2) / (1 - r * r) / 2)
 
 
 def _shape_p_value(prediction: Prediction, expected: Expectation, measurement: Measurement, alive: int) -> float | None:

@@ -110,11 +110,12 @@ def _cancelling(layers: tuple[Layer, ...], u_fourth: float | None) -> Iterator[s
 
 
 def _too_coarse(prediction: Prediction, layers: tuple[Layer, ...]) -> Iterator[str]:
-    """The layer to blame where the formula's error is more than a share of the log-variance: the one of the largest kurtosis for its width."""
+    """The layer to blame where the formula's error is more than a share of the log-variance: the one with the largest part in it."""
     assert prediction.log_variance is not None
     assert prediction.log_variance_error is not None
     if prediction.log_variance_error > _LARGEST_ERROR * prediction.log_variance:
-        layer = max(layers, key=lambda layer: abs(layer.weight.kurtosis - 3) / layer.fan_out)
+        errors = [c.log_variance_error for c in kurtosis.corrections(layers, prediction.u_fourth)]
+        layer = layers[errors.index(max(errors))]
         yield (
             f"{layer.name}: entries of kurtosis {layer.weight.kurtosis:.3g} are too far from Gaussian at this width: "
             f"log-variance {prediction.log_variance:.3g} +- {prediction.log_variance_error:.2g}"
