@@ -6,7 +6,7 @@ optimiser family and kind of loss::
 
     logit = intercept + fluctuation ln(log-variance)
             + upward U + upward_linear (drift up)/10 + downward D + downward_linear (drift down)/10
-            + x (rate + rate_square x + rate_upward U + rate_downward D)
+            + x (rate + rate_square x + rate_fluctuation ln(log-variance) + rate_upward U + rate_downward D)
     U = ln(1 + drift up),  D = ln(1 + drift down),  x = ln(learning rate) - centre
     risk  = dead + (1 - dead) / (1 + exp(-logit))
 
@@ -55,6 +55,7 @@ class Curve:
     downward_linear: float
     rate: float
     rate_square: float
+    rate_fluctuation: float
     rate_upward: float
     rate_downward: float
     centre: float
@@ -67,7 +68,7 @@ class Curve:
         up, down = self.upward + self.rate_upward * x, self.downward + self.rate_downward * x
         return (
             self.intercept + self.rate * x + self.rate_square * x**2,
-            self.fluctuation,
+            max(self.fluctuation + self.rate_fluctuation * x, 0.0),
             *(max(up, 0.0), self.upward_linear / 10),
             *(max(down, 0.0), self.downward_linear / 10),
         )

@@ -3,7 +3,8 @@
     PYTHONPATH=tests python -m evidence.calibration.alarms --seeds 1000      # alarms.csv; resumable by setting
 
 Each seed makes a new module, which is traced, its weights tested, predicted (what is no chain: simulated through its own forward, 1,024 draws), and
-judged as `initdiag.diagnose` judges it. ``method="none"`` leaves out the measurement, on which no verdict here rests.
+judged as `initdiag.diagnose` judges it: from the law where it covers the module, whatever is measured (so that the measurement can be left out), else
+(a test of the weights rejects one draw in a million) from the measurement.
 """
 
 from __future__ import annotations
@@ -105,8 +106,11 @@ SETTINGS = (
 
 def judged(setting: Setting, seed: int) -> tuple[str, float]:
     """The verdict on the module of a seed, and its risk."""
-    torch.manual_seed(seed)
-    report = initdiag.diagnose(setting.make(), method="none", optimizer=setting.optimizer, seed=seed)
+    for method in ("none", "auto"):
+        torch.manual_seed(seed)
+        report = initdiag.diagnose(setting.make(), method=method, optimizer=setting.optimizer, seed=seed)
+        if report.basis != "none":
+            break
     return report.verdict.value, report.risk.get(setting.optimizer, math.nan)
 
 

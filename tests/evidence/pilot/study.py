@@ -1,4 +1,4 @@
-"""The pilot study behind the provisional risk: random architectures trained on the digits, and a logistic curve fitted.
+"""The pilot study, before that of `tests/evidence/calibration`: random architectures trained on the digits, and a logistic curve fitted.
 
     python tests/evidence/pilot/study.py runs.csv --runs 400        # resumable: a finished run is not run again
     python tests/evidence/pilot/study.py runs.csv --fit
