@@ -11,6 +11,7 @@ it need not forget any: at small depths and widths. Elsewhere it keeps those of 
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -81,10 +82,8 @@ class Budget:
 
     def cost(self, widths: list[int]) -> int:
         """Return what ``n_0, ..., n_L`` cost; the output's own units are free under ``sum_of_widths``."""
-        ends = widths[-1] * (self.product > 0)
-        return self.product * sum(a * b for a, b in zip(widths[:-1], widths[1:], strict=True)) + self.unit * (
-            sum(widths[1:-1]) + ends
-        )
+        units = sum(widths[1:-1]) + widths[-1] * (self.product > 0)
+        return self.product * sum(a * b for a, b in itertools.pairwise(widths)) + self.unit * units
 
 
 def best_widths(
@@ -180,7 +179,8 @@ def _whole_widths(real: Array, multiplier: float, fan_in: int, fan_out: int, bud
     in_hand = _in_hand(real, fan_in, fan_out, budget)
     best = sum(1 / n for n in in_hand)
     start = np.zeros(1, dtype=np.int64)
-    labels, history = _Labels(start + fan_in, start, np.zeros(1), start), []
+    labels = _Labels(start + fan_in, start, np.zeros(1), start)
+    history: list[_Labels] = []
     for window, value, least in zip(windows, rest, cheapest, strict=True):
         labels = _extended(labels, window, budget)
         least_cost = least[0] + budget.product * (labels.width - window[0]) * _next_least(windows, history, fan_out)
@@ -218,10 +218,10 @@ def _rest(
 ) -> list[Array]:
     """For each layer and width: least ``value sum 1/n + multiplier cost`` of the layers after it, without a budget."""
     own = budget.unit * fan_out if budget.product else 0
-    after = [multiplier * (budget.product * windows[-1] * float(fan_out) + own)]
+    after: list[Array] = [multiplier * (budget.product * windows[-1] * float(fan_out) + own)]
     for this, following in zip(windows[-2::-1], windows[:0:-1], strict=True):
         steps = value / following + multiplier * following * (budget.product * this[:, None] + float(budget.unit))
-        after.append((steps + after[-1]).min(axis=1))
+        after.append(np.asarray((steps + after[-1]).min(axis=1)))
     return after[::-1]
 
 
