@@ -27,7 +27,14 @@ from scipy import special
 
 from initdiag.architecture import Gate, Layer
 
-__all__ = ["LogMoments", "conditional_laplace", "dead_probability", "layer_log_moments", "open_gates"]
+__all__ = [
+    "LogMoments",
+    "conditional_laplace",
+    "dead_probability",
+    "gate_log_moments",
+    "layer_log_moments",
+    "open_gates",
+]
 
 _WINDOW = 40.0
 """Standard deviations of the binomial that are summed: beyond lies less than exp(-800)."""
@@ -77,6 +84,11 @@ def layer_log_moments(layer: Layer) -> LogMoments:
         mean += math.log(n) - math.log(2) - float(special.digamma(n / 2))
         variance = max(variance - float(special.polygamma(1, n / 2)), 0.0)
     return LogMoments(mean, variance)
+
+
+def gate_log_moments(gate: Gate, width: int) -> LogMoments:
+    """Return mean and variance of ``ln sum_i d_i^2 z_i^2`` over ``width`` gates, given not all closed, ``z`` standard normal."""
+    return _gated_chi2(gate, width)
 
 
 @functools.lru_cache(maxsize=4096)
