@@ -1,5 +1,6 @@
 """What a measured draw costs, as ratios within one run: CPU time on one thread, warm, the marginal cost of a draw (two runs of different
-length, subtracted). Every ratio has its correctness oracle on the same calls.
+length, subtracted); for random signs also wall time on all threads, of which the naive loop can use but one. Every ratio has its correctness oracle on
+the same calls.
 
 pytest tests/benchmarks/bench_measure.py -m benchmark -s
 """
@@ -7,6 +8,7 @@ pytest tests/benchmarks/bench_measure.py -m benchmark -s
 from __future__ import annotations
 
 import math
+import os
 import resource
 import subprocess
 import sys
@@ -50,11 +52,20 @@ def cpu(call: Callable[[], object], times: int = 1) -> float:
     return (time.process_time() - start) / times
 
 
-def marginal(measure: Callable[[int], object], few: int, many: int) -> float:
-    """Seconds of CPU a further draw."""
+def wall(call: Callable[[], object]) -> float:
+    """Seconds a call."""
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def marginal(
+    measure: Callable[[int], object], few: int, many: int, clock: Callable[[Callable[[], object]], float] = cpu
+) -> float:
+    """Seconds a further draw."""
     measure(few)
-    short = min(cpu(lambda: measure(few)) for _ in range(2))
-    return (min(cpu(lambda: measure(many)) for _ in range(2)) - short) / (many - few)
+    short = min(clock(lambda: measure(few)) for _ in range(2))
+    return (min(clock(lambda: measure(many)) for _ in range(2)) - short) / (many - few)
 
 
 def naive_loop(model: nn.Module, width: int, draws: int) -> np.ndarray:
@@ -94,12 +105,16 @@ def test_signs_against_the_naive_loop_and_against_a_forward(name, capsys):
     start = time.process_time()
     naive = LogMoments.of(naive_loop(model, widths[0], naive_draws))
     loop = (time.process_time() - start) / naive_draws
+    torch.set_num_threads(os.cpu_count() or 1)
+    loop_wall = wall(lambda: naive_loop(model, widths[0], naive_draws)) / naive_draws
+    wall_draw = marginal(lambda n: initdiag.measure(model, draws=n, architecture=arch), 2048, many, wall)
     signs = initdiag.measure(model, draws=2048)
     assert abs(signs.log_mean - naive.mean) < 5 * math.hypot(signs.log_mean_se, naive.mean_se) + 0.1, "the oracle"
     show(
         capsys,
         f"{name}: signs {1e6 * per_draw:.1f} us a draw; naive loop {1e6 * loop:.0f} us: {loop / per_draw:.0f} times; "
-        f"plain forward {1e6 * forward:.1f} us a row: {per_draw / forward:.2f} forwards",
+        f"plain forward {1e6 * forward:.1f} us a row: {per_draw / forward:.2f} forwards; "
+        f"wall, {os.cpu_count()} threads: {1e6 * wall_draw:.1f} us, {loop_wall / wall_draw:.0f} times",
     )
 
 
