@@ -231,3 +231,13 @@ def test_false_alarms_and_detection(setting):
         assert (called == "HEALTHY") == setting.is_healthy
         assert Verdict(called) is not Verdict.NO_VERDICT
         assert (risk < 0.5) == setting.is_healthy
+
+
+def test_the_committed_alarms_are_of_these_settings_and_as_the_readme_says():
+    with alarms.RESULTS.open() as file:
+        rows = {row["setting"]: row for row in csv.DictReader(file)}
+    assert set(rows) == {setting.name for setting in alarms.SETTINGS}
+    assert sum(row["expected"] == "HEALTHY" for row in rows.values()) == 8
+    for row in rows.values():
+        assert int(row["seeds"]) == 1000
+        assert int(row["as_expected"]) >= 990

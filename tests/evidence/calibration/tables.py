@@ -51,10 +51,13 @@ def results(runs: Runs, held: Held, document: dict[str, Any]) -> str:
         "bootstrap (95 % interval).\n",
         table(("task", "optimiser", "law", *RIVALS), rival_areas(law, rival)),
         table(("task", "optimiser", *(f"lead over {r}" for r in RIVALS)), leads(law, rival)),
-        "Processor time per network (ms, median, mean): " + costs() + "\n",
+        "Processor time per network (ms, median, mean): " + validation.costs() + "\n",
         "## Reliability\n",
         "Runs in ten bins of equal count by the risk held out by task: mean risk, and share that did not start.\n",
         table(("loss", "family", *map(str, range(1, 11))), reliability(runs, held["tasks"])),
+        "## The verdict\n",
+        "A report's rule on these runs: at risk from 0.5 on, told only the optimiser (in sample, all tasks).\n",
+        table(("optimiser", "called at risk", "of these, did not start", "called healthy", "of these, did not start"), called(runs, held)),
         "## How late a network starts\n",
         "Steps until it starts over the healthy networks' median, of those that started, by the risk held out by task; and the final gain over "
         "the healthy networks' (median).\n",
@@ -245,36 +248,20 @@ def leads(law: Areas, rivals: dict[str, Areas]) -> Iterator[tuple[str, ...]]:
         yield *key, *(f"[{low:+.3f}, {high:+.3f}]" for low, high in intervals)
 
 
-def costs() -> str:
-    """The rivals' cost per network from the runs' file, and the law's, measured here on its architectures."""
-    import csv
-    import time
-
-    import initdiag
-
-    with study.RUNS.open() as file:
-        rows = list(csv.DictReader(file))
-    texts = []
-    for name in proxies.NAMES:
-        times = [float(row[f"{name}_ms"]) for row in rows]
-        texts.append(f"{name} {np.median(times):.2f}, {np.mean(times):.2f}")
-    times = []
-    for row in rows[:: max(1, len(rows) // 200)]:
-        started = time.process_time()
-        prediction = initdiag.predict(
-            [20, *study.expanded(row["hidden"]), 5], init=row["init"], gain=float(row["gain"])
-        )
-        initdiag.failure_risk(prediction)
-        times.append(1e3 * (time.process_time() - started))
-    return "; ".join([f"the law and its risk {np.median(times):.2f}, {np.mean(times):.2f}", *texts])
-
-
 def reliability(runs: Runs, risk: Array) -> Iterator[tuple[str, ...]]:
     for part in validation.family_and_kind(runs):
         failed, held = runs.failed[part], risk[part]
         family = next(f for f, members in FAMILIES.items() if runs.optimizer[part][0] in members)
         cells = [f"{held[b].mean():.2f}: {failed[b].mean():.2f}" for b in validation.bins(held)]
         yield runs.kind[part][0], family, *cells
+
+
+def called(runs: Runs, held: Held) -> Iterator[tuple[str, ...]]:
+    for optimizer in OPTIMIZERS:
+        of = runs.optimizer == optimizer
+        at_risk = held["nothing_told"] >= 0.5
+        cells = [(str(int((of & m).sum())), f"{runs.failed[of & m].mean():.1%}") for m in (at_risk, ~at_risk)]
+        yield optimizer, *cells[0], *cells[1]
 
 
 def delays(runs: Runs, risk: Array) -> Iterator[tuple[str, ...]]:

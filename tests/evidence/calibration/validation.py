@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from . import fitting
+import initdiag
+
+from . import fitting, proxies, study
 from .fitting import FAMILIES, KINDS, Array, Runs
 
 PILOT = Path(__file__).parent.parent / "pilot" / "runs.csv"
@@ -129,3 +132,22 @@ def family_and_kind(runs: Runs) -> Iterator[NDArray[np.bool_]]:
     for members in FAMILIES.values():
         for kind in sorted(set(KINDS.values())):
             yield np.isin(runs.optimizer, members) & (runs.kind == kind)
+
+
+def costs() -> str:
+    """The rivals' cost per network from the runs' file, and the law's, measured here on its architectures."""
+    with study.RUNS.open() as file:
+        rows = list(csv.DictReader(file))
+    texts = []
+    for name in proxies.NAMES:
+        times = [float(row[f"{name}_ms"]) for row in rows]
+        texts.append(f"{name} {np.median(times):.2f}, {np.mean(times):.2f}")
+    times = []
+    for row in rows[:: max(1, len(rows) // 200)]:
+        started = time.process_time()
+        prediction = initdiag.predict(
+            [20, *study.expanded(row["hidden"]), 5], init=row["init"], gain=float(row["gain"])
+        )
+        initdiag.failure_risk(prediction)
+        times.append(1e3 * (time.process_time() - started))
+    return "; ".join([f"the law and its risk {np.median(times):.2f}, {np.mean(times):.2f}", *texts])
