@@ -75,7 +75,7 @@ def test_a_hundred_thousand_layers():
     shallow, deep = initdiag.screen([row[:1002], row], init="he_normal").log_variance
     last = initdiag.screen([row[:2]], init="he_normal").log_variance[0]
     assert (deep - last) / (shallow - last) == pytest.approx(99_999 / 1000, rel=1e-12)
-    assert initdiag.screen([row], init="torch_default").risk[0] == pytest.approx(1)
+    assert initdiag.screen([row[:2001]], init="torch_default").risk[0] == pytest.approx(1)
 
 
 def test_every_form_of_widths_gives_the_same():

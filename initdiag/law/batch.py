@@ -301,6 +301,7 @@ def _laws_of_chunk(chain: _Chain, flat: NDArray[np.int32], offsets: NDArray[np.i
         "hidden_log_variance": hidden.variance if is_linear else log_variance.copy(),
     }
     if chain.excess:
+        is_refused = error > LARGEST_ERROR * log_variance
         for name in set(found) - {"beta"}:
-            found[name][error > LARGEST_ERROR * log_variance] = np.nan
+            found[name][is_refused] = np.nan
     return found
