@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from initdiag.prediction import Prediction
     from initdiag.report import Report
     from initdiag.risk import failure_risk
+    from initdiag.search import Screening, accepts, screen
     from initdiag.spectrum.jacobian import predict_spectrum
     from initdiag.tracing.trace import trace
     from initdiag.verdict import Thresholds, Verdict
@@ -36,11 +37,13 @@ _EXPORTS = {
     "Measurement": "initdiag.measurement",
     "Prediction": "initdiag.prediction",
     "Report": "initdiag.report",
+    "Screening": "initdiag.search",
     "SpectralMeasurement": "initdiag.measurement",
     "TargetError": "initdiag.errors",
     "Thresholds": "initdiag.verdict",
     "UnsupportedArchitecture": "initdiag.errors",
     "Verdict": "initdiag.verdict",
+    "accepts": "initdiag.search",
     "assert_trainable": "initdiag.diagnosis",
     "beta": "initdiag.law.hanin_nica",
     "check": "initdiag.diagnosis",
@@ -51,6 +54,7 @@ _EXPORTS = {
     "parameter_gradients": "initdiag.law.parameters",
     "predict": "initdiag.law.chain",
     "predict_spectrum": "initdiag.spectrum.jacobian",
+    "screen": "initdiag.search",
     "trace": "initdiag.tracing.trace",
 }
 
@@ -62,11 +66,13 @@ __all__ = [
     "Measurement",
     "Prediction",
     "Report",
+    "Screening",
     "SpectralMeasurement",
     "TargetError",
     "Thresholds",
     "UnsupportedArchitecture",
     "Verdict",
+    "accepts",
     "assert_trainable",
     "beta",
     "check",
@@ -77,6 +83,7 @@ __all__ = [
     "parameter_gradients",
     "predict",
     "predict_spectrum",
+    "screen",
     "trace",
 ]
 

@@ -218,10 +218,10 @@ def _rest(
 ) -> list[Array]:
     """For each layer and width: least ``value sum 1/n + multiplier cost`` of the layers after it, without a budget."""
     own = budget.unit * fan_out if budget.product else 0
-    after: list[Array] = [multiplier * (budget.product * windows[-1] * float(fan_out) + own)]
+    after = [np.asarray(multiplier * (budget.product * windows[-1] * float(fan_out) + own), dtype=np.float64)]
     for this, following in zip(windows[-2::-1], windows[:0:-1], strict=True):
         steps = value / following + multiplier * following * (budget.product * this[:, None] + float(budget.unit))
-        after.append(np.asarray((steps + after[-1]).min(axis=1)))
+        after.append(np.asarray((steps + after[-1]).min(axis=1), dtype=np.float64))
     return after[::-1]
 
 

@@ -14,6 +14,7 @@ SCRIPTS = {
     "predict": "import initdiag.cli; initdiag.cli._group.main(['predict', '64,64x9,10'], standalone_mode=False)",
     "spectrum": "import initdiag.cli; initdiag.cli._group.main(['spectrum', '64,64x3,10'], standalone_mode=False)",
     "api": "import initdiag; p = initdiag.predict([8, 8, 2]); initdiag.beta([8, 8]); initdiag.failure_risk(p); str(p.log_mean)",
+    "screen": "import initdiag; initdiag.screen([[64, 64, 10], [8, 8]]); initdiag.accepts([8, 8])",
     "pytest plugin": "import initdiag.pytest_plugin",
     "configuration": "import pathlib, initdiag.config, initdiag.project; initdiag.config.find_config(pathlib.Path.cwd())",
     "saved report": (

@@ -14,14 +14,14 @@ from initdiag.law import finite_width, hanin_nica, kurtosis, simulation
 from initdiag.measurement import LogMoments
 from initdiag.prediction import LayerPrediction, Prediction
 
-__all__ = ["predict"]
+__all__ = ["LARGEST_ERROR", "predict"]
 
 _NARROWEST_FOR_SIGNS = 16
 """Fewest inputs of a hidden layer with entries of two values: of fewer that are open and alike in size, sums cancel exactly in every unit.
 
 Explicit products: none of 20,000 chains of ten layers of 16, several in a hundred of width 8."""
 
-_LARGEST_ERROR = 0.25
+LARGEST_ERROR = 0.25
 """Share of the log-variance that its own error may be before the formula is refused."""
 
 
@@ -113,7 +113,7 @@ def _too_coarse(prediction: Prediction, layers: tuple[Layer, ...]) -> Iterator[s
     """The layer to blame where the formula's error is more than a share of the log-variance: the one with the largest part in it."""
     assert prediction.log_variance is not None
     assert prediction.log_variance_error is not None
-    if prediction.log_variance_error > _LARGEST_ERROR * prediction.log_variance:
+    if prediction.log_variance_error > LARGEST_ERROR * prediction.log_variance:
         errors = [c.log_variance_error for c in kurtosis.corrections(layers, prediction.u_fourth)]
         layer = layers[errors.index(max(errors))]
         yield (
