@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import os
 import random
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
 from multiprocessing import get_context
+from pathlib import Path
 
 import fleet_candidates as zoo
 import numpy as np
@@ -184,11 +186,13 @@ def test_dask(serially, tmp_path):
     assert (tmp_path / "mark").exists()
 
 
-def test_ray(serially, tmp_path):
+def test_ray(serially, tmp_path, monkeypatch):
     """Two CPUs, one worker killed in mid-run."""
     ray = pytest.importorskip("ray", reason="needs ray: pip install 'initdiag[ray]'")
     from initdiag.integrations.ray import ray_executor
 
+    folders = [str(Path(zoo.__file__).parent), str(Path(initdiag.__file__).parent.parent)]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(folders))  # workers import what pytest put on the path
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False)
     try:
         candidates = [partial(zoo.killed_once, str(tmp_path / "mark"), 8, 2), *zoo.CANDIDATES[1:]]
