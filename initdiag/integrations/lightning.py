@@ -11,15 +11,18 @@ from initdiag.report import Report
 try:
     import pytorch_lightning as pl
 except ImportError as error:
-    raise InitdiagError("expected pytorch-lightning, got none. Install it: pip install 'initdiag[lightning]'") from error
+    raise InitdiagError(
+        "expected pytorch-lightning, got none. Install it: pip install 'initdiag[lightning]'"
+    ) from error
 
 __all__ = ["Initdiag"]
 
 
 class Initdiag(pl.Callback):
-    """Diagnose before training; raise `AtRisk` on every rank if it fails. Also taken by the trainer of the package ``lightning``.
+    """Diagnose before training; raise `AtRisk` on every rank if the report fails.
 
-    Run in ``setup``, before a strategy shards the module, on rank zero; not where training goes on from a checkpoint.
+    Diagnosed on rank zero in ``setup``, before a strategy shards the module; judged before the first step, unless training goes on
+    from a checkpoint.
 
     Parameters
     ----------
@@ -31,7 +34,7 @@ class Initdiag(pl.Callback):
     Attributes
     ----------
     report : Report or None
-        Of rank zero, once training has begun; its numbers go to the trainer's loggers.
+        On rank zero; its numbers go to the trainer's loggers.
     """
 
     def __init__(self, fail_on: str | None = "risk", **diagnose_options: Any) -> None:
@@ -39,16 +42,19 @@ class Initdiag(pl.Callback):
         self.report: Report | None = None
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Diagnose, where training starts from the initialisation."""
-        if stage != "fit" or trainer.ckpt_path is not None:
-            return
-        if trainer.is_global_zero:
+        """Diagnose, while the module is whole."""
+        if stage == "fit" and trainer.is_global_zero:
             self.report = diagnose(pl_module, **{**self._example(pl_module), **self.options})
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Log the numbers, and raise if the report fails, where training starts from the initialisation: a checkpoint is known only now."""
+        if trainer.ckpt_path is not None:
+            return
+        if self.report is not None:
             for logger in trainer.loggers:
                 logger.log_metrics(self.report.to_metrics(), step=0)
-        failed = self.report is not None and fails(self.report, self.fail_on)
-        if trainer.strategy.broadcast(failed):
-            raise AtRisk(f"\n{self.report}" if self.report else "at risk: see rank zero", self.report)
+        if trainer.strategy.broadcast(self.report is not None and fails(self.report, self.fail_on)):
+            raise AtRisk(f"\n{self.report}" if self.report else "at risk: see rank zero's report", self.report)
 
     def _example(self, module: pl.LightningModule) -> dict[str, Any]:
         is_given = self.options.get("input_size") is not None or module.example_input_array is None

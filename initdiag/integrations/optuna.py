@@ -1,4 +1,4 @@
-"""Optuna: a trial at risk is given a constraint, so that the sampler learns where not to look, and pruned."""
+"""Optuna: a trial's risk becomes a constraint, which tells the sampler how far from feasible it is; a trial at risk is pruned."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def prune_at_risk(
 ) -> float:
     """Return a candidate's risk; prune the trial if it is ``max_risk`` or more. Call it before training.
 
-    On Optuna 5 the constraint ``risk - max_risk`` is set on the trial. On Optuna 4 give the sampler `constraints_func` to the same end; with
-    pruning alone a sampler keeps proposing what is pruned. The risk is the trial's user attribute ``initdiag_risk``.
+    On Optuna 5 the constraint ``risk - max_risk`` is set on the trial. On Optuna 4 give the sampler `constraints_func` to the same end.
+    The risk is the trial's user attribute ``initdiag_risk``.
 
     Parameters
     ----------
