@@ -43,15 +43,6 @@ def test_where_the_risk_is_one_it_still_ranks():
     assert np.isfinite(found).all()
 
 
-class Bilinear(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.both = nn.Linear(8, 8), nn.Bilinear(8, 8, 4)
-
-    def forward(self, x):
-        return self.both(x, self.first(x))
-
-
 def test_modules_factories_widths_and_what_cannot_be_judged():
     net = nn.Sequential(nn.Linear(8, 64), nn.ReLU(), nn.Linear(64, 4))
     assert score(net) == score(lambda: net)
@@ -59,6 +50,9 @@ def test_modules_factories_widths_and_what_cannot_be_judged():
     assert risk_of(net, optimizer="adam", lr=1e-3, loss="regression") == pytest.approx(
         risk_of([8, 64, 4], optimizer="adam", lr=1e-3, loss="regression"), abs=0.01
     )
+    conv = nn.Sequential(nn.Conv1d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(24, 2))
+    assert np.isfinite(score(conv, input_size=(2, 1, 8)))  # simulated
+    gaps = initdiag.trace(conv, input_size=(2, 1, 8))
     for judge in (score, risk_of):
-        with pytest.raises(initdiag.UnsupportedArchitecture, match=r"no (score|risk): "):
-            judge(Bilinear(), input_size=(2, 8))
+        with pytest.raises(initdiag.UnsupportedArchitecture, match=r"no (score|risk): .*conv"):
+            judge(gaps)
