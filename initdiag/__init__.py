@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from initdiag.architecture import Architecture
     from initdiag.diagnosis import assert_trainable, check, diagnose
-    from initdiag.errors import AtRisk, InitdiagError, InvalidInput, TargetError, UnsupportedArchitecture
+    from initdiag.errors import AtRisk, InitdiagError, InvalidInput, TargetError, UnsupportedArchitecture, WorkersLost
+    from initdiag.fleet import check_many
     from initdiag.law.chain import predict
     from initdiag.law.hanin_nica import beta
     from initdiag.law.parameters import parameter_gradients
@@ -44,9 +45,11 @@ _EXPORTS = {
     "UnsupportedArchitecture": "initdiag.errors",
     "Verdict": "initdiag.verdict",
     "accepts": "initdiag.search",
+    "WorkersLost": "initdiag.errors",
     "assert_trainable": "initdiag.diagnosis",
     "beta": "initdiag.law.hanin_nica",
     "check": "initdiag.diagnosis",
+    "check_many": "initdiag.fleet",
     "diagnose": "initdiag.diagnosis",
     "failure_risk": "initdiag.risk",
     "measure": "initdiag.measuring.runner",
@@ -72,10 +75,12 @@ __all__ = [
     "Thresholds",
     "UnsupportedArchitecture",
     "Verdict",
+    "WorkersLost",
     "accepts",
     "assert_trainable",
     "beta",
     "check",
+    "check_many",
     "diagnose",
     "failure_risk",
     "measure",

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["AtRisk", "InitdiagError", "InvalidInput", "TargetError", "UnsupportedArchitecture", "explain"]
+__all__ = [
+    "AtRisk",
+    "InitdiagError",
+    "InvalidInput",
+    "TargetError",
+    "UnsupportedArchitecture",
+    "WorkersLost",
+    "explain",
+]
 
 
 class InitdiagError(Exception):
@@ -38,6 +47,23 @@ class AtRisk(InitdiagError, AssertionError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.args[0], self.report)
+
+
+class WorkersLost(InitdiagError, RuntimeError):
+    """An engine's workers died with candidates in their hands, and there is no other engine to run them on.
+
+    Attributes
+    ----------
+    missing : tuple of int
+        Their indices; candidates after the last of them were not begun.
+    """
+
+    def __init__(self, message: str, missing: Sequence[int] = ()) -> None:
+        super().__init__(message)
+        self.missing = tuple(missing)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.args[0], self.missing)
 
 
 def explain(*, expected: str, got: str, do: str) -> str:

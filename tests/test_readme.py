@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import matplotlib
+import pytest
 
 import initdiag
 from initdiag.render.console import to_text
@@ -78,8 +79,21 @@ def test_the_readmes_python_runs():
     names |= {"batch": torch.ones(4, 64), "target": torch.zeros(4, 10)}
     assert len(blocks) >= 3
     for block in blocks:
-        exec(block.replace("(1, 784)", "(1, 64)"), names)
+        if "import optuna" not in block:
+            exec(block.replace("(1, 784)", "(1, 64)"), names)
     assert names["report"].ok
+    assert names["kept"] == [0, 2, 3]
+
+
+def test_the_readmes_study_runs():
+    optuna = pytest.importorskip("optuna", reason="needs optuna: pip install 'initdiag[optuna]'")
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    names: dict = {}
+    (block,) = re.findall(r"```python\n(import optuna.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
+    exec(block, names)
+    trials = names["study"].trials
+    assert len(trials) == 20
+    assert all((t.state.name == "PRUNED") == (t.user_attrs["initdiag_risk"] >= 0.3) for t in trials)
 
 
 def test_the_version_is_said_once():

@@ -1,0 +1,59 @@
+"""One candidate's risk, whatever it is: widths, an architecture, a module or a factory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from initdiag.architecture import Architecture
+from initdiag.diagnosis import diagnose
+from initdiag.errors import UnsupportedArchitecture
+from initdiag.law.chain import predict
+from initdiag.prediction import Prediction
+from initdiag.risk import failure_risk
+
+__all__ = ["prediction_of", "risk_of"]
+
+
+def prediction_of(candidate: Any, **options: Any) -> Prediction:
+    """Return the prediction for a candidate.
+
+    Parameters
+    ----------
+    candidate : sequence of int, Architecture, nn.Module or factory
+        Widths and architectures are judged by theory alone, without torch; modules are traced, and simulated where they are no chain.
+    **options
+        With widths as in `Architecture.from_widths`; with a module as in `initdiag.diagnose` (``method="none"`` unless given).
+
+    Raises
+    ------
+    InvalidInput
+        As these.
+    """
+    if isinstance(candidate, Architecture) or not callable(candidate):
+        return predict(candidate, **options)
+    return diagnose(candidate, **{"method": "none", **options}).prediction
+
+
+def risk_of(
+    candidate: Any, *, optimizer: str = "sgd", lr: float | None = None, loss: str | None = None, **options: Any
+) -> float:
+    """Return the calibrated risk that the candidate's training does not start, in [0, 1].
+
+    Parameters
+    ----------
+    candidate, **options
+        As in `prediction_of`.
+    optimizer, lr, loss
+        As in `initdiag.failure_risk`: the trial's own, where they are known.
+
+    Raises
+    ------
+    UnsupportedArchitecture
+        If the candidate can be neither covered nor simulated.
+    InvalidInput
+        As `initdiag.failure_risk`, `initdiag.diagnose`.
+    """
+    prediction = prediction_of(candidate, **options)
+    if prediction.hidden_drift is None:
+        raise UnsupportedArchitecture(f"no risk: {'; '.join(prediction.reasons)}")
+    return failure_risk(prediction, optimizer, lr, loss)
