@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from initdiag.measurement import Measurement, SpectralMeasurement
     from initdiag.measuring.runner import measure
     from initdiag.measuring.spectrum import measure_spectrum
+    from initdiag.mending import Repair, repair
     from initdiag.prediction import Prediction
     from initdiag.report import Report
     from initdiag.risk import failure_risk
@@ -35,6 +36,7 @@ _EXPORTS = {
     "InvalidInput": "initdiag.errors",
     "Measurement": "initdiag.measurement",
     "Prediction": "initdiag.prediction",
+    "Repair": "initdiag.mending",
     "Report": "initdiag.report",
     "SpectralMeasurement": "initdiag.measurement",
     "TargetError": "initdiag.errors",
@@ -51,6 +53,7 @@ _EXPORTS = {
     "parameter_gradients": "initdiag.law.parameters",
     "predict": "initdiag.law.chain",
     "predict_spectrum": "initdiag.spectrum.jacobian",
+    "repair": "initdiag.mending",
     "trace": "initdiag.tracing.trace",
 }
 
@@ -61,6 +64,7 @@ __all__ = [
     "InvalidInput",
     "Measurement",
     "Prediction",
+    "Repair",
     "Report",
     "SpectralMeasurement",
     "TargetError",
@@ -77,6 +81,7 @@ __all__ = [
     "parameter_gradients",
     "predict",
     "predict_spectrum",
+    "repair",
     "trace",
 ]
 
