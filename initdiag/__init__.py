@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from initdiag.measurement import Measurement, SpectralMeasurement
     from initdiag.measuring.runner import measure
     from initdiag.measuring.spectrum import measure_spectrum
+    from initdiag.mending import Repair, repair
     from initdiag.prediction import Prediction
     from initdiag.report import Report
     from initdiag.risk import failure_risk
@@ -37,6 +38,7 @@ _EXPORTS = {
     "InvalidInput": "initdiag.errors",
     "Measurement": "initdiag.measurement",
     "Prediction": "initdiag.prediction",
+    "Repair": "initdiag.mending",
     "Report": "initdiag.report",
     "Screening": "initdiag.search",
     "SpectralMeasurement": "initdiag.measurement",
@@ -58,6 +60,7 @@ _EXPORTS = {
     "predict": "initdiag.law.chain",
     "predict_spectrum": "initdiag.spectrum.jacobian",
     "screen": "initdiag.search",
+    "repair": "initdiag.mending",
     "trace": "initdiag.tracing.trace",
 }
 
@@ -68,6 +71,7 @@ __all__ = [
     "InvalidInput",
     "Measurement",
     "Prediction",
+    "Repair",
     "Report",
     "Screening",
     "SpectralMeasurement",
@@ -88,6 +92,7 @@ __all__ = [
     "parameter_gradients",
     "predict",
     "predict_spectrum",
+    "repair",
     "screen",
     "trace",
 ]

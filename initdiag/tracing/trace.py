@@ -19,7 +19,7 @@ from initdiag.tracing.loan import copied, own_modes, replica, rng_preserved
 from initdiag.tracing.provenance import Origin, Provenance
 from initdiag.tracing.subject import Subject, inputs_to_try, is_meta, require_weights, subject_of, unusable_input
 
-__all__ = ["trace", "trace_subject"]
+__all__ = ["biases_of", "trace", "trace_subject"]
 
 _LARGE = 1 << 28
 """Bytes of parameters above which a copy is not made just to look at the dataflow."""
@@ -67,6 +67,13 @@ def trace_subject(subject: Subject) -> Architecture:
     require_weights(subject.module)
     sighting = _watch(subject.module, inputs_to_try(subject.module, subject.example, subject.size))
     return _architecture(subject.module, sighting, subject.name)
+
+
+def biases_of(subject: Subject) -> tuple[str, ...]:
+    """Return the names of the biases that the subject's linear layers add, each once, in the order of execution."""
+    sighting = _watch(subject.module, inputs_to_try(subject.module, subject.example, subject.size))
+    flow = chain.Flow(sighting.calls, sighting.last, sighting.input_shape)
+    return tuple(dict.fromkeys(name for call in flow.linear_calls if (name := flow.bias_of(call)) is not None))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,105 @@
+"""Where the weights of a trace live in a module, under their traced names: to be read, and to be given other values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from initdiag.errors import UnsupportedArchitecture
+
+__all__ = ["Slot", "slot_of"]
+
+_TOLERANCE = 1e-3
+"""Relative error up to which a parametrisation may miss the values it is given (or four roundings, of the half types)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """One weight or bias of a module.
+
+    Attributes
+    ----------
+    name : str
+        As a trace calls it.
+    get : callable
+        Returns the values that the forward pass uses.
+    put : callable
+        Stores values, through the parametrisation where there is one.
+    """
+
+    name: str
+    get: Callable[[], Tensor]
+    put: Callable[[Tensor], Any]
+
+    def set(self, value: Tensor) -> None:
+        """Store ``value``, and make sure that it is what the forward pass will use.
+
+        Raises
+        ------
+        UnsupportedArchitecture
+            If the parametrisation cannot hold it (spectral_norm; orthogonal, other than orthogonal matrices).
+        """
+        with torch.no_grad():
+            now = self.get()
+            value = value.to(now.device, now.dtype)
+            try:
+                self.put(value)
+            except (ValueError, RuntimeError, NotImplementedError) as error:
+                raise _not_held(self.name) from error
+            error_norm = torch.linalg.vector_norm((self.get() - value).double())
+            tolerance = max(_TOLERANCE, 4 * torch.finfo(now.dtype).eps)
+            if not error_norm <= tolerance * torch.linalg.vector_norm(value.double()):
+                raise _not_held(self.name)
+
+
+def _not_held(name: str) -> UnsupportedArchitecture:
+    return UnsupportedArchitecture(
+        f"the parametrisation of {name!r} cannot hold the weights that it needs. Remove it first "
+        "(torch.nn.utils.parametrize.remove_parametrizations), or scale its output instead."
+    )
+
+
+def slot_of(module: nn.Module, name: str) -> Slot:
+    """Return where the weight or bias of this traced name lives.
+
+    Raises
+    ------
+    UnsupportedArchitecture
+        If it is computed from parameters in a way that cannot be undone.
+    """
+    parameters = dict(module.named_parameters(remove_duplicate=False))
+    whole, _, index = name.partition("[")
+    if whole in parameters:
+        stored = parameters[whole]
+        part = stored.detach()[int(index.rstrip("]"))] if index else stored.detach()
+        return Slot(name, lambda: part, part.copy_)
+    path, _, attribute = whole.rpartition(".")
+    owner = dict(module.named_modules()).get(path)
+    if owner is not None and not index and "*" not in whole:
+        if parametrize.is_parametrized(owner, attribute):
+            return _parametrised(name, owner, attribute)
+        for hook in owner._forward_pre_hooks.values():
+            if type(hook).__name__ == "WeightNorm" and getattr(hook, "name", None) == attribute:
+                return _weight_normed(name, owner, hook)
+    raise UnsupportedArchitecture(
+        f"{name!r} is computed from parameters in a way that cannot be undone. Initialise those parameters yourself."
+    )
+
+
+def _parametrised(name: str, owner: nn.Module, attribute: str) -> Slot:
+    return Slot(name, lambda: getattr(owner, attribute).detach(), lambda value: setattr(owner, attribute, value))
+
+
+def _weight_normed(name: str, owner: nn.Module, hook: Any) -> Slot:
+    """The old ``weight_norm``: ``v`` is any matrix of the wanted directions, ``g`` the norms."""
+
+    def put(value: Tensor) -> None:
+        getattr(owner, f"{hook.name}_v").copy_(value)
+        getattr(owner, f"{hook.name}_g").copy_(torch.norm_except_dim(value, 2, hook.dim))
+
+    return Slot(name, lambda: hook.compute_weight(owner).detach(), put)
