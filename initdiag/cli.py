@@ -16,6 +16,7 @@ from typing import IO, TYPE_CHECKING, Any
 import click
 
 from initdiag import __version__
+from initdiag.cli_screen import screen_command
 from initdiag.errors import InitdiagError, InvalidInput, UnsupportedArchitecture, explain
 from initdiag.render.formats import FORMATS, render
 
@@ -55,6 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 @click.version_option(__version__, prog_name="initdiag")
 def _group() -> None:
     pass
+
+
+_group.add_command(screen_command)
 
 
 def _draws(ctx: click.Context, param: click.Parameter, value: str) -> int | str:

@@ -15,7 +15,7 @@ RANKS = {
     "measuring": 2, "agreement": 2, "risk": 2, "widths": 2,
     "verdict": 3, "advice": 3,
     "report": 4, "search": 4, "spectral_report": 4,
-    "targets": 4, "baseline": 5, "config": 5,
+    "targets": 4, "baseline": 5, "config": 5, "screening": 5, "cli_screen": 6,
     "render": 5, "diagnosis": 5, "mending": 5,
     "project": 6, "fleet": 6,
     "cli": 7, "__main__": 7, "pytest_plugin": 7, "integrations": 7,

@@ -1,0 +1,1 @@
+"""Candidates in files: read, screened and written in batches, with bounded memory, resumable."""
