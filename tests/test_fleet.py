@@ -175,7 +175,7 @@ def test_without_replacement_the_error_names_the_missing(serially):
 def test_dask(serially, tmp_path):
     """Two worker processes, one of which is killed in mid-run."""
     distributed = pytest.importorskip("distributed", reason="needs dask: pip install 'initdiag[dask]'")
-    cluster = distributed.LocalCluster(2, threads_per_worker=1, dashboard_address=None, memory_limit=0)
+    cluster = distributed.LocalCluster(2, threads_per_worker=1, dashboard_address=":0", memory_limit=0)
     with cluster, distributed.Client(cluster) as client:
         candidates = [partial(zoo.killed_once, str(tmp_path / "mark"), 8, 2), *zoo.CANDIDATES[1:]]
         records = without_clock(check_many(candidates, client.get_executor(), in_flight=4, **zoo.OPTIONS))
@@ -186,6 +186,10 @@ def test_dask(serially, tmp_path):
     assert (tmp_path / "mark").exists()
 
 
+@pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning"
+)  # Ray 2.49 leaves a Popen to the collector
+@pytest.mark.filterwarnings("ignore::FutureWarning:ray")
 def test_ray(serially, tmp_path, monkeypatch):
     """Two CPUs, one worker killed in mid-run."""
     ray = pytest.importorskip("ray", reason="needs ray: pip install 'initdiag[ray]'")

@@ -14,6 +14,7 @@ optuna = pytest.importorskip("optuna", reason="needs optuna: pip install 'initdi
 from initdiag.integrations.optuna import constraints_func, prune_at_risk  # noqa: E402
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
+pytestmark = pytest.mark.filterwarnings("ignore:.*constraints_func.* is an experimental feature")
 IS_5 = hasattr(optuna.Trial, "set_constraint")
 
 
