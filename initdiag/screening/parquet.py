@@ -49,7 +49,11 @@ class ParquetFiles:
             raise TargetError(explain(expected="a Parquet file", got=f"{source}: {error}", do="Check it.")) from error
         self.size = self._file.metadata.num_rows
         self._schema = self._file.schema_arrow
-        self._check(source)
+        try:
+            self._check(source)
+        except TargetError:
+            self._file.close()
+            raise
         self._written = 0
         self._writer: Any = None
         self._kept = self._schema.append(self._arrow.field(RISK, self._arrow.float64()))

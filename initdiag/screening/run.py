@@ -88,18 +88,18 @@ class _State:
 
 def screen_file(
     source: Path,
-    output: Path,
+    target: Path,
     *,
     column: str = "widths",
     restart: bool = False,
     progress: Callable[[int, int, Counts], None] = lambda read, size, counts: None,
     **options: Any,
 ) -> Counts:
-    """Write those rows of ``source`` to ``output`` whose risk is below ``max_risk``, with the risk as a further column.
+    """Write those rows of ``source`` to ``target`` whose risk is below ``max_risk``, with the risk as a further column.
 
     Parameters
     ----------
-    source, output : Path
+    source, target : Path
         Both ``.parquet``, ``.csv`` or ``.jsonl``.
     column : str
         Of the widths.
@@ -123,8 +123,8 @@ def screen_file(
         For options out of range.
     """
     screen([[1, 1]], **options)  # options that are out of range: before any file is touched
-    paths = {kind: output.with_name(f"{output.name}.{kind}") for kind in ("partial", "state.json", "rejects.jsonl")}
-    files = _files(source, output, paths["partial"], column)
+    paths = {kind: target.with_name(f"{target.name}.{kind}") for kind in ("partial", "state.json", "rejects.jsonl")}
+    files = _files(source, target, paths["partial"], column)
     if restart:
         paths["state.json"].unlink(missing_ok=True)
     stat = source.stat()
@@ -134,7 +134,7 @@ def screen_file(
         with paths["rejects.jsonl"].open("ab") as rejects:
             rejects.truncate(state.rejects_written)
             counts = _loop(files, state, paths["state.json"], rejects, progress, options)
-        files.finish(output)
+        files.finish(target)
     finally:
         files.close()
     paths["state.json"].unlink()

@@ -148,22 +148,30 @@ class CsvFiles(_TextFiles):
 
     def __init__(self, source: Path, partial: Path, column: str) -> None:
         super().__init__(source, partial, column)
-        raw = self._in.readline(_LONGEST)
         try:
-            names = self._fields(raw.decode("utf-8-sig").rstrip("\r\n"))
+            raw = self._in.readline(_LONGEST)
+            self._place, self._count = self._place_of_widths(raw, source)
+        except TargetError:
+            self._in.close()
+            raise
+        self._begins, self._first_line = self._in.tell(), 2
+        self._header = raw.rstrip(b"\r\n") + f",{RISK}\n".encode()
+
+    def _place_of_widths(self, header: bytes, source: Path) -> tuple[int, int]:
+        """Return which column is that of the widths, and how many there are."""
+        try:
+            names = self._fields(header.decode("utf-8-sig").rstrip("\r\n"))
         except (UnicodeDecodeError, InvalidInput) as error:
             raise TargetError(f"{source}: the header cannot be read: {error}") from error
-        if column not in names or RISK in names:
+        if self._column not in names or RISK in names:
             raise TargetError(
                 explain(
-                    expected=f"a header with a column {column!r} and none {RISK!r} in {source}",
+                    expected=f"a header with a column {self._column!r} and none {RISK!r} in {source}",
                     got=str(names[:20]),
                     do="Name the column with --column.",
                 )
             )
-        self._place, self._count = names.index(column), len(names)
-        self._begins, self._first_line = self._in.tell(), 2
-        self._header = raw.rstrip(b"\r\n") + f",{RISK}\n".encode()
+        return names.index(self._column), len(names)
 
     @staticmethod
     def _fields(line: str) -> list[str]:
