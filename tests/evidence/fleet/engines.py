@@ -1,6 +1,6 @@
 """The same candidates here, through processes, Dask and Ray, a worker killed in mid-run on each: one digest of all records.
 
-python tests/evidence/fleet/engines.py 20000 > tests/evidence/fleet/engines.txt
+python tests/evidence/fleet/engines.py 8000 > tests/evidence/fleet/engines.txt
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def run(engine: str, executor: object, count: int, name: str | None = None) -> d
     """Run all candidates; kill a worker in mid-run where ``name`` is given."""
     killed: list[int] = []
     if name:
-        threading.Thread(target=kill_one, args=(10, name, killed), daemon=True).start()
+        threading.Thread(target=kill_one, args=(6, name, killed), daemon=True).start()
     begin = time.perf_counter()
     options = {"chunk": CHUNK, "in_flight": IN_FLIGHT, "assumptions": {"init": "he_normal"}}
     found = digest(initdiag.check_many(candidates(count), executor, **options), count)
