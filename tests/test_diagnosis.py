@@ -100,8 +100,8 @@ def test_the_advised_initialiser_does_what_is_promised():
     for w, b in ((m.weight, m.bias) for m in model if isinstance(m, nn.Linear)):
         exec(before.advice[0].code, {"nn": nn, "w": w, "b": b})
     after = initdiag.diagnose(model, draws=4096)
-    assert after.prediction.rms_gain_log_mean == pytest.approx(before.advice[0].drift_after, abs=1e-9)
-    assert after.prediction.log_variance == pytest.approx(before.advice[0].log_variance_after, abs=1e-9)
+    assert after.prediction.rms_gain_log_mean == pytest.approx(before.advice[0].drift_after, abs=1e-6)
+    assert after.prediction.log_variance == pytest.approx(before.advice[0].log_variance_after, abs=1e-6)
     assert after.agreement.agrees
 
 

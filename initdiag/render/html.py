@@ -122,7 +122,7 @@ def _what_to_do(report: Report) -> str:
 
 def _remedies(report: Report) -> Iterator[str]:
     for advice in report.advice:
-        action = f"<code>{escape(advice.action)}</code>" if advice.code else _typeset(advice.action)
+        action = f"<code>{escape(advice.action)}</code>" if advice.is_snippet else _typeset(advice.action)
         before, after = (escape(words.percent(risk)) for risk in (advice.risk_before, advice.risk_after))
         yield f'{action}<span class="effect">lowers the risk from {before} to <strong>{after}</strong></span>'
 

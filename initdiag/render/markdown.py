@@ -28,7 +28,7 @@ def _section(report: Report) -> Iterator[str]:
     yield f"{_text(words.chain_summary(report.architecture))}\\\n{_text(words.coverage(report))}\n"
     if report.advice:
         headers, rows = map(_text, tables.advice_headers(report)), tables.advice_rows(report)
-        is_code = [False, *(bool(advice.code) for advice in report.advice)]
+        is_code = [False, *(advice.is_snippet for advice in report.advice)]
         yield _table(headers, (_cells(row, code) for row, code in zip(rows, is_code, strict=True)), "rlrrr")
     if report.basis != "none":
         rows = [(row.label, row.meaning, row.predicted, row.measured) for row in tables.number_rows(report)]

@@ -1,0 +1,151 @@
+"""Advice is worth what it predicts: its numbers are the law's for the network one gets by pasting its code."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import time
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from initdiag import Architecture, advice, failure_risk, predict, trace
+from initdiag.advice import advise
+
+ALTERNATING = [64, *[128, 8] * 10, 10]
+BOTTLENECK = [64, *[40] * 8, 5, *[40] * 8, 10]
+NARROW = [64, *[14] * 40, 10]
+DEEP = [64] * 31 + [10]
+
+
+def advised(widths: list[int], max_risk: float = 0.5, **assumptions):
+    arch = Architecture.from_widths(widths, **assumptions)
+    prediction = predict(arch)
+    return arch, prediction, advise(arch, prediction, "sgd", max_risk)
+
+
+def pasted(code: str, widths: list[int]) -> nn.Sequential:
+    """The network one gets by pasting the code."""
+    names = {"nn": nn, "w": torch.empty(2, 2), "b": torch.empty(2)}
+    exec(code, names)
+    torch.manual_seed(0)
+    layers: list[nn.Module] = []
+    for m, n in itertools.pairwise(names.get("widths", widths)):
+        linear = nn.Linear(m, n)
+        exec(code, {"nn": nn, "w": linear.weight, "b": linear.bias})
+        layers += [linear, nn.ReLU()]
+    return nn.Sequential(*layers[:-1])
+
+
+@pytest.mark.parametrize(
+    ("widths", "init", "max_risk"),
+    [(DEEP, "torch_default", 0.5), (NARROW, "he_normal", 0.5), (ALTERNATING, "he_normal", 0.2), (BOTTLENECK, "he_normal", 0.03)],
+)  # fmt: skip
+def test_what_is_promised_is_the_law_of_what_is_pasted(widths, init, max_risk):
+    _, before, found = advised(widths, max_risk, init=init)
+    assert found
+    for one in found:
+        after = predict(trace(pasted(one.code, widths)))
+        assert after.coverage == "exact"
+        assert one.drift_after == pytest.approx(
+            after.rms_gain_log_mean, abs=1e-4
+        )  # orthogonal_ works in single precision
+        assert one.log_variance_after == pytest.approx(after.log_variance, abs=1e-4)
+        assert one.risk_after == pytest.approx(failure_risk(after, "sgd"), rel=1e-3)
+        assert one.risk_before == failure_risk(before, "sgd")
+        assert one.risk_after < 0.9 * one.risk_before
+
+
+@pytest.mark.parametrize("output", ["linear", "relu"])
+@pytest.mark.parametrize("init", ["he_normal", "orthogonal"])
+def test_the_fast_totals_are_the_predictions(init, output):
+    rng = np.random.default_rng(1)
+    for _ in range(20):
+        widths = rng.integers(2, 90, rng.integers(2, 12)).tolist()
+        arch = Architecture.from_widths(
+            widths, init=init, output=output, activation="leaky_relu", dropout=0.2, gain=1.1
+        )
+        found = predict(arch)
+        totals = (found.hidden_drift, found.hidden_log_variance, found.dead_probability)
+        assert advice._totals(arch) == pytest.approx(totals, rel=1e-9, abs=1e-12)
+        assert advice._totals(advice._reshaped(arch, widths)) == pytest.approx(totals, rel=1e-9, abs=1e-12)
+
+
+def test_sabotage_a_wrong_law_after_the_change_would_show(monkeypatch):
+    real = advice._reshaped
+    monkeypatch.setattr(advice, "_reshaped", lambda arch, widths: real(arch, widths).replace(gain=1.1))
+    with pytest.raises(AssertionError):
+        test_what_is_promised_is_the_law_of_what_is_pasted(NARROW, "he_normal", 0.5)
+
+
+def test_the_widening_and_the_shortening_are_the_least_that_are_enough():
+    """By trying every width and every depth."""
+    _, _, found = advised(NARROW, init="he_normal")
+
+    def risk(widths):
+        return failure_risk(predict(widths, init="orthogonal"), "sgd")
+
+    width = next(n for n in range(15, 200) if risk([64, *[n] * 40, 10]) <= 0.25)
+    depth = next(k for k in range(39, 0, -1) if risk([64, *[14] * k, 10]) <= 0.25)
+    actions = [one.action for one in found]
+    assert f"also widen the hidden layers: 40 x 14 -> 40 x {width}" in actions
+    assert f"or use fewer layers: 40 x 14 -> {depth} x 14" in actions
+
+
+def test_the_bottleneck_named_is_the_one_whose_widening_gains_most():
+    arch, _, found = advised(BOTTLENECK, 0.03, init="he_normal")
+    assert any(one.action == "widen the bottleneck, hidden layer 9: 5 -> 40" for one in found)
+    risks = []
+    for index in range(1, len(BOTTLENECK) - 1):
+        wider = [n + 5 * (i == index) for i, n in enumerate(BOTTLENECK)]
+        risks.append(failure_risk(predict(wider, init="he_normal"), "sgd"))
+    assert 1 + int(np.argmin(risks)) == 9
+    assert "bottleneck" not in str(advised([64, *[30] * 20, 10], 0.01, init="he_normal")[2])
+    assert advice._without_bottleneck(arch)[1][9] == 40
+
+
+def test_equal_widths_keep_the_budget():
+    rng = np.random.default_rng(2)
+    for _ in range(50):
+        widths = rng.integers(1, 60, rng.integers(4, 12)).tolist()
+        k, budget = len(widths) - 2, advice._parameters(widths)
+        n = advice._equal_width(k, widths[0], widths[-1], budget)
+        cost = [advice._parameters([widths[0], *[m] * k, widths[-1]]) for m in (n, n + 1)]
+        assert cost[0] <= budget < cost[1]
+    model = pasted("", [64, 128, 8, 10])
+    assert advice._parameters([64, 128, 8, 10]) == sum(p.numel() for p in model.parameters())
+
+
+def test_enough_comes_first_and_nothing_that_does_not_help():
+    for widths, init, max_risk in ((NARROW, "he_normal", 0.5), (ALTERNATING, "he_normal", 0.2)):
+        _, _, found = advised(widths, max_risk, init=init)
+        enough = [one.risk_after <= max_risk / 2 for one in found]
+        assert enough == sorted(enough, reverse=True)
+        assert enough[0]
+    assert advised([64, 128, 10], init="orthogonal")[2] == ()
+
+
+def test_mixed_activations_get_no_advice_on_shape():
+    arch = Architecture.from_widths(NARROW, init="he_normal")
+    layers = list(arch.layers)
+    layers[3] = dataclasses.replace(layers[3], activation=advice.Activation("leaky_relu", 0.1))
+    arch = dataclasses.replace(arch, layers=tuple(layers))
+    assert all("widths" not in one.code for one in advise(arch, predict(arch), "sgd", 0.5))
+
+
+@pytest.mark.parametrize(("widths", "init"), [(DEEP, "torch_default"), (NARROW, "he_normal")])
+def test_advice_costs_a_few_predictions(widths, init):
+    arch = Architecture.from_widths(widths, init=init)
+    prediction = predict(arch)
+    advise(arch, prediction, "sgd", 0.5)
+    costs = {}
+    for name, call in (("predict", lambda: predict(arch)), ("advise", lambda: advise(arch, prediction, "sgd", 0.5))):
+        times = []
+        for _ in range(7):
+            begin = time.process_time()
+            call()
+            times.append(time.process_time() - begin)
+        costs[name] = min(times)
+    assert costs["advise"] < 25 * costs["predict"]
