@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from initdiag.prediction import Prediction
     from initdiag.report import Report
     from initdiag.risk import failure_risk
-    from initdiag.search import Screening, accepts, screen
+    from initdiag.search import Screening, Sizing, accepts, screen, widths_for, widths_front
     from initdiag.spectrum.jacobian import predict_spectrum
     from initdiag.tracing.trace import trace
     from initdiag.verdict import Thresholds, Verdict
@@ -38,6 +38,7 @@ _EXPORTS = {
     "Prediction": "initdiag.prediction",
     "Report": "initdiag.report",
     "Screening": "initdiag.search",
+    "Sizing": "initdiag.search",
     "SpectralMeasurement": "initdiag.measurement",
     "TargetError": "initdiag.errors",
     "Thresholds": "initdiag.verdict",
@@ -56,6 +57,8 @@ _EXPORTS = {
     "predict_spectrum": "initdiag.spectrum.jacobian",
     "screen": "initdiag.search",
     "trace": "initdiag.tracing.trace",
+    "widths_for": "initdiag.search",
+    "widths_front": "initdiag.search",
 }
 
 __all__ = [
@@ -67,6 +70,7 @@ __all__ = [
     "Prediction",
     "Report",
     "Screening",
+    "Sizing",
     "SpectralMeasurement",
     "TargetError",
     "Thresholds",
@@ -85,6 +89,8 @@ __all__ = [
     "predict_spectrum",
     "screen",
     "trace",
+    "widths_for",
+    "widths_front",
 ]
 
 
