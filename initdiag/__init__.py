@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from initdiag.prediction import Prediction
     from initdiag.report import Report
     from initdiag.risk import failure_risk
-    from initdiag.search import Screening, accepts, screen
+    from initdiag.search import Screening, Sizing, accepts, screen, widths_for, widths_front
     from initdiag.spectrum.jacobian import predict_spectrum
     from initdiag.tracing.trace import trace
     from initdiag.verdict import Thresholds, Verdict
@@ -41,6 +41,7 @@ _EXPORTS = {
     "Repair": "initdiag.mending",
     "Report": "initdiag.report",
     "Screening": "initdiag.search",
+    "Sizing": "initdiag.search",
     "SpectralMeasurement": "initdiag.measurement",
     "TargetError": "initdiag.errors",
     "Thresholds": "initdiag.verdict",
@@ -62,6 +63,8 @@ _EXPORTS = {
     "screen": "initdiag.search",
     "repair": "initdiag.mending",
     "trace": "initdiag.tracing.trace",
+    "widths_for": "initdiag.search",
+    "widths_front": "initdiag.search",
 }
 
 __all__ = [
@@ -74,6 +77,7 @@ __all__ = [
     "Repair",
     "Report",
     "Screening",
+    "Sizing",
     "SpectralMeasurement",
     "TargetError",
     "Thresholds",
@@ -95,6 +99,8 @@ __all__ = [
     "repair",
     "screen",
     "trace",
+    "widths_for",
+    "widths_front",
 ]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -14,8 +14,9 @@ from initdiag.law.batch import laws
 from initdiag.law.chain import predict
 from initdiag.law.ragged import Ragged
 from initdiag.risk import failure_risk, risks
+from initdiag.widths import UNITS, Budget, best_widths
 
-__all__ = ["Screening", "accepts", "screen"]
+__all__ = ["Screening", "Sizing", "accepts", "screen", "widths_for", "widths_front"]
 
 Array = NDArray[np.float64]
 
@@ -162,3 +163,98 @@ def accepts(
 def _check_limit(max_risk: float) -> None:
     if not 0 <= max_risk <= 1:
         raise InvalidInput(explain(expected="max_risk from 0 to 1", got=repr(max_risk), do="Give a probability."))
+
+
+@dataclass(frozen=True, slots=True)
+class Sizing:
+    """Widths under a budget, and how they stand.
+
+    Attributes
+    ----------
+    widths : tuple of int
+        ``n_0, ..., n_L``.
+    cost : int
+        Of the budget, in its unit.
+    log_variance, risk : float
+        As in `Screening` (natural log).
+    accepted : bool
+        Whether the risk is below the ceiling.
+    """
+
+    widths: tuple[int, ...]
+    cost: int
+    log_variance: float
+    risk: float
+    accepted: bool
+
+    @property
+    def depth(self) -> int:
+        """Linear layers."""
+        return len(self.widths) - 1
+
+
+def widths_for(
+    depth: int, budget: int, *, fan_in: int, fan_out: int, unit: str = "parameters", **options: Any
+) -> Sizing:
+    """Return the best widths of a depth under a budget: those of the smallest fluctuation, and whether they meet the ceiling on the risk.
+
+    At a healthy gain they are those of the smallest risk, too, to within 0.02 (every network of 3 to 5 layers under 80 budgets tried); where the gain
+    is too high, orthogonal and Xavier weights do better with uneven widths, which bring it down: mend the gain first.
+
+    Parameters
+    ----------
+    depth : int
+        Linear layers, the output's included.
+    budget : int
+        How much of ``unit``: ``"parameters"``, ``"flops"`` or ``"sum_of_widths"`` (`initdiag.widths.best_widths`).
+    fan_in, fan_out : int
+        Widths of input and output.
+    **options
+        As in `screen`.
+
+    Raises
+    ------
+    InvalidInput
+        If the budget does not buy hidden layers of one unit, or a number is out of range.
+
+    Examples
+    --------
+    >>> found = widths_for(4, 100_000, fan_in=784, fan_out=10, init="he_normal")
+    >>> found.widths, found.accepted
+    ((784, 77, 142, 186, 10), True)
+    """
+    return widths_front(budget, [depth], fan_in=fan_in, fan_out=fan_out, unit=unit, **options)[0]
+
+
+def widths_front(
+    budget: int, depths: Iterable[int], *, fan_in: int, fan_out: int, unit: str = "parameters", **options: Any
+) -> list[Sizing]:
+    """Return the best widths of each depth under one budget: depth against risk.
+
+    Parameters
+    ----------
+    budget, fan_in, fan_out, unit, **options
+        As in `widths_for`.
+    depths : iterable of int
+        Linear layers.
+
+    Raises
+    ------
+    InvalidInput
+        As `widths_for`.
+
+    Examples
+    --------
+    >>> front = widths_front(100_000, (4, 64), fan_in=784, fan_out=10, init="he_normal", max_risk=0.2)
+    >>> [sizing.accepted for sizing in front]
+    [True, False]
+    """
+    if unit not in UNITS:
+        raise InvalidInput(explain(expected=f"unit: one of {', '.join(UNITS)}", got=repr(unit), do="Choose one."))
+    limit = Budget.of(**{unit: budget})
+    rows = [best_widths(depth, fan_in, fan_out, **{unit: budget}) for depth in depths]
+    found = screen(rows, **options)
+    return [
+        Sizing(tuple(row), limit.cost(row), float(variance), float(risk), bool(accepted))
+        for row, variance, risk, accepted in zip(rows, found.log_variance, found.risk, found.accepted, strict=True)
+    ]

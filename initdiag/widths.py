@@ -21,9 +21,12 @@ from numpy.typing import NDArray
 from initdiag.architecture import positive_integer
 from initdiag.errors import InvalidInput, explain
 
-__all__ = ["Budget", "best_widths", "real_widths"]
+__all__ = ["UNITS", "Budget", "best_widths", "real_widths"]
 
 Array = NDArray[np.float64]
+
+UNITS = {"parameters": (1, 1), "sum_of_widths": (0, 1), "flops": (2, 0)}
+"""What a budget may be in, and what a weight and a unit cost."""
 
 _BISECTIONS = 60
 _CONTRACTIONS = 45
@@ -77,7 +80,7 @@ class Budget:
                 )
             )
         ((what, value),) = given.items()
-        product, unit = {"parameters": (1, 1), "sum_of_widths": (0, 1), "flops": (2, 0)}[what]
+        product, unit = UNITS[what]
         return cls(positive_integer(value, what), product, unit, what)
 
     def cost(self, widths: list[int]) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -198,3 +200,26 @@ def test_a_wrong_table_would_be_seen(monkeypatch):
             assert_equal(initdiag.screen(rows, **assumptions), expected, 1e-12)
     finally:
         batch._columns.cache_clear()
+
+
+@pytest.mark.parametrize("init", ["he_normal", "orthogonal", "xavier_normal", "torch_default"])
+@pytest.mark.parametrize(("fan_in", "hidden", "fan_out"), [(9, (11, 6), 4), (20, (15, 9, 7), 3)])
+def test_best_widths_have_nearly_the_least_risk_of_all(init, fan_in, hidden, fan_out):
+    budget = sum((a + 1) * b for a, b in itertools.pairwise([fan_in, *hidden, fan_out]))
+    table = np.array([(fan_in, *row, fan_out) for row in itertools.product(range(1, 27), repeat=len(hidden))])
+    within = table[((table[:, :-1] + 1) * table[:, 1:]).sum(axis=1) <= budget]
+    found = initdiag.widths_for(len(hidden) + 1, budget, fan_in=fan_in, fan_out=fan_out, init=init)
+    assert found.cost <= budget
+    assert found.risk <= np.nanmin(initdiag.screen(within, init=init).risk) + 0.02
+
+
+def test_the_front_of_depth_against_risk():
+    front = initdiag.widths_front(60_000, range(1, 80, 6), fan_in=64, fan_out=10, init="he_normal", max_risk=0.2)
+    assert [one.depth for one in front] == list(range(1, 80, 6))
+    assert all(a.log_variance < b.log_variance for a, b in itertools.pairwise(front))
+    assert [one.accepted for one in front] == [one.risk < 0.2 for one in front]
+    assert {one.accepted for one in front} == {True, False}
+    alone = initdiag.widths_for(13, 60_000, fan_in=64, fan_out=10, init="he_normal", max_risk=0.2)
+    assert alone == front[2]
+    with pytest.raises(InvalidInput, match="unit: one of"):
+        initdiag.widths_for(3, 100, fan_in=2, fan_out=2, unit="euros")

@@ -143,7 +143,7 @@ class ParquetFiles:
         with self._arrow.parquet.ParquetWriter(joined, self._kept) as writer:
             for index in range(self._written):
                 with self._arrow.parquet.ParquetFile(self._part(index)) as part:
-                    for rows in part.iter_batches(_ROWS * 16):
+                    for rows in part.iter_batches(_ROWS):
                         writer.write_batch(rows)
         joined.replace(output)
         self.close()

@@ -6,6 +6,8 @@ Processor time of one thread, the best of three calls, after one that builds the
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
 import time
 import tracemalloc
 
@@ -112,3 +114,48 @@ def test_beside_the_zero_cost_proxies():
     print(
         f"\na gradient-norm proxy {proxies:.1f} ms, screening {cost:.5f} ms an architecture: {proxies / cost:.0f} times"
     )
+
+
+def parquet_of(path, count):
+    """``count`` architectures, written a million at a time."""
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    kind = pyarrow.list_(pyarrow.int16())
+    with parquet.ParquetWriter(path, pyarrow.schema({"widths": kind})) as writer:
+        for seed in range(count // COUNT):
+            flat, offsets = ragged(seed=seed)
+            lists = pyarrow.ListArray.from_arrays(offsets.astype(np.int32), flat.astype(np.int16))
+            writer.write_table(pyarrow.table({"widths": lists}))
+
+
+COMMAND = """
+import re, sys, time
+from initdiag.cli import main
+start = time.process_time()
+try:
+    main(["screen", sys.argv[1], "-o", sys.argv[2], "--init", "he_normal", "--max-risk", "0.01"])
+except SystemExit as done:
+    assert not done.code
+print(time.process_time() - start, int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) / 1024)
+"""
+
+
+def test_ten_million_rows_of_parquet(tmp_path):
+    from pyarrow import parquet
+
+    for millions in (1, 2, 5, 10):
+        source, output = tmp_path / f"{millions}.parquet", tmp_path / f"{millions}-kept.parquet"
+        parquet_of(source, millions * COUNT)
+        arguments = [sys.executable, "-c", COMMAND, str(source), str(output)]
+        done = subprocess.run(arguments, capture_output=True, text=True, check=True)
+        cost, peak = map(float, done.stdout.split())
+        print(
+            f"\n{done.stderr.strip()}; {cost:.1f} s, {millions * COUNT / cost / 1e6:.2f} million a second, peak {peak:.0f} MiB",
+            end="",
+        )
+        expected = sum(
+            int(initdiag.screen(ragged(seed=s), init="he_normal", max_risk=0.01).accepted.sum())
+            for s in range(millions)
+        )
+        assert parquet.ParquetFile(output).metadata.num_rows == expected
