@@ -1,0 +1,289 @@
+"""Do the remedies help? Networks flagged at risk, trained on the digits as built and after each remedy.
+
+    PYTHONPATH=tests python -m evidence.remedies.study             # runs.csv; resumable, about a quarter of an hour on one core
+    PYTHONPATH=tests python -m evidence.remedies.study --summary   # summary.txt
+
+PLAN (written and committed before the first run)
+
+*Population.* Networks of ReLU layers with a linear output, 64 -> hidden -> 10, drawn one after the other from ``numpy.random.default_rng(2026)``: 4 to 40 hidden
+layers, widths constant, random, alternating, or with a bottleneck, of 6 to 96 units; initialised as PyTorch does, by He, Xavier or LeCun (normal), or by He times
+0.67 or 1.5 (`network`). Each is judged by ``initdiag.diagnose(model, method="none", optimizer=...)`` for SGD and for Adam. For each optimiser the first 60 that are
+called at risk and the first 40 that are called healthy are the population; a later network is not looked at. Nothing is left out afterwards.
+
+*Remedies* of a flagged network, each on a fresh copy of it:
+  - ``first advice``: the report's first advice, its code pasted; where it changes widths, a new network of those widths with its initialiser;
+  - ``first initialiser``: the first advice that keeps the widths (as built, where there is none);
+  - ``he_normal``, ``orthogonal``, ``rescale``: `initdiag.repair` by that method;
+  - ``lsuv``: orthonormal weights, each layer scaled until its output on a batch of data has variance 1 (Mishkin and Matas 2016, arXiv 1511.06422; `lsuv`);
+  - ``anyinit``, ``anyinit empirical``: ``anyinit.initialize(model)`` and ``(model, "empirical", batch)`` of anyinit 0.4.0, if it is installed.
+
+*Training.* 400 steps at batch size 64: SGD at 0.1, Adam at 0.001; the same batches for all remedies of a network; one run each.
+
+*Outcome.* "Fails": the accuracy on the 360 test rows gains less than a tenth over chance of what healthy networks gain (the mean of five 3 x 64 He networks with the same
+optimiser), or is not a number, or the training loss is not below its first value: the definition that the risk is calibrated for. Beside it "below half":
+an accuracy under 50 %.
+
+*Figures.* For each optimiser and remedy: of the flagged networks that fail as built, the share that no longer does ("rescued"), with Wilson's 95 % interval; of all flagged
+networks the share below half. Of the networks called healthy: the share that fails. Expected beforehand: first advice rescues at least 80 %.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import csv
+import itertools
+import math
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from evidence.calibration.tasks import Task, digits
+from evidence.calibration.training import train
+from torch import Tensor, nn
+
+import initdiag
+
+HERE = Path(__file__).parent
+FIELDS = ("optimizer", "role", "network", "init", "hidden", "widths", "remedy", "action", "risk", "predicted", "first_loss", "loss", "score")  # fmt: skip
+RATES = {"sgd": 0.1, "adam": 1e-3}
+FLAGGED, HEALTHY = 60, 40
+STEPS, BATCH = 400, 64
+REPAIRS = ("he_normal", "orthogonal", "rescale")
+REMEDIES = ("as built", "first advice", "first initialiser", *REPAIRS, "lsuv", "anyinit", "anyinit empirical")
+INITS: dict[str, Callable[[Tensor], object]] = {
+    "he": lambda w: nn.init.kaiming_normal_(w, nonlinearity="relu"),
+    "he x 0.67": lambda w: nn.init.normal_(w, std=math.sqrt(2 / w.shape[1]) * 0.67),
+    "he x 1.5": lambda w: nn.init.normal_(w, std=math.sqrt(2 / w.shape[1]) * 1.5),
+    "xavier": nn.init.xavier_normal_,
+    "lecun": lambda w: nn.init.normal_(w, std=math.sqrt(1 / w.shape[1])),
+}
+
+
+def mlp(widths: list[int]) -> nn.Sequential:
+    parts: list[nn.Module] = []
+    for m, n in itertools.pairwise(widths):
+        parts += [nn.Linear(m, n), nn.ReLU()]
+    return nn.Sequential(*parts[:-1])
+
+
+def linears(model: nn.Module) -> list[nn.Linear]:
+    return [part for part in model.modules() if isinstance(part, nn.Linear)]
+
+
+def hidden_widths(rng: np.random.Generator) -> list[int]:
+    depth = int(rng.integers(4, 41))
+    kind = rng.choice(["constant", "random", "alternating", "bottleneck"])
+    low, high = sorted(int(n) for n in np.exp(rng.uniform(math.log(6), math.log(96), 2)))
+    if kind == "random":
+        return [int(n) for n in rng.integers(low, high + 1, depth)]
+    if kind == "alternating":
+        return [(high, low)[i % 2] for i in range(depth)]
+    widths = [high] * depth
+    if kind == "bottleneck":
+        widths[int(rng.integers(depth))] = low
+    return widths
+
+
+def network(number: int, rng: np.random.Generator) -> tuple[nn.Sequential, str]:
+    """The next network of the population, and the name of its initialiser."""
+    widths, init = [64, *hidden_widths(rng), 10], str(rng.choice(["torch default", *INITS]))
+    torch.manual_seed(number)
+    model = mlp(widths)
+    for linear in linears(model) if init in INITS else ():
+        INITS[init](linear.weight)
+        nn.init.zeros_(linear.bias)
+    return model, init
+
+
+def population() -> Iterator[tuple[str, str, int, nn.Sequential, str, initdiag.Report]]:
+    """Optimiser, role, number, network, initialiser and report, until every place is taken."""
+    rng = np.random.default_rng(2026)
+    left = {(o, role): n for o in RATES for role, n in (("flagged", FLAGGED), ("healthy", HEALTHY))}
+    for number in itertools.count():
+        if not any(left.values()):
+            return
+        model, init = network(number, rng)
+        for optimizer in RATES:
+            report = initdiag.diagnose(model, method="none", optimizer=optimizer)
+            role = "healthy" if report.ok else "flagged"
+            if left[optimizer, role]:
+                left[optimizer, role] -= 1
+                yield optimizer, role, number, model, init, report
+
+
+def pasted(code: str, model: nn.Sequential) -> nn.Sequential:
+    """The network with an advice's code pasted."""
+    names = {"nn": nn, "w": torch.empty(2, 2), "b": torch.empty(2)}
+    exec(code, names)
+    changed = mlp(names["widths"]) if "widths" in names else copy.deepcopy(model)
+    for linear in linears(changed):
+        exec(code, {"nn": nn, "w": linear.weight, "b": linear.bias})
+    return changed
+
+
+@torch.no_grad()
+def lsuv(model: nn.Sequential, x: Tensor) -> nn.Sequential:
+    """Layer-sequential unit variance on one batch, ReLU nets: the rival."""
+    for part in model:
+        if isinstance(part, nn.Linear):
+            nn.init.orthogonal_(part.weight)
+            nn.init.zeros_(part.bias)
+            for _ in range(10):
+                spread = part(x).var().sqrt()
+                if not spread > 0 or abs(spread - 1) < 0.01:
+                    break
+                part.weight.div_(spread)
+        x = part(x)
+    return model
+
+
+def by_anyinit(model: nn.Sequential, x: Tensor, mode: str, seed: int) -> nn.Sequential | None:
+    try:
+        import anyinit
+    except ImportError:
+        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        anyinit.initialize(model, mode, x if mode == "empirical" else tuple(x.shape), seed=seed)
+    return model
+
+
+def remedied(model: nn.Sequential, number: int, report: initdiag.Report, x: Tensor) -> dict[str, tuple]:
+    """By remedy: the network, what was done and the predicted risk."""
+    torch.manual_seed(10_000 + number)
+    found: dict[str, tuple] = {"as built": (model, "", math.nan)}
+    advice = {"first advice": report.advice[:1], "first initialiser": [a for a in report.advice if a.is_snippet][:1]}
+    for name, chosen in advice.items():
+        found[name] = (pasted(chosen[0].code, model), chosen[0].action, chosen[0].risk_after) if chosen else found["as built"]  # fmt: skip
+    for method in REPAIRS:
+        repaired = copy.deepcopy(model)
+        initdiag.repair(repaired, method, seed=number)
+        risk = initdiag.failure_risk(initdiag.predict(initdiag.trace(repaired)), report.optimizer)
+        found[method] = (repaired, "", risk)
+    found["lsuv"] = (lsuv(copy.deepcopy(model), x), "", math.nan)
+    for name, mode in (("anyinit", "analytic"), ("anyinit empirical", "empirical")):
+        changed = by_anyinit(copy.deepcopy(model), x, mode, number)
+        if changed is not None:
+            found[name] = (changed, "", math.nan)
+    return found
+
+
+def trained(networks: list[nn.Sequential], optimizer: str, task: Task, number: int) -> list[tuple[float, float, float]]:
+    """First and last training loss and test accuracy of each; those of like widths are trained as one stack."""
+    shapes: dict[tuple, list[int]] = {}
+    for index, model in enumerate(networks):
+        shapes.setdefault(tuple(p.shape for p in model.parameters()), []).append(index)
+    found = [(math.nan,) * 3] * len(networks)
+    for places in shapes.values():
+        chosen, k = [networks[i] for i in places], len(places)
+        trace = train(chosen, [optimizer] * k, [RATES[optimizer]] * k, task, BATCH, number, checkpoints=(STEPS,))
+        for column, place in enumerate(places):
+            found[place] = (float(trace.losses[0, column]), float(trace.losses[-1, column]), float(trace.scores[-1, column]))  # fmt: skip
+    return found
+
+
+def rows(optimizer, role, number, model, init, report, task: Task) -> list[dict]:
+    x = task.x[:256]
+    arms = remedied(model, number, report, x) if role == "flagged" else {"as built": (model, "", math.nan)}
+    runs = trained([arm[0] for arm in arms.values()], optimizer, task, number)
+    hidden = [linear.out_features for linear in linears(model)[:-1]]
+    return [
+        dict(zip(FIELDS, (optimizer, role, number, init, len(hidden), f"{min(hidden)}..{max(hidden)}", name, action,
+                          f"{report.risk[optimizer]:.4f}", f"{risk:.4f}", *(f"{v:.4g}" for v in run)), strict=True))
+        for (name, (_, action, risk)), run in zip(arms.items(), runs, strict=True)
+    ]  # fmt: skip
+
+
+def healthy_reference(task: Task) -> list[dict]:
+    """Five 3 x 64 He networks under each optimiser."""
+    found = []
+    for optimizer, number in itertools.product(RATES, range(5)):
+        torch.manual_seed(20_000 + number)
+        model = pasted('nn.init.kaiming_normal_(w, nonlinearity="relu"); nn.init.zeros_(b)', mlp([64, 64, 64, 64, 10]))
+        run = trained([model], optimizer, task, number)[0]
+        values = (optimizer, "reference", number, "he", 3, "64..64", "as built", "", "", "", *(f"{v:.4g}" for v in run))
+        found.append(dict(zip(FIELDS, values, strict=True)))
+    return found
+
+
+def run(path: Path) -> None:
+    torch.set_num_threads(1)
+    task = digits()
+    done = {(r["optimizer"], r["role"], r["network"]) for r in read(path)} if path.exists() else set()
+    with path.open("a", newline="") as file:
+        writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
+        if not done:
+            writer.writeheader()
+            writer.writerows(healthy_reference(task))
+        for optimizer, role, number, *rest in population():
+            if (optimizer, role, str(number)) not in done:
+                writer.writerows(rows(optimizer, role, number, *rest, task))
+                file.flush()
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def wilson(successes: int, trials: int, z: float = 1.96) -> tuple[float, float]:
+    """Wilson's interval for a share (Wilson 1927)."""
+    if trials == 0:
+        return 0.0, 1.0
+    p, scale = successes / trials, 1 + z * z / trials
+    centre, half = p + z * z / (2 * trials), z * math.sqrt(p * (1 - p) / trials + (z / (2 * trials)) ** 2)
+    return (centre - half) / scale, (centre + half) / scale
+
+
+def fails(row: dict[str, str], needed: float) -> bool:
+    score, first, last = float(row["score"]), float(row["first_loss"]), float(row["loss"])
+    return not (score >= needed and last < first)  # NaN fails
+
+
+def share(k: int, n: int) -> str:
+    low, high = wilson(k, n)
+    return f"{k:3d} of {n:3d} = {k / n:4.0%} ({low:.0%} to {high:.0%})" if n else "none"
+
+
+def summary(found: list[dict[str, str]], chance: float) -> str:
+    lines = ["Remedies on the digits (study.py says what was done). Intervals: Wilson, 95 %.", ""]
+    for optimizer in RATES:
+        own = [r for r in found if r["optimizer"] == optimizer]
+        reference = [float(r["score"]) for r in own if r["role"] == "reference"]
+        needed = chance + 0.1 * (sum(reference) / len(reference) - chance)
+        flagged, healthy = ([r for r in own if r["role"] == role] for role in ("flagged", "healthy"))
+        failing = {r["network"] for r in flagged if r["remedy"] == "as built" and fails(r, needed)}
+        built = [r for r in flagged if r["remedy"] == "as built"]
+        failed_healthy = sum(fails(r, needed) for r in healthy)
+        lines += [
+            f"{optimizer} {RATES[optimizer]:g}: healthy networks reach {sum(reference) / len(reference):.1%}; fails: under {needed:.1%}",
+            f"  flagged that fail as built   {share(len(failing), len(built))}",
+            f"  called healthy that fail     {share(failed_healthy, len(healthy))}",
+            f"  {'remedy':18s}  {'rescued, of those that failed':33s}  of all flagged below half",
+        ]
+        for remedy in REMEDIES:
+            arm = [r for r in flagged if r["remedy"] == remedy]
+            of_failing = [r for r in arm if r["network"] in failing]
+            rescued = sum(not fails(r, needed) for r in of_failing)
+            below = sum(not float(r["score"]) >= 0.5 for r in arm)
+            lines.append(f"  {remedy:18s}  {share(rescued, len(of_failing)):33s}  {share(below, len(arm))}")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--summary", action="store_true", help="write summary.txt from runs.csv")
+    arguments = parser.parse_args()
+    if not arguments.summary:
+        run(HERE / "runs.csv")
+    text = summary(read(HERE / "runs.csv"), digits().chance)
+    (HERE / "summary.txt").write_text(text, encoding="utf-8")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
