@@ -223,3 +223,20 @@ def test_the_front_of_depth_against_risk():
     assert alone == front[2]
     with pytest.raises(InvalidInput, match="unit: one of"):
         initdiag.widths_for(3, 100, fan_in=2, fan_out=2, unit="euros")
+
+
+def test_a_recursion_without_the_covariance_would_be_seen(monkeypatch):
+    """Sabotage: the concentration that enters is taken for independent of the norm so far."""
+    from initdiag.law import batch_kurtosis
+
+    rows = [[40, 64, 64, 70, 5], [40, 70, 64, 5]]
+    expected = one_by_one(rows)
+    assert_equal(initdiag.screen(rows), expected, 1e-8)
+    step = batch_kurtosis._step
+
+    def forgetful(tables, width, entering):
+        return step(tables, width, entering * np.array([[1.0], [1.0], [0.0]]))
+
+    monkeypatch.setattr(batch_kurtosis, "_step", forgetful)
+    with pytest.raises(AssertionError):
+        assert_equal(initdiag.screen(rows), expected, 1e-8)

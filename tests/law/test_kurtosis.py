@@ -401,7 +401,7 @@ def test_an_error_too_large_refuses():
     assert prediction.coverage == "none"
     assert prediction.log_variance_error is None
     assert "entries of kurtosis 60 are too far from Gaussian at this width" in prediction.reasons[0]
-    assert chain._LARGEST_ERROR < 0.5
+    assert chain.LARGEST_ERROR < 0.5
 
 
 def test_a_fourth_norm_of_no_unit_vector_is_refused():
