@@ -49,11 +49,13 @@ def digest(records: Iterator[initdiag.fleet.Checked], count: int) -> dict:
 def kill_one(after: float, name: str, killed: list[int]) -> None:
     """Kill a child process of this one whose command line holds ``name``, after so many seconds."""
     time.sleep(after)
-    for process in psutil.Process().children(recursive=True):
-        if name in " ".join(process.cmdline()):
-            os.kill(process.pid, signal.SIGKILL)
-            killed.append(process.pid)
-            return
+    while not killed:
+        for process in psutil.Process().children(recursive=True):
+            line = process.cmdline()
+            if not killed and any(part.startswith(name) for part in line[:6]):
+                os.kill(process.pid, signal.SIGKILL)
+                killed.append(process.pid)
+        time.sleep(0.2)
 
 
 def run(engine: str, executor: object, count: int, name: str | None = None) -> dict:
@@ -77,12 +79,12 @@ def main(count: int) -> None:
 
     rows = [run("here", None, count)]
     processes = partial(ProcessPoolExecutor, 2, mp_context=get_context("spawn"))
-    rows.append(run("processes", processes, count, "spawn_main"))
+    rows.append(run("processes", processes, count, "from multiprocessing.spawn"))
     cluster = distributed.LocalCluster(2, threads_per_worker=1, dashboard_address=None)
     with cluster, distributed.Client(cluster) as client:
-        rows.append(run("dask", client.get_executor(), count, "spawn_main"))
+        rows.append(run("dask", client.get_executor(), count, "from multiprocessing.spawn"))
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
-    rows.append(run("ray", ray_executor(), count, "ray::"))
+    rows.append(run("ray", ray_executor(), count, "ray::_call"))
     ray.shutdown()
     assert len({row["sha256"] for row in rows}) == 1
     assert all(row["workers_killed"] == (row["engine"] != "here") for row in rows)
