@@ -1,26 +1,29 @@
 """What to change, and what that change would do, from the law itself.
 
-Remedies, in the order of what they cost: another initialiser; other widths under the budget there is (the same parameters, the same sum of widths); more
-width; less depth. Under a budget equal hidden widths are tried, which are the best for a sum of widths (Hanin and Rolnick 2018, arXiv 1803.01719) and
-near the best for parameters; `initdiag.widths` searches further. Residual sums and normalisation are no chains, the law does not speak of
-them, and they are not advised.
+Remedies, in the order of what they cost: another initialiser; a lower learning rate, where it is known; other widths under the budget there is (the same parameters, the same sum of widths); more
+width; less depth; skip connections. Under a budget equal hidden widths are tried, which are the best for a sum of widths (Hanin and Rolnick 2018, arXiv 1803.01719) and
+near the best for parameters; `initdiag.widths` searches further. Skip connections are simulated (`initdiag.law.residual`). Normalisation is not advised: simulated, a
+LayerNorm before each ReLU leaves the drift that He initialisation has, and a larger fluctuation (40 layers of 14: log-variance 29 against 20).
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
 import math
 import statistics
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from initdiag.architecture import Activation, Architecture, Layer, WeightLaw
 from initdiag.law.chain import predict
 from initdiag.law.finite_width import dead_probability, layer_log_moments
+from initdiag.law.residual import can_be_residual, simulate_residual
 from initdiag.prediction import Prediction
-from initdiag.risk import failure_risk, risk_of_moments
+from initdiag.reshaping import parameters, same_budget, shortened, summary, widened, written
+from initdiag.risk import Training, failure_risk, risk_of_moments
 
 __all__ = ["Advice", "advise"]
 
@@ -29,6 +32,12 @@ _WIDEST = 32
 
 _TARGET = 0.5
 """A remedy is enough if the risk is then at most this share of the highest risk that passes."""
+
+_DRAWS = 512
+"""Of a simulation."""
+
+_HALF_DECADES = 4
+"""Down to a hundredth of the learning rate: below, 400 steps of the calibration study do not start anything sooner."""
 
 _WIDTHS = "widths = "
 """How the code of a shape begins."""
@@ -41,7 +50,8 @@ _LEAST_GAIN = 0.9
 class Advice:
     """One remedy: what to do, code to paste, and the law before and after (natural log; risk for the judged optimiser).
 
-    The code of an initialiser speaks of one layer's weight ``w`` and bias ``b``; that of a shape sets ``widths`` first, then does the same.
+    The code of an initialiser speaks of one layer's weight ``w`` and bias ``b``; that of a shape sets ``widths`` first, that of a learning rate ``lr``, then
+    it does the same.
     """
 
     action: str
@@ -56,21 +66,25 @@ class Advice:
     @property
     def is_snippet(self) -> bool:
         """Whether the action itself is code, not words."""
-        return bool(self.code) and not self.code.startswith(_WIDTHS)
+        return bool(self.code) and self.code.startswith(self.action)
 
 
 @dataclass(frozen=True, slots=True)
 class _Remedy:
-    """A change, its cost (1 for two lines of code; shapes: 2 and more, times the share of parameters they take), and its risk."""
+    """A change, its cost (1 for two lines of code; a half more for another learning rate; shapes: 2 and more, times the share of parameters they take), its risk."""
 
     action: str
     code: str
     architecture: Architecture
     cost: float
     risk: float
+    after: Prediction | None = None
+    """What it makes of the network, where that is not the prediction for ``architecture``."""
 
 
-def advise(architecture: Architecture, prediction: Prediction, optimizer: str, max_risk: float) -> tuple[Advice, ...]:
+def advise(
+    architecture: Architecture, prediction: Prediction, training: Training, max_risk: float
+) -> tuple[Advice, ...]:
     """Return remedies that lower the risk: first those that lower it enough, each kind by what it gains over what it costs.
 
     Enough is half the highest risk that passes. Where an initialiser alone is not enough, changes of shape are added, each with the best initialiser.
@@ -78,24 +92,47 @@ def advise(architecture: Architecture, prediction: Prediction, optimizer: str, m
     """
     if prediction.coverage == "none" or architecture.gaps:
         return ()
-    risk = _scorer(optimizer)
-    before, target = failure_risk(prediction, optimizer), _TARGET * max_risk
+    risk = _scorer(training)
+    before, target = _risk(prediction, training), _TARGET * max_risk
     found = [_Remedy(action, code, arch, 1.0, risk(arch)) for action, code, arch in _initialisers(architecture)]
     best = min(found, key=lambda remedy: remedy.risk)
-    if best.risk > target and _has_shape(architecture):
-        found += [r for r in _shapes(best, risk, target) if r.risk < _LEAST_GAIN * best.risk]
+    if best.risk > target:
+        also = "" if _same_weights(best.architecture, architecture) else f", with {best.action}"
+        more = (r for r in _beyond_initialisers(best, training, target) if r.risk < _LEAST_GAIN * best.risk)
+        found += [dataclasses.replace(r, action=r.action + also) for r in more]
     worth = [r for r in found if r.risk < _LEAST_GAIN * before]
     worth.sort(key=lambda r: (r.risk > target, -round((before - r.risk) / r.cost, 1)))  # of like ones, as listed
     return tuple(_advice(remedy, prediction, before) for remedy in worth)
 
 
-def _scorer(optimizer: str) -> Callable[[Architecture], float]:
+def _beyond_initialisers(best: _Remedy, training: Training, target: float) -> Iterator[_Remedy]:
+    """What to change on top of the best initialiser."""
+    yield from _slower(best, training, target)
+    if _has_shape(best.architecture):
+        yield from _shapes(best, _scorer(training), target)
+        yield from _residual(best, training)
+
+
+def _same_weights(one: Architecture, other: Architecture) -> bool:
+    """Whether every weight has the same law but for rounding, so that nothing need be said of the initialiser."""
+    pairs = zip(one.layers, other.layers, strict=True)
+    return all(
+        a.weight.family == b.weight.family and math.isclose(a.weight.variance, b.weight.variance, rel_tol=1e-6)
+        for a, b in pairs
+    )
+
+
+def _risk(prediction: Prediction, training: Training) -> float:
+    return failure_risk(prediction, training.optimizer, training.lr, training.loss)
+
+
+def _scorer(training: Training) -> Callable[[Architecture], float]:
     """The risk of an architecture whose weights are normal or Haar: as by `predict`, with each distinct layer looked at once."""
 
     def risk(architecture: Architecture) -> float:
         if any(layer.activation.gate is None for layer in architecture.layers):
-            return failure_risk(predict(architecture), optimizer)
-        return risk_of_moments(*_totals(architecture), optimizer)
+            return _risk(predict(architecture), training)
+        return risk_of_moments(*_totals(architecture), len(architecture.layers), training)
 
     return risk
 
@@ -116,6 +153,34 @@ def _totals(architecture: Architecture) -> tuple[float, float, float]:
     return drift, variance, -math.expm1(alive)
 
 
+def _slower(best: _Remedy, training: Training, target: float) -> Iterator[_Remedy]:
+    """The largest lower learning rate, in half decades, at which the best initialiser is enough; nothing where the rate is not known."""
+    for halves in range(1, _HALF_DECADES + 1) if training.lr is not None else ():
+        assert training.lr is not None
+        lr = float(f"{training.lr * 10 ** (-halves / 2):.1g}")
+        risk = _scorer(dataclasses.replace(training, lr=lr))(best.architecture)
+        if risk <= target:
+            action = f"lower the learning rate: {training.lr:g} -> {lr:g}"
+            yield _Remedy(action, f"lr = {lr:g}; {best.code}", best.architecture, 1.5, risk)
+            return
+
+
+def _residual(best: _Remedy, training: Training) -> Iterator[_Remedy]:
+    """Skip connections around the hidden layers of equal width, simulated."""
+    architecture = best.architecture
+    if not can_be_residual(architecture):
+        return
+    blocks, depth = len(architecture.layers) - 2, len(architecture.layers)
+    scale = float(f"{blocks**-0.5:.3g}")
+    samples = simulate_residual(architecture, scale, _DRAWS, seed=0)
+    sizes = architecture.input_size, architecture.output_size
+    is_linear = architecture.layers[-1].activation.name == "linear"
+    after = Prediction.simulated(samples, ("skip connections, simulated",), *sizes, is_linear, depth)
+    activation = "relu" if architecture.layers[0].activation.name == "relu" else "activation"
+    action = f"skip connections around {blocks} hidden layers, x + {scale:g} * layer({activation}(x))"
+    yield _Remedy(action, f"{best.code}  # and: {action}", architecture, 3.0, _risk(after, training), after)
+
+
 def _initialisers(architecture: Architecture) -> Iterator[tuple[str, str, Architecture]]:
     """He and orthogonal for ReLU's family, by its slope; Xavier, He and orthogonal of gain 1 for other activations."""
     slope = next((a.negative_slope for a in _activations(architecture) if a.name == "leaky_relu"), 0.0)
@@ -127,8 +192,8 @@ def _initialisers(architecture: Architecture) -> Iterator[tuple[str, str, Archit
         yield xavier, f"{xavier}; nn.init.zeros_(b)", architecture.replace(init="xavier_normal")
     yield he, f"{he}; nn.init.zeros_(b)", architecture.replace(init="he_normal", gain=gain)
     factor = 1.0 if is_smooth else math.sqrt(2) * gain
-    written = "" if is_smooth else f", {factor:.4g}" if slope else ", 2**0.5"
-    haar = f"nn.init.orthogonal_(w{written})"
+    argument = "" if is_smooth else f", {factor:.4g}" if slope else ", 2**0.5"
+    haar = f"nn.init.orthogonal_(w{argument})"
     yield haar, f"{haar}; nn.init.zeros_(b)", architecture.replace(init="orthogonal", gain=factor / math.sqrt(2))
 
 
@@ -151,25 +216,25 @@ def _shapes(best: _Remedy, risk: Callable[[Architecture], float], target: float)
 
     def remedy(what: str, new: list[int], price: float = 2.0) -> _Remedy:
         arch = _reshaped(best.architecture, new)
-        cost = price * max(_parameters(new) / _parameters(widths), 1.0)
-        return _Remedy(what, f"{_WIDTHS}{_written(new)}; {best.code}", arch, cost, risk(arch))
+        cost = price * max(parameters(new) / parameters(widths), 1.0)
+        return _Remedy(what, f"{_WIDTHS}{written(new)}; {best.code}", arch, cost, risk(arch))
 
     def risk_of(new: list[int]) -> float:
         return risk(_reshaped(best.architecture, new))
 
-    yield from (remedy(what, new) for what, new in _same_budget(widths))
+    yield from (remedy(what, new) for what, new in same_budget(widths))
     narrow = _without_bottleneck(best.architecture)
     if narrow is not None:
         index, new = narrow
         yield remedy(f"widen the bottleneck, hidden layer {index}: {widths[index]} -> {new[index]}", new)
-    wide = _least(lambda m: risk_of(_widened(widths, m)) <= target, 1, (_WIDEST - 1) * min(widths[1:-1]))
+    wide = _least(lambda m: risk_of(widened(widths, m)) <= target, 1, (_WIDEST - 1) * min(widths[1:-1]))
     if wide is not None:
-        new = _widened(widths, wide)
-        yield remedy(f"also widen the hidden layers: {_summary(widths)} -> {_summary(new)}", new)
-    fewer = _least(lambda m: risk_of(_shortened(widths, m)) <= target, 1, len(widths) - 3)
+        new = widened(widths, wide)
+        yield remedy(f"widen the hidden layers: {summary(widths)} -> {summary(new)}", new)
+    fewer = _least(lambda m: risk_of(shortened(widths, m)) <= target, 1, len(widths) - 3)
     if fewer is not None:
-        new = _shortened(widths, fewer)
-        yield remedy(f"or use fewer layers: {_summary(widths)} -> {_summary(new)}", new, price=3.0)
+        new = shortened(widths, fewer)
+        yield remedy(f"use fewer layers: {summary(widths)} -> {summary(new)}", new, price=3.0)
 
 
 def _least(is_enough: Callable[[int], bool], low: int, high: int) -> int | None:
@@ -180,42 +245,6 @@ def _least(is_enough: Callable[[int], bool], low: int, high: int) -> int | None:
         middle = (low + high) // 2
         low, high = (low, middle) if is_enough(middle) else (middle + 1, high)
     return low
-
-
-def _widened(widths: list[int], more: int) -> list[int]:
-    """Hidden widths all grown in proportion, the narrowest by ``more`` units."""
-    least = min(widths[1:-1])
-    return [widths[0], *(-(-n * (least + more) // least) for n in widths[1:-1]), widths[-1]]
-
-
-def _shortened(widths: list[int], fewer: int) -> list[int]:
-    """The last hidden layers left out."""
-    return [*widths[: -1 - fewer], widths[-1]]
-
-
-def _same_budget(widths: list[int]) -> Iterator[tuple[str, list[int]]]:
-    """Equal hidden widths for the same sum of widths, and for the same number of parameters."""
-    hidden = widths[1:-1]
-    if len(set(hidden)) == 1:
-        return
-    of_sum = sum(hidden) // len(hidden)
-    of_parameters = _equal_width(len(hidden), widths[0], widths[-1], _parameters(widths))
-    for what, n in (("the same sum of widths", of_sum), ("the same parameters", of_parameters)):
-        if n >= 1:
-            yield (
-                f"equal widths, {what}: {_summary(widths)} -> {len(hidden)} x {n}",
-                [widths[0], *[n] * len(hidden), widths[-1]],
-            )
-
-
-def _equal_width(hidden: int, fan_in: int, fan_out: int, parameters: int) -> int:
-    """Return the largest ``n`` for which ``hidden`` layers of ``n`` cost no more: ``(hidden - 1) n^2 + (fan_in + fan_out + hidden) n + fan_out``."""
-    a, b, c = hidden - 1, fan_in + fan_out + hidden, parameters - fan_out
-    return math.floor(2 * c / (b + math.sqrt(b * b + 4 * a * c)))
-
-
-def _parameters(widths: Sequence[int]) -> int:
-    return sum((m + 1) * n for m, n in itertools.pairwise(widths))
 
 
 def _without_bottleneck(architecture: Architecture) -> tuple[int, list[int]] | None:
@@ -249,26 +278,8 @@ def _layer(initializer: str | None, gain: float, activation: Activation, fan_in:
     return Layer(f"{fan_in} -> {fan_out}", fan_in, fan_out, law, activation)
 
 
-def _summary(sizes: list[int]) -> str:
-    hidden = sizes[1:-1]
-    if not hidden:
-        return "no hidden layer"
-    low, high = min(hidden), max(hidden)
-    return f"{len(hidden)} x {low}" if low == high else f"{len(hidden)} of {low} to {high}"
-
-
-def _written(widths: list[int]) -> str:
-    """Python for a list, runs of equal widths folded.
-
-    >>> _written([64, 9, 9, 9, 2])
-    '[64, *[9] * 3, 2]'
-    """
-    runs = [(n, len(list(run))) for n, run in itertools.groupby(widths)]
-    return f"[{', '.join(f'*[{n}] * {k}' if k > 2 else ', '.join([str(n)] * k) for n, k in runs)}]"
-
-
 def _advice(remedy: _Remedy, before: Prediction, risk_before: float) -> Advice:
-    after = predict(remedy.architecture)
+    after = remedy.after or predict(remedy.architecture)
     assert before.rms_gain_log_mean is not None
     assert before.log_variance is not None
     assert after.rms_gain_log_mean is not None

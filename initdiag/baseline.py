@@ -14,7 +14,7 @@ from typing import Any
 
 from initdiag.errors import TargetError, explain
 from initdiag.report import Report
-from initdiag.risk import risk_of_moments
+from initdiag.risk import Training, risk_of_moments
 from initdiag.verdict import Verdict
 
 __all__ = ["RISK_MARGIN", "Baseline", "Standing", "risk_margin"]
@@ -116,16 +116,17 @@ def risk_margin(report: Report) -> float:
         errors = measured.log_mean_se, measured.log_variance_se
     else:
         return RISK_MARGIN
-    return max(RISK_MARGIN, _STANDARD_ERRORS * math.sqrt(2) * _risk_error(moments, errors, report.optimizer or "sgd"))
+    error = _risk_error(moments, errors, len(report.architecture.layers) or None, report.training)
+    return max(RISK_MARGIN, _STANDARD_ERRORS * math.sqrt(2) * error)
 
 
-def _risk_error(moments: tuple[Any, ...], errors: tuple[Any, ...], optimizer: str) -> float:
+def _risk_error(moments: tuple[Any, ...], errors: tuple[Any, ...], depth: int | None, training: Training) -> float:
     """Standard error of the risk, from those of drift and fluctuation (taken as independent), by central differences."""
     drift, variance, dead = moments
     by_drift, by_variance = ((error or 0.0) for error in errors)
 
     def risk(sign: int, d: float, v: float) -> float:
-        return risk_of_moments(drift + sign * d, max(variance + sign * v, 0.0), dead, optimizer)
+        return risk_of_moments(drift + sign * d, max(variance + sign * v, 0.0), dead, depth, training)
 
     slopes = (risk(1, d, v) - risk(-1, d, v) for d, v in ((by_drift, 0.0), (0.0, by_variance)))
     found = math.hypot(*slopes) / 2

@@ -16,9 +16,10 @@ from typing import IO, TYPE_CHECKING, Any
 import click
 
 from initdiag import __version__
+from initdiag.cli_options import FILE, assumption_options, output_options, training_options
 from initdiag.cli_screen import screen_command
 from initdiag.errors import InitdiagError, InvalidInput, UnsupportedArchitecture, explain
-from initdiag.render.formats import FORMATS, render
+from initdiag.render.formats import render
 
 if TYPE_CHECKING:
     from initdiag.architecture import Architecture
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 _FAIL_ON = {"risk": "risk", "no-verdict": "no-verdict", "never": None}
-_FILE = click.Path(dir_okay=False, path_type=Path)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -66,24 +66,6 @@ def _draws(ctx: click.Context, param: click.Parameter, value: str) -> int | str:
     return "auto" if value == "auto" else convert(value, param, ctx)
 
 
-def _shared_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    options = [
-        click.option("--optimizer", type=click.Choice(["sgd", "adam"]), help="Judge for it (default: plain SGD)."),
-        click.option(
-            "--max-risk", type=click.FloatRange(0, 1), default=0.5, show_default=True, help="At risk from there."
-        ),
-    ]
-    for option in reversed(options):
-        command = option(command)
-    return _output_options(command)
-
-
-def _output_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    file = click.Path(dir_okay=False, path_type=Path)
-    command = click.option("--output-file", type=file, help="Write there, not to stdout.")(command)
-    return click.option("--output-format", type=click.Choice(FORMATS), default="console", show_default=True)(command)
-
-
 @_group.command("check")
 @click.argument("targets", nargs=-1, metavar="[TARGET]...")
 @click.option("--input-size", help="Shape of a batch, e.g. 2,784, if the model does not tell it.")
@@ -99,9 +81,10 @@ def _output_options(command: Callable[..., Any]) -> Callable[..., Any]:
 )
 @click.option("--fail-on", type=click.Choice(list(_FAIL_ON)), default="no-verdict", show_default=True)
 @click.option("--spectrum", is_flag=True, help="Also predict the spectrum of the Jacobian.")
-@click.option("--baseline", type=_FILE, help="Fail only on what got worse since this file was written.")
-@click.option("--write-baseline", type=_FILE, help="Write there how the checked models stand today, and exit with 0.")
-@_shared_options
+@click.option("--baseline", type=FILE, help="Fail only on what got worse since this file was written.")
+@click.option("--write-baseline", type=FILE, help="Write there how the checked models stand today, and exit with 0.")
+@training_options
+@output_options
 def _check(
     targets: tuple[str, ...],
     baseline: Path | None,
@@ -179,18 +162,16 @@ def _write_baseline(outcomes: list[Outcome], path: Path) -> int:
 
 @_group.command("predict")
 @click.argument("widths")
-@click.option("--init", default="torch_default", show_default=True, help="Initialiser of every layer.")
-@click.option("--activation", default="relu", show_default=True, help="Of the hidden layers.")
-@click.option("--output", default="linear", show_default=True, help="Of the last layer.")
-@click.option("--gain", type=float, default=1.0, show_default=True, help="Multiplies every weight.")
-@click.option("--dropout", type=float, default=0.0, show_default=True, help="Rate after hidden layers.")
-@click.option("--negative-slope", type=float, default=0.01, show_default=True, help="Of leaky_relu.")
+@assumption_options
 @click.option("--fail-on", type=click.Choice(list(_FAIL_ON)), default="never", show_default=True)
-@_shared_options
+@training_options
+@output_options
 def _predict(
     widths: str,
     fail_on: str,
     optimizer: str | None,
+    lr: float | None,
+    loss: str | None,
     max_risk: float,
     output_format: str,
     output_file: Path | None,
@@ -204,7 +185,9 @@ def _predict(
 
     architecture = Architecture.from_widths(parse_widths(widths), **assumptions)
     thresholds = Thresholds(max_risk=max_risk)
-    report = diagnose_architecture(architecture, optimizer=optimizer, thresholds=thresholds, target=widths)
+    report = diagnose_architecture(
+        architecture, optimizer=optimizer, lr=lr, loss=loss, thresholds=thresholds, target=widths
+    )
     _write([report], output_format, output_file)
     return _exit_code([report], _FAIL_ON[fail_on])
 
@@ -221,7 +204,7 @@ def _predict(
 @click.option("--input", "input_target", help="A batch tensor, or a function that makes one: file.py:name.")
 @click.option("--module", help="Path of a part of the model, e.g. head: the chain inside a larger model.")
 @click.option("--output-format", type=click.Choice(["console", "json"]), default="console", show_default=True)
-@click.option("--output-file", type=click.Path(dir_okay=False, path_type=Path), help="Write there, not to stdout.")
+@click.option("--output-file", type=FILE, help="Write there, not to stdout.")
 def _spectrum(
     target: str,
     input_size: str | None,
@@ -294,7 +277,7 @@ def _write_spectrum(report: SpectralReport, output_format: str, output_file: Pat
 @_group.command("report")
 @click.argument("file", type=click.File(encoding="utf-8"))
 @click.option("--fail-on", type=click.Choice(list(_FAIL_ON)), default="never", show_default=True)
-@_output_options
+@output_options
 def _report(file: IO[str], fail_on: str, output_format: str, output_file: Path | None) -> int:
     """Show a saved report in any format: FILE is what --output-format json wrote, - for standard input."""
     reports = _saved(file)

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from initdiag.cli_options import FILE, assumption_options, training_options
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -17,22 +19,14 @@ if TYPE_CHECKING:
 
 __all__ = ["screen_command"]
 
-_FILE = click.Path(dir_okay=False, path_type=Path)
-
 
 @click.command("screen")
-@click.argument("file", type=_FILE)
-@click.option("-o", "--output-file", type=_FILE, required=True, help="For the rows that are kept; the kind of FILE.")
+@click.argument("file", type=FILE)
+@click.option("-o", "--output-file", type=FILE, required=True, help="For the rows that are kept; the kind of FILE.")
 @click.option("--column", default="widths", show_default=True, help="Of the widths.")
 @click.option("--restart", is_flag=True, help="Forget an interrupted run; else it is gone on with.")
-@click.option("--optimizer", type=click.Choice(["sgd", "momentum", "adam", "adamw"]), default="sgd", show_default=True)
-@click.option("--max-risk", type=click.FloatRange(0, 1), default=0.5, show_default=True, help="At risk from there.")
-@click.option("--init", default="torch_default", show_default=True, help="Initialiser of every layer.")
-@click.option("--activation", default="relu", show_default=True, help="Of the hidden layers.")
-@click.option("--output", default="linear", show_default=True, help="Of the last layer.")
-@click.option("--gain", type=float, default=1.0, show_default=True, help="Multiplies every weight.")
-@click.option("--dropout", type=float, default=0.0, show_default=True, help="Rate after hidden layers.")
-@click.option("--negative-slope", type=float, default=0.01, show_default=True, help="Of leaky_relu.")
+@training_options
+@assumption_options
 def screen_command(file: Path, output_file: Path, **options: Any) -> int:
     """Keep those architectures of FILE (.parquet, .csv, .jsonl) whose risk is below --max-risk.
 
@@ -41,8 +35,9 @@ def screen_command(file: Path, output_file: Path, **options: Any) -> int:
     """
     from initdiag.screening.run import screen_file
 
+    given = {name: value for name, value in options.items() if value is not None}
     with _progress(sys.stderr.isatty()) as show:
-        counts = screen_file(file, output_file, progress=show, **options)
+        counts = screen_file(file, output_file, progress=show, **given)
     click.echo(
         f"{counts.rows:,} rows: {counts.kept:,} kept, {counts.at_risk:,} at risk, {counts.rejected:,} rejected",
         err=True,

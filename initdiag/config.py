@@ -15,6 +15,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import tomllib
 from collections.abc import Callable, Sequence
@@ -23,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from initdiag.errors import InvalidInput, TargetError, explain
-from initdiag.risk import OPTIMIZERS
+from initdiag.risk import FAMILIES, LOSSES
 from initdiag.targets import anchored
 from initdiag.verdict import Thresholds
 
@@ -43,7 +44,7 @@ class ModelConfig:
         ``file.py:name`` or ``package.module:name``, as written.
     folder : Path
         Where files and packages are looked for.
-    module, input_size, optimizer, draws, seed, method, spectrum, thresholds
+    module, input_size, optimizer, lr, loss, draws, seed, method, spectrum, thresholds
         As in `initdiag.diagnose`.
     example_input : str or None
         Target of a batch tensor, or of a function that makes one.
@@ -57,6 +58,8 @@ class ModelConfig:
     input_size: tuple[int, ...] | None = None
     example_input: str | None = None
     optimizer: str | None = None
+    lr: float | None = None
+    loss: str | None = None
     draws: int | str = 1024
     seed: int = 0
     method: str = "auto"
@@ -207,6 +210,12 @@ def _whole(least: int) -> Callable[[str, Any], int]:
     return read
 
 
+def _rate(where: str, value: Any) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < math.inf:
+        raise _wrong(where, "a positive number", value)
+    return float(value)
+
+
 def _switch(where: str, value: Any) -> bool:
     if not isinstance(value, bool):
         raise _wrong(where, "true or false", value)
@@ -258,7 +267,9 @@ def _models(where: str, value: Any) -> list[str | dict[str, Any]]:
 _fail_on = _choice(*FAIL_ON)
 
 _SHARED: dict[str, Callable[[str, Any], Any]] = {
-    "optimizer": _choice(*OPTIMIZERS),
+    "optimizer": _choice(*FAMILIES),
+    "lr": _rate,
+    "loss": _choice(*LOSSES),
     "draws": lambda where, value: "auto" if value == "auto" else _whole(1)(where, value),
     "seed": _whole(0),
     "method": _text,

@@ -19,7 +19,7 @@ from initdiag.law.chain import predict
 from initdiag.measurement import Measurement
 from initdiag.prediction import Prediction
 from initdiag.report import SCHEMA_VERSION, Report
-from initdiag.risk import OPTIMIZERS, PROVENANCE
+from initdiag.risk import PROVENANCE, Training
 from initdiag.spectral_law import SpectralLaw
 from initdiag.spectral_report import spectral_report
 from initdiag.verdict import Finding, Thresholds, Verdict, judge
@@ -40,6 +40,8 @@ def diagnose_architecture(
     architecture: Architecture,
     *,
     optimizer: str | None = None,
+    lr: float | None = None,
+    loss: str | None = None,
     thresholds: Thresholds | None = None,
     target: str | None = None,
     measurement: Measurement | None = None,
@@ -55,18 +57,16 @@ def diagnose_architecture(
     Raises
     ------
     InvalidInput
-        For an unknown optimiser.
+        For an unknown optimiser or loss, or a learning rate that is not positive.
     """
-    _check_choice("optimizer", optimizer, (None, *OPTIMIZERS))
+    training = Training(optimizer or "sgd", lr, loss)
     begin = time.perf_counter() if started is None else started
     limits = thresholds or Thresholds()
     prediction = predict(architecture) if simulation is None else Prediction.from_simulation(architecture, simulation)
     test = None if measurement is None else agreement(architecture, measurement, limits.agreement_level, prediction)
     separation = _separation(architecture, prediction)
-    judgement = judge(architecture, prediction, measurement, test, optimizer, limits, not_measured, separation)
-    advice = (
-        advise(architecture, prediction, optimizer or "sgd", limits.max_risk) if judgement.verdict.is_at_risk else ()
-    )
+    judgement = judge(architecture, prediction, measurement, test, training, limits, not_measured, separation)
+    advice = advise(architecture, prediction, training, limits.max_risk) if judgement.verdict.is_at_risk else ()
     spectral = _spectral(architecture) if spectrum else _NO_SPECTRUM
     return Report(
         schema_version=SCHEMA_VERSION,
@@ -86,6 +86,8 @@ def diagnose_architecture(
         findings=(*judgement.findings, *spectral.findings),
         advice=advice,
         elapsed=time.perf_counter() - begin,
+        lr=lr,
+        loss=loss,
     )
 
 
@@ -125,6 +127,8 @@ def diagnose(
     method: str = "auto",
     init: Callable[[nn.Module], Any] | None = None,
     optimizer: str | None = None,
+    lr: float | None = None,
+    loss: str | None = None,
     thresholds: Thresholds | None = None,
     spectrum: bool = False,
     seed: int = 0,
@@ -150,7 +154,11 @@ def diagnose(
     init : callable, optional
         How to draw the parameters afresh, as ``model.apply`` takes it.
     optimizer : str, optional
-        ``"sgd"`` or ``"adam"``; None judges for plain SGD, which sees the gradient as it is.
+        ``"sgd"``, ``"momentum"``, ``"adam"`` or ``"adamw"``; None judges for plain SGD, which sees the gradient as it is.
+    lr : float, optional
+        The learning rate it will be trained with: the risk is then that of this rate, and the advice may name a lower one. Left out: averaged over usual ones.
+    loss : str, optional
+        ``"classification"`` or ``"regression"``, as in `failure_risk`.
     thresholds : Thresholds, optional
         Of the decision.
     spectrum : bool
@@ -176,7 +184,7 @@ def diagnose(
         A usage fault: see `trace` and `measure`.
     """
     _check_choice("method", method, _METHODS)
-    _check_choice("optimizer", optimizer, (None, *OPTIMIZERS))
+    Training(optimizer or "sgd", lr, loss)  # raises before the work
     started = time.perf_counter()
     from initdiag.measuring.runner import measure
     from initdiag.tracing.loan import own_modes, rng_preserved
@@ -195,6 +203,8 @@ def diagnose(
     return diagnose_architecture(
         architecture,
         optimizer=optimizer,
+        lr=lr,
+        loss=loss,
         thresholds=thresholds,
         target=target,
         measurement=measurement,

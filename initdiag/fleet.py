@@ -35,7 +35,7 @@ _LOST = (BrokenExecutor, CancelledError)
 _CANNOT_SEND = (pickle.PicklingError, TypeError, AttributeError)
 """What ``submit`` may raise for a candidate that cannot be pickled."""
 
-_OF_WIDTHS = ("optimizer", "thresholds", "spectrum", "target")
+_OF_WIDTHS = ("optimizer", "lr", "loss", "thresholds", "spectrum", "target")
 """Options of `diagnose` that mean something without a module."""
 
 
@@ -172,7 +172,7 @@ def _checked_options(options: dict[str, Any]) -> dict[str, Any]:
                 do="What is assumed of widths goes into assumptions={...}.",
             )
         )
-    diagnose_architecture(Architecture.from_widths([1, 1]), **{k: options[k] for k in _OF_WIDTHS[:2] if k in options})
+    diagnose_architecture(Architecture.from_widths([1, 1]), **{k: options[k] for k in _OF_WIDTHS[:4] if k in options})
     return options
 
 

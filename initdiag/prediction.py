@@ -107,6 +107,8 @@ class Prediction(Record):
         How far off the formula itself may be, one standard deviation (`initdiag.law.kurtosis`): 0 unless the coverage is "first-order".
     u_fourth : float or None
         ``||u||_4^4`` where it was given; None for a uniform unit vector.
+    depth : int or None
+        Linear layers, which the risk takes into account; None where it is not known.
     """
 
     coverage: str
@@ -125,6 +127,7 @@ class Prediction(Record):
     log_mean_error: float | None = 0.0
     log_variance_error: float | None = 0.0
     u_fourth: float | None = None
+    depth: int | None = None
 
     @classmethod
     def from_simulation(cls, architecture: Architecture, measurement: Measurement) -> Prediction:
@@ -155,7 +158,8 @@ class Prediction(Record):
         has_linear_output = last.activation.name == "linear" and last.fan_out == architecture.output_size
         reasons = (f"simulated through the module's own forward ({', '.join(gaps)})", *measurement.notes)
         outputs = architecture.output_size
-        return cls.simulated(measurement.log_norms, reasons, architecture.input_size, outputs, has_linear_output)
+        depth = len(architecture.layers)
+        return cls.simulated(measurement.log_norms, reasons, architecture.input_size, outputs, has_linear_output, depth)
 
     @classmethod
     def simulated(
@@ -165,6 +169,7 @@ class Prediction(Record):
         input_size: int,
         output_size: int,
         has_linear_output: bool,
+        depth: int,
         layers: tuple[LayerPrediction, ...] = (),
     ) -> Prediction:
         """Return the prediction that simulated draws of ``ln||Ju||^2`` make."""
@@ -184,6 +189,7 @@ class Prediction(Record):
             m.dead_fraction,
             layers,
             samples,
+            depth=depth,
         )
 
     @property

@@ -13,6 +13,7 @@ from initdiag.architecture import Architecture
 from initdiag.errors import InvalidInput, explain
 from initdiag.measurement import Measurement
 from initdiag.prediction import Prediction
+from initdiag.risk import Training
 from initdiag.serialization import Record
 from initdiag.spectral_law import SpectralLaw
 from initdiag.verdict import Finding, Thresholds, Verdict
@@ -63,6 +64,8 @@ class Report(Record):
         What to do.
     elapsed : float
         Seconds that the diagnosis took.
+    lr, loss : float or None, str or None
+        The learning rate and the kind of loss that the judged optimiser's risk is for; averaged over if None.
     """
 
     schema_version: int
@@ -82,6 +85,13 @@ class Report(Record):
     findings: tuple[Finding, ...]
     advice: tuple[Advice, ...]
     elapsed: float
+    lr: float | None = None
+    loss: str | None = None
+
+    @property
+    def training(self) -> Training:
+        """How the network was judged to be trained."""
+        return Training(self.optimizer or "sgd", self.lr, self.loss)
 
     @property
     def ok(self) -> bool:

@@ -5,12 +5,13 @@ the same task, optimiser, learning rate and batch size, or the training loss is 
 optimiser family and kind of loss::
 
     logit = intercept + fluctuation ln(log-variance)
-            + upward U + upward_linear (drift up)/10 + downward D + downward_linear (drift down)/10
-            + x (rate + rate_square x + rate_fluctuation ln(log-variance) + rate_upward U + rate_downward D)
-    U = ln(1 + drift up),  D = ln(1 + drift down),  x = ln(learning rate) - centre
+            + upward U + upward_linear (drift up)/10 + downward D + downward_linear (drift down)/10 + depth H
+            + x (rate + rate_square x + rate_fluctuation ln(log-variance) + rate_upward U + rate_downward D + rate_depth H)
+    U = ln(1 + drift up),  D = ln(1 + drift down),  H = ln(linear layers/12),  x = ln(learning rate) - centre
     risk  = dead + (1 - dead) / (1 + exp(-logit))
 
-and rise with every number of the law at every learning rate. The coefficients are data (``risk_coefficients.json``), written by
+and rise with every number of the law, and with depth, at every learning rate. Depth has a term of its own because the gradient with respect to all weights
+has one share a layer: at the same drift and fluctuation a learning rate that starts ten layers overshoots with forty. The coefficients are data (``risk_coefficients.json``), written by
 ``tests/evidence/calibration``, where the plan, the runs and how far to trust them are.
 """
 
@@ -29,7 +30,17 @@ from numpy.typing import ArrayLike, NDArray
 from initdiag.errors import InvalidInput, UnsupportedArchitecture, explain
 from initdiag.prediction import Prediction
 
-__all__ = ["LOSSES", "OPTIMIZERS", "PROVENANCE", "RiskTerms", "failure_risk", "risk_of_moments", "risk_terms", "risks"]
+__all__ = [
+    "LOSSES",
+    "OPTIMIZERS",
+    "PROVENANCE",
+    "RiskTerms",
+    "Training",
+    "failure_risk",
+    "risk_of_moments",
+    "risk_terms",
+    "risks",
+]
 
 OPTIMIZERS = ("sgd", "adam")
 """Those that a report judges."""
@@ -42,6 +53,56 @@ FAMILIES = {"sgd": ("sgd", 1.0), "momentum": ("sgd", 10.0), "adam": ("adam", 1.0
 LEAST_VARIANCE = 1e-4
 """Below this a log-variance counts as this: the study has hardly any smaller."""
 
+DEPTHS = (4, 46)
+"""Linear layers of the study's networks; fewer or more count as the nearest."""
+
+MIDDLE_DEPTH = 12
+"""Of the study, about; a network whose depth is not known counts as so deep."""
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """How a network is going to be trained, as far as it is known; what is not known is averaged over.
+
+    Attributes
+    ----------
+    optimizer : str
+        ``"sgd"`` (plain), ``"momentum"`` (0.9), ``"adam"`` or ``"adamw"``.
+    lr : float or None
+        Learning rate; outside the study's range it counts as the nearest in it.
+    loss : str or None
+        ``"classification"`` (cross entropy) or ``"regression"`` (squared error).
+
+    Raises
+    ------
+    InvalidInput
+        For an unknown optimiser or loss, or a learning rate that is not positive.
+    """
+
+    optimizer: str = "sgd"
+    lr: float | None = None
+    loss: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.optimizer not in FAMILIES:
+            raise InvalidInput(
+                explain(
+                    expected=f"optimizer: one of {', '.join(FAMILIES)}",
+                    got=repr(self.optimizer),
+                    do="Choose the one that is most like yours.",
+                )
+            )
+        if self.loss is not None and self.loss not in LOSSES:
+            raise InvalidInput(
+                explain(expected='loss "classification" or "regression"', got=repr(self.loss), do="Or leave it out.")
+            )
+        if self.lr is not None and not _is_rate(self.lr):
+            raise InvalidInput(explain(expected="lr: a positive number", got=repr(self.lr), do="Or leave it out."))
+
+
+def _is_rate(lr: object) -> bool:
+    return isinstance(lr, int | float) and not isinstance(lr, bool) and 0 < lr < math.inf
+
 
 @dataclass(frozen=True, slots=True)
 class Curve:
@@ -53,17 +114,19 @@ class Curve:
     upward_linear: float
     downward: float
     downward_linear: float
+    depth: float
     rate: float
     rate_square: float
     rate_fluctuation: float
     rate_upward: float
     rate_downward: float
+    rate_depth: float
     centre: float
     lowest: float
     highest: float
 
     def at(self, lr: float) -> tuple[float, ...]:
-        """Return the coefficients of 1, ln(log-variance), U, drift up, D, drift down at a learning rate."""
+        """Return the coefficients of 1, ln(log-variance), U, drift up, D, drift down, H at a learning rate."""
         x = math.log(min(max(lr, self.lowest), self.highest)) - self.centre
         up, down = self.upward + self.rate_upward * x, self.downward + self.rate_downward * x
         return (
@@ -71,6 +134,7 @@ class Curve:
             max(self.fluctuation + self.rate_fluctuation * x, 0.0),
             *(max(up, 0.0), self.upward_linear / 10),
             *(max(down, 0.0), self.downward_linear / 10),
+            max(self.depth + self.rate_depth * x, 0.0),
         )
 
 
@@ -108,41 +172,30 @@ class RiskTerms:
     fluctuation: float
     upward: float
     downward: float
+    depth: float
     dead_probability: float
 
 
 @functools.lru_cache(maxsize=256)
-def _mixture(optimizer: str, lr: float | None, loss: str | None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _mixture(training: Training) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Shares over which a risk is averaged, and the coefficients of each (see `Curve.at`)."""
     known = calibration()
-    family, factor = _choice(optimizer)
+    family, factor = FAMILIES[training.optimizer]
     shares, rows = [], []
-    for kind in LOSSES if loss is None else (loss,):
-        for rate, share in known.rates[optimizer, kind] if lr is None else ((lr, 1.0),):
+    for kind in LOSSES if training.loss is None else (training.loss,):
+        told = ((training.lr, 1.0),) if training.lr is not None else known.rates[training.optimizer, kind]
+        for rate, share in told:
             shares.append(share)
             rows.append(known.curves[family, kind].at(rate * factor))
     return np.array(shares) / sum(shares), np.array(rows)
-
-
-def _choice(optimizer: str) -> tuple[str, float]:
-    if optimizer not in FAMILIES:
-        raise InvalidInput(
-            explain(
-                expected=f"optimizer: one of {', '.join(FAMILIES)}",
-                got=repr(optimizer),
-                do="Choose the one that is most like yours.",
-            )
-        )
-    return FAMILIES[optimizer]
 
 
 def risks(
     hidden_drift: ArrayLike,
     hidden_log_variance: ArrayLike,
     dead_probability: ArrayLike,
-    optimizer: str,
-    lr: float | None = None,
-    loss: str | None = None,
+    depth: ArrayLike,
+    training: Training,
 ) -> NDArray[np.float64]:
     """Return the risk of many networks at once: arrays of one shape in, an array of that shape out; see `failure_risk`.
 
@@ -152,63 +205,50 @@ def risks(
         Drift and fluctuation of ``ln[(n_0/n_L) ||Ju||^2]`` without the draw of a linear output layer (natural log); see `Prediction`.
     dead_probability : array_like
         In [0, 1].
-    optimizer, lr, loss
-        As in `failure_risk`.
-
-    Raises
-    ------
-    InvalidInput
-        As `failure_risk`.
+    depth : array_like
+        Linear layers.
+    training : Training
+        How they are going to be trained.
     """
-    _check(lr, loss)
-    shares, coefficients = _mixture(optimizer, lr, loss)
-    numbers = np.broadcast_arrays(hidden_drift, hidden_log_variance, dead_probability)
-    drift, variance, dead = (np.asarray(a, dtype=float) for a in numbers)
+    shares, coefficients = _mixture(training)
+    numbers = np.broadcast_arrays(hidden_drift, hidden_log_variance, dead_probability, depth)
+    drift, variance, dead, layers = (np.asarray(a, dtype=float) for a in numbers)
     with np.errstate(invalid="ignore", over="ignore"):  # an infinite drift, of networks all dead
         up, down = np.maximum(drift, 0), np.maximum(-drift, 0)
         fluctuation = np.log(np.maximum(variance, LEAST_VARIANCE))
-        terms = np.stack([np.ones_like(up), fluctuation, np.log1p(up), up, np.log1p(down), down], -1)
+        terms = np.stack(
+            [np.ones_like(up), fluctuation, np.log1p(up), up, np.log1p(down), down, _log_depth(layers)], -1
+        )
         logit = terms @ coefficients.T
         curve = np.where(np.isnan(logit), 1.0, 0.5 * (1 + np.tanh(logit / 2)))
     risk: NDArray[np.float64] = dead + (1 - dead) * (curve @ shares)
     return risk
 
 
+def _log_depth(layers: ArrayLike) -> NDArray[np.float64]:
+    return np.asarray(np.log(np.clip(layers, *DEPTHS) / MIDDLE_DEPTH))
+
+
 def risk_of_moments(
-    hidden_drift: float,
-    hidden_log_variance: float,
-    dead_probability: float,
-    optimizer: str,
-    lr: float | None = None,
-    loss: str | None = None,
+    hidden_drift: float, hidden_log_variance: float, dead_probability: float, depth: int | None, training: Training
 ) -> float:
-    """Return the risk from the law's numbers themselves; see `failure_risk` and `risks`."""
-    return float(risks(hidden_drift, hidden_log_variance, dead_probability, optimizer, lr, loss))
+    """Return the risk from the law's numbers themselves; see `failure_risk` and `risks`. Depth None: not known."""
+    return float(risks(hidden_drift, hidden_log_variance, dead_probability, depth or MIDDLE_DEPTH, training))
 
 
-def risk_terms(hidden_drift: float, hidden_log_variance: float, dead_probability: float, optimizer: str) -> RiskTerms:
-    """Return what the risk comes from: fluctuation, drift up, drift down, and dead networks.
-
-    Parameters
-    ----------
-    hidden_drift, hidden_log_variance, dead_probability : float
-        As in `risks`.
-    optimizer : str
-        As in `failure_risk`.
-
-    Raises
-    ------
-    InvalidInput
-        For another optimiser.
-    """
-    shares, coefficients = _mixture(optimizer, None, None)
-    intercept, fluctuation, *slopes = map(float, shares @ coefficients)
+def risk_terms(
+    hidden_drift: float, hidden_log_variance: float, dead_probability: float, depth: int | None, training: Training
+) -> RiskTerms:
+    """Return what the risk comes from: fluctuation, drift up, drift down, depth, and dead networks; arguments as in `risk_of_moments`."""
+    shares, coefficients = _mixture(training)
+    intercept, fluctuation, *slopes, by_depth = map(float, shares @ coefficients)
     up, down = max(hidden_drift, 0.0), max(-hidden_drift, 0.0)
     return RiskTerms(
         intercept,
         fluctuation * math.log(max(hidden_log_variance, LEAST_VARIANCE)),
         slopes[0] * math.log1p(up) + slopes[1] * up,
         slopes[2] * math.log1p(down) + slopes[3] * down,
+        by_depth * float(_log_depth(depth or MIDDLE_DEPTH)),
         dead_probability,
     )
 
@@ -226,7 +266,7 @@ def failure_risk(
     Parameters
     ----------
     prediction : Prediction
-        With coverage.
+        With coverage. Its depth counts beside the law's numbers.
     optimizer : str
         ``"sgd"`` (plain), ``"momentum"`` (0.9), ``"adam"`` or ``"adamw"``.
     lr : float, optional
@@ -242,16 +282,8 @@ def failure_risk(
     UnsupportedArchitecture
         Without coverage there is nothing to judge.
     """
+    training = Training(optimizer, lr, loss)
     drift, variance, dead = prediction.hidden_drift, prediction.hidden_log_variance, prediction.dead_probability
     if drift is None or variance is None or dead is None:
         raise UnsupportedArchitecture(f"no coverage, so no risk: {'; '.join(prediction.reasons)}. Measure it instead.")
-    return risk_of_moments(drift, variance, dead, optimizer, lr, loss)
-
-
-def _check(lr: float | None, loss: str | None) -> None:
-    if loss is not None and loss not in LOSSES:
-        raise InvalidInput(
-            explain(expected='loss "classification" or "regression"', got=repr(loss), do="Or leave it out.")
-        )
-    if lr is not None and not (lr > 0 and math.isfinite(lr)):
-        raise InvalidInput(explain(expected="lr: a positive number", got=repr(lr), do="Or leave it out."))
+    return risk_of_moments(drift, variance, dead, prediction.depth or len(prediction.layers), training)

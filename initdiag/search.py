@@ -13,7 +13,7 @@ from initdiag.errors import InvalidInput, explain
 from initdiag.law.batch import laws
 from initdiag.law.chain import predict
 from initdiag.law.ragged import Ragged
-from initdiag.risk import failure_risk, risks
+from initdiag.risk import Training, failure_risk, risks
 from initdiag.widths import UNITS, Budget, best_widths
 
 __all__ = ["Screening", "Sizing", "accepts", "screen", "widths_for", "widths_front"]
@@ -97,7 +97,7 @@ def screen(
     [True, False]
     """
     _check_limit(max_risk)
-    risks(0.0, 1.0, 0.0, optimizer, lr, loss)  # raises for an unknown optimiser or loss, before the work
+    training = Training(optimizer, lr, loss)  # raises before the work
     architectures = Ragged.of(widths)
     bad = architectures.faults()
     if len(bad):
@@ -109,11 +109,12 @@ def screen(
             )
         )
     found = laws(architectures, **assumptions)
+    depth = np.diff(architectures.offsets) - 1
     risk = np.empty(len(architectures))
     for start in range(0, len(risk), _CHUNK):
         part = slice(start, start + _CHUNK)
         moments = found.hidden_drift[part], found.hidden_log_variance[part], found.dead_probability[part]
-        risk[part] = risks(*moments, optimizer, lr, loss)
+        risk[part] = risks(*moments, depth[part], training)
     return Screening(
         found.beta,
         found.log_mean,

@@ -13,7 +13,7 @@ from initdiag.errors import InvalidInput, explain
 from initdiag.law.angle import LayerAngle
 from initdiag.measurement import Measurement
 from initdiag.prediction import Prediction, without_output_draw
-from initdiag.risk import OPTIMIZERS, risk_of_moments, risk_terms
+from initdiag.risk import OPTIMIZERS, Training, risk_of_moments, risk_terms
 
 __all__ = ["Finding", "Judgement", "Thresholds", "Verdict", "judge"]
 
@@ -94,6 +94,10 @@ class _Numbers:
     drift: float
     variance: float
     dead: float
+    depth: int | None
+
+    def risk(self, training: Training) -> float:
+        return risk_of_moments(self.drift, self.variance, self.dead, self.depth, training)
 
 
 def judge(
@@ -101,12 +105,12 @@ def judge(
     prediction: Prediction,
     measurement: Measurement | None,
     agreement: Agreement | None,
-    optimizer: str | None,
+    training: Training,
     thresholds: Thresholds,
     not_measured: str | None = None,
     separation: LayerAngle | None = None,
 ) -> Judgement:
-    """Judge a network for ``optimizer`` (plain SGD if None, which sees the gradient as it is).
+    """Judge a network for how it is going to be trained; a learning rate is that of its optimiser, others are judged without.
 
     From the law where it covers the network, else from the measurement, else there is no verdict. ``not_measured`` says why
     there is no measurement, if one was wanted; ``separation`` is the angle at which two inputs at right angles leave the last hidden layer.
@@ -117,9 +121,13 @@ def judge(
     numbers, basis = _numbers(architecture, prediction, measurement)
     if numbers is None:
         return Judgement(Verdict.NO_VERDICT, "none", {}, tuple(findings))
-    risk = {name: risk_of_moments(numbers.drift, numbers.variance, numbers.dead, name) for name in OPTIMIZERS}
-    judged = optimizer or "sgd"
-    verdict = Verdict.HEALTHY if risk[judged] < thresholds.max_risk else _mode(numbers, judged)
+    judged = dict.fromkeys((*OPTIMIZERS, training.optimizer))
+    risk = {
+        name: numbers.risk(training if name == training.optimizer else Training(name, None, training.loss))
+        for name in judged
+    }
+    is_healthy = risk[training.optimizer] < thresholds.max_risk
+    verdict = Verdict.HEALTHY if is_healthy else _mode(numbers, training)
     if verdict.is_at_risk:
         findings.insert(0, _mode_finding(verdict, numbers))
     return Judgement(verdict, basis, risk, tuple(findings))
@@ -129,36 +137,37 @@ def _numbers(
     architecture: Architecture, prediction: Prediction, measurement: Measurement | None
 ) -> tuple[_Numbers | None, str]:
     drift, variance, dead = prediction.hidden_drift, prediction.hidden_log_variance, prediction.dead_probability
+    depth = len(architecture.layers) or None
     if drift is not None and variance is not None and dead is not None:
-        return _Numbers(drift, variance, dead), "law"
+        return _Numbers(drift, variance, dead, depth), "law"
     if measurement is None:
         return None, "none"
     if measurement.dead_fraction == 1.0:
-        return _Numbers(-math.inf, 0.0, 1.0), "measurement"
+        return _Numbers(-math.inf, 0.0, 1.0, depth), "measurement"
     found = measurement.rms_gain_log_mean, measurement.log_variance
     last = architecture.layers[-1]
     if last.activation.name == "linear" and last.fan_out == architecture.output_size:
         found = without_output_draw(*found, architecture.output_size)
-    return _Numbers(*found, measurement.dead_fraction), "measurement"
+    return _Numbers(*found, measurement.dead_fraction, depth), "measurement"
 
 
-def _mode(numbers: _Numbers, optimizer: str) -> Verdict:
-    """The mode that contributes most to the risk, beyond what a healthy wide network has (log-variance 0.1)."""
+def _mode(numbers: _Numbers, training: Training) -> Verdict:
+    """The mode that contributes most to the risk, beyond what a healthy wide network of its depth has (log-variance 0.1)."""
     if numbers.dead >= 0.5:
         return Verdict.DEAD
-    terms = risk_terms(numbers.drift, numbers.variance, numbers.dead, optimizer)
-    usual = risk_terms(0.0, 0.1, 0.0, optimizer)
+    terms = risk_terms(numbers.drift, numbers.variance, numbers.dead, numbers.depth, training)
+    usual = risk_terms(0.0, 0.1, 0.0, numbers.depth, training)
     shares = {
         Verdict.UNSTABLE: terms.fluctuation - usual.fluctuation,
         Verdict.EXPLODING: terms.upward,
-        Verdict.VANISHING: terms.downward - _own_drift(numbers, optimizer),
+        Verdict.VANISHING: terms.downward - _own_drift(numbers, training),
     }
     return max(shares, key=lambda mode: shares[mode])
 
 
-def _own_drift(numbers: _Numbers, optimizer: str) -> float:
+def _own_drift(numbers: _Numbers, training: Training) -> float:
     """What of the downward drift is the fluctuation's own: at unit mean gain the log-mean is minus half the log-variance."""
-    return risk_terms(-numbers.variance / 2, 1.0, 0.0, optimizer).downward
+    return risk_terms(-numbers.variance / 2, 1.0, 0.0, numbers.depth, training).downward
 
 
 def _mode_finding(verdict: Verdict, numbers: _Numbers) -> Finding:

@@ -11,8 +11,10 @@ import pytest
 import torch
 from torch import nn
 
-from initdiag import Architecture, advice, failure_risk, predict, trace
+from initdiag import Architecture, advice, failure_risk, measure, predict, reshaping, trace
 from initdiag.advice import advise
+from initdiag.law.residual import can_be_residual, simulate_residual
+from initdiag.risk import Training
 
 ALTERNATING = [64, *[128, 8] * 10, 10]
 BOTTLENECK = [64, *[40] * 8, 5, *[40] * 8, 10]
@@ -20,10 +22,10 @@ NARROW = [64, *[14] * 40, 10]
 DEEP = [64] * 31 + [10]
 
 
-def advised(widths: list[int], max_risk: float = 0.5, **assumptions):
+def advised(widths: list[int], max_risk: float = 0.5, training: Training | None = None, **assumptions):
     arch = Architecture.from_widths(widths, **assumptions)
     prediction = predict(arch)
-    return arch, prediction, advise(arch, prediction, "sgd", max_risk)
+    return arch, prediction, advise(arch, prediction, training or Training(), max_risk)
 
 
 def pasted(code: str, widths: list[int]) -> nn.Sequential:
@@ -45,8 +47,9 @@ def pasted(code: str, widths: list[int]) -> nn.Sequential:
 )  # fmt: skip
 def test_what_is_promised_is_the_law_of_what_is_pasted(widths, init, max_risk):
     _, before, found = advised(widths, max_risk, init=init)
-    assert found
-    for one in found:
+    chains = [one for one in found if "skip connections" not in one.action]
+    assert chains
+    for one in chains:
         after = predict(trace(pasted(one.code, widths)))
         assert after.coverage == "exact"
         assert one.drift_after == pytest.approx(
@@ -90,13 +93,13 @@ def test_the_widening_and_the_shortening_are_the_least_that_are_enough():
     width = next(n for n in range(15, 200) if risk([64, *[n] * 40, 10]) <= 0.25)
     depth = next(k for k in range(39, 0, -1) if risk([64, *[14] * k, 10]) <= 0.25)
     actions = [one.action for one in found]
-    assert f"also widen the hidden layers: 40 x 14 -> 40 x {width}" in actions
-    assert f"or use fewer layers: 40 x 14 -> {depth} x 14" in actions
+    assert f"widen the hidden layers: 40 x 14 -> 40 x {width}, with nn.init.orthogonal_(w, 2**0.5)" in actions
+    assert f"use fewer layers: 40 x 14 -> {depth} x 14, with nn.init.orthogonal_(w, 2**0.5)" in actions
 
 
 def test_the_bottleneck_named_is_the_one_whose_widening_gains_most():
     arch, _, found = advised(BOTTLENECK, 0.03, init="he_normal")
-    assert any(one.action == "widen the bottleneck, hidden layer 9: 5 -> 40" for one in found)
+    assert any(one.action.startswith("widen the bottleneck, hidden layer 9: 5 -> 40") for one in found)
     risks = []
     for index in range(1, len(BOTTLENECK) - 1):
         wider = [n + 5 * (i == index) for i, n in enumerate(BOTTLENECK)]
@@ -110,12 +113,12 @@ def test_equal_widths_keep_the_budget():
     rng = np.random.default_rng(2)
     for _ in range(50):
         widths = rng.integers(1, 60, rng.integers(4, 12)).tolist()
-        k, budget = len(widths) - 2, advice._parameters(widths)
-        n = advice._equal_width(k, widths[0], widths[-1], budget)
-        cost = [advice._parameters([widths[0], *[m] * k, widths[-1]]) for m in (n, n + 1)]
+        k, budget = len(widths) - 2, reshaping.parameters(widths)
+        n = reshaping._equal_width(k, widths[0], widths[-1], budget)
+        cost = [reshaping.parameters([widths[0], *[m] * k, widths[-1]]) for m in (n, n + 1)]
         assert cost[0] <= budget < cost[1]
     model = pasted("", [64, 128, 8, 10])
-    assert advice._parameters([64, 128, 8, 10]) == sum(p.numel() for p in model.parameters())
+    assert reshaping.parameters([64, 128, 8, 10]) == sum(p.numel() for p in model.parameters())
 
 
 def test_enough_comes_first_and_nothing_that_does_not_help():
@@ -127,21 +130,76 @@ def test_enough_comes_first_and_nothing_that_does_not_help():
     assert advised([64, 128, 10], init="orthogonal")[2] == ()
 
 
+def test_a_lower_learning_rate_is_the_largest_that_is_enough():
+    widths, training = [64, *[64] * 40, 10], Training("sgd", 0.3, "classification")
+    _, _, found = advised(widths, training=training, init="xavier_normal")
+    assert found[0].action == "lower the learning rate: 0.3 -> 0.09, with nn.init.orthogonal_(w, 2**0.5)"
+    assert found[0].code.startswith("lr = 0.09; nn.init.orthogonal_(w, 2**0.5)")
+    after = predict(widths, init="orthogonal")
+    assert found[0].risk_after == pytest.approx(failure_risk(after, "sgd", 0.09, "classification"))
+    assert found[0].risk_after <= 0.25 < failure_risk(after, "sgd", 0.3, "classification")
+    assert not any("learning rate" in one.action for one in advised(widths, init="xavier_normal")[2])
+    assert not any("learning rate" in one.action for one in advised(DEEP, training=Training("sgd", 0.01))[2])
+
+
+def residual(widths: list[int], scale: float) -> nn.Sequential:
+    """The network with the skip connections that advice speaks of, He weights, no biases."""
+
+    class Skip(nn.Module):
+        def __init__(self, layer):
+            super().__init__()
+            self.layer = layer
+
+        def forward(self, x):
+            return x + scale * self.layer(torch.relu(x))
+
+    def layer(m, n):
+        linear = nn.Linear(m, n, bias=False)
+        nn.init.kaiming_normal_(linear.weight, nonlinearity="relu")
+        return linear
+
+    pairs = list(itertools.pairwise(widths))
+    return nn.Sequential(layer(*pairs[0]), *(Skip(layer(*p)) for p in pairs[1:-1]), nn.ReLU(), layer(*pairs[-1]))
+
+
+def test_skip_connections_do_what_is_promised():
+    """Against redraws of the module itself; without the skips the numbers are far off."""
+    widths = [16, *[14] * 40, 10]
+    promised = next(one for one in advised(widths, init="he_normal")[2] if "skip connections" in one.action)
+    assert "39 hidden layers, x + 0.16 * layer(relu(x))" in promised.action
+    arch = Architecture.from_widths(widths, init="he_normal")
+    drawn = measure(lambda: residual(widths, 0.16), torch.ones(1, 16), draws=1500, method="redraw", seed=3)
+    found = simulate_residual(arch, 0.16, 3000, seed=1) + np.log(16 / 10)
+    assert found.mean() == pytest.approx(drawn.rms_gain_log_mean, abs=4 * (drawn.log_mean_se + 0.03))
+    assert found.var() == pytest.approx(drawn.log_variance, abs=5 * drawn.log_variance_se)
+    assert abs(found.var() - predict(arch).log_variance) > 20 * drawn.log_variance_se
+    assert simulate_residual(arch, 0.3, 3000, seed=1).mean() - found.mean() + np.log(16 / 10) > 0.5
+
+
+def test_skip_connections_need_hidden_layers_of_one_width():
+    assert can_be_residual(Architecture.from_widths(NARROW))
+    for widths, assumptions in ((BOTTLENECK, {}), ([64, 14, 10], {}), (NARROW, {"dropout": 0.1})):
+        assert not can_be_residual(Architecture.from_widths(widths, **assumptions))
+
+
 def test_mixed_activations_get_no_advice_on_shape():
     arch = Architecture.from_widths(NARROW, init="he_normal")
     layers = list(arch.layers)
     layers[3] = dataclasses.replace(layers[3], activation=advice.Activation("leaky_relu", 0.1))
     arch = dataclasses.replace(arch, layers=tuple(layers))
-    assert all("widths" not in one.code for one in advise(arch, predict(arch), "sgd", 0.5))
+    assert all("widths" not in one.code for one in advise(arch, predict(arch), Training(), 0.5))
 
 
 @pytest.mark.parametrize(("widths", "init"), [(DEEP, "torch_default"), (NARROW, "he_normal")])
 def test_advice_costs_a_few_predictions(widths, init):
     arch = Architecture.from_widths(widths, init=init)
     prediction = predict(arch)
-    advise(arch, prediction, "sgd", 0.5)
+    advise(arch, prediction, Training(), 0.5)
     costs = {}
-    for name, call in (("predict", lambda: predict(arch)), ("advise", lambda: advise(arch, prediction, "sgd", 0.5))):
+    for name, call in (
+        ("predict", lambda: predict(arch)),
+        ("advise", lambda: advise(arch, prediction, Training(), 0.5)),
+    ):
         times = []
         for _ in range(7):
             begin = time.process_time()

@@ -68,17 +68,17 @@ def test_the_default_judges_for_sgd_and_shows_both():
 
 
 def test_risk_rises_with_each_number():
-    from initdiag.risk import risk_of_moments
+    from initdiag.risk import Training, risk_of_moments
 
     for optimizer in ("sgd", "adam"):
         for drifts in ([0, -1, -5, -30, -300], [0, 1, 5, 30, 300]):
-            risks = [risk_of_moments(d, 0.5, 0.0, optimizer) for d in drifts]
+            risks = [risk_of_moments(d, 0.5, 0.0, 9, Training(optimizer)) for d in drifts]
             assert risks == sorted(risks)
             assert risks[-1] > 0.9
-        variances = [risk_of_moments(-1.0, v, 0.0, optimizer) for v in (0.0, 0.01, 1.0, 30.0, 3000.0)]
+        variances = [risk_of_moments(-1.0, v, 0.0, 9, Training(optimizer)) for v in (0.0, 0.01, 1.0, 30.0, 3000.0)]
         assert variances == sorted(variances)
-        assert risk_of_moments(0.0, 0.1, 0.9, optimizer) >= 0.9
-        assert risk_of_moments(-math.inf, 0.0, 1.0, optimizer) == 1.0
+        assert risk_of_moments(0.0, 0.1, 0.9, 9, Training(optimizer)) >= 0.9
+        assert risk_of_moments(-math.inf, 0.0, 1.0, 9, Training(optimizer)) == 1.0
 
 
 def test_advice_mends_what_it_is_given_for():

@@ -12,13 +12,13 @@ PACKAGE = Path(__file__).parent.parent / "initdiag"
 RANKS = {
     "__init__": 0, "errors": 0, "serialization": 0, "architecture": 0, "prediction": 0, "measurement": 0, "spectral_law": 0,
     "law": 1, "spectrum": 1, "tracing": 1,
-    "measuring": 2, "agreement": 2, "risk": 2, "widths": 2,
+    "measuring": 2, "agreement": 2, "risk": 2, "widths": 2, "reshaping": 2,
     "verdict": 3, "advice": 3,
     "report": 4, "search": 4, "spectral_report": 4,
-    "targets": 4, "baseline": 5, "config": 5, "screening": 5, "cli_screen": 6,
+    "targets": 4, "baseline": 5, "config": 5, "screening": 5,
     "render": 5, "diagnosis": 5, "mending": 5,
-    "project": 6, "fleet": 6,
-    "cli": 7, "__main__": 7, "pytest_plugin": 7, "integrations": 7,
+    "project": 6, "fleet": 6, "cli_options": 6,
+    "cli": 8, "cli_screen": 7, "__main__": 9, "pytest_plugin": 7, "integrations": 7,
 }  # fmt: skip
 
 RECORDS = ("errors", "serialization", "architecture", "measurement", "prediction", "spectral_law")

@@ -9,7 +9,7 @@ import numpy as np
 
 from initdiag.errors import UnsupportedArchitecture
 from initdiag.integrations.candidates import prediction_of
-from initdiag.risk import risk_terms
+from initdiag.risk import Training, risk_terms
 
 __all__ = ["score"]
 
@@ -49,8 +49,8 @@ def score(candidate: Any, *, optimizer: str = "sgd", **options: Any) -> float:
         raise UnsupportedArchitecture(f"no score: {'; '.join(prediction.reasons)}")
     if dead == 1:
         return -math.inf
-    terms = risk_terms(drift, variance, dead, optimizer)
-    logit = terms.intercept + terms.fluctuation + terms.upward + terms.downward
+    terms = risk_terms(drift, variance, dead, prediction.depth, Training(optimizer))
+    logit = terms.intercept + terms.fluctuation + terms.upward + terms.downward + terms.depth
     log_starts = math.log1p(-dead) - float(np.logaddexp(0, logit))
     log_fails_alive = math.log1p(-dead) - float(np.logaddexp(0, -logit))
     log_fails = np.logaddexp(math.log(dead), log_fails_alive) if dead > 0 else log_fails_alive

@@ -147,6 +147,7 @@ def _compose(layers: tuple[Layer, ...], u_fourth: float | None) -> Prediction:
         log_mean_error=math.fsum(c.log_mean_error for c in corrections),
         log_variance_error=math.fsum(c.log_variance_error for c in corrections),
         u_fourth=u_fourth,
+        depth=len(layers),
     )
 
 
@@ -178,6 +179,7 @@ def _simulated(architecture: Architecture, draws: int, seed: int) -> Prediction:
         architecture.input_size,
         architecture.output_size,
         architecture.layers[-1].activation.name == "linear",
+        len(layers),
         layers,
     )
 

@@ -269,7 +269,8 @@ class _Laws:
         reasons = [f"simulated over {self.draws} draws"]
         reasons += [f"{family} weights: taken for Gaussian ones of their variance" for family in others]
         sizes = self.architecture.input_size, self.architecture.output_size
-        return NormLaw(Prediction.simulated(samples, tuple(reasons), *sizes, has_linear_output=False))
+        depth = len(self.architecture.layers)
+        return NormLaw(Prediction.simulated(samples, tuple(reasons), *sizes, has_linear_output=False, depth=depth))
 
 
 def _predicted(layers: tuple[Layer, ...]) -> Prediction:

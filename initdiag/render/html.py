@@ -23,7 +23,7 @@ _MOST_FINDINGS = 100
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 _TITLES = {Verdict.HEALTHY: "Training is likely to start", Verdict.NO_VERDICT: "Not judged"}
 _KINDS = {Verdict.HEALTHY: "good", Verdict.NO_VERDICT: "unsure"}
-_OPTIMIZERS = {"sgd": "plain SGD", "adam": "Adam"}
+_OPTIMIZERS = {**words.OPTIMIZER_NAMES, "sgd": "plain SGD"}
 _GLOSSARY = (
     ("gain", "The factor by which a small random change of the input is enlarged on its way to the output; the gradient on its way back is too. Healthy is 1."),
     ("drift", "The mean of ln gain² over initialisations. Healthy is 0; every 4.6 are a factor of ten in the gradient. Better initialisation cures it."),
@@ -91,7 +91,7 @@ def _risks(report: Report) -> str:
     limit = escape(words.percent(report.thresholds.max_risk))
     return (
         f'<div class="card"><h2>Risk that training does not start</h2>\n{rows}'
-        f"<small>The mark is the limit, {limit}. How the risk is known: {escape(report.risk_provenance)}.</small></div>\n"
+        f"<small>Judged for {escape(words.training(report))}. The mark is the limit, {limit}. How the risk is known: {escape(report.risk_provenance)}.</small></div>\n"
     )
 
 

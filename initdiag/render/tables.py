@@ -187,8 +187,7 @@ def footer(report: Report) -> str:
     """Return for what the network was judged, and by what."""
     if not report.risk:
         return "not judged is not passed"
-    judged = words.OPTIMIZER_NAMES.get(report.optimizer or "sgd", "")
-    return f"judged for {judged} (at risk from {words.percent(report.thresholds.max_risk)}), by {report.basis}"
+    return f"judged for {words.training(report)} (at risk from {words.percent(report.thresholds.max_risk)}), by {report.basis}"
 
 
 def provenance(report: Report) -> str:

@@ -25,13 +25,14 @@ __all__ = [
     "printable",
     "risks",
     "short",
+    "training",
     "verdict_name",
 ]
 
 T = TypeVar("T")
 
 _INITIALIZERS = {"torch_default": "PyTorch default", "lecun_normal": "LeCun normal", "lecun_uniform": "LeCun uniform"}
-OPTIMIZER_NAMES = {"sgd": "SGD", "adam": "Adam"}
+OPTIMIZER_NAMES = {"sgd": "SGD", "momentum": "momentum", "adam": "Adam", "adamw": "AdamW"}
 
 
 def plain(text: str) -> str:
@@ -116,6 +117,13 @@ def risks(report: Report) -> str:
     judged = report.optimizer or "sgd"
     names = sorted(report.risk, key=lambda name: name != judged)
     return "risk " + ", ".join(f"{percent(report.risk[n])} ({OPTIMIZER_NAMES.get(n, n)})" for n in names)
+
+
+def training(report: Report) -> str:
+    """Return for what training it was judged, e.g. ``SGD at learning rate 0.1, classification``."""
+    judged = report.optimizer or "sgd"
+    rate = "" if report.lr is None else f" at learning rate {report.lr:g}"
+    return f"{OPTIMIZER_NAMES.get(judged, judged)}{rate}{', ' + report.loss if report.loss else ''}"
 
 
 def verdict_name(report: Report) -> str:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 import initdiag
 from initdiag import InvalidInput, UnsupportedArchitecture, verdict
-from initdiag.risk import FAMILIES, LOSSES, OPTIMIZERS, calibration, risk_of_moments, risk_terms, risks
+from initdiag.risk import FAMILIES, LOSSES, OPTIMIZERS, Training, calibration, risk_of_moments, risk_terms, risks
 from initdiag.verdict import Verdict
 
 
@@ -49,7 +49,7 @@ def told_risk(of: fitting.Runs) -> np.ndarray:
     found = np.empty(len(of))
     for key in sorted(set(zip(of.optimizer, of.lr, of.kind, strict=True))):
         here = (of.optimizer == key[0]) & (of.lr == key[1]) & (of.kind == key[2])
-        found[here] = risks(*of.x[here, :3].T, str(key[0]), lr=float(key[1]), loss=str(key[2]))
+        found[here] = risks(*of.x[here, :3].T, of.x[here, 4], Training(str(key[0]), float(key[1]), str(key[2])))
     return found
 
 
@@ -88,71 +88,84 @@ rates = st.one_of(st.none(), st.floats(1e-6, 10))
     variances,
     variances,
     st.floats(0, 1),
+    st.integers(1, 200),
+    st.integers(1, 200),
     st.sampled_from(sorted(FAMILIES)),
     rates,
     st.sampled_from([None, *LOSSES]),
 )
-def test_the_risk_rises_with_every_number(a, b, v, w, dead, optimizer, lr, loss):
-    """Down, up, in log-variance and dead probability, at every learning rate."""
-    a, b, v, w = *sorted((a, b)), *sorted((v, w))
-    risk = functools.partial(risk_of_moments, optimizer=optimizer, lr=lr, loss=loss)
+def test_the_risk_rises_with_every_number(a, b, v, w, dead, shallow, deep, optimizer, lr, loss):
+    """Down, up, in log-variance, dead probability and depth, at every learning rate."""
+    a, b, v, w, shallow, deep = *sorted((a, b)), *sorted((v, w)), *sorted((shallow, deep))
+    training = Training(optimizer, lr, loss)
+    risk = functools.partial(risk_of_moments, depth=shallow, training=training)
     assert 0 <= risk(a, v, dead) <= risk(b, v, dead) + 1e-12 <= risk(b, w, dead) + 2e-12 <= 1 + 3e-12
     assert risk(-a, v, dead) <= risk(-b, v, dead) + 1e-12
     assert risk(a, v, 0.0) <= risk(a, v, dead) + 1e-12
     assert risk(a, v, dead) >= dead - 1e-12
     assert risk(a, v, 1.0) == pytest.approx(1.0)
+    assert risk(a, v, dead) <= risk_of_moments(a, v, dead, deep, training) + 1e-12
 
 
 def test_what_is_not_told_is_averaged_over():
-    numbers = (-12.0, 1.5, 0.01)
+    numbers = (-12.0, 1.5, 0.01, 14)
     for optimizer in FAMILIES:
         by_loss = []
         for loss in LOSSES:
             known = calibration().rates[optimizer, loss]
             assert sum(share for _, share in known) == pytest.approx(1, abs=1e-3)
-            told = [risk_of_moments(*numbers, optimizer, lr, loss) for lr, _ in known]
+            told = [risk_of_moments(*numbers, Training(optimizer, lr, loss)) for lr, _ in known]
             mean = np.average(told, weights=[share for _, share in known])
-            assert risk_of_moments(*numbers, optimizer, loss=loss) == pytest.approx(mean)
+            assert risk_of_moments(*numbers, Training(optimizer, loss=loss)) == pytest.approx(mean)
             assert np.ptp(told) > 0.01
             by_loss.append(mean)
-        assert risk_of_moments(*numbers, optimizer) == pytest.approx(np.mean(by_loss), rel=1e-3)
+        assert risk_of_moments(*numbers, Training(optimizer)) == pytest.approx(np.mean(by_loss), rel=1e-3)
 
 
 def test_momentum_is_ten_times_the_learning_rate():
-    numbers = (-12.0, 1.5, 0.0)
-    assert risk_of_moments(*numbers, "momentum", 0.01) == risk_of_moments(*numbers, "sgd", 0.1)
-    assert risk_of_moments(*numbers, "momentum", 0.01) != risk_of_moments(*numbers, "sgd", 0.01)
+    risk = functools.partial(risk_of_moments, -12.0, 1.5, 0.0, 14)
+    assert risk(Training("momentum", 0.01)) == risk(Training("sgd", 0.1)) != risk(Training("sgd", 0.01))
 
 
 def test_rates_beyond_the_study_count_as_the_nearest():
-    assert risk_of_moments(-9.0, 1.0, 0.0, "adam", 1e-9) == risk_of_moments(-9.0, 1.0, 0.0, "adam", 3e-4)
-    assert risk_of_moments(-9.0, 1.0, 0.0, "adam", 10) == risk_of_moments(-9.0, 1.0, 0.0, "adam", 0.01)
+    risk = functools.partial(risk_of_moments, -9.0, 1.0, 0.0, 14)
+    assert risk(Training("adam", 1e-9)) == risk(Training("adam", 3e-4))
+    assert risk(Training("adam", 10)) == risk(Training("adam", 0.01))
+
+
+def test_depths_beyond_the_study_count_as_the_nearest_and_an_unknown_one_as_middling():
+    risk = functools.partial(risk_of_moments, -9.0, 1.0, 0.0, training=Training())
+    assert risk(1) == risk(4) < risk(5) < risk(46) == risk(10_000)
+    assert risk(4) < risk(None) == risk(12) < risk(46)
 
 
 def test_arrays_in_arrays_out():
     drift, variance = np.array([[-20.0, 0.0], [5.0, -np.inf]]), np.array([[1.0, 2.0], [0.0, 0.1]])
-    found = risks(drift, variance, 0.0, "sgd")
+    found = risks(drift, variance, 0.0, 9, Training())
     assert found.shape == (2, 2)
-    each = [risk_of_moments(float(d), float(v), 0.0, "sgd") for d, v in zip(drift.flat, variance.flat, strict=True)]
+    each = [
+        risk_of_moments(float(d), float(v), 0.0, 9, Training()) for d, v in zip(drift.flat, variance.flat, strict=True)
+    ]
     np.testing.assert_allclose(found.ravel(), each, rtol=1e-12)
-    assert risk_of_moments(-math.inf, 0.0, 1.0, "adam") == 1.0
+    assert risk_of_moments(-math.inf, 0.0, 1.0, None, Training("adam")) == 1.0
 
 
 def test_the_terms_are_the_risks():
     """Where all curves agree on a network's fate, the averaged terms say the same as the averaged risk."""
     for optimizer in OPTIMIZERS:
-        calm, lost = risk_terms(0.0, 0.1, 0.0, optimizer), risk_terms(-60.0, 3.0, 0.0, optimizer)
+        calm, lost = (risk_terms(*numbers, 12, Training(optimizer)) for numbers in ((0.0, 0.1, 0.0), (-60.0, 3.0, 0.0)))
         assert lost.downward > calm.downward == 0
         assert lost.upward == calm.upward == 0
         assert lost.fluctuation > calm.fluctuation
+        assert calm.depth == 0 < risk_terms(0.0, 0.1, 0.0, 13, Training(optimizer)).depth
         total = lost.intercept + lost.fluctuation + lost.downward
-        assert (total > 0) == (risk_of_moments(-60.0, 3.0, 0.0, optimizer) > 0.5)
+        assert (total > 0) == (risk_of_moments(-60.0, 3.0, 0.0, 12, Training(optimizer)) > 0.5)
 
 
 def test_a_verdict_costs_less_than_a_millisecond_beyond_the_prediction():
     architecture = initdiag.Architecture.from_widths([64] * 31)
     prediction = initdiag.predict(architecture)
-    judge = functools.partial(verdict.judge, architecture, prediction, None, None, None, verdict.Thresholds())
+    judge = functools.partial(verdict.judge, architecture, prediction, None, None, Training(), verdict.Thresholds())
     assert judge().verdict.is_at_risk
     started = time.process_time()
     for _ in range(200):

@@ -56,13 +56,14 @@ def _rates(runs: Runs, optimizer: str, kind: str) -> list[list[float]]:
 
 def untold(runs: Runs, told_loss: bool) -> np.ndarray:
     """The shipped risk of each run when the learning rate is not told (nor the loss): what a report shows."""
-    from initdiag.risk import risks
+    from initdiag.risk import Training, risks
 
     found = np.empty(len(runs))
     for optimizer in OPTIMIZERS:
         for kind in set(KINDS.values()):
             of = (runs.optimizer == optimizer) & (runs.kind == kind)
-            found[of] = risks(*runs.x[of, :3].T, optimizer, loss=kind if told_loss else None)
+            training = Training(optimizer, loss=kind if told_loss else None)
+            found[of] = risks(*runs.x[of, :3].T, runs.x[of, 4], training)
     return found
 
 
@@ -71,7 +72,7 @@ def results(runs: Runs, document: dict[str, Any]) -> str:
     held = {
         "tasks": validation.left_out_tasks(runs),
         "all_tasks": validation.left_out_tasks(runs, same_kind=False),
-        "no_rate": validation.left_out_tasks(runs, terms=NAMES[:6]),
+        "no_rate": validation.left_out_tasks(runs, terms=NAMES[: fitting.OF_LAW]),
         "rates": validation.left_out_rates(runs),
         "within": validation.left_out_groups(runs, within_task=True),
         "pooled": validation.left_out_groups(runs, within_task=False),

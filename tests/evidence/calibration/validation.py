@@ -119,7 +119,9 @@ def pilot(runs: Runs, path: Path = PILOT) -> Iterator[Pilot]:
     for optimizer, lr in sorted({(row["optimizer"], float(row["lr"])) for row in rows}, reverse=True):
         of = [row for row in rows if (row["optimizer"], float(row["lr"])) == (optimizer, lr)]
         x = [
-            (*fitting.law(tuple(map(int, r["widths"].split("-"))), r["init"], float(r["gain"])), np.log(lr)) for r in of
+            (*fitting.law(widths, r["init"], float(r["gain"])), np.log(lr), len(widths) - 1)
+            for r in of
+            for widths in [tuple(map(int, r["widths"].split("-")))]
         ]
         others = runs.of_family(optimizer)
         fitted = fitting.fit(others.where((others.kind == "classification") & (others.task != "digits")))
