@@ -96,17 +96,18 @@ def train(
     batch: int,
     seed: int,
     checkpoints: Sequence[int] = CHECKPOINTS,
+    stack: type[Stack] = Stack,
 ) -> Trace:
-    """Train each network with its optimiser and learning rate, all on the same batches, and look at them at the checkpoints."""
+    """Train each network with its optimiser and learning rate, all on the same batches, and look at them at the checkpoints; ``stack``: how they are run."""
     size = sum(p.numel() for p in networks[0].parameters())
     at_once = max(1, STACK_PARAMETERS // size)
     parts = [slice(a, a + at_once) for a in range(0, len(networks), at_once)]
-    traces = [_train(networks[p], optimizers[p], rates[p], task, batch, seed, checkpoints) for p in parts]
+    traces = [_train(stack(networks[p]), optimizers[p], rates[p], task, batch, seed, checkpoints) for p in parts]
     return Trace(torch.cat([t.losses for t in traces], 1), torch.cat([t.scores for t in traces], 1))
 
 
 def _train(
-    networks: Sequence[nn.Sequential],
+    stack: Stack,
     optimizers: Sequence[str],
     rates: Sequence[float],
     task: Task,
@@ -114,9 +115,8 @@ def _train(
     seed: int,
     checkpoints: Sequence[int],
 ) -> Trace:
-    stack = Stack(networks)
     steps = Steps(stack, optimizers, rates)
-    losses, scores = torch.full((2, 1 + len(checkpoints), len(networks)), torch.nan)
+    losses, scores = torch.full((2, 1 + len(checkpoints), len(optimizers)), torch.nan)
     losses[0], scores[0] = _look(stack, task)
     for number, chosen in enumerate(itertools.islice(batches(len(task.x), batch, seed), checkpoints[-1]), 1):
         steps.step(stack.gradients(task.losses(stack(task.x[chosen]), task.y[chosen]).sum()))
