@@ -171,6 +171,10 @@ PENALTY = 0.5
 """Of the squared weights but the intercept's, in units of log-likelihood: keeps separable samples finite."""
 
 
+LEAST_LINEAR = 0.25
+"""Of the drifts' own terms, per 10: the study's reach from -91 to 37, and where single precision overflows or underflows (177) the risk must be near 1 whatever they say."""
+
+
 def fit(runs: Runs, terms: tuple[str, ...] = NAMES) -> Fitted:
     """The most likely curve that is monotone in the law's numbers and in depth at every learning rate of the sample; terms left out are 0."""
     rates = runs.x[:, 3]
@@ -187,6 +191,8 @@ def fit(runs: Runs, terms: tuple[str, ...] = NAMES) -> Fitted:
         return value + PENALTY * penalised @ penalised, (columns.T @ slope + 2 * PENALTY * penalised) * used
 
     bounds = [(None, None), *(OF_LAW - 1) * [(0, None)], *(len(NAMES) - OF_LAW) * [(None, None)]]
+    for linear in (3, 5):
+        bounds[linear] = (LEAST_LINEAR, None)
     bounds = [b if u else (0, 0) for b, u in zip(bounds, used, strict=True)]
     ends = [
         {"type": "ineq", "fun": lambda w, i=i, j=j, end=end: w[i] + w[j] * (end - centre)}
