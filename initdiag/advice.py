@@ -66,7 +66,7 @@ class Advice:
     @property
     def is_snippet(self) -> bool:
         """Whether the action itself is code, not words."""
-        return bool(self.code) and self.code.startswith(self.action)
+        return bool(self.code) and self.action.startswith("nn.init.")
 
 
 @dataclass(frozen=True, slots=True)

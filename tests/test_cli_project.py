@@ -74,7 +74,7 @@ def test_bare_check_runs_the_configured_models(project, tmp_path, monkeypatch):
     assert (first.verdict.value, second.verdict.value) == ("HEALTHY", "VANISHING")
     assert first.measurement.draws == second.measurement.draws == 32
     assert err.startswith("net.py:deep: VANISHING")
-    assert "to change: nn.init.orthogonal_(w, 2**0.5); nn.init.zeros_(b)" in err
+    assert 'to change: nn.init.kaiming_normal_(w, nonlinearity="relu"); nn.init.zeros_(b)' in err
 
 
 def test_options_go_before_settings(project):
@@ -114,7 +114,7 @@ def test_a_baseline_lets_pass_what_was_and_stops_what_is_worse(project, tmp_path
     code, _, err = project(table=configured)
     assert code == 1
     assert "net.py:deep: worse than the baseline: VANISHING, was HEALTHY" in err
-    assert "to change: nn.init.orthogonal_(w, 2**0.5); nn.init.zeros_(b)" in err
+    assert 'to change: nn.init.kaiming_normal_(w, nonlinearity="relu"); nn.init.zeros_(b)' in err
 
 
 def test_usage_and_configuration_errors(project, tmp_path):

@@ -86,7 +86,7 @@ def test_targets_take_the_settings_that_are_configured_for_them(write):
     [
         (
             "modles = []",
-            r"keys baseline, draws, fail_on, ignore, method, models, optimizer, seed, spectrum, thresholds, got 'modles'",
+            r"keys baseline, draws, fail_on, ignore, loss, lr, method, models, optimizer, seed, spectrum, thresholds, got 'modles'",
         ),
         ('models = [{target = "a.py:b", size = [2]}]', r"model 'a.py:b' with the keys .*input_size.*got 'size'"),
         ("thresholds = {risk = 0.5}", r"thresholds with the keys agreement_level, max_risk, got 'risk'"),
@@ -99,7 +99,7 @@ def test_targets_take_the_settings_that_are_configured_for_them(write):
         ("draws = 0", "draws: an integer of at least 1, got 0"),
         ("draws = true", "draws: an integer of at least 1, got True"),
         ('seed = "1"', "seed: an integer of at least 0"),
-        ('optimizer = "lion"', "optimizer: one of 'sgd', 'adam', got 'lion'"),
+        ('optimizer = "lion"', "optimizer: one of 'sgd', 'momentum', 'adam', 'adamw', got 'lion'"),
         ("optimizer = [1]", "optimizer: one of"),
         ('ignore = "IND011"', r"ignore: codes of findings, e.g. \[\"IND011\"\]"),
         ('ignore = ["E501"]', "ignore: codes of findings"),

@@ -95,7 +95,7 @@ def test_the_fixture(inner):
     result = inner.runpytest_subprocess(*STRICT, "--junit-xml=junit.xml")
     result.assert_outcomes(passed=5, failed=2)
     result.stdout.fnmatch_lines(
-        ["*Sequential: VANISHING, risk * % (SGD)*", "*to change: nn.init.orthogonal_(*", "*What to do*"]
+        ["*Sequential: VANISHING, risk * % (SGD)*", "*to change: nn.init.kaiming_normal_(*", "*What to do*"]
     )
     result.stdout.fnmatch_lines(["*the initdiag marker takes keywords only, got ('adam',)*"])
     failure = re.search(r"_+ test_deep _+\n(.*?)\n_+ test", str(result.stdout), re.S)
@@ -129,7 +129,7 @@ def test_the_configured_models_are_tests_with_xdist_a_baseline_and_warnings_as_e
             "*PASSED pyproject.toml::net.py:deep*",
             "*FAILED pyproject.toml::net.py:deeper*",
             "net.py:deeper: VANISHING, risk * % (SGD)*",
-            "    to change: nn.init.orthogonal_(*",
+            "    to change: nn.init.kaiming_normal_(*",
         ]
     )
     properties = _properties(inner.path / "junit.xml")
