@@ -1,17 +1,17 @@
 """The risk that training does not start: curves of the law's numbers, calibrated on training runs.
 
 "Did not start" means: after 400 steps the score's gain over chance (accuracy, or R^2) is under a tenth of what healthy networks gain with
-the same task, optimiser, learning rate and batch size, or the training loss is not below its first value. The curves are logistic, one for each
-optimiser family and kind of loss::
+the same task, optimiser, learning rate and batch size, or the training loss is not below its first value. There are three ways to fail, taken as independent: a dead
+network; no signal, by the law's drift and fluctuation; and too large a step, by learning rate and depth. The gradient with respect to all weights has one share a
+layer, so that a learning rate that starts ten layers overshoots with forty, however well they are initialised. For each optimiser family and kind of loss::
 
-    logit = intercept + fluctuation ln(log-variance)
-            + upward U + upward_linear (drift up)/10 + downward D + downward_linear (drift down)/10 + depth H
-            + x (rate + rate_square x + rate_fluctuation ln(log-variance) + rate_upward U + rate_downward D + rate_depth H)
-    U = ln(1 + drift up),  D = ln(1 + drift down),  H = ln(linear layers/12),  x = ln(learning rate) - centre
-    risk  = dead + (1 - dead) / (1 + exp(-logit))
+    risk   = 1 - (1 - dead) (1 - s(signal)) (1 - s(step)),   s(z) = 1/(1 + exp(-z))
+    signal = intercept + fluctuation ln(log-variance) + upward U + upward_linear (drift up)/10 + downward D + downward_linear (drift down)/10
+             + x (rate + rate_upward U + rate_downward D)
+    step   = step + step_rate x + step_depth ln(linear layers/12)
+    U = ln(1 + drift up),  D = ln(1 + drift down),  x = ln(learning rate) - centre
 
-and rise with every number of the law, and with depth, at every learning rate. Depth has a term of its own because the gradient with respect to all weights
-has one share a layer: at the same drift and fluctuation a learning rate that starts ten layers overshoots with forty. The coefficients are data (``risk_coefficients.json``), written by
+It rises with every number of the law, and with depth, at every learning rate. The coefficients are data (``risk_coefficients.json``), written by
 ``tests/evidence/calibration``, where the plan, the runs and how far to trust them are.
 """
 
@@ -106,7 +106,7 @@ def _is_rate(lr: object) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """One logistic curve; learning rates outside ``[lowest, highest]`` count as the nearest of the two."""
+    """One pair of logistic curves; learning rates outside ``[lowest, highest]`` count as the nearest of the two."""
 
     intercept: float
     fluctuation: float
@@ -114,27 +114,25 @@ class Curve:
     upward_linear: float
     downward: float
     downward_linear: float
-    depth: float
     rate: float
-    rate_square: float
-    rate_fluctuation: float
     rate_upward: float
     rate_downward: float
-    rate_depth: float
+    step: float
+    step_rate: float
+    step_depth: float
     centre: float
     lowest: float
     highest: float
 
     def at(self, lr: float) -> tuple[float, ...]:
-        """Return the coefficients of 1, ln(log-variance), U, drift up, D, drift down, H at a learning rate."""
+        """Return, at a learning rate, the coefficients of 1, ln(log-variance), U, drift up, D, drift down in signal, then of 1, ln(depth/12) in step."""
         x = math.log(min(max(lr, self.lowest), self.highest)) - self.centre
         up, down = self.upward + self.rate_upward * x, self.downward + self.rate_downward * x
         return (
-            self.intercept + self.rate * x + self.rate_square * x**2,
-            max(self.fluctuation + self.rate_fluctuation * x, 0.0),
+            *(self.intercept + self.rate * x, self.fluctuation),
             *(max(up, 0.0), self.upward_linear / 10),
             *(max(down, 0.0), self.downward_linear / 10),
-            max(self.depth + self.rate_depth * x, 0.0),
+            *(self.step + self.step_rate * x, self.step_depth),
         )
 
 
@@ -166,14 +164,19 @@ PROVENANCE = calibration().provenance
 
 @dataclass(frozen=True, slots=True)
 class RiskTerms:
-    """The terms of the curve's argument by what they come from, averaged as the risk is, and the probability of a dead network."""
+    """Where a risk comes from: the terms of the signal's curve, averaged as the risk is, and the probabilities of too large a step and of a dead network."""
 
     intercept: float
     fluctuation: float
     upward: float
     downward: float
-    depth: float
+    step_probability: float
     dead_probability: float
+
+    @property
+    def signal(self) -> float:
+        """The argument of the signal's curve."""
+        return self.intercept + self.fluctuation + self.upward + self.downward
 
 
 @functools.lru_cache(maxsize=256)
@@ -216,13 +219,16 @@ def risks(
     with np.errstate(invalid="ignore", over="ignore"):  # an infinite drift, of networks all dead
         up, down = np.maximum(drift, 0), np.maximum(-drift, 0)
         fluctuation = np.log(np.maximum(variance, LEAST_VARIANCE))
-        terms = np.stack(
-            [np.ones_like(up), fluctuation, np.log1p(up), up, np.log1p(down), down, _log_depth(layers)], -1
-        )
-        logit = terms @ coefficients.T
-        curve = np.where(np.isnan(logit), 1.0, 0.5 * (1 + np.tanh(logit / 2)))
-    risk: NDArray[np.float64] = dead + (1 - dead) * (curve @ shares)
+        terms = np.stack([np.ones_like(up), fluctuation, np.log1p(up), up, np.log1p(down), down], -1)
+        signal = terms @ coefficients[:, :6].T
+        starts = np.where(np.isnan(signal), 0.0, _one_minus_logistic(signal))
+    starts *= _one_minus_logistic(coefficients[:, 6] + _log_depth(layers)[..., None] * coefficients[:, 7])
+    risk: NDArray[np.float64] = 1 - (1 - dead) * (starts @ shares)
     return risk
+
+
+def _one_minus_logistic(z: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(0.5 * (1 - np.tanh(z / 2)))
 
 
 def _log_depth(layers: ArrayLike) -> NDArray[np.float64]:
@@ -239,16 +245,17 @@ def risk_of_moments(
 def risk_terms(
     hidden_drift: float, hidden_log_variance: float, dead_probability: float, depth: int | None, training: Training
 ) -> RiskTerms:
-    """Return what the risk comes from: fluctuation, drift up, drift down, depth, and dead networks; arguments as in `risk_of_moments`."""
+    """Return what the risk comes from; arguments as in `risk_of_moments`."""
     shares, coefficients = _mixture(training)
-    intercept, fluctuation, *slopes, by_depth = map(float, shares @ coefficients)
+    intercept, fluctuation, *slopes = map(float, shares @ coefficients[:, :6])
     up, down = max(hidden_drift, 0.0), max(-hidden_drift, 0.0)
+    stays = _one_minus_logistic(coefficients[:, 6] + _log_depth(depth or MIDDLE_DEPTH) * coefficients[:, 7])
     return RiskTerms(
         intercept,
         fluctuation * math.log(max(hidden_log_variance, LEAST_VARIANCE)),
         slopes[0] * math.log1p(up) + slopes[1] * up,
         slopes[2] * math.log1p(down) + slopes[3] * down,
-        by_depth * float(_log_depth(depth or MIDDLE_DEPTH)),
+        1 - float(shares @ stays),
         dead_probability,
     )
 

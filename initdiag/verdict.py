@@ -129,7 +129,7 @@ def judge(
     is_healthy = risk[training.optimizer] < thresholds.max_risk
     verdict = Verdict.HEALTHY if is_healthy else _mode(numbers, training)
     if verdict.is_at_risk:
-        findings.insert(0, _mode_finding(verdict, numbers))
+        findings.insert(0, _mode_finding(verdict, numbers, training))
     return Judgement(verdict, basis, risk, tuple(findings))
 
 
@@ -152,9 +152,11 @@ def _numbers(
 
 
 def _mode(numbers: _Numbers, training: Training) -> Verdict:
-    """The mode that contributes most to the risk, beyond what a healthy wide network of its depth has (log-variance 0.1)."""
+    """The mode that contributes most to the risk, beyond what a healthy wide network has (log-variance 0.1)."""
     if numbers.dead >= 0.5:
         return Verdict.DEAD
+    if _overshoots(numbers, training):
+        return Verdict.UNSTABLE
     terms = risk_terms(numbers.drift, numbers.variance, numbers.dead, numbers.depth, training)
     usual = risk_terms(0.0, 0.1, 0.0, numbers.depth, training)
     shares = {
@@ -165,12 +167,22 @@ def _mode(numbers: _Numbers, training: Training) -> Verdict:
     return max(shares, key=lambda mode: shares[mode])
 
 
+def _overshoots(numbers: _Numbers, training: Training) -> bool:
+    """Whether the risk comes from too large a step for the depth, more than from the gradient's own size."""
+    terms = risk_terms(numbers.drift, numbers.variance, numbers.dead, numbers.depth, training)
+    return terms.step_probability > 0.5 * (1 + math.tanh(terms.signal / 2))
+
+
 def _own_drift(numbers: _Numbers, training: Training) -> float:
     """What of the downward drift is the fluctuation's own: at unit mean gain the log-mean is minus half the log-variance."""
     return risk_terms(-numbers.variance / 2, 1.0, 0.0, numbers.depth, training).downward
 
 
-def _mode_finding(verdict: Verdict, numbers: _Numbers) -> Finding:
+def _mode_finding(verdict: Verdict, numbers: _Numbers, training: Training) -> Finding:
+    if verdict is Verdict.UNSTABLE and _overshoots(numbers, training):
+        rate = "usual learning rates take" if training.lr is None else f"a learning rate of {training.lr:g} takes"
+        message = f"at a depth of {numbers.depth} linear layers {rate} too large a step, however the weights are drawn"
+        return Finding("IND014", "error", None, message, "a lower learning rate, fewer layers, or skip connections")
     gain = math.exp(min(abs(numbers.drift) / 2, 700.0))
     spread = math.exp(min(2 * math.sqrt(numbers.variance), 700.0))
     texts = {

@@ -50,8 +50,9 @@ def score(candidate: Any, *, optimizer: str = "sgd", **options: Any) -> float:
     if dead == 1:
         return -math.inf
     terms = risk_terms(drift, variance, dead, prediction.depth, Training(optimizer))
-    logit = terms.intercept + terms.fluctuation + terms.upward + terms.downward + terms.depth
-    log_starts = math.log1p(-dead) - float(np.logaddexp(0, logit))
-    log_fails_alive = math.log1p(-dead) - float(np.logaddexp(0, -logit))
-    log_fails = np.logaddexp(math.log(dead), log_fails_alive) if dead > 0 else log_fails_alive
-    return log_starts - float(log_fails)
+    log_alive, log_signal = math.log1p(-dead), -float(np.logaddexp(0, terms.signal))
+    log_starts = log_alive + log_signal + math.log1p(-terms.step_probability)
+    log_no_signal = log_alive - float(np.logaddexp(0, -terms.signal))
+    log_overshoots = log_alive + log_signal + math.log(terms.step_probability)
+    log_fails = float(np.logaddexp(log_no_signal, log_overshoots))
+    return log_starts - float(np.logaddexp(math.log(dead), log_fails) if dead > 0 else log_fails)

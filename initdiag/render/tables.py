@@ -38,7 +38,7 @@ _STOPPED = {
     "time": ", until time was up",
     "interrupted": " before the INTERRUPT",
 }
-_MODES = ("IND001", "IND002", "IND003", "IND004")
+_MODES = ("IND001", "IND002", "IND003", "IND004", "IND014")
 """Findings that the verdict itself says."""
 _LONGEST_NAME = 48
 

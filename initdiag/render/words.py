@@ -147,6 +147,8 @@ def _size(report: Report) -> str:
     if report.verdict in (Verdict.VANISHING, Verdict.EXPLODING) and not math.isnan(drift):
         size = "small" if drift < 0 else "large"
         return f"A typical gradient reaches the input {factor(drift)} times too {size}."
+    if any(finding.code == "IND014" for finding in report.findings):
+        return "At this depth the learning rate takes too large a step, however the weights are drawn."
     if report.verdict is Verdict.UNSTABLE and variance >= 0:
         times = factor(2 * math.sqrt(variance) * 2) if math.isfinite(variance) else "many"
         return f"The gradient's size is a matter of luck: two initialisations differ by factors of {times}."

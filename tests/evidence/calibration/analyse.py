@@ -72,7 +72,7 @@ def results(runs: Runs, document: dict[str, Any]) -> str:
     held = {
         "tasks": validation.left_out_tasks(runs),
         "all_tasks": validation.left_out_tasks(runs, same_kind=False),
-        "no_rate": validation.left_out_tasks(runs, terms=NAMES[: fitting.OF_LAW]),
+        "no_rate": validation.left_out_tasks(runs, terms=fitting.UNTOLD),
         "rates": validation.left_out_rates(runs),
         "within": validation.left_out_groups(runs, within_task=True),
         "pooled": validation.left_out_groups(runs, within_task=False),

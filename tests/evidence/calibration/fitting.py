@@ -27,30 +27,37 @@ EFFECTIVE = {"momentum": 10.0}
 
 KINDS = {name: "classification" if tasks.task(name).is_classification else "regression" for name in tasks.NAMES}
 
-NAMES = (
-    *("intercept", "fluctuation", "upward", "upward_linear", "downward", "downward_linear", "depth"),
-    *("rate", "rate_square", "rate_fluctuation", "rate_upward", "rate_downward", "rate_depth"),
+SIGNAL = (
+    "intercept",
+    "fluctuation",
+    "upward",
+    "upward_linear",
+    "downward",
+    "downward_linear",
+    "rate",
+    "rate_upward",
+    "rate_downward",
 )
-OF_LAW = 7
-"""So many of the names are not of the learning rate."""
+STEP = ("step", "step_rate", "step_depth")
+NAMES = (*SIGNAL, *STEP)
 _PLANNED = ("intercept", "fluctuation", "upward", "downward", "rate")
-_DRIFTS = (*_PLANNED, "rate_upward", "rate_downward", "upward_linear", "downward_linear")
+_RATES = (*_PLANNED, "rate_upward", "rate_downward")
 FORMS = {
     "without the learning rate": _PLANNED[:-1],
     "as planned": _PLANNED,
-    "and the rate with the drifts": (*_PLANNED, "rate_upward", "rate_downward"),
-    "and the drifts themselves": _DRIFTS,
-    "and the rate's square": (*_DRIFTS, "rate_square"),
-    "and the rate with the log-variance": (*_DRIFTS, "rate_square", "rate_fluctuation"),
-    "and the depth": (*_DRIFTS, "rate_square", "rate_fluctuation", "depth"),
-    "and the rate with the depth (shipped)": NAMES,
+    "and the rate with the drifts": _RATES,
+    "and the drifts themselves": SIGNAL,
+    "and the step, by learning rate alone": (*SIGNAL, "step", "step_rate"),
+    "and by depth (shipped)": NAMES,
 }
 """The plan's form, and what was added to it: each after a look at how the forms before it fared with tasks left out.
 
-(Tried besides: squares of the logarithms in place of the drifts themselves, log-loss 2 to 5 % higher; products of the drifts with the
-log-variance, 0 to 4 % lower for two coefficients more; products of the depth with the drifts, 2 to 3 % lower for two more; ln sum 1/v, the
-gradient's size at unit gain, in place of the depth: 2 % higher.)
+(Tried besides, in one logistic curve: squares of the learning rate, its product with the log-variance, depth and its product with the learning rate, log-loss 8 % higher than the
+shipped; so it was with ln sum 1/v, the gradient's size at unit gain, in place of depth. Drift up in the step, too: 1 % lower for one coefficient more.)
 """
+
+UNTOLD = ("intercept", "fluctuation", "upward", "upward_linear", "downward", "downward_linear", "step", "step_depth")
+"""What is left where no learning rate is told."""
 
 
 @dataclass(frozen=True)
@@ -139,16 +146,23 @@ def constant_loss(name: str) -> float:
     return float(-(shares * shares.log()).sum())
 
 
-def design(x: Array, centre: float) -> Array:
-    """Columns of the curve's argument, in the order of ``NAMES``."""
+def design(x: Array, centre: float) -> tuple[Array, Array]:
+    """Columns of the signal's and of the step's argument, in the order of ``SIGNAL`` and ``STEP``."""
     drift, variance, _, rate, layers = x.T
     up, down = drift.clip(0), (-drift).clip(0)
     log_up, log_down = np.log1p(up), np.log1p(down)
-    rate = rate - centre
-    fluctuation = np.log(variance.clip(LEAST_VARIANCE))
-    depth = np.log(layers.clip(*DEPTHS) / MIDDLE_DEPTH)
-    law = [np.ones(len(x)), fluctuation, log_up, up / 10, log_down, down / 10, depth]
-    return np.stack([*law, rate, rate**2, *(rate * c for c in (fluctuation, log_up, log_down, depth))], 1)
+    rate, ones = rate - centre, np.ones(len(x))
+    law = [ones, np.log(variance.clip(LEAST_VARIANCE)), log_up, up / 10, log_down, down / 10]
+    signal = np.stack([*law, rate, rate * log_up, rate * log_down], 1)
+    return signal, np.stack([ones, rate, np.log(layers.clip(*DEPTHS) / MIDDLE_DEPTH)], 1)
+
+
+def starts(x: Array, columns: tuple[Array, Array], weights: Array) -> tuple[Array, Array, Array]:
+    """The probability that a network starts, and those that it has a signal and no step too large."""
+    signal, step = (
+        special.expit(-z) for z in (columns[0] @ weights[: len(SIGNAL)], columns[1] @ weights[len(SIGNAL) :])
+    )
+    return (1 - x[:, 2]) * signal * step, signal, step
 
 
 @dataclass(frozen=True)
@@ -164,11 +178,14 @@ class Fitted:
         """Probability that training does not start, for rows of x as in `Runs`."""
         told = x.copy()
         told[:, 3] = told[:, 3].clip(self.low, self.high)
-        return x[:, 2] + (1 - x[:, 2]) * special.expit(design(told, self.centre) @ self.weights)
+        return 1 - starts(x, design(told, self.centre), self.weights)[0]
 
+
+FREE = ("intercept", "rate", "rate_upward", "rate_downward", "step")
+"""Coefficients of either sign."""
 
 PENALTY = 0.5
-"""Of the squared weights but the intercept's, in units of log-likelihood: keeps separable samples finite."""
+"""Of the squared weights but the intercepts, in units of log-likelihood: keeps separable samples finite."""
 
 
 LEAST_LINEAR = 0.25
@@ -179,28 +196,33 @@ def fit(runs: Runs, terms: tuple[str, ...] = NAMES) -> Fitted:
     """The most likely curve that is monotone in the law's numbers and in depth at every learning rate of the sample; terms left out are 0."""
     rates = runs.x[:, 3]
     centre, low, high = (float(r) for r in (np.unique(rates).mean(), rates.min(), rates.max()))
-    columns, dead, failed = design(runs.x, centre), runs.x[:, 2], runs.failed
+    columns, failed = design(runs.x, centre), runs.failed
     used = np.array([name in terms for name in NAMES])
+    has_step = "step" in terms
 
     def cost(weights: Array) -> tuple[float, Array]:
-        curve = special.expit(columns @ weights)
-        risk = (dead + (1 - dead) * curve).clip(1e-12, 1 - 1e-12)
-        value = -np.where(failed, np.log(risk), np.log1p(-risk)).sum()
-        slope = np.where(failed, -1 / risk, 1 / (1 - risk)) * (1 - dead) * curve * (1 - curve)
-        penalised = np.concatenate([[0.0], weights[1:]])
-        return value + PENALTY * penalised @ penalised, (columns.T @ slope + 2 * PENALTY * penalised) * used
+        start, signal, step = starts(runs.x, columns, weights)
+        step = step if has_step else np.ones_like(step)
+        start = (start if has_step else (1 - runs.x[:, 2]) * signal).clip(1e-12, 1 - 1e-12)
+        value = -np.where(failed, np.log1p(-start), np.log(start)).sum()
+        slope = np.where(failed, start / (1 - start), -1.0)  # of the log-likelihood by ln(start), its sign turned
+        gradient = np.concatenate([columns[0].T @ (-slope * (1 - signal)), columns[1].T @ (-slope * (1 - step))])
+        penalised = np.where(np.isin(NAMES, ("intercept", "step")), 0.0, weights)
+        return value + PENALTY * penalised @ penalised, (gradient + 2 * PENALTY * penalised) * used
 
-    bounds = [(None, None), *(OF_LAW - 1) * [(0, None)], *(len(NAMES) - OF_LAW) * [(None, None)]]
-    for linear in (3, 5):
-        bounds[linear] = (LEAST_LINEAR, None)
+    place = NAMES.index
+    bounds = [(0, None) if name not in FREE else (None, None) for name in NAMES]
+    for linear in ("upward_linear", "downward_linear"):
+        bounds[place(linear)] = (LEAST_LINEAR, None)
     bounds = [b if u else (0, 0) for b, u in zip(bounds, used, strict=True)]
     ends = [
         {"type": "ineq", "fun": lambda w, i=i, j=j, end=end: w[i] + w[j] * (end - centre)}
-        for i, j in ((1, 9), (2, 10), (4, 11), (6, 12))
+        for i, j in ((place(drift), place(f"rate_{drift}")) for drift in ("upward", "downward"))
         for end in (low, high)
     ]
-    start = np.where(used, 0.1, 0.0)
+    start = np.where(used, np.where(np.isin(NAMES, ("intercept", "step")), -3.0, 0.3), 0.0)
     found = optimize.minimize(
-        cost, start, jac=True, bounds=bounds, constraints=ends, method="SLSQP", options={"maxiter": 1000}
+        cost, start, jac=True, bounds=bounds, constraints=ends, method="SLSQP", options={"maxiter": 2000}
     )
-    return Fitted(found.x, centre, low, high)
+    weights = found.x if has_step else np.where(np.array(NAMES) == "step", -np.inf, found.x)
+    return Fitted(weights, centre, low, high)

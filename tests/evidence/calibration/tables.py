@@ -16,8 +16,7 @@ LEAST_AREA = {"classification": 0.93, "regression": 0.85}
 MOST_ERROR, MOST_ERROR_WITHIN = 0.10, 0.05
 RIVALS = ("depth", "parameters", *proxies.NAMES)
 
-BEYOND = """Beyond the plan: the curve has terms that were not planned (the drifts themselves, the learning rate's square, its product with the log-variance, the depth and its
-product with the learning rate; see the forms below); groups count up to the first one that was not finished, so that groups that take long are not left out.
+BEYOND = """Beyond the plan: the curve has terms that were not planned (the drifts themselves, and a second way to fail, too large a step for the depth; see the forms below); groups count up to the first one that was not finished, so that groups that take long are not left out.
 """
 
 Held = dict[str, Array]
