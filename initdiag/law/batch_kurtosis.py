@@ -28,7 +28,7 @@ _NEAR = 0.1
 """Concentration up to which few nodes suffice: behind some 100 ReLU units or more. One layer in 13 is beyond, of widths 8 to 1,024 drawn evenly."""
 
 _IN_NEAR, _IN_K, _IN_WIDTH = 6, 16, 12
-"""Nodes of the interpolation in ``k`` up to `_NEAR` and up to 1, and in ``1/n``: below 1e-12 each at every width from 4 on."""
+"""Nodes of the interpolation in ``k`` up to `_NEAR` and up to 1, and in ``1/n``: the error in a layer is a few 1e-12 at most from width 4 on."""
 
 _MANY_OPEN = 32
 """Open gates on average from which on widths are interpolated."""
