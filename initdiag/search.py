@@ -81,7 +81,7 @@ def screen(
     Returns
     -------
     Screening
-        For normal and orthogonal weights equal to `predict` to 1e-12 (relative, or absolute below 1), for uniform and truncated normal ones to 1e-8.
+        For normal and orthogonal weights equal to `predict` to 1e-12 (relative, or absolute below 1), for uniform and truncated normal ones to 1e-11.
 
     Raises
     ------

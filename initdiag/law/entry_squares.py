@@ -34,6 +34,11 @@ _MOST_COINS = 200
 """Beyond, the mean of the coins is as good as a gamma's: Pearson's law serves."""
 
 
+_LOGIT_STEP = 0.25
+"""Of the trapezium rule for points. A moment ``E h^{2k}`` is off by the part ``|Gamma(k + 1/2 + 2 pi i/step)|/Gamma(k + 1/2)`` of itself, the law's
+Mellin transform: 1e-14 for the kurtosis, 1e-12 for ``E h^8`` (at a step of 0.4 they were 1e-8 and 5e-7, which was seen in the log-variance)."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Squares:
     """A mixture of mean 1: ``values`` of ``sigma^2`` in ``h^2 = sigma^2 z^2``, ``z`` normal, or of ``h^2`` itself, with ``weights``.
@@ -58,15 +63,15 @@ class Squares:
     def transforms(self, t: Array, orders: tuple[int, ...]) -> list[Array]:
         """Return ``E e^{-t h^2} - 1``, ``E e^{-t h^2}``, and ``E h^{2k} e^{-t h^2}`` for each order ``k``, at every ``t``."""
         exponent = np.multiply.outer(t, self.values)
+        logs = -0.5 * np.log1p(2 * exponent) if self.is_scale else -exponent
+        itself = np.exp(logs)
         if self.is_scale:
-            logs = -0.5 * np.log1p(2 * exponent)
             kernels = [self.weights * self.values**k * _odd_factorial(k) for k in orders]
             powers = [(2 * k + 1) * logs for k in orders]
             rest = [np.exp(p) @ w for p, w in zip(powers, kernels, strict=True)]
         else:
-            logs = -exponent
-            rest = list((np.exp(logs) @ np.stack([self.weights * self.values**k for k in orders], axis=1)).T)
-        return [np.expm1(logs) @ self.weights, np.exp(logs) @ self.weights, *rest]
+            rest = list((itself @ np.stack([self.weights * self.values**k for k in orders], axis=1)).T)
+        return [np.expm1(logs) @ self.weights, itself @ self.weights, *rest]
 
 
 def _odd_factorial(k: int) -> float:
@@ -109,7 +114,7 @@ def _sphere_coordinate(m: float, reach: float) -> Squares:
     if m <= 1 + 1e-6:
         return Squares(np.ones(1), np.ones(1), False)
     highest = min(80 / (m - 1), 800.0) if m < 100 else 6 - math.log(m)
-    u = np.arange(-math.log(m) - reach - 60, highest, 0.4)
+    u = np.arange(-math.log(m) - reach - 20, highest, _LOGIT_STEP)
     return _normalised(np.exp(-np.logaddexp(0, -u)), u / 2 - m / 2 * np.logaddexp(0, u), is_scale=False)
 
 

@@ -74,7 +74,7 @@ def respond(gate: Gate, width: int, excess: float, concentration: float, share: 
     if abs(excess) * concentration < 1e-9:
         return _respond(gate, width, 0.0, 0.0, None)
     # Rounded, so that the layers of a long chain, whose inputs converge, share one computation.
-    return _respond(gate, width, float(f"{excess:.12g}"), float(f"{concentration:.10g}"), share)
+    return _respond(gate, width, float(f"{excess:.12g}"), float(f"{concentration:.13g}"), share)
 
 
 @functools.lru_cache(maxsize=4096)

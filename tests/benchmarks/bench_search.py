@@ -62,7 +62,13 @@ def assert_equal_to_predict(architectures, tolerance, **assumptions):
 
 @pytest.mark.parametrize(
     ("init", "tolerance"),
-    [("he_normal", 1e-12), ("xavier_normal", 1e-12), ("orthogonal", 1e-12), ("torch_default", 1e-8)],
+    [
+        ("he_normal", 1e-12),
+        ("xavier_normal", 1e-12),
+        ("orthogonal", 1e-12),
+        ("torch_default", 1e-11),
+        ("he_uniform", 1e-11),
+    ],
 )
 def test_a_million_architectures(init, tolerance):
     architectures = ragged()
