@@ -22,7 +22,7 @@ from initdiag.law.chain import predict
 from initdiag.law.finite_width import dead_probability, layer_log_moments
 from initdiag.law.residual import can_be_residual, simulate_residual
 from initdiag.prediction import Prediction
-from initdiag.reshaping import parameters, same_budget, shortened, summary, widened, written
+from initdiag.reshaping import equal_widths, parameters, same_budget, shortened, summary, widened, written
 from initdiag.risk import Training, failure_risk, risk_of_moments
 
 __all__ = ["Advice", "advise"]
@@ -35,6 +35,9 @@ _TARGET = 0.5
 
 _DRAWS = 512
 """Of a simulation."""
+
+_RESIDUAL_DEPTH = 3
+"""Layers that a network with skip connections counts for in the risk's step: first, last, and all blocks together, each of whose gradients has the share scale^2 = 1/blocks."""
 
 _HALF_DECADES = 4
 """Down to a hundredth of the learning rate: below, 400 steps of the calibration study do not start anything sooner."""
@@ -166,19 +169,24 @@ def _slower(best: _Remedy, training: Training, target: float) -> Iterator[_Remed
 
 
 def _residual(best: _Remedy, training: Training) -> Iterator[_Remedy]:
-    """Skip connections around the hidden layers of equal width, simulated."""
-    architecture = best.architecture
+    """Skip connections around the hidden layers, which are made equally wide where they are not, simulated."""
+    widths = list(best.architecture.widths)
+    equal = equal_widths(widths)
+    architecture = best.architecture if equal == widths else _reshaped(best.architecture, equal)
     if not can_be_residual(architecture):
         return
-    blocks, depth = len(architecture.layers) - 2, len(architecture.layers)
+    blocks = len(widths) - 3
     scale = float(f"{blocks**-0.5:.3g}")
     samples = simulate_residual(architecture, scale, _DRAWS, seed=0)
     sizes = architecture.input_size, architecture.output_size
     is_linear = architecture.layers[-1].activation.name == "linear"
-    after = Prediction.simulated(samples, ("skip connections, simulated",), *sizes, is_linear, depth)
+    after = Prediction.simulated(samples, ("skip connections, simulated",), *sizes, is_linear, _RESIDUAL_DEPTH)
     activation = "relu" if architecture.layers[0].activation.name == "relu" else "activation"
     action = f"skip connections around {blocks} hidden layers, x + {scale:g} * layer({activation}(x))"
-    yield _Remedy(action, f"{best.code}  # and: {action}", architecture, 3.0, _risk(after, training), after)
+    code = best.code
+    if equal != widths:
+        action, code = f"{action}, all of {equal[1]} units", f"{_WIDTHS}{written(equal)}; {code}"
+    yield _Remedy(action, f"{code}  # and: {action}", architecture, 2.0, _risk(after, training), after)
 
 
 def _initialisers(architecture: Architecture) -> Iterator[tuple[str, str, Architecture]]:

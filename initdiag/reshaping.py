@@ -9,7 +9,7 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 
-__all__ = ["parameters", "same_budget", "shortened", "summary", "widened", "written"]
+__all__ = ["equal_widths", "parameters", "same_budget", "shortened", "summary", "widened", "written"]
 
 
 def widened(widths: list[int], more: int) -> list[int]:
@@ -36,6 +36,13 @@ def same_budget(widths: list[int]) -> Iterator[tuple[str, list[int]]]:
                 f"equal widths, {what}: {summary(widths)} -> {len(hidden)} x {n}",
                 [widths[0], *[n] * len(hidden), widths[-1]],
             )
+
+
+def equal_widths(widths: list[int]) -> list[int]:
+    """Equal hidden widths for the same number of parameters at most."""
+    hidden = widths[1:-1]
+    n = hidden[0] if len(set(hidden)) == 1 else _equal_width(len(hidden), widths[0], widths[-1], parameters(widths))
+    return [widths[0], *[max(n, 1)] * len(hidden), widths[-1]]
 
 
 def _equal_width(hidden: int, fan_in: int, fan_out: int, parameters: int) -> int:

@@ -30,8 +30,8 @@ def test_every_plan_has_its_population_and_every_remedy_its_runs(name):
 
 
 def test_a_committed_verdict_and_run_come_again():
-    """The first shallow network called healthy under Adam, judged and trained as the third plan says."""
-    plan, task = study.THIRD, digits()
+    """The first shallow network called healthy under Adam, judged and trained as the fourth plan says."""
+    plan, task = study.FOURTH, digits()
     rows = study.read(plan.path)
     healthy = {r["network"]: r for r in rows if (r["optimizer"], r["role"]) == ("adam", "healthy")}
     number, model, init, report = next(
