@@ -7,7 +7,7 @@ layer, so that a learning rate that starts ten layers overshoots with forty, how
 
     risk   = 1 - (1 - dead) (1 - s(signal)) (1 - s(step)),   s(z) = 1/(1 + exp(-z))
     signal = intercept + fluctuation ln(log-variance) + upward U + upward_linear (drift up)/10 + downward D + downward_linear (drift down)/10
-             + x (rate + rate_upward U + rate_downward D)
+             + x (rate + rate_square x + rate_upward U + rate_downward D)
     step   = step + step_rate x + step_depth ln(linear layers/12)
     U = ln(1 + drift up),  D = ln(1 + drift down),  x = ln(learning rate) - centre
 
@@ -115,6 +115,7 @@ class Curve:
     downward: float
     downward_linear: float
     rate: float
+    rate_square: float
     rate_upward: float
     rate_downward: float
     step: float
@@ -129,7 +130,7 @@ class Curve:
         x = math.log(min(max(lr, self.lowest), self.highest)) - self.centre
         up, down = self.upward + self.rate_upward * x, self.downward + self.rate_downward * x
         return (
-            *(self.intercept + self.rate * x, self.fluctuation),
+            *(self.intercept + (self.rate + self.rate_square * x) * x, self.fluctuation),
             *(max(up, 0.0), self.upward_linear / 10),
             *(max(down, 0.0), self.downward_linear / 10),
             *(self.step + self.step_rate * x, self.step_depth),

@@ -35,6 +35,7 @@ SIGNAL = (
     "downward",
     "downward_linear",
     "rate",
+    "rate_square",
     "rate_upward",
     "rate_downward",
 )
@@ -46,14 +47,15 @@ FORMS = {
     "without the learning rate": _PLANNED[:-1],
     "as planned": _PLANNED,
     "and the rate with the drifts": _RATES,
-    "and the drifts themselves": SIGNAL,
+    "and the drifts themselves": (*_RATES, "upward_linear", "downward_linear"),
+    "and the rate's square": SIGNAL,
     "and the step, by learning rate alone": (*SIGNAL, "step", "step_rate"),
     "and by depth (shipped)": NAMES,
 }
 """The plan's form, and what was added to it: each after a look at how the forms before it fared with tasks left out.
 
-(Tried besides, in one logistic curve: squares of the learning rate, its product with the log-variance, depth and its product with the learning rate, log-loss 8 % higher than the
-shipped; so it was with ln sum 1/v, the gradient's size at unit gain, in place of depth. Drift up in the step, too: 1 % lower for one coefficient more.)
+(Tried besides, in one logistic curve: its product with the log-variance, depth and its product with the learning rate, log-loss 8 % higher than the
+shipped; so it was with ln sum 1/v, the gradient's size at unit gain, in place of depth. Drift up in the step, too: 1 % lower for one coefficient more, but a drift of 0.7, which He initialisation has by its output layer, then counts as an explosion.)
 """
 
 UNTOLD = ("intercept", "fluctuation", "upward", "upward_linear", "downward", "downward_linear", "step", "step_depth")
@@ -153,7 +155,7 @@ def design(x: Array, centre: float) -> tuple[Array, Array]:
     log_up, log_down = np.log1p(up), np.log1p(down)
     rate, ones = rate - centre, np.ones(len(x))
     law = [ones, np.log(variance.clip(LEAST_VARIANCE)), log_up, up / 10, log_down, down / 10]
-    signal = np.stack([*law, rate, rate * log_up, rate * log_down], 1)
+    signal = np.stack([*law, rate, rate**2, rate * log_up, rate * log_down], 1)
     return signal, np.stack([ones, rate, np.log(layers.clip(*DEPTHS) / MIDDLE_DEPTH)], 1)
 
 
@@ -181,7 +183,7 @@ class Fitted:
         return 1 - starts(x, design(told, self.centre), self.weights)[0]
 
 
-FREE = ("intercept", "rate", "rate_upward", "rate_downward", "step")
+FREE = ("intercept", "rate", "rate_square", "rate_upward", "rate_downward", "step")
 """Coefficients of either sign."""
 
 PENALTY = 0.5
