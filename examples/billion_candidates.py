@@ -7,7 +7,7 @@
 The pattern. No candidate travels: a task is (seed, number), and its worker draws a million architectures from ``default_rng([seed, number])``, screens them as
 ``(flat, offsets)`` arrays, and sends back a summary: how many are kept, and the few best. Any candidate can be made again from seed, task and place. Where all
 that is kept is wanted, the worker writes it to a Parquet file of its own beside the others (``--output FOLDER``, which all workers must see), and it does not travel either.
-A task that is lost with its worker is run again by Dask and Ray, and comes out the same; a file is complete or not there.
+A task that is lost with its worker is run again by Dask and Ray, and comes out the same (risks to 12 digits); a file is complete or not there.
 
 Measured: processor seconds and peak memory of tasks while every core of this machine has one, the bytes of tasks, summaries and files, and the time an engine needs
 to hand out a task that does nothing. Extrapolated: everything about machines with other cores, more of them, or a network. The wall times are those of whole tasks on
@@ -87,8 +87,11 @@ def screened(task: Task) -> Summary:
         path = Path(task.folder, f"{task.init}-{task.seed}-{task.number:06d}.parquet")
         path.with_suffix(".partial").write_bytes(parquet(candidates, found, widths=True))
         path.with_suffix(".partial").replace(path)
-    places = np.argsort(found.risk, kind="stable")[:BEST]
-    best = tuple((int(place), float(found.risk[place])) for place in places)
+    risk = np.round(
+        found.risk, 12
+    )  # the digits after these may differ between processes: sums are formed in the order of memory
+    places = np.argsort(risk, kind="stable")[:BEST]
+    best = tuple((int(place), float(risk[place])) for place in places)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
     return Summary(task, int(found.accepted.sum()), best, drawn - begin, done - drawn, peak)
 
