@@ -25,7 +25,8 @@ import initdiag
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parents[2] / "examples"))
 
-from architecture_search import STRATEGIES, TASKS, Trial, both_arms, text  # noqa: E402
+import architecture_search as example  # noqa: E402
+from architecture_search import Trial  # noqa: E402
 
 RUNS, SUMMARY = HERE / "runs.csv", HERE / "summary.txt"
 SEEDS, TRIALS = 10, 30
@@ -55,9 +56,11 @@ def append(trials: list[Trial], path: Path = RUNS) -> None:
 def run(jobs: int) -> None:
     """Every search that the file lacks."""
     done = {(trial.seed, trial.strategy, trial.task) for trial in read()}
-    work = [w for w in itertools.product(range(SEEDS), STRATEGIES, TASKS, [TRIALS]) if w[:3] not in done]
+    work = [
+        w for w in itertools.product(range(SEEDS), example.STRATEGIES, example.TASKS, [TRIALS]) if w[:3] not in done
+    ]
     with ProcessPoolExecutor(jobs, get_context("spawn")) as executor:
-        for trials in executor.map(both_arms, work):
+        for trials in executor.map(example.both_arms, work):
             append(trials)
             print(trials[0].seed, trials[0].strategy, trials[0].task, len(trials), flush=True)
 
@@ -81,7 +84,9 @@ def main() -> None:
     if not arguments.summary:
         run(arguments.jobs)
     trials = read()
-    SUMMARY.write_text(f"{provenance()}{len({t.seed for t in trials})} seeds, {len(trials)} trials\n\n{text(trials)}")
+    SUMMARY.write_text(
+        f"{provenance()}{len({t.seed for t in trials})} seeds, {len(trials)} trials\n\n{example.text(trials)}"
+    )
     print(SUMMARY.read_text())
 
 
