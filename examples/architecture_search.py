@@ -373,15 +373,18 @@ def text(trials: list[Trial]) -> str:
     """What a person reads."""
     lines = []
     for strategy, arms in by_strategy(trials).items():
-        for name in dict.fromkeys(t.task for t in arms.trials):
-            lines += [f"{strategy}, {name}", *Arms([t for t in arms.trials if t.task == name]).lines(), ""]
-        lines += [
-            f"{strategy}, all together",
-            *arms.lines(),
-            f"  expected: {'met' if expected(arms) else 'MISSED'}",
-            "",
-        ]
-    return "\n".join(lines)
+        tasks = list(dict.fromkeys(t.task for t in arms.trials))
+        seeds = len({t.seed for t in arms.trials})
+        for name in tasks:
+            lines += [
+                f"{strategy}, {name}, {seeds} seeds",
+                *Arms([t for t in arms.trials if t.task == name]).lines(),
+                "",
+            ]
+        if len(tasks) > 1:
+            lines += [f"{strategy}, both tasks", *arms.lines()]
+            lines += [f"  what the plan expects: {'met' if expected(arms) else 'MISSED'}", ""]
+    return "\n".join(lines).rstrip()
 
 
 def main() -> None:

@@ -53,12 +53,11 @@ def append(trials: list[Trial], path: Path = RUNS) -> None:
             writer.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in asdict(trial).items()})
 
 
-def run(jobs: int) -> None:
+def run(jobs: int, seeds: int, strategies: list[str]) -> None:
     """Every search that the file lacks."""
     done = {(trial.seed, trial.strategy, trial.task) for trial in read()}
-    work = [
-        w for w in itertools.product(range(SEEDS), example.STRATEGIES, example.TASKS, [TRIALS]) if w[:3] not in done
-    ]
+    plan = itertools.product(range(seeds), strategies, example.TASKS, [TRIALS])
+    work = [search for search in plan if search[:3] not in done]
     with ProcessPoolExecutor(jobs, get_context("spawn")) as executor:
         for trials in executor.map(example.both_arms, work):
             append(trials)
@@ -71,7 +70,7 @@ def provenance() -> str:
     coefficients = json.loads((Path(initdiag.__file__).parent / "risk_coefficients.json").read_text(encoding="utf-8"))
     command = "PYTHONPATH=tests python -m evidence.search.study"
     return (
-        f"{command}; commit {commit.strip()}, {datetime.date.today()}; seeds 0 to {SEEDS - 1}\n"
+        f"{command}; commit {commit.strip()}, {datetime.date.today()}\n"
         f"the risk's coefficients: commit {coefficients['provenance']['commit']}, {coefficients['provenance']['date']}\n"
     )
 
@@ -79,15 +78,15 @@ def provenance() -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--jobs", type=int, default=1, help="processes")
+    parser.add_argument("--seeds", type=int, default=SEEDS, help="the first so many")
+    parser.add_argument("--strategies", nargs="+", choices=example.STRATEGIES, default=list(example.STRATEGIES))
     parser.add_argument("--summary", action="store_true", help="only write summary.txt")
     arguments = parser.parse_args()
     if not arguments.summary:
-        run(arguments.jobs)
+        run(arguments.jobs, arguments.seeds, arguments.strategies)
     trials = read()
-    SUMMARY.write_text(
-        f"{provenance()}{len({t.seed for t in trials})} seeds, {len(trials)} trials\n\n{example.text(trials)}"
-    )
-    print(SUMMARY.read_text())
+    SUMMARY.write_text(f"{provenance()}\n{example.text(trials)}\n", encoding="utf-8")
+    print(SUMMARY.read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":
