@@ -64,14 +64,15 @@ def run(jobs: int, seeds: int, strategies: list[str]) -> None:
             print(trials[0].seed, trials[0].strategy, trials[0].task, len(trials), flush=True)
 
 
-def provenance() -> str:
-    """Command, commit, date, and whose coefficients."""
+def provenance(seeds: int) -> str:
+    """Command, commit, date, whose coefficients, and whether the run is whole."""
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=HERE).stdout
     coefficients = json.loads((Path(initdiag.__file__).parent / "risk_coefficients.json").read_text(encoding="utf-8"))
     command = "PYTHONPATH=tests python -m evidence.search.study"
     return (
         f"{command}; commit {commit.strip()}, {datetime.date.today()}\n"
         f"the risk's coefficients: commit {coefficients['provenance']['commit']}, {coefficients['provenance']['date']}\n"
+        f"{seeds} of the {SEEDS} seeds of the plan{'' if seeds == SEEDS else ': INCOMPLETE'}\n"
     )
 
 
@@ -85,7 +86,7 @@ def main() -> None:
     if not arguments.summary:
         run(arguments.jobs, arguments.seeds, arguments.strategies)
     trials = read()
-    SUMMARY.write_text(f"{provenance()}\n{example.text(trials)}\n", encoding="utf-8")
+    SUMMARY.write_text(f"{provenance(len({t.seed for t in trials}))}\n{example.text(trials)}\n", encoding="utf-8")
     print(SUMMARY.read_text(encoding="utf-8"))
 
 
