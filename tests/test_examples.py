@@ -10,8 +10,12 @@ import pytest
 
 EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.py"))
 
+QUICK = {"architecture_search.py", "billion_candidates.py"}
+"""Those that take minutes otherwise."""
+
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.name)
 def test_example(path):
-    done = subprocess.run([sys.executable, str(path)], capture_output=True, text=True, check=False)
+    quick = ["--quick"] if path.name in QUICK else []
+    done = subprocess.run([sys.executable, str(path), *quick], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
