@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import special
 
 from initdiag.errors import InvalidInput, UnsupportedArchitecture, explain
 from initdiag.prediction import Prediction
@@ -37,6 +38,7 @@ __all__ = [
     "RiskTerms",
     "Training",
     "failure_risk",
+    "log_odds",
     "risk_of_moments",
     "risk_terms",
     "risks",
@@ -222,14 +224,10 @@ def risks(
         fluctuation = np.log(np.maximum(variance, LEAST_VARIANCE))
         terms = np.stack([np.ones_like(up), fluctuation, np.log1p(up), up, np.log1p(down), down], -1)
         signal = terms @ coefficients[:, :6].T
-        starts = np.where(np.isnan(signal), 0.0, _one_minus_logistic(signal))
-    starts *= _one_minus_logistic(coefficients[:, 6] + _log_depth(layers)[..., None] * coefficients[:, 7])
+        starts = np.where(np.isnan(signal), 0.0, special.expit(-signal))
+    starts *= special.expit(-(coefficients[:, 6] + _log_depth(layers)[..., None] * coefficients[:, 7]))
     risk: NDArray[np.float64] = 1 - (1 - dead) * (starts @ shares)
     return risk
-
-
-def _one_minus_logistic(z: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.asarray(0.5 * (1 - np.tanh(z / 2)))
 
 
 def _log_depth(layers: ArrayLike) -> NDArray[np.float64]:
@@ -243,6 +241,22 @@ def risk_of_moments(
     return float(risks(hidden_drift, hidden_log_variance, dead_probability, depth or MIDDLE_DEPTH, training))
 
 
+def log_odds(
+    hidden_drift: float, hidden_log_variance: float, dead_probability: float, depth: int | None, training: Training
+) -> float:
+    """Return ``ln((1 - risk)/risk)`` without saturation (natural log); minus infinity where every network is dead. Arguments as in `risk_of_moments`."""
+    if dead_probability == 1:
+        return -math.inf
+    shares, coefficients = _mixture(training)
+    up, down = max(hidden_drift, 0.0), max(-hidden_drift, 0.0)
+    fluctuation = math.log(max(hidden_log_variance, LEAST_VARIANCE))
+    signal = coefficients[:, :6] @ (1.0, fluctuation, math.log1p(up), up, math.log1p(down), down)
+    step = coefficients[:, 6] + _log_depth(depth or MIDDLE_DEPTH) * coefficients[:, 7]
+    log_starts = math.log1p(-dead_probability) - np.logaddexp(0, signal) - np.logaddexp(0, step)
+    log_fails = np.log(-np.expm1(log_starts))
+    return float(special.logsumexp(log_starts, b=shares) - special.logsumexp(log_fails, b=shares))
+
+
 def risk_terms(
     hidden_drift: float, hidden_log_variance: float, dead_probability: float, depth: int | None, training: Training
 ) -> RiskTerms:
@@ -250,7 +264,7 @@ def risk_terms(
     shares, coefficients = _mixture(training)
     intercept, fluctuation, *slopes = map(float, shares @ coefficients[:, :6])
     up, down = max(hidden_drift, 0.0), max(-hidden_drift, 0.0)
-    stays = _one_minus_logistic(coefficients[:, 6] + _log_depth(depth or MIDDLE_DEPTH) * coefficients[:, 7])
+    stays = special.expit(-(coefficients[:, 6] + _log_depth(depth or MIDDLE_DEPTH) * coefficients[:, 7]))
     return RiskTerms(
         intercept,
         fluctuation * math.log(max(hidden_log_variance, LEAST_VARIANCE)),

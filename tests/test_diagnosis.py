@@ -87,7 +87,7 @@ def test_advice_mends_what_it_is_given_for():
     for advice in report.advice:
         assert advice.risk_after < advice.risk_before == report.risk["sgd"]
         assert advice.drift_before == report.prediction.rms_gain_log_mean
-    narrow = diagnose_architecture(Architecture.from_widths([64, *[14] * 40, 10], init="he_normal"))
+    narrow = diagnose_architecture(Architecture.from_widths([64, *[6] * 20, 10], init="he_normal"))
     assert any("widen" in advice.action for advice in narrow.advice)
     assert any("fewer layers" in advice.action for advice in narrow.advice)
     assert all(advice.risk_after < 0.5 for advice in narrow.advice if "widen" in advice.action)

@@ -17,7 +17,17 @@ from hypothesis import strategies as st
 
 import initdiag
 from initdiag import InvalidInput, UnsupportedArchitecture, verdict
-from initdiag.risk import FAMILIES, LOSSES, OPTIMIZERS, Training, calibration, risk_of_moments, risk_terms, risks
+from initdiag.risk import (
+    FAMILIES,
+    LOSSES,
+    OPTIMIZERS,
+    Training,
+    calibration,
+    log_odds,
+    risk_of_moments,
+    risk_terms,
+    risks,
+)
 from initdiag.verdict import Verdict
 
 
@@ -157,9 +167,26 @@ def test_the_terms_are_the_risks():
         assert lost.downward > calm.downward == 0
         assert lost.upward == calm.upward == 0
         assert lost.fluctuation > calm.fluctuation
-        assert calm.depth == 0 < risk_terms(0.0, 0.1, 0.0, 13, Training(optimizer)).depth
-        total = lost.intercept + lost.fluctuation + lost.downward
-        assert (total > 0) == (risk_of_moments(-60.0, 3.0, 0.0, 12, Training(optimizer)) > 0.5)
+        assert calm.step_probability == lost.step_probability
+        assert calm.step_probability < risk_terms(0.0, 0.1, 0.0, 13, Training(optimizer)).step_probability
+        assert lost.signal == lost.intercept + lost.fluctuation + lost.downward
+        assert (lost.signal > 0) == (risk_of_moments(-60.0, 3.0, 0.0, 12, Training(optimizer)) > 0.5)
+
+
+def test_told_everything_the_risk_is_one_minus_the_product_of_three_ways_to_start():
+    training = Training("sgd", 0.1, "classification")
+    terms = risk_terms(-9.0, 2.0, 0.25, 30, training)
+    starts = (1 - 0.25) * (1 - terms.step_probability) / (1 + math.exp(terms.signal))
+    assert risk_of_moments(-9.0, 2.0, 0.25, 30, training) == pytest.approx(1 - starts)
+
+
+def test_log_odds_do_not_saturate():
+    for optimizer in FAMILIES:
+        training = Training(optimizer)
+        risk = risk_of_moments(-9.0, 2.0, 0.01, 30, training)
+        assert log_odds(-9.0, 2.0, 0.01, 30, training) == pytest.approx(math.log((1 - risk) / risk))
+        assert log_odds(-900.0, 2.0, 0.0, 30, training) < log_odds(-800.0, 2.0, 0.0, 30, training) < -50
+        assert log_odds(-900.0, 2.0, 1.0, 30, training) == -math.inf
 
 
 def test_a_verdict_costs_less_than_a_millisecond_beyond_the_prediction():
