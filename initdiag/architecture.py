@@ -7,6 +7,7 @@ outputs, and a *gate* ``D_l``, the diagonal of the activation's derivatives. Eve
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import operator
 from collections.abc import Callable, Sequence
@@ -162,7 +163,7 @@ class Gate:
 
     def moment(self, order: int) -> float:
         """Return E d^order."""
-        return math.fsum(p * d**order for d, p in zip(self.values, self.probabilities, strict=True))
+        return _moment(self, order)
 
     @property
     def second_moment(self) -> float:
@@ -178,6 +179,11 @@ class Gate:
     def closed_probability(self) -> float:
         """P(d = 0)."""
         return math.fsum(p for d, p in zip(self.values, self.probabilities, strict=True) if d == 0.0)
+
+
+@functools.lru_cache(maxsize=1024)
+def _moment(gate: Gate, order: int) -> float:
+    return math.fsum(p * d**order for d, p in zip(gate.values, gate.probabilities, strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,16 +219,7 @@ class Activation:
     @property
     def gate(self) -> Gate | None:
         """The discrete law of the derivative, dropout included; None where it is not discrete (tanh, GELU ...)."""
-        branches = {"linear": (1.0,), "relu": (0.0, 1.0), "leaky_relu": (self.negative_slope, 1.0)}.get(self.name)
-        if branches is None:
-            return None
-        keep, share = 1.0 - self.dropout, 1.0 / len(branches)
-        law: dict[float, float] = {}
-        for value in branches:
-            law[value / keep] = law.get(value / keep, 0.0) + share * keep
-            if self.dropout:
-                law[0.0] = law.get(0.0, 0.0) + share * self.dropout
-        return Gate(tuple(law), tuple(law.values()))
+        return _gate(self)
 
     @property
     def label(self) -> str:
@@ -235,6 +232,23 @@ class Activation:
         }
         text = words.get(self.name, self.name)
         return f"{text}, dropout {self.dropout:g}" if self.dropout else text
+
+
+@functools.lru_cache(maxsize=1024)
+def _gate(activation: Activation) -> Gate | None:
+    """`Activation.gate`; a network has few activations and asks for their gates often."""
+    branches = {"linear": (1.0,), "relu": (0.0, 1.0), "leaky_relu": (activation.negative_slope, 1.0)}.get(
+        activation.name
+    )
+    if branches is None:
+        return None
+    keep, share = 1.0 - activation.dropout, 1.0 / len(branches)
+    law: dict[float, float] = {}
+    for value in branches:
+        law[value / keep] = law.get(value / keep, 0.0) + share * keep
+        if activation.dropout:
+            law[0.0] = law.get(0.0, 0.0) + share * activation.dropout
+    return Gate(tuple(law), tuple(law.values()))
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from initdiag.advice import advise
 from initdiag.agreement import agreement
 from initdiag.architecture import Architecture
 from initdiag.errors import AtRisk, InvalidInput, UnsupportedArchitecture, explain
-from initdiag.law.angle import LayerAngle, angles
+from initdiag.law.angle import LayerAngle, least_log_sine, separation
 from initdiag.law.chain import predict
 from initdiag.measurement import Measurement
 from initdiag.prediction import Prediction
@@ -22,7 +22,7 @@ from initdiag.report import SCHEMA_VERSION, Report
 from initdiag.risk import PROVENANCE, Training
 from initdiag.spectral_law import SpectralLaw
 from initdiag.spectral_report import spectral_report
-from initdiag.verdict import Finding, Thresholds, Verdict, judge
+from initdiag.verdict import LEAST_LOG_SINE, Finding, Thresholds, Verdict, judge
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -64,8 +64,8 @@ def diagnose_architecture(
     limits = thresholds or Thresholds()
     prediction = predict(architecture) if simulation is None else Prediction.from_simulation(architecture, simulation)
     test = None if measurement is None else agreement(architecture, measurement, limits.agreement_level, prediction)
-    separation = _separation(architecture, prediction)
-    judgement = judge(architecture, prediction, measurement, test, training, limits, not_measured, separation)
+    angle = _separation(architecture, prediction)
+    judgement = judge(architecture, prediction, measurement, test, training, limits, not_measured, angle)
     advice = advise(architecture, prediction, training, limits.max_risk) if judgement.verdict.is_at_risk else ()
     spectral = _spectral(architecture) if spectrum else _NO_SPECTRUM
     return Report(
@@ -112,10 +112,12 @@ def _spectral(architecture: Architecture) -> _Spectral:
 
 
 def _separation(architecture: Architecture, prediction: Prediction) -> LayerAngle | None:
-    """How two inputs leave the last hidden layer; None where the law is not known, or nothing passes."""
+    """How two inputs leave the last hidden layer; None where the law is not known, nothing passes, or they surely stay apart."""
     is_known = prediction.coverage != "none" and not architecture.gaps and len(architecture.layers) > 1
     passes = all(layer.weight.variance > 0 for layer in architecture.layers) and architecture.input_rms > 0
-    return angles(architecture)[-2] if is_known and passes else None
+    if not (is_known and passes) or least_log_sine(architecture) > LEAST_LOG_SINE:
+        return None
+    return separation(architecture)
 
 
 def diagnose(

@@ -109,7 +109,7 @@ def check_many(
     in_flight : int
         Tasks handed out and not yet taken back: at least twice the number of workers.
     chunk : int
-        Candidates a task. Widths take well under a millisecond each: send hundreds.
+        Candidates a task. Widths take about half a millisecond each: send hundreds.
     seed : int
         Candidate ``i`` draws its weights and its measurement from ``candidate_seed(seed, i)``.
     on_error : str

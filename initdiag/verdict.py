@@ -21,8 +21,8 @@ __all__ = ["Finding", "Judgement", "Thresholds", "Verdict", "judge"]
 _CLEAR = 3.0
 """Standard errors from which a part of a disagreement is named."""
 
-_LEAST_SINE = 1e-3
-"""Two inputs at right angles that end up closer than this count as one: half the bits of a single-precision float are gone."""
+LEAST_LOG_SINE = 2 * math.log(1e-3)
+"""Two inputs at right angles that end up closer than 1e-3 (``ln sin^2`` of the angle) count as one: half the bits of a single-precision float are gone."""
 
 
 class Verdict(enum.Enum):
@@ -113,7 +113,8 @@ def judge(
     """Judge a network for how it is going to be trained; a learning rate is that of its optimiser, others are judged without.
 
     From the law where it covers the network, else from the measurement, else there is no verdict. ``not_measured`` says why
-    there is no measurement, if one was wanted; ``separation`` is the angle at which two inputs at right angles leave the last hidden layer.
+    there is no measurement, if one was wanted; ``separation`` is the angle at which two inputs at right angles leave the last hidden layer, None
+    where it is not known, or known to be large.
     """
     findings = list(_structure_findings(architecture, not_measured))
     findings += _agreement_findings(agreement)
@@ -236,7 +237,7 @@ def _structure_findings(architecture: Architecture, not_measured: str | None) ->
 
 
 def _separation_findings(separation: LayerAngle | None) -> list[Finding]:
-    if separation is None or not separation.log_mean < 2 * math.log(_LEAST_SINE):
+    if separation is None or not separation.log_mean < LEAST_LOG_SINE:
         return []
     sine = math.exp(max(separation.log_mean / 2, -700.0))
     message = f"two inputs at right angles leave it {sine:.1g} radians apart: the network cannot tell its inputs from one another"

@@ -8,11 +8,15 @@ is small.
 At infinite width the cosine after a ReLU is ``(sin a + (pi - a) cos a)/pi`` of the angle ``a`` before it (Cho and Saul 2009): angles shrink,
 slowly. A bias, which both inputs share, shrinks them fast where the signal is small beside it. At width ``n`` each ReLU layer takes about
 ``2/n`` more off the mean of ``ln sin^2`` (Jakub and Nica 2023, arXiv 2302.09712).
+
+*Without simulating.* The infinite-width recursion, less what finite widths and 64 draws may take off it, is a lower bound that costs
+microseconds (`least_log_sine`): most networks keep their inputs well apart, and of these no more need be known.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,12 +27,29 @@ from initdiag.errors import InvalidInput, UnsupportedArchitecture, explain
 from initdiag.law.simulation import activated, is_simulated, orthonormal_images
 from initdiag.measurement import LogMoments
 
-__all__ = ["LayerAngle", "angles"]
+__all__ = ["LayerAngle", "angles", "least_log_sine", "separation"]
 
 Array = NDArray[np.float64]
 
 _BLOCK = 64
 """Draws that share a random generator."""
+
+_DRAWS = 64
+"""Of a simulation, unless given: the standard error of the mean of ``ln sin^2`` is then an eighth of its spread."""
+
+_DROP, _SPREAD = 3.0, 8.0
+"""What a layer of width ``n`` takes off the infinite-width mean of ``ln sin^2``, and adds to its variance, in units of ``1/n``: on the safe side. Over 2,000
+random chains of 1 to 24 layers, 9 to 256 wide (ReLU, leaky ReLU, linear; He, Xavier, PyTorch's default with its biases, orthogonal), the first
+was 0.2 to 2.0 on average by kind. Of 36,000 chains of 1 to 14 layers, 1 to 40 wide, none was simulated below the bound, the nearest 2.3 above it."""
+
+_CERTAIN = 5.0
+"""Standard errors that the bound leaves."""
+
+_ROUNDING = 75.0
+"""Least ``-ln sin^2`` of parallel images in double precision (``2 ln 2^-53`` is -73.5), which need not come out as exactly 0."""
+
+_LOWEST_BOUND = -30.0
+"""Below this the recursion's own cosine is 1 to rounding (``1 - cos`` has steps of ``2^-53``, whose log is -37), and no bound is given."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +71,7 @@ class LayerAngle:
 
 
 def angles(
-    architecture: Architecture, angle: float = math.pi / 2, *, draws: int = 64, seed: int = 0
+    architecture: Architecture, angle: float = math.pi / 2, *, draws: int = _DRAWS, seed: int = 0
 ) -> tuple[LayerAngle, ...]:
     """Simulate the angle between two inputs of one length, layer by layer.
 
@@ -70,20 +91,71 @@ def angles(
     UnsupportedArchitecture
         If the architecture is no chain.
     """
+    values = _log_sines(architecture, architecture.layers, angle, draws, seed)
+    return tuple(map(_layer_angle, architecture.layers, values))
+
+
+def separation(architecture: Architecture) -> LayerAngle:
+    """Return the last hidden layer's angle: ``angles(architecture)[-2]``, at less cost."""
+    hidden = architecture.layers[:-1]
+    return _layer_angle(hidden[-1], _log_sines(architecture, hidden, math.pi / 2, _DRAWS, 0)[-1])
+
+
+def least_log_sine(architecture: Architecture) -> float:
+    """Return a lower bound of ``separation(architecture).log_mean`` in closed form, or -inf.
+
+    None is given for smooth activations, nor below -30. The cosine after a layer is that of infinite width (Cho and Saul 2009; leaky ReLU with slope ``s``: a mixture of ReLU's and the identity). Off
+    ``ln sin^2`` come what finite widths take (``_finite``), and the draws that may be parallel to rounding: at angle ``a`` a ReLU layer leaves only one and
+    the same unit of both inputs open with probability ``n ((pi - a)/(2 pi))^n`` (leaky ReLU and linear less often): their mean number and five
+    standard deviations of it.
+    """
+    square = architecture.input_rms * architecture.input_rms * architecture.input_size
+    cosine = parallel = inverse_widths = bound = 0.0
+    for layer in architecture.layers[:-1]:
+        slope = {"relu": 0.0, "linear": 1.0}.get(layer.activation.name, layer.activation.negative_slope)
+        signal, bias = layer.weight.variance * square, 0.0 if layer.bias is None else layer.bias.variance
+        total, width = signal + bias, layer.fan_out
+        if layer.activation.gate is None or not 0 < total < math.inf:
+            return -math.inf
+        angle = math.asin(math.exp(bound / 2))
+        parallel += _DRAWS * width * ((1 - angle / math.pi) / 2) ** width
+        square = width * total * (1 + slope**2) / 2
+        cosine = _cosine_after((signal * cosine + bias) / total, slope)
+        inverse_widths += 1 / width
+        bound = math.log(max((1 - cosine) * (1 + cosine), 1e-300)) - _finite(inverse_widths)
+    bound -= _ROUNDING / _DRAWS * (parallel + _CERTAIN * math.sqrt(parallel) + 2)
+    return bound if bound > _LOWEST_BOUND else -math.inf
+
+
+def _finite(inverse_widths: float) -> float:
+    """What finite widths may take off the mean of ``ln sin^2`` over the draws: ``3 sum 1/n``, and five standard errors of the mean."""
+    return _DROP * inverse_widths + _CERTAIN * math.sqrt(_SPREAD * inverse_widths / _DRAWS)
+
+
+def _cosine_after(cosine: float, slope: float) -> float:
+    """The cosine of two inputs after an activation with slopes ``slope`` and 1, at infinite width."""
+    angle = math.acos(min(cosine, 1.0))
+    relu = (math.sin(angle) + (math.pi - angle) * cosine) / math.pi
+    return ((1 - slope) ** 2 * relu + 2 * slope * cosine) / (1 + slope**2)
+
+
+def _log_sines(architecture: Architecture, layers: Sequence[Layer], angle: float, draws: int, seed: int) -> Array:
+    """``ln sin^2`` after each of the first ``layers`` of the chain, of shape (layers, draws)."""
     if not 0 < angle < math.pi:
         raise InvalidInput(explain(expected="an angle in (0, pi)", got=repr(angle), do="Give radians."))
     if architecture.gaps:
         raise UnsupportedArchitecture(f"not a plain chain: {architecture.gaps[0].path}: {architecture.gaps[0].reason}.")
-    unknown = next((x.activation for x in architecture.layers if not is_simulated(x.activation)), None)
+    unknown = next((x.activation for x in layers if not is_simulated(x.activation)), None)
     if unknown is not None:
         raise UnsupportedArchitecture(f"{unknown.label} is not simulated.")
-    blocks = [_block(architecture, angle, np.random.default_rng((seed, b))) for b in range(-(-draws // _BLOCK))]
-    values = np.concatenate(blocks, axis=1)[:, :draws]
-    moments = (LogMoments.of(row) for row in values)
-    return tuple(
-        LayerAngle(layer.name, m.mean, m.mean_se, m.variance)
-        for layer, m in zip(architecture.layers, moments, strict=True)
-    )
+    radius = architecture.input_rms * math.sqrt(architecture.input_size)
+    blocks = [_block(layers, radius, angle, np.random.default_rng((seed, b))) for b in range(-(-draws // _BLOCK))]
+    return np.concatenate(blocks, axis=1)[:, :draws]
+
+
+def _layer_angle(layer: Layer, log_sines: Array) -> LayerAngle:
+    m = LogMoments.of(log_sines)
+    return LayerAngle(layer.name, m.mean, m.mean_se, m.variance)
 
 
 @dataclass
@@ -95,12 +167,11 @@ class _Pairs:
     across: Array
 
 
-def _block(architecture: Architecture, angle: float, rng: np.random.Generator) -> Array:
-    radius = architecture.input_rms * math.sqrt(architecture.input_size)
+def _block(layers: Sequence[Layer], radius: float, angle: float, rng: np.random.Generator) -> Array:
     ones = np.ones(_BLOCK)
     pairs = _Pairs(radius * ones, radius * (math.cos(angle) - 1) * ones, radius * math.sin(angle) * ones)
     found = []
-    for layer in architecture.layers:
+    for layer in layers:
         pairs = _through(layer, pairs, rng)
         with np.errstate(divide="ignore", invalid="ignore"):
             other = np.hypot(pairs.size + pairs.along, pairs.across)

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 
 from initdiag.architecture import Gate, Layer
 from initdiag.errors import UnsupportedArchitecture, explain
+from initdiag.law.finite_width import dead_probability
 from initdiag.law.layer_response import Response, respond
 from initdiag.prediction import LayerPrediction
 
@@ -88,6 +89,8 @@ def corrections(layers: Sequence[Layer], u_fourth: float | None = None) -> list[
     list of Correction
         All zeros for Gaussian and for Haar weights.
     """
+    if not any(map(_excess, layers)):
+        return [Correction(0.0, 0.0, 0.0, 0.0, 0.0, dead_probability(_gate(x), x.fan_out)) for x in layers]
     entering = _entering(layers[0].fan_in, u_fourth)
     found = []
     for layer in layers:

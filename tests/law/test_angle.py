@@ -13,7 +13,8 @@ import initdiag
 from initdiag import Architecture, InvalidInput, UnsupportedArchitecture
 from initdiag.architecture import Gap
 from initdiag.diagnosis import diagnose_architecture
-from initdiag.law.angle import angles
+from initdiag.law.angle import angles, least_log_sine, separation
+from initdiag.verdict import LEAST_LOG_SINE
 
 
 def explicit(widths, init, angle, draws, seed):
@@ -82,3 +83,51 @@ def test_bad_input():
     with pytest.raises(UnsupportedArchitecture, match="a sum"):
         angles(dataclasses.replace(chain, gaps=(Gap("block", "add", "a sum"),)))
     assert initdiag.predict([4, 8, 2]).coverage == "first-order"
+
+
+def random_chains(count, seed):
+    """Chains of 1 to 14 layers, half of them with widths under 10, of every discrete gate, some with biases."""
+    rng = np.random.default_rng(seed)
+    for _ in range(count):
+        most = int(rng.choice([4, 10, 30, 120]))
+        widths = [*rng.integers(1, 40, 1), *rng.integers(1, most, rng.integers(1, 15)), 3]
+        yield Architecture.from_widths(
+            [int(n) for n in widths],
+            activation=str(rng.choice(["relu", "relu", "leaky_relu", "linear"])),
+            init=str(rng.choice(["he_normal", "torch_default", "orthogonal"])),
+            gain=float(rng.choice([0.5, 1, 2])),
+            negative_slope=float(rng.choice([0.01, 0.3, -0.5])),
+            input_rms=float(rng.choice([0.1, 1, 10])),
+        )
+
+
+def test_the_bound_is_below_what_is_simulated_and_says_something():
+    found = [(least_log_sine(chain), separation(chain), angles(chain)[-2]) for chain in random_chains(400, 0)]
+    assert all(repr(short) == repr(full) for _, short, full in found)
+    assert not [pair for pair in found if pair[1].log_mean < pair[0]]
+    assert 0.2 < np.mean([bound > LEAST_LOG_SINE for bound, *_ in found]) < 0.9
+    wide = Architecture.from_widths([64, *[256] * 30, 10], init="he_normal")
+    assert least_log_sine(wide) > -7 > LEAST_LOG_SINE
+
+
+def test_a_bound_that_allows_for_less_would_fail(monkeypatch):
+    monkeypatch.setattr("initdiag.law.angle._DROP", 0.0)
+    monkeypatch.setattr("initdiag.law.angle._CERTAIN", 0.0)
+    monkeypatch.setattr("initdiag.law.angle._ROUNDING", 0.0)
+    assert [chain for chain in random_chains(100, 0) if separation(chain).log_mean < least_log_sine(chain)]
+
+
+def test_no_bound_where_there_is_no_recursion():
+    for chain in (
+        Architecture.from_widths([8, 8, 2], activation="tanh"),
+        Architecture.from_widths([8, *[8] * 700, 2], init="he_normal", gain=4.0),
+        Architecture.from_widths([8, *[8] * 700, 2], init="he_normal", gain=0.2),
+    ):
+        assert least_log_sine(chain) == -math.inf
+
+
+def test_the_finding_is_there_or_not_as_if_all_were_simulated():
+    for chain in random_chains(60, 1):
+        codes = [f.code for f in diagnose_architecture(chain).findings]
+        if initdiag.predict(chain).coverage != "none":
+            assert ("IND012" in codes) == (angles(chain)[-2].log_mean < LEAST_LOG_SINE)
