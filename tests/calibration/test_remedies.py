@@ -25,7 +25,7 @@ def test_every_plan_has_its_population_and_every_remedy_its_runs(name):
         own = [row for row in found if row["optimizer"] == optimizer and row["remedy"] == "as built"]
         roles = [row["role"] for row in own]
         assert (roles.count("flagged"), roles.count("healthy")) == (study.FLAGGED, study.HEALTHY)
-        for remedy in ("first advice", "he_normal", "orthogonal", "lsuv", "anyinit"):
+        for remedy in ("first advice", *study.REPAIRS, "lsuv", "anyinit"):
             assert sum(r["remedy"] == remedy and r["optimizer"] == optimizer for r in found) == study.FLAGGED
 
 

@@ -193,8 +193,8 @@ def population(plan: Plan) -> Iterator[tuple[str, str, int, nn.Sequential, str, 
         model, init = network(number, rng, plan)
         for optimizer in plan.rates:
             report = plan.diagnose(model, optimizer)
-            role = "healthy" if report.ok else "flagged"
-            if left[optimizer, role]:
+            role = "healthy" if report.ok else "flagged" if report.verdict.is_at_risk else "not judged"
+            if left.get((optimizer, role)):
                 left[optimizer, role] -= 1
                 yield optimizer, role, number, model, init, report
 
@@ -262,10 +262,7 @@ def remedied(model: nn.Sequential, number: int, report: initdiag.Report, x: Tens
         found[name] = advised(chosen[0], model) if chosen else found["as built"]
     for method in REPAIRS:
         repaired = copy.deepcopy(model)
-        try:
-            initdiag.repair(repaired, method, seed=number)
-        except initdiag.UnsupportedArchitecture:  # "rescale" needs weights that pass the tests of symmetry, which one network in thousands does not
-            continue
+        initdiag.repair(repaired, method, seed=number)
         prediction = initdiag.predict(initdiag.trace(repaired))
         risk = initdiag.failure_risk(prediction, report.optimizer, report.lr, report.loss)
         found[method] = Arm(repaired, risk=risk)
