@@ -14,7 +14,7 @@ import itertools
 import math
 import statistics
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from initdiag.architecture import Activation, Architecture, Layer, WeightLaw
@@ -98,7 +98,7 @@ def advise(
     risk = _scorer(training)
     before, target = _risk(prediction, training), _TARGET * max_risk
     found = [_Remedy(action, code, arch, 1.0, risk(arch)) for action, code, arch in _initialisers(architecture)]
-    best = min(found, key=lambda remedy: remedy.risk)
+    best = _best(found, architecture)
     if best.risk > target:
         also = "" if _same_weights(best.architecture, architecture) else f", with {best.action}"
         more = (r for r in _beyond_initialisers(best, training, target) if r.risk < _LEAST_GAIN * best.risk)
@@ -106,6 +106,13 @@ def advise(
     worth = [r for r in found if r.risk < _LEAST_GAIN * before]
     worth.sort(key=lambda r: (r.risk > target, -round((before - r.risk) / r.cost, 1)))  # of like ones, as listed
     return tuple(_advice(remedy, prediction, before) for remedy in worth)
+
+
+def _best(found: Sequence[_Remedy], architecture: Architecture) -> _Remedy:
+    """The initialiser of the least risk; the one that the network has, unless another is clearly better."""
+    best = min(found, key=lambda remedy: remedy.risk)
+    own = (r for r in found if _same_weights(r.architecture, architecture) and best.risk >= _LEAST_GAIN * r.risk)
+    return next(own, best)
 
 
 def _beyond_initialisers(best: _Remedy, training: Training, target: float) -> Iterator[_Remedy]:

@@ -191,7 +191,7 @@ def test_mixed_activations_get_no_advice_on_shape():
 
 
 @pytest.mark.parametrize(("widths", "init"), [(DEEP, "torch_default"), (NARROW, "he_normal")])
-def test_advice_costs_a_few_predictions(widths, init):
+def test_advice_costs_a_few_predictions_and_a_simulation(widths, init):
     arch = Architecture.from_widths(widths, init=init)
     prediction = predict(arch)
     advise(arch, prediction, Training(), 0.5)
@@ -199,6 +199,7 @@ def test_advice_costs_a_few_predictions(widths, init):
     for name, call in (
         ("predict", lambda: predict(arch)),
         ("advise", lambda: advise(arch, prediction, Training(), 0.5)),
+        ("simulate", lambda: simulate_residual(arch, 0.1, advice._DRAWS, 0)),
     ):
         times = []
         for _ in range(7):
@@ -206,4 +207,4 @@ def test_advice_costs_a_few_predictions(widths, init):
             call()
             times.append(time.process_time() - begin)
         costs[name] = min(times)
-    assert costs["advise"] < 25 * costs["predict"]
+    assert costs["advise"] < 25 * costs["predict"] + 2 * costs["simulate"]
