@@ -120,6 +120,18 @@ def test_usage_errors_are_short_and_exit_2(run, arguments, message):
     assert "Traceback" not in err
 
 
+def test_an_unexpected_exception_exits_2_in_one_line(run, monkeypatch):
+    def fail(*args, **options):
+        raise IndexError("an internal\nfault")
+
+    monkeypatch.setattr("initdiag.project.diagnose_model", fail)
+    code, _, err = run("check", FIXED)
+    assert (code, err) == (2, f"error: {FIXED}: unexpected IndexError: an internal fault\n")
+    monkeypatch.setattr("initdiag.diagnosis.diagnose_architecture", fail)
+    code, _, err = run("predict", "8,8,2")
+    assert (code, err) == (2, "error: unexpected IndexError: an internal fault\n")
+
+
 def test_help_and_version(run):
     for arguments in (["--help"], ["check", "--help"], ["predict", "--help"]):
         code, out, _ = run(*arguments)

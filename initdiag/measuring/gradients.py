@@ -18,7 +18,7 @@ from torch import Tensor
 
 from initdiag.errors import InvalidInput, UnsupportedArchitecture, explain
 from initdiag.measuring import random_numbers
-from initdiag.measuring.interposer import Ensemble
+from initdiag.measuring.interposer import Ensemble, flat
 from initdiag.measuring.jacobian import TwoWays
 from initdiag.measuring.task import Task, dual_forward
 from initdiag.tracing.provenance import Origin
@@ -166,7 +166,7 @@ def _cotangent(task: Task, draws: range, out: Tensor, scale: Tensor, loss: Loss 
         return v.view(out.shape).to(out.device, out.dtype), torch.zeros_like(scale)
     factor = scale.exp().view(-1, *[1] * (out.dim() - 1))
     g = loss.gradient((out.double() * factor).to(out.dtype), draws).double()
-    peak = g.flatten(1).abs().amax(1)
+    peak = flat(g).abs().amax(1)
     peak = torch.where(peak > 0, peak, torch.ones_like(peak))
     return (g / peak.view(factor.shape)).to(out.dtype), peak.log()
 

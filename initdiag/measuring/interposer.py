@@ -26,7 +26,7 @@ from initdiag.tracing import vocabulary
 from initdiag.tracing.dataflow import tensors_in
 from initdiag.tracing.provenance import Origin, Provenance
 
-__all__ = ["Ensemble", "Interposer", "LayerLogs", "rowwise"]
+__all__ = ["Ensemble", "Interposer", "LayerLogs", "flat", "rowwise"]
 
 
 class Ensemble(Protocol):
@@ -52,6 +52,11 @@ def rowwise(values: Tensor, like: Tensor) -> Tensor:
     if values.dim() == 1:
         return values.reshape(-1, *[1] * inserted)
     return values.reshape(values.shape[0], *[1] * inserted, values.shape[1])
+
+
+def flat(rows: Tensor) -> Tensor:
+    """Return each row as one vector, ``(rows, n)``; a row may be a single number."""
+    return rows.reshape(len(rows), -1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,11 +218,11 @@ class Interposer(TorchFunctionMode):
         return _weighed(y, log_y - scale) + _weighed(bias, log_bias - scale)
 
     def _log_mean_square(self, x: Tensor) -> Tensor:
-        return x.double().square().flatten(1).mean(1).log() + 2 * self.primal_log_scale
+        return flat(x.double().square()).mean(1).log() + 2 * self.primal_log_scale
 
     def log_square(self, tangent: Tensor) -> Tensor:
         """Return ``ln||t||^2`` of each row (float64), the kept scale included."""
-        return tangent.double().square().flatten(1).sum(1).log() + 2 * self.tangent_log_scale
+        return flat(tangent.double().square()).sum(1).log() + 2 * self.tangent_log_scale
 
 
 def _is_dual(value: Any) -> bool:

@@ -192,7 +192,19 @@ def dual_forward(task: Task, interposer: Interposer, x: Tensor, u: Tensor) -> tu
         raise UnsupportedArchitecture(
             "the output does not depend differentiably on the input (detach, no_grad, rounding?)."
         )
-    return primal, tangent
+    return _by_rows(primal, len(x)), _by_rows(tangent, len(x))
+
+
+def _by_rows(out: Tensor, rows: int) -> Tensor:
+    """Output with the batch as its first dimension; of a batch of one, all of it is that row's."""
+    if out.shape[:1] == (rows,):
+        return out
+    if rows == 1:
+        return out[None]
+    raise UnsupportedArchitecture(
+        f"the output has shape {tuple(out.shape)} for a batch of {rows} rows: it mixes the rows (a loss, or a mean over the batch?), "
+        "so that no row has a gradient of its own. Return one output a row, the batch dimension first."
+    )
 
 
 @functools.cache

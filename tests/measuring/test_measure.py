@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from styles import STYLES, mlp, seeded
 from torch import nn
 
@@ -291,3 +292,48 @@ def test_a_forward_that_refuses_the_measured_batch_is_said():
 
     with pytest.raises(UnsupportedArchitecture, match=r"does not run on 4 rows .*at most two rows"):
         measure(seeded(Picky), draws=4)
+
+
+class Ending(nn.Module):
+    """A chain whose output is ended in some way."""
+
+    def __init__(self, end, outputs=1):
+        super().__init__()
+        self.net, self.end = mlp([8, 16, outputs]), end
+
+    def forward(self, x):
+        return self.end(self.net(x))
+
+
+SINGLE = {"squeeze(-1)": lambda y: y.squeeze(-1), "squeeze()": lambda y: y.squeeze(), "[:, 0]": lambda y: y[:, 0]}
+MIXED = {"a sum": lambda y: y.sum(), "a mean over the batch": lambda y: y.mean(0), "transposed": lambda y: y.T}
+
+
+@pytest.mark.parametrize("end", SINGLE)
+@pytest.mark.parametrize("method", ["signs", "redraw", "law"])
+def test_one_number_a_row_is_an_output_of_size_one(end, method):
+    def found(how):
+        return measure(seeded(lambda: Ending(how)), draws=64, method=method).log_norms
+
+    plain = found(lambda y: y)
+    assert np.isfinite(plain).all()
+    np.testing.assert_allclose(found(SINGLE[end]), plain, rtol=1e-5)
+
+
+@pytest.mark.parametrize("end", SINGLE)
+def test_one_number_a_row_passes_every_stage(end):
+    model = seeded(lambda: Ending(SINGLE[end]))
+    assert initdiag.measure_spectrum(model, draws=2).output_size == 1
+    assert initdiag.diagnose(model, draws=64).verdict is initdiag.Verdict.HEALTHY
+    loss = measure(model, torch.randn(4, 8), draws=8, loss_fn=F.mse_loss, target=torch.zeros(4))
+    assert math.isfinite(loss.layers[0].weight_gradient.log_mean)
+    initdiag.repair(model, seed=0)
+
+
+@pytest.mark.parametrize("end", MIXED)
+@pytest.mark.parametrize("method", ["signs", "redraw", "law"])
+def test_an_output_that_mixes_the_rows_is_refused(end, method):
+    model = seeded(lambda: Ending(MIXED[end], outputs=3))
+    with pytest.raises(UnsupportedArchitecture, match="for a batch of 4 rows: it mixes the rows"):
+        measure(model, draws=8, method=method)
+    assert initdiag.diagnose(model, draws=8).verdict is initdiag.Verdict.NO_VERDICT
