@@ -96,6 +96,11 @@ class _Numbers:
     dead: float
     depth: int | None
 
+    @property
+    def overflows(self) -> bool:
+        """Whether the gradient of some draws is infinite: then there is no variance."""
+        return self.drift == math.inf
+
     def risk(self, training: Training) -> float:
         return risk_of_moments(self.drift, self.variance, self.dead, self.depth, training)
 
@@ -155,6 +160,8 @@ def _mode(numbers: _Numbers, training: Training) -> Verdict:
     """The mode that contributes most to the risk, beyond what a healthy wide network has (log-variance 0.1)."""
     if numbers.dead >= 0.5:
         return Verdict.DEAD
+    if numbers.overflows:
+        return Verdict.EXPLODING
     if _overshoots(numbers, training):
         return Verdict.UNSTABLE
     terms = risk_terms(numbers.drift, numbers.variance, numbers.dead, numbers.depth, training)

@@ -28,6 +28,10 @@ class EmpiricalLaw(stats.rv_continuous):  # type: ignore[misc]
             raise UnsupportedArchitecture(
                 f"{len(self._alive)} of {len(log_norms)} simulated draws are not dead: too few for a law."
             )
+        if np.isposinf(log_norms).any():
+            raise UnsupportedArchitecture(
+                "some of the simulated draws overflow, so that there is no law of a finite mean."
+            )
         self._share_alive = len(self._alive) / len(log_norms)
         self._levels = (np.arange(len(self._alive)) + 0.5) / len(self._alive)
         self.a, self.b = float(self._alive[0]), float(self._alive[-1])

@@ -16,6 +16,7 @@ from initdiag import InvalidInput, UnsupportedArchitecture, measure, predict, tr
 from initdiag.agreement import agreement
 from initdiag.measurement import LogMoments
 from initdiag.measuring import runner
+from initdiag.measuring.running import RunningMoments
 
 
 @pytest.mark.parametrize("style", STYLES, ids=lambda s: s.name)
@@ -337,3 +338,78 @@ def test_an_output_that_mixes_the_rows_is_refused(end, method):
     with pytest.raises(UnsupportedArchitecture, match="for a batch of 4 rows: it mixes the rows"):
         measure(model, draws=8, method=method)
     assert initdiag.diagnose(model, draws=8).verdict is initdiag.Verdict.NO_VERDICT
+
+
+class Scaled(nn.Module):
+    """A residual network in float64, every block of which is scaled."""
+
+    def __init__(self, scale):
+        super().__init__()
+        self.inp, self.out = nn.Linear(8, 16), nn.Linear(16, 3)
+        self.blocks, self.scale = nn.ModuleList(nn.Linear(16, 16) for _ in range(4)), scale
+
+    def forward(self, x):
+        x = self.inp(x)
+        for block in self.blocks:
+            x = self.scale * (torch.relu(block(x)) + x)
+        return self.out(x)
+
+
+@pytest.mark.parametrize("scale", [1e-46, 1e46])
+@pytest.mark.parametrize("method", ["signs", "redraw", "law"])
+def test_off_a_chain_only_zeros_are_dead(scale, method):
+    """Norms of 1e-184 and 1e184, whose squares leave float64: biases are zero, so that the scale only shifts the logs."""
+
+    def found(scale):
+        model = seeded(lambda: Scaled(scale)).double()
+        with torch.no_grad():
+            [layer.bias.zero_() for layer in model.modules() if isinstance(layer, nn.Linear)]
+        return measure(model, draws=64, method=method, init=_without_biases if method == "redraw" else None)
+
+    plain, extreme = found(1.0), found(scale)
+    shift = 8 * math.log(scale)
+    np.testing.assert_allclose(extreme.log_norms - shift, plain.log_norms, atol=1e-9)
+    last, plain_last = extreme.layers[-1], plain.layers[-1]
+    assert last.tangent_log_mean - shift == pytest.approx(plain_last.tangent_log_mean)
+    assert last.activation_log_mean - shift == pytest.approx(plain_last.activation_log_mean)
+    if method != "law":
+        first, plain_first = extreme.layers[0], plain.layers[0]
+        expected = plain_first.weight_gradient.log_mean
+        assert first.weight_gradient.log_mean - shift == pytest.approx(expected)
+
+
+def _without_biases(module):
+    if isinstance(module, nn.Linear):
+        module.reset_parameters()
+        nn.init.zeros_(module.bias)
+
+
+@pytest.mark.parametrize("method", ["signs", "redraw", "law"])
+def test_an_overflow_of_the_forward_is_noted_and_makes_the_mean_infinite(method):
+    model = seeded(lambda: Scaled(1e80)).double()
+    found = measure(model, draws=16, method=method)
+    assert (found.overflow_fraction, found.dead_fraction, found.log_mean) == (1.0, 0.0, math.inf)
+    assert "16 of 16 draws overflow: their norms are infinite, and so is the mean" in found.notes
+    assert found.layers[-1].tangent_log_mean == math.inf
+    report = initdiag.diagnose(model, draws=16, method=method)
+    assert report.verdict is initdiag.Verdict.EXPLODING
+    assert initdiag.Report.from_dict(report.to_dict()).to_dict() == report.to_dict()
+
+
+def test_the_law_takes_inputs_of_any_size():
+    model = seeded(lambda: mlp([8, 16, 16, 3], init="he_normal"))
+    x = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
+    plain, large = (measure(model, scale * x, draws=32, method="law") for scale in (1.0, 1e30))
+    np.testing.assert_allclose(large.log_norms, plain.log_norms, rtol=1e-4)
+
+
+def test_moments_with_one_overflow():
+    values = np.array([0.0, 1.0, 2.0, 3.0, -math.inf, math.inf])
+    moments = LogMoments.of(values)
+    assert (moments.mean, moments.count, moments.dead_fraction) == (math.inf, 4, 1 / 6)
+    assert math.isnan(moments.variance)
+    running = RunningMoments()
+    for part in np.split(values[[0, 5, 1, 2, 4, 3]], 2):
+        running.add(part)
+    assert running.mean == math.inf
+    assert math.isnan(running.variance)
