@@ -55,7 +55,8 @@ class Agreement:
     expected_log_mean, expected_log_variance : float
         What theory expects of this ensemble: for signs, from the sample norms of the weights.
     mean_z, variance_z : float
-        Distances in standard errors; the variance's by its cube root, whose law is near normal for few draws too.
+        Distances in standard errors; the variance's by its cube root, whose law is near normal for few draws too. NaN where too few draws
+        are alive.
     p_value : float
         Of everything together, under the theory.
     level : float
@@ -63,12 +64,12 @@ class Agreement:
     agrees : bool
         Whether the theory is not rejected.
     moments_p_value : float or None
-        Of mean and variance.
+        Of mean and variance; None where too few draws are alive.
     shape_p_value : float or None
         Of the law's shape, by Kolmogorov's and Smirnov's statistic (`initdiag.law.goodness`); None where the theory
         gives no law, under 100 draws, and under random signs at widths of a few units, where weights that are kept leave a shape of their own.
     dead_p_value : float or None
-        Of the share of dead draws; None where none are seen or expected.
+        Of the share of dead draws; None where none are seen or expected. Against a simulation: Fisher's exact test of two samples.
     """
 
     expected_log_mean: float
@@ -172,24 +173,39 @@ def _norm_variance(layer: Layer, entries: int, others: int) -> float:
 def agreement(
     architecture: Architecture, measurement: Measurement, level: float, prediction: Prediction | None = None
 ) -> Agreement | None:
-    """Test the theory against the measurement; None where it does not cover the network or too few draws are alive.
+    """Test the theory against the measurement; None where it does not cover the network, or nothing can be tested.
 
     ``prediction`` is `predict`'s of the architecture, unless given.
 
     Three tests count together: mean and variance, whose joint distance is chi-square with 2 degrees of freedom (their covariance is ``m3/n``,
     ``m3`` the third central moment); the law's shape; the share of dead draws, where any are seen or expected. They are taken for independent
-    (the first two are so to leading order), and the smallest p-value counts, by Sidak's rule.
+    (the first two are so to leading order), and the smallest p-value counts, by Sidak's rule. Where too few draws are alive the last is the only one.
     """
     prediction = prediction or predict(architecture)
     expected = expectation(architecture, prediction, measurement.method)
-    moments = LogMoments.of(measurement.log_norms)
-    if (
-        expected is None
-        or not moments.variance_se > 0
-        or not math.isfinite(expected.log_mean)
-        or not expected.log_variance > 0
-    ):
+    if expected is None:
         return None
+    moments = LogMoments.of(measurement.log_norms)
+    has_moments = moments.variance_se > 0 and math.isfinite(expected.log_mean) and expected.log_variance > 0
+    mean_z, variance_z, moments_p_value = _moments_test(moments, expected) if has_moments else _NOT_TESTED
+    parts = (
+        moments_p_value,
+        _shape_p_value(prediction, expected, measurement, moments.count) if has_moments else None,
+        _dead_p_value(prediction, measurement),
+    )
+    if all(p is None for p in parts):
+        return None
+    p_value = _smallest(parts)
+    return Agreement(
+        expected.log_mean, expected.log_variance, mean_z, variance_z, p_value, level, p_value >= level, *parts
+    )
+
+
+_NOT_TESTED = (math.nan, math.nan, None)
+
+
+def _moments_test(moments: LogMoments, expected: Expectation) -> tuple[float, float, float]:
+    """Distances of mean and variance in standard errors, and their joint p-value."""
     mean_sd = math.hypot(math.sqrt(expected.log_variance / moments.count), expected.log_mean_sd)
     normal = math.sqrt(2 / (moments.count - 1))  # few draws underrate their own fourth moment
     relative_se = max(moments.variance_se / moments.variance, normal)
@@ -197,15 +213,7 @@ def agreement(
     mean_z = (moments.mean - expected.log_mean) / mean_sd
     variance_z = _variance_z(moments.variance / expected.log_variance, relative_sd)
     correlation = moments.third_moment / moments.count / (mean_sd * relative_sd * moments.variance)
-    parts = (
-        _moments_p_value(mean_z, variance_z, correlation),
-        _shape_p_value(prediction, expected, measurement, moments.count),
-        _dead_p_value(measurement, expected.dead_probability),
-    )
-    p_value = _smallest(parts)
-    return Agreement(
-        expected.log_mean, expected.log_variance, mean_z, variance_z, p_value, level, p_value >= level, *parts
-    )
+    return mean_z, variance_z, _moments_p_value(mean_z, variance_z, correlation)
 
 
 def _variance_z(ratio: float, relative_sd: float) -> float:
@@ -230,11 +238,17 @@ def _shape_p_value(prediction: Prediction, expected: Expectation, measurement: M
     return shape_p_value(prediction.law, measurement.log_norms[np.isfinite(measurement.log_norms)])
 
 
-def _dead_p_value(measurement: Measurement, probability: float) -> float | None:
+def _dead_p_value(prediction: Prediction, measurement: Measurement) -> float | None:
+    """Of the share of dead draws: against the law's probability, or against the draws of a simulation, which is a sample itself."""
+    probability = prediction.dead_probability
+    assert probability is not None, "checked by expectation"
     dead = round(measurement.dead_fraction * measurement.draws)
     if not dead and probability * measurement.draws < _EXPECTED_DEAD:
         return None
-    return _binomial_p_value(dead, measurement.draws, probability)
+    if prediction.samples is None:
+        return _binomial_p_value(dead, measurement.draws, probability)
+    simulated = int(np.isneginf(prediction.samples).sum())
+    return _fisher_p_value(dead, measurement.draws, simulated, len(prediction.samples))
 
 
 def _smallest(p_values: Sequence[float | None]) -> float:
@@ -247,3 +261,11 @@ def _binomial_p_value(count: int, draws: int, probability: float) -> float:
     """Two-sided: twice the smaller tail, at most 1."""
     upper = float(special.bdtrc(count - 1, draws, probability)) if count > 0 else 1.0
     return min(1.0, 2 * min(upper, float(special.bdtr(count, draws, probability))))
+
+
+def _fisher_p_value(count: int, draws: int, other_count: int, other_draws: int) -> float:
+    """Fisher's exact test, two-sided, that two samples have one probability."""
+    from scipy import stats
+
+    table = [[count, draws - count], [other_count, other_draws - other_count]]
+    return float(stats.fisher_exact(table).pvalue)

@@ -254,10 +254,12 @@ def _separation_findings(separation: LayerAngle | None) -> list[Finding]:
 def _agreement_findings(agreement: Agreement | None) -> list[Finding]:
     if agreement is None or agreement.agrees:
         return []
-    message = (
-        f"prediction and measurement disagree (p = {agreement.p_value:.2g}): mean {agreement.mean_z:+.1f}, "
-        f"variance {agreement.variance_z:+.1f} standard errors off"
-    )
+    parts = []
+    if agreement.moments_p_value is not None:
+        parts.append(f"mean {agreement.mean_z:+.1f}, variance {agreement.variance_z:+.1f} standard errors off")
+    if agreement.dead_p_value is not None and agreement.dead_p_value < agreement.level:
+        parts.append("another share of draws is dead")
+    message = f"prediction and measurement disagree (p = {agreement.p_value:.2g}): {'; '.join(parts)}"
     remedy = f"likely causes: {'; '.join(_likely_causes(agreement))}"
     return [Finding("IND005", "warning", None, message, remedy)]
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import io
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
 from rich.console import Console
@@ -15,6 +17,7 @@ from torch import nn
 
 import initdiag
 from initdiag import Architecture, AtRisk, Report, Thresholds, Verdict
+from initdiag.agreement import agreement
 from initdiag.diagnosis import diagnose_architecture
 
 
@@ -214,3 +217,40 @@ def test_a_factory_and_its_module_are_judged_alike():
     report = initdiag.diagnose(lambda: mlp([16, 64, 4], init="he_normal"), draws=64)
     assert report.ok
     assert report.architecture.source == "Sequential"
+
+
+def test_dead_draws_disagree_where_every_one_is_dead():
+    """Inputs that are exactly 0 close every gate: no mean or variance can be tested, the share of dead draws can."""
+    report = initdiag.diagnose(mlp([16, 16, 16, 16], init="he_normal"), torch.zeros(2, 16), draws=64)
+    assert report.measurement.dead_fraction == 1.0
+    assert not report.agreement.agrees
+    assert (report.agreement.moments_p_value, report.agreement.shape_p_value) == (None, None)
+    (finding,) = (f for f in report.findings if f.code == "IND005")
+    assert "another share of draws is dead" in finding.message
+    assert "nan" not in finding.message
+    assert Report.from_dict(report.to_dict()).to_dict() == report.to_dict()
+
+
+class Sliced(nn.Module):
+    """One draw in a thousand is dead: a share that a simulation of as many draws does not know."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(12, 16), nn.Linear(10, 5)
+
+    def forward(self, x):
+        return self.b(self.a(x).relu()[:, :10])
+
+
+def test_a_simulated_share_of_dead_draws_has_an_error_of_its_own():
+    found = [initdiag.diagnose(seeded(Sliced, seed), seed=seed) for seed in range(12)]
+    assert all(report.prediction.coverage == "simulated" for report in found)
+    assert all(report.agreement.agrees for report in found)
+    assert sum(report.agreement.dead_p_value is not None for report in found) > 6
+
+
+def test_another_share_than_the_simulations_is_seen():
+    report = initdiag.diagnose(seeded(Sliced), torch.zeros(2, 12), draws=256)
+    simulated = dataclasses.replace(report.prediction, samples=np.arange(256.0), dead_probability=0.0)
+    dead = dataclasses.replace(report.measurement, dead_fraction=0.1)
+    assert agreement(report.architecture, dead, 0.001, simulated).dead_p_value < 1e-6
