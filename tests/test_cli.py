@@ -48,6 +48,9 @@ def test_check_exit_codes(run, tmp_path):
     code, out, _ = run("check", DEEP, "--draws", "64")
     assert (code, "VANISHING" in out, "kaiming_normal_" in out) == (1, True, True)
     assert run("check", odd)[0] == 3
+    (tmp_path / "rnn.py").write_text("from torch import nn\nmodel = nn.RNN(12, 16, batch_first=True)\n")
+    code, out, _ = run("check", f"{tmp_path}/rnn.py:model", "--input-size", "2,7,12")
+    assert (code, "reaches no linear layer" in out) == (3, True)
     assert run("check", odd, "--fail-on", "risk")[0] == 0
     assert run("check", odd, "--fail-on", "never")[0] == 0
     assert run("check", DEEP, "--fail-on", "never", "--draws", "64")[0] == 0

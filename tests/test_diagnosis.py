@@ -19,6 +19,7 @@ import initdiag
 from initdiag import Architecture, AtRisk, Report, Thresholds, Verdict
 from initdiag.agreement import agreement
 from initdiag.diagnosis import diagnose_architecture
+from initdiag.project import outcome
 
 
 def verdict(widths, **assumptions):
@@ -254,3 +255,67 @@ def test_another_share_than_the_simulations_is_seen():
     simulated = dataclasses.replace(report.prediction, samples=np.arange(256.0), dead_probability=0.0)
     dead = dataclasses.replace(report.measurement, dead_fraction=0.1)
     assert agreement(report.architecture, dead, 0.001, simulated).dead_p_value < 1e-6
+
+
+class Attention(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.attention = nn.MultiheadAttention(12, 3, batch_first=True)
+
+    def forward(self, x):
+        return self.attention(x, x, x)
+
+
+NO_LINEAR = {
+    "rnn": (lambda: nn.RNN(12, 16, batch_first=True), (3, 7, 12), 112),
+    "lstm": (lambda: nn.LSTM(12, 16, batch_first=True), (3, 7, 12), 112),
+    "convolutions": (lambda: nn.Sequential(nn.Conv1d(3, 4, 3), nn.ReLU(), nn.Conv1d(4, 2, 3)), (2, 3, 8), 8),
+    "attention": (Attention, (2, 5, 12), 60),
+}
+
+
+@pytest.mark.parametrize("name", NO_LINEAR)
+def test_no_linear_layer_is_no_verdict_but_a_factory_can_be_redrawn(name):
+    build, size, outputs = NO_LINEAR[name]
+    report = initdiag.diagnose(build(), input_size=size, draws=4)
+    assert (report.verdict, report.basis) == (Verdict.NO_VERDICT, "none")
+    assert report.findings[0].code == "IND010"
+    assert "reaches no linear layer" in report.findings[0].message
+    result = outcome(name, report)
+    assert result.exit_code == 3
+    assert result.failures[0].startswith("NO_VERDICT")
+    for stage in (initdiag.trace, initdiag.measure, initdiag.measure_spectrum, initdiag.repair):
+        with pytest.raises(initdiag.UnsupportedArchitecture, match=r"reaches no linear layer .* method='redraw'"):
+            stage(build(), input_size=size)
+    report = initdiag.diagnose(build, input_size=size, draws=8)  # as the error advises
+    assert (report.verdict, report.basis) == (Verdict.HEALTHY, "measurement")
+    assert report.measurement.output_size == outputs
+    assert Report.from_dict(report.to_dict()) == report
+
+
+def test_what_becomes_of_a_gap_is_said_as_it_is():
+    def remedies(report):
+        return {finding.remedy for finding in report.findings if finding.code == "IND006"}
+
+    unjudged = initdiag.diagnose(_unjudged())
+    assert unjudged.findings[0].code == "IND010"
+    assert all(remedy.startswith("not judged: measure it") for remedy in remedies(unjudged))
+    assert remedies(initdiag.diagnose(Sliced(), draws=16)) == {
+        "judged from a simulation through the module's own forward"
+    }
+    report = initdiag.diagnose(Attention, input_size=(2, 5, 12), draws=8)
+    assert remedies(report) == {"judged from measurement"}
+
+
+def test_why_nothing_is_covered_is_in_every_text():
+    model = mlp([12, 16, 16, 5])
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        for layer in model[::2]:
+            nn.init.sparse_(layer.weight, 0.5)
+    report = initdiag.diagnose(model, draws=16)
+    reason = report.prediction.reasons[0].split(": log-variance")[0]
+    assert "entries of kurtosis" in reason
+    for text in (str(report), report.to_markdown(), report.to_html()):
+        flat = " ".join(text.replace("\\", "").split())
+        assert f"Covered by the theory: 0 of 3 layers ({reason}" in flat
