@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 from scipy import special, stats
 
 from initdiag.errors import UnsupportedArchitecture
+from initdiag.log_law import LogLaw
 
 __all__ = ["EmpiricalLaw"]
 
 
-class EmpiricalLaw(stats.rv_continuous):  # type: ignore[misc]
+class EmpiricalLaw(LogLaw):
     """The distribution of simulated draws of ``ln||Ju||^2`` that are not dead.
 
     ``cdf`` interpolates the sample's distribution function, ``ppf`` its quantiles; ``pdf`` is a kernel estimate (Scott's rule). Accurate to the
