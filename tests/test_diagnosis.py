@@ -319,3 +319,15 @@ def test_why_nothing_is_covered_is_in_every_text():
     for text in (str(report), report.to_markdown(), report.to_html()):
         flat = " ".join(text.replace("\\", "").split())
         assert f"Covered by the theory: 0 of 3 layers ({reason}" in flat
+
+
+@pytest.mark.parametrize("widths", [[1, 1], [1, 1, 1, 1], [2, 2], [4, 1], [8, 8], [1, 1, 16], [16, 1, 1, 16]], ids=str)
+def test_signs_that_cannot_show_the_variance_do_not_disagree(widths):
+    for seed in range(6):
+        report = initdiag.diagnose(seeded(functools.partial(mlp, widths), seed), draws=256, seed=seed)
+        assert report.agreement is None or (report.agreement.agrees and report.agreement.moments_p_value is None)
+    assert "do not show how they vary: not compared" in " ".join(str(report).split())
+    drawn = initdiag.diagnose(functools.partial(mlp, widths), draws=256, method="redraw")
+    assert drawn.agreement.agrees
+    assert drawn.agreement.moments_p_value is not None
+    assert "not compared" not in str(drawn)
