@@ -22,7 +22,11 @@ _OWN_SHAPE = 0.95
 _EXPECTED_DEAD = 0.5
 """Dead draws that are expected below which none says nothing."""
 
-__all__ = ["Agreement", "Expectation", "agreement", "expectation"]
+_FEWEST_ENTRIES = 32
+"""Entries of a layer below which random signs around it say too little of its law: of 15 modules a shape (512 draws, level 0.001) 0 to 11 were
+rejected with 4 to 16 entries in the smallest layer, of 30 with 32 entries and more than one layer none or one."""
+
+__all__ = ["Agreement", "Expectation", "agreement", "expectation", "signs_hide_variance"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +59,8 @@ class Agreement:
     expected_log_mean, expected_log_variance : float
         What theory expects of this ensemble: for signs, from the sample norms of the weights.
     mean_z, variance_z : float
-        Distances in standard errors; the variance's by its cube root, whose law is near normal for few draws too.
+        Distances in standard errors; the variance's by its cube root, whose law is near normal for few draws too. NaN where they are not
+        tested.
     p_value : float
         Of everything together, under the theory.
     level : float
@@ -63,12 +68,12 @@ class Agreement:
     agrees : bool
         Whether the theory is not rejected.
     moments_p_value : float or None
-        Of mean and variance.
+        Of mean and variance; None where too few draws are alive, or random signs do not show them.
     shape_p_value : float or None
         Of the law's shape, by Kolmogorov's and Smirnov's statistic (`initdiag.law.goodness`); None where the theory
-        gives no law, under 100 draws, and under random signs at widths of a few units, where weights that are kept leave a shape of their own.
+        gives no law, under 100 draws, with few entries that are not Gaussian, and under random signs at widths of a few units, where weights that are kept leave a shape of their own.
     dead_p_value : float or None
-        Of the share of dead draws; None where none are seen or expected.
+        Of the share of dead draws; None where none are seen or expected. Against a simulation: Fisher's exact test of two samples.
     """
 
     expected_log_mean: float
@@ -172,24 +177,55 @@ def _norm_variance(layer: Layer, entries: int, others: int) -> float:
 def agreement(
     architecture: Architecture, measurement: Measurement, level: float, prediction: Prediction | None = None
 ) -> Agreement | None:
-    """Test the theory against the measurement; None where it does not cover the network or too few draws are alive.
+    """Test the theory against the measurement; None where it does not cover the network, or nothing can be tested.
 
     ``prediction`` is `predict`'s of the architecture, unless given.
 
     Three tests count together: mean and variance, whose joint distance is chi-square with 2 degrees of freedom (their covariance is ``m3/n``,
-    ``m3`` the third central moment); the law's shape; the share of dead draws, where any are seen or expected. They are taken for independent
-    (the first two are so to leading order), and the smallest p-value counts, by Sidak's rule.
+    ``m3`` the third central moment), unless random signs do not show them (`signs_hide_variance`); the law's shape; the share of dead draws, where any are seen or expected. They are taken for independent
+    (the first two are so to leading order), and the smallest p-value counts, by Sidak's rule. Where too few draws are alive the last is the only one.
     """
     prediction = prediction or predict(architecture)
     expected = expectation(architecture, prediction, measurement.method)
-    moments = LogMoments.of(measurement.log_norms)
-    if (
-        expected is None
-        or not moments.variance_se > 0
-        or not math.isfinite(expected.log_mean)
-        or not expected.log_variance > 0
-    ):
+    if expected is None:
         return None
+    moments = LogMoments.of(measurement.log_norms)
+    is_hidden = measurement.method == "signs" and signs_hide_variance(architecture)
+    has_moments = (
+        not is_hidden and moments.variance_se > 0 and math.isfinite(expected.log_mean) and expected.log_variance > 0
+    )
+    mean_z, variance_z, moments_p_value = _moments_test(moments, expected) if has_moments else _NOT_TESTED
+    parts = (
+        moments_p_value,
+        _shape_p_value(architecture, prediction, expected, measurement) if has_moments else None,
+        _dead_p_value(prediction, measurement),
+    )
+    if all(p is None for p in parts):
+        return None
+    p_value = _smallest(parts)
+    return Agreement(
+        expected.log_mean, expected.log_variance, mean_z, variance_z, p_value, level, p_value >= level, *parts
+    )
+
+
+def signs_hide_variance(architecture: Architecture) -> bool:
+    """Return whether random signs around the weights cannot show how they vary from one initialisation to the next.
+
+    ``R W S`` has the singular values of ``W``: with a single linear layer only the direction ``u`` varies over the draws. In a layer of few entries ``|W|``,
+    which is kept, is most of what there is to vary, and the delta method that accounts for it does not hold.
+    """
+    return len(architecture.layers) == 1 or _has_few_entries(architecture)
+
+
+def _has_few_entries(architecture: Architecture) -> bool:
+    return any(layer.fan_in * layer.fan_out < _FEWEST_ENTRIES for layer in architecture.layers)
+
+
+_NOT_TESTED = (math.nan, math.nan, None)
+
+
+def _moments_test(moments: LogMoments, expected: Expectation) -> tuple[float, float, float]:
+    """Distances of mean and variance in standard errors, and their joint p-value."""
     mean_sd = math.hypot(math.sqrt(expected.log_variance / moments.count), expected.log_mean_sd)
     normal = math.sqrt(2 / (moments.count - 1))  # few draws underrate their own fourth moment
     relative_se = max(moments.variance_se / moments.variance, normal)
@@ -197,15 +233,7 @@ def agreement(
     mean_z = (moments.mean - expected.log_mean) / mean_sd
     variance_z = _variance_z(moments.variance / expected.log_variance, relative_sd)
     correlation = moments.third_moment / moments.count / (mean_sd * relative_sd * moments.variance)
-    parts = (
-        _moments_p_value(mean_z, variance_z, correlation),
-        _shape_p_value(prediction, expected, measurement, moments.count),
-        _dead_p_value(measurement, expected.dead_probability),
-    )
-    p_value = _smallest(parts)
-    return Agreement(
-        expected.log_mean, expected.log_variance, mean_z, variance_z, p_value, level, p_value >= level, *parts
-    )
+    return mean_z, variance_z, _moments_p_value(mean_z, variance_z, correlation)
 
 
 def _variance_z(ratio: float, relative_sd: float) -> float:
@@ -221,20 +249,33 @@ def _moments_p_value(mean_z: float, variance_z: float, correlation: float) -> fl
     return math.exp(-(mean_z**2 - 2 * r * mean_z * variance_z + variance_z**2) / (1 - r * r) / 2)
 
 
-def _shape_p_value(prediction: Prediction, expected: Expectation, measurement: Measurement, alive: int) -> float | None:
-    """Of the law itself: random signs have its shape only as long as little of its variance is the weights' norms'."""
+def _shape_p_value(
+    architecture: Architecture, prediction: Prediction, expected: Expectation, measurement: Measurement
+) -> float | None:
+    """Of the law itself: random signs have its shape only as long as little of its variance is the weights' norms'.
+
+    To first order in the kurtosis the law's shape is that of Gaussian weights, which few entries that are not Gaussian do not have.
+    """
     assert prediction.log_variance is not None
     has_shape = expected.log_variance >= _OWN_SHAPE * prediction.log_variance
-    if prediction.coverage not in ("exact", "first-order") or alive < LEAST_DRAWS or not has_shape:
-        return None
-    return shape_p_value(prediction.law, measurement.log_norms[np.isfinite(measurement.log_norms)])
+    is_known = prediction.coverage == "exact" or (
+        prediction.coverage == "first-order" and not _has_few_entries(architecture)
+    )
+    alive = measurement.log_norms[np.isfinite(measurement.log_norms)]
+    return shape_p_value(prediction.law, alive) if is_known and has_shape and len(alive) >= LEAST_DRAWS else None
 
 
-def _dead_p_value(measurement: Measurement, probability: float) -> float | None:
+def _dead_p_value(prediction: Prediction, measurement: Measurement) -> float | None:
+    """Of the share of dead draws: against the law's probability, or against the draws of a simulation, which is a sample itself."""
+    probability = prediction.dead_probability
+    assert probability is not None, "checked by expectation"
     dead = round(measurement.dead_fraction * measurement.draws)
     if not dead and probability * measurement.draws < _EXPECTED_DEAD:
         return None
-    return _binomial_p_value(dead, measurement.draws, probability)
+    if prediction.samples is None:
+        return _binomial_p_value(dead, measurement.draws, probability)
+    simulated = int(np.isneginf(prediction.samples).sum())
+    return _fisher_p_value(dead, measurement.draws, simulated, len(prediction.samples))
 
 
 def _smallest(p_values: Sequence[float | None]) -> float:
@@ -247,3 +288,11 @@ def _binomial_p_value(count: int, draws: int, probability: float) -> float:
     """Two-sided: twice the smaller tail, at most 1."""
     upper = float(special.bdtrc(count - 1, draws, probability)) if count > 0 else 1.0
     return min(1.0, 2 * min(upper, float(special.bdtr(count, draws, probability))))
+
+
+def _fisher_p_value(count: int, draws: int, other_count: int, other_draws: int) -> float:
+    """Fisher's exact test, two-sided, that two samples have one probability."""
+    from scipy import stats
+
+    table = [[count, draws - count], [other_count, other_draws - other_count]]
+    return float(stats.fisher_exact(table).pvalue)

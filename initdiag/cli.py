@@ -35,7 +35,7 @@ _FAIL_ON = {"risk": "risk", "no-verdict": "no-verdict", "never": None}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line; errors are one line on stderr and exit code 2."""
+    """Run the command line; errors are one line on stderr and exit code 2, whatever they are: 1 says that a model is at risk."""
     try:
         code = _group.main(
             args=None if arguments is None else list(arguments), prog_name="initdiag", standalone_mode=False
@@ -46,10 +46,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except click.Abort:
         click.echo("interrupted", err=True)
         code = 130
-    except InitdiagError as error:
-        click.echo(f"error: {error}", err=True)
+    except Exception as error:
+        click.echo(f"error: {_said(error)}", err=True)
         code = 2
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _said(error: Exception) -> str:
+    """The error in one line; of one that was not raised on purpose, also its type."""
+    return (
+        str(error)
+        if isinstance(error, InitdiagError)
+        else f"unexpected {type(error).__name__}: {' '.join(str(error).split())}"
+    )
 
 
 @click.group(help="What a PyTorch network's gradients will look like, before the first training step.")
@@ -144,8 +153,8 @@ def _outcomes(models: list[ModelConfig], fail_on: str, known: Baseline | None, p
     for model in models:
         try:
             report = diagnose_model(model, progress=progress)
-        except InitdiagError as error:
-            click.echo(f"error: {model.name}: {error}", err=True)
+        except Exception as error:
+            click.echo(f"error: {model.name}: {_said(error)}", err=True)
         else:
             found.append(outcome(model.name, report, ignore=model.ignore, fail_on=fail_on, baseline=known))
     return found

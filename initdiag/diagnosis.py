@@ -223,14 +223,14 @@ def _measured(
     """The measurement, or why there is none."""
     if method == "none":
         return None, None
-    reasons = []
+    reasons: dict[str, list[str]] = {}
     for ensemble in ("signs", "redraw") if method == "auto" else (method,):
         drawn = subject.factory if ensemble == "redraw" and init is None else None
         try:
             return run(drawn or subject.module, method=ensemble, init=init), None
         except UnsupportedArchitecture as error:
-            reasons.append(f"{ensemble}: {error}")
-    return None, " ".join(reasons)
+            reasons.setdefault(str(error), []).append(ensemble)
+    return None, " ".join(f"{', '.join(ensembles)}: {reason}" for reason, ensembles in reasons.items())
 
 
 def _simulation(run: Callable[..., Measurement], module: nn.Module, architecture: Architecture) -> Measurement | None:

@@ -13,13 +13,17 @@ from initdiag.serialization import Record
 
 __all__ = ["LayerMeasurement", "LogMoments", "LogSummary", "Measurement", "SpectralMeasurement"]
 
+_LEVELS = (0.05, 0.5, 0.95)
+"""Of a summary's quantiles."""
+
 
 @dataclass(frozen=True, slots=True)
 class LogMoments:
-    """Mean and variance of the finite ones among log-norms, with standard errors and count.
+    """Mean and variance of the log-norms that are not dead, with standard errors and count of the finite ones.
 
     The variance is the headline of this package, so it carries its own standard error, from the fourth moment:
-    ``sqrt((m4 - s^4 (n-3)/(n-1)) / n)``. NaN where there are too few draws.
+    ``sqrt((m4 - s^4 (n-3)/(n-1)) / n)``. NaN where there are too few draws. With an infinite log-norm, an overflow, the mean is infinite and the
+    rest NaN: what is left without it would pass for the whole.
     """
 
     mean: float
@@ -32,12 +36,13 @@ class LogMoments:
 
     @classmethod
     def of(cls, log_norms: NDArray[np.float64]) -> LogMoments:
-        """Return the moments of the finite ``log_norms`` (natural log); -inf counts as dead, +inf as overflow."""
+        """Return the moments of ``log_norms`` (natural log); -inf counts as dead, +inf as overflow."""
         alive = log_norms[np.isfinite(log_norms)]
         n = len(alive)
         dead = float(np.mean(np.isneginf(log_norms))) if len(log_norms) else math.nan
-        if n == 0:
-            return cls(math.nan, math.nan, math.nan, math.nan, math.nan, dead, 0)
+        if n == 0 or np.isposinf(log_norms).any():
+            mean = math.inf if np.isposinf(log_norms).any() else math.nan
+            return cls(mean, math.nan, math.nan, math.nan, math.nan, dead, n)
         mean = float(alive.mean())
         if n < 4:
             return cls(mean, math.nan, math.nan, math.nan, math.nan, dead, n)
@@ -69,12 +74,14 @@ class LogSummary:
 
     @classmethod
     def of(cls, log_squares: NDArray[np.float64]) -> LogSummary:
-        """Return the summary of the finite ones among ``log_squares``; NaN where there are none."""
-        alive = log_squares[np.isfinite(log_squares)]
+        """Return the summary of those among ``log_squares`` that are not -inf; NaN where there are none; an overflow, inf or NaN, makes the mean infinite."""
+        alive = np.nan_to_num(log_squares[~np.isneginf(log_squares)], nan=np.inf, posinf=np.inf)
         if not len(alive):
             return cls(*[math.nan] * 5)
+        if np.isposinf(alive).any():
+            return cls(math.inf, math.nan, *(float(q) for q in np.quantile(alive, _LEVELS, method="inverted_cdf")))
         variance = float(np.var(alive, ddof=1)) if len(alive) > 1 else math.nan
-        return cls(float(alive.mean()), variance, *(float(q) for q in np.quantile(alive, (0.05, 0.5, 0.95))))
+        return cls(float(alive.mean()), variance, *(float(q) for q in np.quantile(alive, _LEVELS)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,10 +124,10 @@ class Measurement(Record):
     seed : int
         That gives exactly these draws again.
     log_norms : float64 array of shape (draws,)
-        ``ln||Ju||^2`` with ``||u|| = 1`` (natural log); -inf for a truly dead draw only. In native precision -inf is what the model's own
-        arithmetic rounds to 0, and +inf what overflows it.
+        ``ln||Ju||^2`` with ``||u|| = 1`` (natural log); -inf for a truly dead draw only, +inf for one in which the forward pass itself
+        overflows. In native precision -inf is what the model's own arithmetic rounds to 0, and +inf what overflows it.
     log_mean, log_mean_se, log_variance, log_variance_se : float
-        Over the draws that are not dead, with standard errors.
+        Over the draws that are not dead, with standard errors. The mean is infinite, the rest NaN, where a draw overflows.
     dead_fraction : float
         Share of draws whose gradient is exactly 0.
     input_size, output_size : int
@@ -173,7 +180,7 @@ class Measurement(Record):
 
     @property
     def overflow_fraction(self) -> float:
-        """Share of draws whose norm is not finite: only in native precision."""
+        """Share of draws whose norm is not a finite number: something overflowed."""
         return float(np.mean(np.isposinf(self.log_norms))) if len(self.log_norms) else 0.0
 
     @property

@@ -28,7 +28,7 @@ from initdiag.measuring.runner import measure
 from initdiag.tracing.loan import as_module, copied, own_modes, replica, rng_preserved
 from initdiag.tracing.slots import slot_of
 from initdiag.tracing.subject import Subject, is_meta, subject_of
-from initdiag.tracing.trace import biases_of, trace_subject
+from initdiag.tracing.trace import biases_of, require_layers, trace_subject
 
 __all__ = ["Change", "Repair", "repair"]
 
@@ -161,7 +161,7 @@ class _Mended:
     def of(cls, work: nn.Module, method: str, seed: int, example: Any, size: Any) -> _Mended:
         """Mend the replica ``work``."""
         subject = subject_of(work, example, size, None)
-        mended = cls(subject, trace_subject(subject), method, seed)
+        mended = cls(subject, require_layers(trace_subject(subject)), method, seed)
         mended.drift_before = mended._known_drift()
         for name in mended.biases:
             mended._put(name, torch.zeros_like(mended._get(name)))

@@ -125,8 +125,7 @@ class SpectralLaw(Record):
     def law(self) -> Any:
         """The distribution of ``ln lambda`` given ``lambda > 0``: a ``scipy.stats`` distribution (``rv_continuous``).
 
-        Atoms count in ``cdf``, ``sf``, ``ppf``, ``rvs`` and the moments; ``pdf`` is the density of the rest. As in scipy.stats the
-        first positional argument of ``rvs`` would be ``loc``: write ``rvs(size=1000, random_state=0)``.
+        Atoms count in ``cdf``, ``sf``, ``ppf``, ``rvs`` and the moments; ``pdf`` is the density of the rest.
         """
         from initdiag.spectrum.distribution import law_of
 

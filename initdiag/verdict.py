@@ -96,6 +96,11 @@ class _Numbers:
     dead: float
     depth: int | None
 
+    @property
+    def overflows(self) -> bool:
+        """Whether the gradient of some draws is infinite: then there is no variance."""
+        return self.drift == math.inf
+
     def risk(self, training: Training) -> float:
         return risk_of_moments(self.drift, self.variance, self.dead, self.depth, training)
 
@@ -116,10 +121,15 @@ def judge(
     there is no measurement, if one was wanted; ``separation`` is the angle at which two inputs at right angles leave the last hidden layer, None
     where it is not known, or known to be large.
     """
-    findings = list(_structure_findings(architecture, not_measured))
+    numbers, basis = _numbers(architecture, prediction, measurement)
+    how = "judged from measurement" if basis == "measurement" else _GAP_REMEDIES.get(prediction.coverage, "")
+    findings = list(_structure_findings(architecture, how))
     findings += _agreement_findings(agreement)
     findings += _separation_findings(separation)
-    numbers, basis = _numbers(architecture, prediction, measurement)
+    if not_measured is not None:
+        remedy = "do what the reason says, or pass a function that builds the network"
+        reason = Finding("IND010", "note", None, f"not measured: {not_measured.rstrip('.')}", remedy)
+        findings.insert(0 if numbers is None else len(findings), reason)
     if numbers is None:
         return Judgement(Verdict.NO_VERDICT, "none", {}, tuple(findings))
     judged = dict.fromkeys((*OPTIMIZERS, training.optimizer))
@@ -134,6 +144,13 @@ def judge(
     return Judgement(verdict, basis, risk, tuple(findings))
 
 
+_GAP_REMEDIES = {
+    "simulated": "judged from a simulation through the module's own forward",
+    "none": "not judged: measure it, or check the fully connected part of it with module=",
+}
+"""What becomes of a network with gaps that is not judged from its measurement, by the prediction's coverage."""
+
+
 def _numbers(
     architecture: Architecture, prediction: Prediction, measurement: Measurement | None
 ) -> tuple[_Numbers | None, str]:
@@ -146,8 +163,8 @@ def _numbers(
     if measurement.dead_fraction == 1.0:
         return _Numbers(-math.inf, 0.0, 1.0, depth), "measurement"
     found = measurement.rms_gain_log_mean, measurement.log_variance
-    last = architecture.layers[-1]
-    if last.activation.name == "linear" and last.fan_out == architecture.output_size:
+    last = architecture.layers[-1] if architecture.layers else None
+    if last is not None and last.activation.name == "linear" and last.fan_out == architecture.output_size:
         found = without_output_draw(*found, architecture.output_size)
     return _Numbers(*found, measurement.dead_fraction, depth), "measurement"
 
@@ -156,6 +173,8 @@ def _mode(numbers: _Numbers, training: Training) -> Verdict:
     """The mode that contributes most to the risk, beyond what a healthy wide network has (log-variance 0.1)."""
     if numbers.dead >= 0.5:
         return Verdict.DEAD
+    if numbers.overflows:
+        return Verdict.EXPLODING
     if _overshoots(numbers, training):
         return Verdict.UNSTABLE
     terms = risk_terms(numbers.drift, numbers.variance, numbers.dead, numbers.depth, training)
@@ -212,9 +231,10 @@ def _mode_finding(verdict: Verdict, numbers: _Numbers, training: Training) -> Fi
     return Finding(code, "error", None, message, remedy)
 
 
-def _structure_findings(architecture: Architecture, not_measured: str | None) -> Iterator[Finding]:
+def _structure_findings(architecture: Architecture, how: str) -> Iterator[Finding]:
+    """``how``: how a network with gaps is judged."""
     for gap in architecture.gaps:
-        yield Finding("IND006", "note", gap.path, f"not covered by the theory: {gap.reason}", "judged from measurement")
+        yield Finding("IND006", "note", gap.path, f"not covered by the theory: {gap.reason}", how)
     for layer in architecture.layers:
         if layer.weight.variance == 0:
             message = "every weight is zero, so that no gradient passes"
@@ -232,8 +252,6 @@ def _structure_findings(architecture: Architecture, not_measured: str | None) ->
     for name in architecture.unused:
         message = "the forward pass never reaches it"
         yield Finding("IND008", "warning", name, message, "remove it, or use it")
-    if not_measured is not None:
-        yield Finding("IND010", "note", None, f"not measured: {not_measured}", "see the reason")
 
 
 def _separation_findings(separation: LayerAngle | None) -> list[Finding]:
@@ -248,10 +266,12 @@ def _separation_findings(separation: LayerAngle | None) -> list[Finding]:
 def _agreement_findings(agreement: Agreement | None) -> list[Finding]:
     if agreement is None or agreement.agrees:
         return []
-    message = (
-        f"prediction and measurement disagree (p = {agreement.p_value:.2g}): mean {agreement.mean_z:+.1f}, "
-        f"variance {agreement.variance_z:+.1f} standard errors off"
-    )
+    parts = []
+    if agreement.moments_p_value is not None:
+        parts.append(f"mean {agreement.mean_z:+.1f}, variance {agreement.variance_z:+.1f} standard errors off")
+    if agreement.dead_p_value is not None and agreement.dead_p_value < agreement.level:
+        parts.append("another share of draws is dead")
+    message = f"prediction and measurement disagree (p = {agreement.p_value:.2g}): {'; '.join(parts)}"
     remedy = f"likely causes: {'; '.join(_likely_causes(agreement))}"
     return [Finding("IND005", "warning", None, message, remedy)]
 

@@ -48,6 +48,9 @@ def test_check_exit_codes(run, tmp_path):
     code, out, _ = run("check", DEEP, "--draws", "64")
     assert (code, "VANISHING" in out, "kaiming_normal_" in out) == (1, True, True)
     assert run("check", odd)[0] == 3
+    (tmp_path / "rnn.py").write_text("from torch import nn\nmodel = nn.RNN(12, 16, batch_first=True)\n")
+    code, out, _ = run("check", f"{tmp_path}/rnn.py:model", "--input-size", "2,7,12")
+    assert (code, "reaches no linear layer" in out) == (3, True)
     assert run("check", odd, "--fail-on", "risk")[0] == 0
     assert run("check", odd, "--fail-on", "never")[0] == 0
     assert run("check", DEEP, "--fail-on", "never", "--draws", "64")[0] == 0
@@ -118,6 +121,18 @@ def test_usage_errors_are_short_and_exit_2(run, arguments, message):
     assert out == ""
     assert message in err
     assert "Traceback" not in err
+
+
+def test_an_unexpected_exception_exits_2_in_one_line(run, monkeypatch):
+    def fail(*args, **options):
+        raise IndexError("an internal\nfault")
+
+    monkeypatch.setattr("initdiag.project.diagnose_model", fail)
+    code, _, err = run("check", FIXED)
+    assert (code, err) == (2, f"error: {FIXED}: unexpected IndexError: an internal fault\n")
+    monkeypatch.setattr("initdiag.diagnosis.diagnose_architecture", fail)
+    code, _, err = run("predict", "8,8,2")
+    assert (code, err) == (2, "error: unexpected IndexError: an internal fault\n")
 
 
 def test_help_and_version(run):

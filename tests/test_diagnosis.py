@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import io
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
 from rich.console import Console
@@ -15,7 +17,9 @@ from torch import nn
 
 import initdiag
 from initdiag import Architecture, AtRisk, Report, Thresholds, Verdict
+from initdiag.agreement import agreement
 from initdiag.diagnosis import diagnose_architecture
+from initdiag.project import outcome
 
 
 def verdict(widths, **assumptions):
@@ -214,3 +218,116 @@ def test_a_factory_and_its_module_are_judged_alike():
     report = initdiag.diagnose(lambda: mlp([16, 64, 4], init="he_normal"), draws=64)
     assert report.ok
     assert report.architecture.source == "Sequential"
+
+
+def test_dead_draws_disagree_where_every_one_is_dead():
+    """Inputs that are exactly 0 close every gate: no mean or variance can be tested, the share of dead draws can."""
+    report = initdiag.diagnose(mlp([16, 16, 16, 16], init="he_normal"), torch.zeros(2, 16), draws=64)
+    assert report.measurement.dead_fraction == 1.0
+    assert not report.agreement.agrees
+    assert (report.agreement.moments_p_value, report.agreement.shape_p_value) == (None, None)
+    (finding,) = (f for f in report.findings if f.code == "IND005")
+    assert "another share of draws is dead" in finding.message
+    assert "nan" not in finding.message
+    assert Report.from_dict(report.to_dict()).to_dict() == report.to_dict()
+
+
+class Sliced(nn.Module):
+    """One draw in a thousand is dead: a share that a simulation of as many draws does not know."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(12, 16), nn.Linear(10, 5)
+
+    def forward(self, x):
+        return self.b(self.a(x).relu()[:, :10])
+
+
+def test_a_simulated_share_of_dead_draws_has_an_error_of_its_own():
+    found = [initdiag.diagnose(seeded(Sliced, seed), seed=seed) for seed in range(12)]
+    assert all(report.prediction.coverage == "simulated" for report in found)
+    assert all(report.agreement.agrees for report in found)
+    assert sum(report.agreement.dead_p_value is not None for report in found) > 6
+
+
+def test_another_share_than_the_simulations_is_seen():
+    report = initdiag.diagnose(seeded(Sliced), torch.zeros(2, 12), draws=256)
+    simulated = dataclasses.replace(report.prediction, samples=np.arange(256.0), dead_probability=0.0)
+    dead = dataclasses.replace(report.measurement, dead_fraction=0.1)
+    assert agreement(report.architecture, dead, 0.001, simulated).dead_p_value < 1e-6
+
+
+class Attention(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.attention = nn.MultiheadAttention(12, 3, batch_first=True)
+
+    def forward(self, x):
+        return self.attention(x, x, x)
+
+
+NO_LINEAR = {
+    "rnn": (lambda: nn.RNN(12, 16, batch_first=True), (3, 7, 12), 112),
+    "lstm": (lambda: nn.LSTM(12, 16, batch_first=True), (3, 7, 12), 112),
+    "convolutions": (lambda: nn.Sequential(nn.Conv1d(3, 4, 3), nn.ReLU(), nn.Conv1d(4, 2, 3)), (2, 3, 8), 8),
+    "attention": (Attention, (2, 5, 12), 60),
+}
+
+
+@pytest.mark.parametrize("name", NO_LINEAR)
+def test_no_linear_layer_is_no_verdict_but_a_factory_can_be_redrawn(name):
+    build, size, outputs = NO_LINEAR[name]
+    report = initdiag.diagnose(build(), input_size=size, draws=4)
+    assert (report.verdict, report.basis) == (Verdict.NO_VERDICT, "none")
+    assert report.findings[0].code == "IND010"
+    assert "reaches no linear layer" in report.findings[0].message
+    result = outcome(name, report)
+    assert result.exit_code == 3
+    assert result.failures[0].startswith("NO_VERDICT")
+    for stage in (initdiag.trace, initdiag.measure, initdiag.measure_spectrum, initdiag.repair):
+        with pytest.raises(initdiag.UnsupportedArchitecture, match=r"reaches no linear layer .* method='redraw'"):
+            stage(build(), input_size=size)
+    report = initdiag.diagnose(build, input_size=size, draws=8)  # as the error advises
+    assert (report.verdict, report.basis) == (Verdict.HEALTHY, "measurement")
+    assert report.measurement.output_size == outputs
+    assert Report.from_dict(report.to_dict()) == report
+
+
+def test_what_becomes_of_a_gap_is_said_as_it_is():
+    def remedies(report):
+        return {finding.remedy for finding in report.findings if finding.code == "IND006"}
+
+    unjudged = initdiag.diagnose(_unjudged())
+    assert unjudged.findings[0].code == "IND010"
+    assert all(remedy.startswith("not judged: measure it") for remedy in remedies(unjudged))
+    assert remedies(initdiag.diagnose(Sliced(), draws=16)) == {
+        "judged from a simulation through the module's own forward"
+    }
+    report = initdiag.diagnose(Attention, input_size=(2, 5, 12), draws=8)
+    assert remedies(report) == {"judged from measurement"}
+
+
+def test_why_nothing_is_covered_is_in_every_text():
+    model = mlp([12, 16, 16, 5])
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        for layer in model[::2]:
+            nn.init.sparse_(layer.weight, 0.5)
+    report = initdiag.diagnose(model, draws=16)
+    reason = report.prediction.reasons[0].split(": log-variance")[0]
+    assert "entries of kurtosis" in reason
+    for text in (str(report), report.to_markdown(), report.to_html()):
+        flat = " ".join(text.replace("\\", "").split())
+        assert f"Covered by the theory: 0 of 3 layers ({reason}" in flat
+
+
+@pytest.mark.parametrize("widths", [[1, 1], [1, 1, 1, 1], [2, 2], [4, 1], [8, 8], [1, 1, 16], [16, 1, 1, 16]], ids=str)
+def test_signs_that_cannot_show_the_variance_do_not_disagree(widths):
+    for seed in range(6):
+        report = initdiag.diagnose(seeded(functools.partial(mlp, widths), seed), draws=256, seed=seed)
+        assert report.agreement is None or (report.agreement.agrees and report.agreement.moments_p_value is None)
+    assert "do not show how they vary: not compared" in " ".join(str(report).split())
+    drawn = initdiag.diagnose(functools.partial(mlp, widths), draws=256, method="redraw")
+    assert drawn.agreement.agrees
+    assert drawn.agreement.moments_p_value is not None
+    assert "not compared" not in str(drawn)

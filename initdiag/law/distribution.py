@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from initdiag.errors import InvalidInput, UnsupportedArchitecture, explain
 from initdiag.law.inversion import Inversion
@@ -22,14 +21,18 @@ from initdiag.law.mixture import FULL
 from initdiag.law.orthogonal import OrthogonalInversion
 from initdiag.law.quantiles import quantiles
 from initdiag.law.sampling import draw
+from initdiag.log_law import LogLaw
 from initdiag.prediction import Prediction
 
 __all__ = ["ChainLaw"]
 
 Array = NDArray[np.float64]
 
+_TAILS, _NODES = np.array([1e-12, 1e-6, 1e-3, 0.05, 0.3]), 40
+"""Of the entropy's integral: where it is cut, on both sides, and the nodes of each piece."""
 
-class ChainLaw(stats.rv_continuous):  # type: ignore[misc]
+
+class ChainLaw(LogLaw):
     """The distribution of ``Y = ln||Ju||^2``, ``||u|| = 1`` (natural log), given that no layer is dead.
 
     A ``scipy.stats`` distribution without shape parameters: ``mean std var cdf sf logcdf logsf pdf logpdf ppf isf interval median rvs`` are its
@@ -182,6 +185,16 @@ class ChainLaw(stats.rv_continuous):  # type: ignore[misc]
             tail = -side if is_other else side
             x[here] = quantiles(log_probability, tail, self._log_tail, self._log_density, self._mean, deviation)
         return x
+
+    def _entropy(self) -> float:
+        """``-E ln f`` by Gauss-Legendre quadrature between quantiles: ``scipy.stats`` would look for the peak on the whole line."""
+        if self._inversion is None:
+            return -math.inf
+        edges = np.concatenate([self.ppf(_TAILS), self.isf(_TAILS[::-1])])
+        node, weight = np.polynomial.legendre.leggauss(_NODES)
+        half = np.diff(edges)[:, None] / 2
+        log_density = self._log_density((edges[:-1, None] + half * (1 + node)).ravel()).reshape(len(half), -1)
+        return -float(np.sum(half * weight * np.exp(log_density) * log_density))
 
     def _rvs(self, size: Any = None, random_state: Any = None) -> Array:
         shape = () if size is None else size

@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 from scipy import special, stats
 
 from initdiag.errors import UnsupportedArchitecture
+from initdiag.log_law import LogLaw
 
 __all__ = ["EmpiricalLaw"]
 
 
-class EmpiricalLaw(stats.rv_continuous):  # type: ignore[misc]
+class EmpiricalLaw(LogLaw):
     """The distribution of simulated draws of ``ln||Ju||^2`` that are not dead.
 
     ``cdf`` interpolates the sample's distribution function, ``ppf`` its quantiles; ``pdf`` is a kernel estimate (Scott's rule). Accurate to the
@@ -27,6 +28,10 @@ class EmpiricalLaw(stats.rv_continuous):  # type: ignore[misc]
         if len(self._alive) < 2:
             raise UnsupportedArchitecture(
                 f"{len(self._alive)} of {len(log_norms)} simulated draws are not dead: too few for a law."
+            )
+        if np.isposinf(log_norms).any():
+            raise UnsupportedArchitecture(
+                "some of the simulated draws overflow, so that there is no law of a finite mean."
             )
         self._share_alive = len(self._alive) / len(log_norms)
         self._levels = (np.arange(len(self._alive)) + 0.5) / len(self._alive)

@@ -140,9 +140,14 @@ def collected(
             LayerMeasurement(name, a.mean, a.variance, t.mean, t.variance, *_summaries(arch, name, gradients.get(name)))
             for name, a, t in layers.values()
         ),
-        notes=plan.notes(),
+        notes=(*plan.notes(), *_overflows(values)),
         stopped=stopped or "draws",
     )
+
+
+def _overflows(values: Sequence[NDArray[np.float64]]) -> tuple[str, ...]:
+    draws, count = sum(map(len, values)), sum(int(np.isposinf(part).sum()) for part in values)
+    return (f"{count} of {draws} draws overflow: their norms are infinite, and so is the mean",) if count else ()
 
 
 def _add(layers: dict[int, tuple[str, RunningMoments, RunningMoments]], logs: Sequence[LayerLogs]) -> None:

@@ -75,12 +75,16 @@ class GaussianLayers:
 def _gram_root(vectors: Tensor) -> Tensor:
     """A triangular root of each row's Gram matrix, by Gram-Schmidt: vectors ``(rows, k, n)`` -> ``(rows, k, k)``.
 
-    Taken from a QR decomposition, which keeps its accuracy where vectors are nearly parallel and needs none where they are zero.
+    Taken from a QR decomposition, which keeps its accuracy where vectors are nearly parallel and needs none where they are zero. Each vector is divided
+    by its largest entry first, and its row of the root multiplied by it, so that squares stay in range.
     """
+    peak = vectors.abs().amax(2, keepdim=True)
+    safe = torch.where(peak > 0, peak, torch.ones_like(peak))
+    vectors = vectors / safe
     if vectors.shape[1] == 2:
-        return _root_of_two(*vectors.unbind(1))
+        return _root_of_two(*vectors.unbind(1)) * safe
     _, r = torch.linalg.qr(vectors.mT, mode="r")
-    return _square(r, vectors.shape[1]).mT
+    return _square(r, vectors.shape[1]).mT * safe
 
 
 def _root_of_two(x: Tensor, t: Tensor) -> Tensor:

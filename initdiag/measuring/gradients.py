@@ -18,7 +18,7 @@ from torch import Tensor
 
 from initdiag.errors import InvalidInput, UnsupportedArchitecture, explain
 from initdiag.measuring import random_numbers
-from initdiag.measuring.interposer import Ensemble
+from initdiag.measuring.interposer import Ensemble, flat, log_sum_squares, normalised
 from initdiag.measuring.jacobian import TwoWays
 from initdiag.measuring.task import Task, dual_forward
 from initdiag.tracing.provenance import Origin
@@ -166,7 +166,7 @@ def _cotangent(task: Task, draws: range, out: Tensor, scale: Tensor, loss: Loss 
         return v.view(out.shape).to(out.device, out.dtype), torch.zeros_like(scale)
     factor = scale.exp().view(-1, *[1] * (out.dim() - 1))
     g = loss.gradient((out.double() * factor).to(out.dtype), draws).double()
-    peak = g.flatten(1).abs().amax(1)
+    peak = flat(g).abs().amax(1)
     peak = torch.where(peak > 0, peak, torch.ones_like(peak))
     return (g / peak.view(factor.shape)).to(out.dtype), peak.log()
 
@@ -208,7 +208,7 @@ class _Recorder(TwoWays):
         """Return the logs of one matrix; ``log_square`` is to be added to every squared cotangent."""
         uses = [use for use in self.uses if use.name == name]
         first = uses[0]
-        activation = first.x.double().square().flatten(1).mean(1).log() + 2 * first.log_scale
+        activation = log_sum_squares(first.x) - math.log(first.x[0].numel()) + 2 * first.log_scale
         back = [use for use in uses if use.delta is not None]
         if not back:
             nothing = torch.full_like(activation, -math.inf)
@@ -220,7 +220,7 @@ class _Recorder(TwoWays):
         delta = torch.cat([d.double().sum(1, keepdim=True) for d in alike], 1).sum(
             1
         )  # a transposed use has a bias of its own
-        bias = delta.square().sum(1).log() + shift - 2 * first.log_scale
+        bias = log_sum_squares(delta) + shift - 2 * first.log_scale
         return GradientLogs(name, activation, weight, bias)
 
 
@@ -235,7 +235,9 @@ def _outer_log_square(sides: list[tuple[Tensor, Tensor]]) -> Tensor:
     """``ln||sum_p d_p x_p^T||^2`` of each row, by whichever is smaller of the positions' Gram matrices and the sum itself."""
     d, x = (torch.cat(side, 1) for side in zip(*sides, strict=True))
     if d.shape[1] == 1:
-        return d.square().sum((1, 2)).log() + x.square().sum((1, 2)).log()
+        return log_sum_squares(d) + log_sum_squares(x)
+    (log_d, d), (log_x, x) = normalised(d), normalised(x)
+    scale = 2 * (log_d + log_x)
     if d.shape[1] ** 2 > d.shape[2] * x.shape[2]:
-        return (d.mT @ x).square().sum((1, 2)).log()
-    return ((d @ d.mT) * (x @ x.mT)).sum((1, 2)).clamp_(min=0).log()
+        return log_sum_squares(d.mT @ x) + scale
+    return ((d @ d.mT) * (x @ x.mT)).sum((1, 2)).clamp_(min=0).log() + scale

@@ -26,7 +26,7 @@ from initdiag.tracing import vocabulary
 from initdiag.tracing.dataflow import tensors_in
 from initdiag.tracing.provenance import Origin, Provenance
 
-__all__ = ["Ensemble", "Interposer", "LayerLogs", "rowwise"]
+__all__ = ["Ensemble", "Interposer", "LayerLogs", "flat", "log_sum_squares", "normalised", "rowwise"]
 
 
 class Ensemble(Protocol):
@@ -52,6 +52,25 @@ def rowwise(values: Tensor, like: Tensor) -> Tensor:
     if values.dim() == 1:
         return values.reshape(-1, *[1] * inserted)
     return values.reshape(values.shape[0], *[1] * inserted, values.shape[1])
+
+
+def flat(rows: Tensor) -> Tensor:
+    """Return each row as one vector, ``(rows, n)``; a row may be a single number."""
+    return rows.reshape(len(rows), -1)
+
+
+def normalised(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the log of each row's largest entry (float64, -inf for a row of zeros), and the rows divided by it."""
+    peak = flat(rows.abs()).amax(1)
+    safe = torch.where(peak > 0, peak, torch.ones_like(peak))
+    return peak.double().log(), rows / rowwise(safe, rows)
+
+
+def log_sum_squares(rows: Tensor) -> Tensor:
+    """Return ``ln sum x^2`` of each row (float64) at any scale: -inf for zeros only, inf where an entry is infinite or NaN."""
+    log_size, unit = normalised(flat(rows.double()))
+    logs = unit.square().sum(1).log() + 2 * log_size
+    return logs.masked_fill(logs.isnan(), math.inf)
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,27 +216,27 @@ class Interposer(TorchFunctionMode):
     def _rescaled_tangent(self, tangent: Tensor) -> Tensor:
         if not self.rescale_tangent:
             return tangent
-        log_size, tangent = _normalised(tangent)
+        log_size, tangent = normalised(tangent)
         self.tangent_log_scale = self.tangent_log_scale + _finite(log_size)
         return tangent
 
     def _rescaled_primal(self, y: Tensor, bias: Tensor | None) -> Tensor:
         """``y e^a + bias`` up to a new common scale: each part is taken at its own size before it is weighed."""
-        log_y, y = _normalised(y)
+        log_y, y = normalised(y)
         log_y = log_y + self.primal_log_scale
         if bias is None:
             self.primal_log_scale = _finite(log_y)
             return y
-        log_bias, bias = _normalised(bias.expand_as(y))
+        log_bias, bias = normalised(bias.expand_as(y))
         scale = self.primal_log_scale = _finite(torch.maximum(log_y, log_bias))
         return _weighed(y, log_y - scale) + _weighed(bias, log_bias - scale)
 
     def _log_mean_square(self, x: Tensor) -> Tensor:
-        return x.double().square().flatten(1).mean(1).log() + 2 * self.primal_log_scale
+        return log_sum_squares(x) - math.log(x[0].numel()) + 2 * self.primal_log_scale
 
     def log_square(self, tangent: Tensor) -> Tensor:
         """Return ``ln||t||^2`` of each row (float64), the kept scale included."""
-        return tangent.double().square().flatten(1).sum(1).log() + 2 * self.tangent_log_scale
+        return log_sum_squares(tangent) + 2 * self.tangent_log_scale
 
 
 def _is_dual(value: Any) -> bool:
@@ -231,13 +250,6 @@ def _is_in_place(function: Any, kwargs: Mapping[str, Any]) -> bool:
 def _dual(primal: Tensor, tangent: Tensor) -> Tensor:
     dual: Tensor = forward_ad.make_dual(primal, tangent)
     return dual
-
-
-def _normalised(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Log of each row's largest entry (float64, -inf for a row of zeros), and the rows divided by it."""
-    peak = rows.abs().flatten(1).amax(1)
-    safe = torch.where(peak > 0, peak, torch.ones_like(peak))
-    return peak.double().log(), rows / rowwise(safe, rows)
 
 
 def _finite(log_size: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from initdiag.errors import UnsupportedArchitecture
 from initdiag.measuring import random_numbers
-from initdiag.measuring.interposer import Ensemble, Interposer, rowwise
+from initdiag.measuring.interposer import Ensemble, Interposer, flat, rowwise
 from initdiag.measuring.task import Task, dual_forward
 from initdiag.tracing.provenance import Provenance
 
@@ -61,7 +61,7 @@ class Pass:
 
     def pushed(self) -> Scaled:
         """Return ``J_i u_i``, ``(rows, n_L)``."""
-        return self._tangent.detach().flatten(1), _logs(self._interposer.tangent_log_scale, self._out)
+        return flat(self._tangent.detach()), _logs(self._interposer.tangent_log_scale, self._out)
 
     def pull(self, v: Tensor) -> Scaled:
         """Return ``J_i^T v_i``, ``(rows, n_0)``, for cotangents ``(rows, n_L)``."""

@@ -22,6 +22,7 @@ from initdiag.measuring.redraw import Loaded, Redrawn, Source, reset_parameters,
 from initdiag.measuring.signs import SignFlips
 from initdiag.measuring.task import Task, log_norms
 from initdiag.tracing.provenance import goes_into
+from initdiag.tracing.trace import require_layers
 
 __all__ = ["Laws", "Redraws", "Signs", "mixes_rows", "refuse_mixed_rows", "sizes"]
 
@@ -44,6 +45,7 @@ class Signs(_Networks):
 
     def __init__(self, task: Task) -> None:
         super().__init__(task)
+        require_layers(task.arch)
         _require_symmetry(task.arch)
         layers = task.arch.layers
         self._order = {name: i for i, name in enumerate(dict.fromkeys(layer.name for layer in layers))}
@@ -63,6 +65,7 @@ class Laws(_Networks):
 
     def __init__(self, task: Task) -> None:
         super().__init__(task)
+        require_layers(task.arch)
         for layer in task.arch.layers:
             if layer.weight.failed or layer.weight.family == "haar":
                 what = f"fail {' and '.join(layer.weight.failed)}" if layer.weight.failed else "are orthogonal"
@@ -90,6 +93,7 @@ class Redraws(_Networks):
     def __init__(self, task: Task, factory: Callable[[], Any] | None, init: Callable[[nn.Module], Any] | None) -> None:
         super().__init__(task)
         if factory is None and init is None:
+            require_layers(task.arch)
             _require_default_weights(task.arch)
             init = reset_parameters
         self._source = Source(task.original, {layer.name for layer in task.arch.layers}, factory, init)
@@ -124,7 +128,7 @@ def mixes_rows(task: Task, ensemble: Ensemble) -> bool:
     u = torch.zeros_like(task.inputs(chunk))
     u[0] = 1.0
     norms, _ = log_norms(task, ensemble, chunk, u)
-    return not bool(torch.isneginf(norms[1:]).all())
+    return bool(torch.isfinite(norms[1:]).any())  # an overflow (0 times infinity) tells nothing
 
 
 def refuse_mixed_rows(task: Task, ensemble: Ensemble) -> None:

@@ -11,7 +11,7 @@ __all__ = ["RunningMoments"]
 
 
 class RunningMoments:
-    """Chan, Golub and LeVeque's pairwise update (1979). Infinite values (dead draws) are left out."""
+    """Chan, Golub and LeVeque's pairwise update (1979). -inf (a dead draw) is left out; with an overflow, inf or NaN, the mean is infinite."""
 
     def __init__(self) -> None:
         self.count, self.mean, self._squares = 0, math.nan, 0.0
@@ -19,7 +19,10 @@ class RunningMoments:
     def add(self, values: NDArray[np.float64]) -> None:
         """Take in one chunk of values."""
         finite = values[np.isfinite(values)]
-        if not len(finite):
+        if np.any(np.isnan(values) | np.isposinf(values)):
+            self.mean, self._squares = math.inf, math.nan
+        if not len(finite) or self.mean == math.inf:
+            self.count += len(finite)
             return
         mean, count = float(finite.mean()), len(finite)
         previous = mean if self.count == 0 else self.mean

@@ -167,8 +167,7 @@ def _pass(task: Task, ensemble: Ensemble, draws: range, x: Tensor, u: Tensor) ->
     interposer = Interposer(origins, layers, ensemble, draws, task.seed, task.rescales_tangent, task.rescales_primal)
     with torch.no_grad():
         _, tangent = dual_forward(task, interposer, x, u)
-    found = interposer.log_square(tangent)
-    return torch.nan_to_num(found, nan=torch.inf, posinf=torch.inf, neginf=-torch.inf), interposer.logs
+    return interposer.log_square(tangent), interposer.logs
 
 
 def dual_forward(task: Task, interposer: Interposer, x: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
@@ -192,7 +191,19 @@ def dual_forward(task: Task, interposer: Interposer, x: Tensor, u: Tensor) -> tu
         raise UnsupportedArchitecture(
             "the output does not depend differentiably on the input (detach, no_grad, rounding?)."
         )
-    return primal, tangent
+    return _by_rows(primal, len(x)), _by_rows(tangent, len(x))
+
+
+def _by_rows(out: Tensor, rows: int) -> Tensor:
+    """Output with the batch as its first dimension; of a batch of one, all of it is that row's."""
+    if out.shape[:1] == (rows,):
+        return out
+    if rows == 1:
+        return out[None]
+    raise UnsupportedArchitecture(
+        f"the output has shape {tuple(out.shape)} for a batch of {rows} rows: it mixes the rows (a loss, or a mean over the batch?), "
+        "so that no row has a gradient of its own. Return one output a row, the batch dimension first."
+    )
 
 
 @functools.cache

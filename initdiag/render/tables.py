@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from initdiag.agreement import signs_hide_variance
 from initdiag.prediction import LayerPrediction
 from initdiag.render import series, words
 from initdiag.report import Report
@@ -85,6 +86,10 @@ def remarks(report: Report) -> list[str]:
         method = _METHODS.get(m.method, m.method)
         stopped = _STOPPED.get(m.stopped, "")
         lines.append(f"measured over {m.draws} draws{stopped} ({method}), +- one standard error")
+    if m is not None and m.method == "signs" and signs_hide_variance(report.architecture):
+        lines.append(
+            "random signs around a single layer, or around very few weights, do not show how they vary: not compared"
+        )
     if report.agreement is not None:
         verb = "agree" if report.agreement.agrees else "DISAGREE"
         p = report.agreement.p_value

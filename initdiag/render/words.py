@@ -31,6 +31,9 @@ __all__ = [
 
 T = TypeVar("T")
 
+_MOST_REASONS = 3
+"""That a line on coverage names; the findings name every gap."""
+
 _INITIALIZERS = {"torch_default": "PyTorch default", "lecun_normal": "LeCun normal", "lecun_uniform": "LeCun uniform"}
 OPTIMIZER_NAMES = {"sgd": "SGD", "momentum": "momentum", "adam": "Adam", "adamw": "AdamW"}
 
@@ -191,11 +194,13 @@ def chain_summary(architecture: Architecture) -> str:
         return f"no linear layer in {architecture.source}"
     weights = ", ".join(dict.fromkeys(_weights(layer.weight.initializer, layer.weight.gain) for layer in layers))
     if architecture.gaps:
-        return f"{len(layers)} linear layers in {architecture.source}, not a plain chain; weights: {weights}"
+        return (
+            f"{_counted(len(layers), 'linear layer')} in {architecture.source}, not a plain chain; weights: {weights}"
+        )
     hidden = ", ".join(dict.fromkeys(layer.activation.label for layer in layers[:-1]))
     sizes = " -> ".join(_runs(list(architecture.widths)))
     gates = f"{hidden}, {layers[-1].activation.label} output" if hidden else f"{layers[-1].activation.label} output"
-    return f"{len(layers)} linear layers, {sizes}, {gates}; weights: {weights}"
+    return f"{_counted(len(layers), 'linear layer')}, {sizes}, {gates}; weights: {weights}"
 
 
 def _weights(initializer: str | None, gain: float) -> str:
@@ -222,11 +227,19 @@ def _runs(widths: list[int]) -> list[str]:
 
 
 def coverage(report: Report) -> str:
-    """Return which layers the theory covers, and how well."""
-    count = len(report.architecture.layers)
-    if report.prediction.coverage == "none":
-        return f"Covered by the theory: 0 of {count} layers"
+    """Return which layers the theory covers, and how well, or why not."""
+    count, reasons = len(report.architecture.layers), report.prediction.reasons
     if report.prediction.coverage == "simulated":
-        return f"Simulated, {count} linear layers: {'; '.join(report.prediction.reasons)}"
-    how = "exact" if report.prediction.coverage == "exact" else "; ".join(report.prediction.reasons)
-    return f"Covered by the theory: {count} of {count} layers ({how})"
+        return f"Simulated, {_counted(count, 'linear layer')}: {'; '.join(reasons)}"
+    layers = _counted(count, "layer")
+    if report.prediction.coverage == "none":
+        said = [*dict.fromkeys(reasons)]
+        more = f"; and {len(said) - _MOST_REASONS} more" if len(said) > _MOST_REASONS else ""
+        why = f" ({'; '.join(said[:_MOST_REASONS])}{more})" if said else ""
+        return f"Covered by the theory: 0 of {layers}{why}"
+    how = "exact" if report.prediction.coverage == "exact" else "; ".join(reasons)
+    return f"Covered by the theory: {count} of {layers} ({how})"
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -11,8 +11,8 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
+from initdiag.log_law import LogLaw
 from initdiag.spectral_law import Atom, SpectralFactor, SpectralLaw
 from initdiag.spectrum import homotopy
 from initdiag.spectrum.equation import ChainEquation, Complex, Real, chain_equation
@@ -175,7 +175,7 @@ def law_of(law: SpectralLaw) -> SpectrumDistribution:
     return SpectrumDistribution(law)
 
 
-class SpectrumDistribution(stats.rv_continuous):  # type: ignore[misc]
+class SpectrumDistribution(LogLaw):
     """Distribution of ``ln lambda`` given ``lambda > 0``; the record it came from is ``.spectrum``."""
 
     def __init__(self, spectrum: SpectralLaw) -> None:

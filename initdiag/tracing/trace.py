@@ -14,15 +14,17 @@ from initdiag.architecture import Activation, Architecture, BiasLaw, Gap, Layer
 from initdiag.errors import InvalidInput, UnsupportedArchitecture
 from initdiag.tracing import chain, weights
 from initdiag.tracing.autograd_walk import Branching, steps_to_input
-from initdiag.tracing.dataflow import Call, Recorder, modules_named
+from initdiag.tracing.dataflow import Call, Recorder, modules_named, tensors_in
 from initdiag.tracing.loan import copied, own_modes, replica, rng_preserved
 from initdiag.tracing.provenance import Origin, Provenance
 from initdiag.tracing.subject import Subject, inputs_to_try, is_meta, require_weights, subject_of, unusable_input
 
-__all__ = ["biases_of", "trace", "trace_subject"]
+__all__ = ["biases_of", "require_layers", "trace", "trace_subject"]
 
 _LARGE = 1 << 28
 """Bytes of parameters above which a copy is not made just to look at the dataflow."""
+
+_NO_LAYER = "reaches no linear layer between input and output"
 
 
 def trace(
@@ -59,11 +61,30 @@ def trace(
         If no linear layer is reached at all.
     """
     with rng_preserved(), own_modes():
-        return trace_subject(subject_of(model, example_input, input_size, module))
+        return require_layers(trace_subject(subject_of(model, example_input, input_size, module)))
+
+
+def require_layers(architecture: Architecture) -> Architecture:
+    """Return ``architecture``, if it has any linear layer.
+
+    Raises
+    ------
+    UnsupportedArchitecture
+        If not.
+    """
+    if not architecture.layers:
+        raise UnsupportedArchitecture(
+            f"{architecture.source} {_NO_LAYER}, which is what the theory is about. Measure a function that builds it with "
+            "method='redraw', or look at the fully connected part of it with module=."
+        )
+    return architecture
 
 
 def trace_subject(subject: Subject) -> Architecture:
-    """Trace what `subject_of` made of a user's arguments; the caller preserves random state and modes."""
+    """Trace what `subject_of` made of a user's arguments; the caller preserves random state and modes.
+
+    Without any linear layer the architecture is one gap.
+    """
     require_weights(subject.module)
     sighting = _watch(subject.module, inputs_to_try(subject.module, subject.example, subject.size))
     return _architecture(subject.module, sighting, subject.name)
@@ -135,8 +156,9 @@ def _run(module: nn.Module, x: Tensor, convert: Callable[[Tensor], Tensor]) -> _
     with modules_named(copy, recorder.stack), recorder:
         out = copy(recorder.x)
     if not isinstance(out, Tensor):
-        not_a_tensor = f"the output is a {type(out).__name__}"
-        return _Sighting(tuple(recorder.calls), None, tuple(x.shape), (), not_a_tensor, recorder.computed)
+        not_a_tensor, first = f"the output is a {type(out).__name__}", next(tensors_in(out), None)
+        shape = () if first is None else tuple(first.shape)
+        return _Sighting(tuple(recorder.calls), None, tuple(x.shape), shape, not_a_tensor, recorder.computed)
     try:
         steps: tuple[str, ...] | str = steps_to_input(out, leaf, {id(p): name for name, p in parameters.items()})
     except Branching as branching:
@@ -147,12 +169,8 @@ def _run(module: nn.Module, x: Tensor, convert: Callable[[Tensor], Tensor]) -> _
 
 def _architecture(module: nn.Module, sighting: _Sighting, source: str) -> Architecture:
     flow = chain.Flow(sighting.calls, sighting.last, sighting.input_shape)
-    if not flow.linear_calls:
-        raise UnsupportedArchitecture(
-            f"{type(module).__name__} reaches no linear layer between input and output, which is what the theory is about. "
-            "Measure it with method='redraw', or check the fully connected part of it."
-        )
-    gaps = flow.gaps() or tuple(_disagreement(flow.steps(), sighting.steps))
+    no_layer = () if flow.linear_calls else (Gap("forward", "no linear layer", f"it {_NO_LAYER}"),)
+    gaps = no_layer or flow.gaps() or tuple(_disagreement(flow.steps(), sighting.steps))
     layers = _layers(module, flow, sighting.computed)
     used = {call.weight for call in flow.linear_calls}.union(*(o.sources for o in sighting.computed.values()))
     return Architecture(

@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from initdiag.architecture import BiasLaw, WeightLaw
@@ -63,4 +64,7 @@ def bias_law(name: str, bias: Tensor, fan_in: int) -> BiasLaw:
     if sums.count == 1:
         return BiasLaw(sums.variance, symmetric=sums.largest <= 1 / math.sqrt(fan_in))
     is_constant = bool((bias.detach() == bias.detach().reshape(-1)[0]).all())
-    return BiasLaw(sums.variance, symmetric=not is_constant and all(h.holds for h in sign_symmetry(sums)))
+    return BiasLaw(
+        sums.variance,
+        symmetric=not is_constant and all(h.holds for h in sign_symmetry(sums, torch.finfo(bias.dtype).eps)),
+    )

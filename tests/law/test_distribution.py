@@ -562,6 +562,30 @@ def test_no_coverage_no_law():
         _ = initdiag.predict(broken).law
 
 
+def test_every_law_is_drawn_by_number_first():
+    chain = Architecture.from_widths([6, 5, 4], init="he_normal")
+    for each in (
+        initdiag.predict(chain).law,
+        initdiag.predict([6, 5, 4], activation="tanh").law,
+        initdiag.predict_spectrum(chain).law,
+    ):
+        draws = each.rvs(5, 0)
+        assert draws.shape == (5,)
+        assert (draws == each.rvs(size=5, random_state=0)).all()
+        assert np.ndim(each.rvs()) == 0
+        assert each.rvs((2, 3)).shape == (2, 3)
+
+
+def test_entropy():
+    one, deep = law([3, 7]), law([64] * 300, gain=0.5)
+    draws = stats.chi2(7)
+    expected = draws.entropy() - draws.expect(np.log)  # of ln y, y chi-square: a change of variable
+    assert float(one.entropy()) == pytest.approx(expected, abs=1e-9)
+    normal = stats.norm(deep.mean(), deep.std()).entropy()  # the largest at this variance, far from 0
+    assert normal - 0.01 < float(deep.entropy()) < normal
+    assert law([4, 4], init="orthogonal", output="linear").entropy() == -math.inf
+
+
 def test_scipy_conventions():
     exact = law([6, 5, 4])
     assert isinstance(exact, stats.rv_continuous)
@@ -574,6 +598,7 @@ def test_scipy_conventions():
     assert (exact.rvs(size=4, random_state=7) == exact.rvs(size=4, random_state=7)).all()
     assert (exact.rvs(size=4, random_state=7) != exact.rvs(size=4, random_state=8)).all()
     frozen = exact(loc=1.0, scale=2.0)
+    assert frozen.rvs(size=3, random_state=1) == pytest.approx(1 + 2 * exact.rvs(3, random_state=1))
     assert frozen.cdf(1 + 2 * 0.3) == pytest.approx(exact.cdf(0.3), rel=1e-14)
     assert exact.expect(lambda x: x, lb=-60, ub=20) == pytest.approx(exact.mean(), abs=1e-6)
     assert exact.logcdf(0.3) == pytest.approx(math.log(exact.cdf(0.3)))

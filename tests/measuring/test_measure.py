@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from styles import STYLES, mlp, seeded
 from torch import nn
 
@@ -15,6 +16,7 @@ from initdiag import InvalidInput, UnsupportedArchitecture, measure, predict, tr
 from initdiag.agreement import agreement
 from initdiag.measurement import LogMoments
 from initdiag.measuring import runner
+from initdiag.measuring.running import RunningMoments
 
 
 @pytest.mark.parametrize("style", STYLES, ids=lambda s: s.name)
@@ -291,3 +293,123 @@ def test_a_forward_that_refuses_the_measured_batch_is_said():
 
     with pytest.raises(UnsupportedArchitecture, match=r"does not run on 4 rows .*at most two rows"):
         measure(seeded(Picky), draws=4)
+
+
+class Ending(nn.Module):
+    """A chain whose output is ended in some way."""
+
+    def __init__(self, end, outputs=1):
+        super().__init__()
+        self.net, self.end = mlp([8, 16, outputs]), end
+
+    def forward(self, x):
+        return self.end(self.net(x))
+
+
+SINGLE = {"squeeze(-1)": lambda y: y.squeeze(-1), "squeeze()": lambda y: y.squeeze(), "[:, 0]": lambda y: y[:, 0]}
+MIXED = {"a sum": lambda y: y.sum(), "a mean over the batch": lambda y: y.mean(0), "transposed": lambda y: y.T}
+
+
+@pytest.mark.parametrize("end", SINGLE)
+@pytest.mark.parametrize("method", ["signs", "redraw", "law"])
+def test_one_number_a_row_is_an_output_of_size_one(end, method):
+    def found(how):
+        return measure(seeded(lambda: Ending(how)), draws=64, method=method).log_norms
+
+    plain = found(lambda y: y)
+    assert np.isfinite(plain).all()
+    np.testing.assert_allclose(found(SINGLE[end]), plain, rtol=1e-5)
+
+
+@pytest.mark.parametrize("end", SINGLE)
+def test_one_number_a_row_passes_every_stage(end):
+    model = seeded(lambda: Ending(SINGLE[end]))
+    assert initdiag.measure_spectrum(model, draws=2).output_size == 1
+    assert initdiag.diagnose(model, draws=64).verdict is initdiag.Verdict.HEALTHY
+    loss = measure(model, torch.randn(4, 8), draws=8, loss_fn=F.mse_loss, target=torch.zeros(4))
+    assert math.isfinite(loss.layers[0].weight_gradient.log_mean)
+    initdiag.repair(model, seed=0)
+
+
+@pytest.mark.parametrize("end", MIXED)
+@pytest.mark.parametrize("method", ["signs", "redraw", "law"])
+def test_an_output_that_mixes_the_rows_is_refused(end, method):
+    model = seeded(lambda: Ending(MIXED[end], outputs=3))
+    with pytest.raises(UnsupportedArchitecture, match="for a batch of 4 rows: it mixes the rows"):
+        measure(model, draws=8, method=method)
+    assert initdiag.diagnose(model, draws=8).verdict is initdiag.Verdict.NO_VERDICT
+
+
+class Scaled(nn.Module):
+    """A residual network in float64, every block of which is scaled."""
+
+    def __init__(self, scale):
+        super().__init__()
+        self.inp, self.out = nn.Linear(8, 16), nn.Linear(16, 3)
+        self.blocks, self.scale = nn.ModuleList(nn.Linear(16, 16) for _ in range(4)), scale
+
+    def forward(self, x):
+        x = self.inp(x)
+        for block in self.blocks:
+            x = self.scale * (torch.relu(block(x)) + x)
+        return self.out(x)
+
+
+@pytest.mark.parametrize("scale", [1e-46, 1e46])
+@pytest.mark.parametrize("method", ["signs", "redraw", "law"])
+def test_off_a_chain_only_zeros_are_dead(scale, method):
+    """Norms of 1e-184 and 1e184, whose squares leave float64: biases are zero, so that the scale only shifts the logs."""
+
+    def found(scale):
+        model = seeded(lambda: Scaled(scale)).double()
+        with torch.no_grad():
+            [layer.bias.zero_() for layer in model.modules() if isinstance(layer, nn.Linear)]
+        return measure(model, draws=64, method=method, init=_without_biases if method == "redraw" else None)
+
+    plain, extreme = found(1.0), found(scale)
+    shift = 8 * math.log(scale)
+    np.testing.assert_allclose(extreme.log_norms - shift, plain.log_norms, atol=1e-9)
+    last, plain_last = extreme.layers[-1], plain.layers[-1]
+    assert last.tangent_log_mean - shift == pytest.approx(plain_last.tangent_log_mean)
+    assert last.activation_log_mean - shift == pytest.approx(plain_last.activation_log_mean)
+    if method != "law":
+        first, plain_first = extreme.layers[0], plain.layers[0]
+        expected = plain_first.weight_gradient.log_mean
+        assert first.weight_gradient.log_mean - shift == pytest.approx(expected)
+
+
+def _without_biases(module):
+    if isinstance(module, nn.Linear):
+        module.reset_parameters()
+        nn.init.zeros_(module.bias)
+
+
+@pytest.mark.parametrize("method", ["signs", "redraw", "law"])
+def test_an_overflow_of_the_forward_is_noted_and_makes_the_mean_infinite(method):
+    model = seeded(lambda: Scaled(1e80)).double()
+    found = measure(model, draws=16, method=method)
+    assert (found.overflow_fraction, found.dead_fraction, found.log_mean) == (1.0, 0.0, math.inf)
+    assert "16 of 16 draws overflow: their norms are infinite, and so is the mean" in found.notes
+    assert found.layers[-1].tangent_log_mean == math.inf
+    report = initdiag.diagnose(model, draws=16, method=method)
+    assert report.verdict is initdiag.Verdict.EXPLODING
+    assert initdiag.Report.from_dict(report.to_dict()).to_dict() == report.to_dict()
+
+
+def test_the_law_takes_inputs_of_any_size():
+    model = seeded(lambda: mlp([8, 16, 16, 3], init="he_normal"))
+    x = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
+    plain, large = (measure(model, scale * x, draws=32, method="law") for scale in (1.0, 1e30))
+    np.testing.assert_allclose(large.log_norms, plain.log_norms, rtol=1e-4)
+
+
+def test_moments_with_one_overflow():
+    values = np.array([0.0, 1.0, 2.0, 3.0, -math.inf, math.inf])
+    moments = LogMoments.of(values)
+    assert (moments.mean, moments.count, moments.dead_fraction) == (math.inf, 4, 1 / 6)
+    assert math.isnan(moments.variance)
+    running = RunningMoments()
+    for part in np.split(values[[0, 5, 1, 2, 4, 3]], 2):
+        running.add(part)
+    assert running.mean == math.inf
+    assert math.isnan(running.variance)

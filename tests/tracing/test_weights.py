@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -192,3 +193,38 @@ def test_first_order_is_claimed_only_where_it_holds(sparsity, width, coverage):
     pred = predict(trace(model))
     assert pred.coverage == coverage
     assert coverage != "none" or "kurtosis 30" in pred.reasons[0] or "kurtosis 48" in pred.reasons[0]
+
+
+HALF_SHAPES = ((10, 64), (64, 10), (64, 64), (64, 256), (256, 256), (256, 784), (10, 784), (2, 64), (8, 64))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("name", ["torch_default", "he_normal", "orthogonal"])
+def test_half_precision_leaves_the_family_recognisable(name, dtype):
+    family = {"torch_default": "uniform", "he_normal": "normal", "orthogonal": "haar"}[name]
+    for seed in range(4):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            matrices = [(str(shape), torch.empty(shape)) for shape in HALF_SHAPES]
+            for _, w in matrices:
+                INITIALISERS[name](w)
+        for (shape, _), law in zip(matrices, weight_laws([(n, w.to(dtype)) for n, w in matrices]), strict=True):
+            assert (law.initializer, law.family) == (name, family), f"{shape}, seed {seed}"
+            assert law.failed == (), f"{shape}, seed {seed}"
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_weights_drawn_in_half_precision_pass_the_hypotheses(dtype):
+    def build():
+        widths = (784, 256, 64, 10)
+        return nn.Sequential(*(nn.Linear(a, b, dtype=dtype) for a, b in itertools.pairwise(widths)))
+
+    for seed in range(4):
+        arch = trace(seeded(build, seed=seed), torch.ones(1, 784, dtype=dtype))
+        assert {layer.weight.initializer for layer in arch.layers} == {"torch_default"}
+        assert all(layer.weight.failed == () and layer.bias.symmetric for layer in arch.layers)
+
+
+def test_half_precision_does_not_hide_a_real_shift():
+    w = (torch.randn(256, 784, generator=torch.Generator().manual_seed(0)) + 0.05).bfloat16()
+    assert "zero mean" in weight_laws([("w", w)])[0].failed
