@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -281,12 +280,9 @@ def check(
 
 
 def _print(report: Report, console: Console | None) -> None:
-    """Print the report; the first import of rich draws from Python's random numbers, which are the user's."""
-    state = random.getstate()
-    from rich.console import Console as Terminal
+    from initdiag.terminal import Console as Terminal
 
     (console or Terminal()).print(report)
-    random.setstate(state)
 
 
 def assert_trainable(

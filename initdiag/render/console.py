@@ -6,14 +6,10 @@ import io
 from collections.abc import Iterable, Iterator
 
 import numpy as np
-from rich.console import Console, Group, RenderableType
-from rich.padding import Padding
-from rich.rule import Rule
-from rich.table import Table
-from rich.text import Text
 
 from initdiag.render import series, spectrum, tables, words
 from initdiag.report import Report
+from initdiag.terminal import Console, Group, Padding, RenderableType, Rule, Table, Text
 from initdiag.verdict import Verdict
 
 __all__ = ["renderable", "to_text"]
