@@ -23,9 +23,9 @@ RANKS = {
 }  # fmt: skip
 
 RECORDS = (
+    "errors",
     "log_law",
     "terminal",
-    "errors",
     "serialization",
     "architecture",
     "measurement",
