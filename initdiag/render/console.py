@@ -110,10 +110,11 @@ def _layers(report: Report) -> RenderableType | None:
     """The table of layers, equal ones folded."""
     if not report.prediction.layers:
         return None
-    table = _table("rlrrlrrr", overflow="ellipsis", no_wrap=True)
-    _add(table, tables.LAYER_HEADERS, style="bold")
-    for row in tables.layer_rows(report, _MOST_LAYERS):
-        _add(table, row)
+    table = _table("rlrrlrrr", no_wrap=True)
+    table.columns[1].no_wrap = False  # the names alone give way in a narrow terminal: numbers and headers stay whole
+    for index, row in enumerate((tables.LAYER_HEADERS, *tables.layer_rows(report, _MOST_LAYERS))):
+        cells = (Text(cell, no_wrap=True, overflow="ellipsis") for cell in row)
+        table.add_row(*cells, style="" if index else "bold")
     return Group(Text(), table)
 
 
