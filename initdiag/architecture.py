@@ -316,7 +316,7 @@ class WeightLaw:
         larger = max(fan_in, fan_out)
         kurtosis = 3 * larger / (larger + 2) if family == "haar" else KURTOSIS[family]
         gain = _number(gain, "gain", 0.0, low_open=True)
-        return cls(family, variance(fan_in, fan_out) * gain**2, kurtosis, name, gain)
+        return cls(family, variance(fan_in, fan_out) * (gain * gain), kurtosis, name, gain)
 
     @classmethod
     def student_t(cls, degrees: float, variance: float) -> WeightLaw:
@@ -508,16 +508,17 @@ class Architecture:
         activation: str | None = None,
         output: str | None = None,
         dropout: float | None = None,
-        negative_slope: float = 0.01,
+        negative_slope: float | None = None,
     ) -> Architecture:
         """Return the same widths under other assumptions; what is not named stays as it is.
 
-        ``gain`` alone multiplies the present weights' standard deviation; with ``init`` it multiplies the initialiser's.
+        ``gain`` alone multiplies the present weights' standard deviation; with ``init`` it multiplies the initialiser's. ``negative_slope`` is that of
+        every leaky ReLU, the present ones too; 0.01 for a new one if not given.
 
         Raises
         ------
         InvalidInput
-            As `from_widths`.
+            As `from_widths`; a ``negative_slope`` without a leaky ReLU.
         """
         depth = len(self.layers)
         inits = _per_layer(init, depth, "init")
@@ -528,11 +529,29 @@ class Architecture:
             name = output if last else activation
             rate = layer.activation.dropout if last or dropout is None else dropout
             if name is not None:
-                layer = dataclasses.replace(layer, activation=_activation(name, rate, negative_slope))
-            elif rate != layer.activation.dropout:
-                layer = dataclasses.replace(layer, activation=dataclasses.replace(layer.activation, dropout=rate))
+                slope = 0.01 if negative_slope is None else negative_slope
+                layer = dataclasses.replace(layer, activation=_activation(name, rate, slope))
+            else:
+                layer = dataclasses.replace(layer, activation=_adjusted(layer.activation, rate, negative_slope))
             layers.append(_reinitialised(layer, inits[index], gains[index]))
+        if negative_slope is not None and all(layer.activation.name != "leaky_relu" for layer in layers):
+            raise InvalidInput(
+                explain(
+                    expected="negative_slope of leaky_relu alone",
+                    got=f"{negative_slope!r} for a network without one",
+                    do='Give activation="leaky_relu" with it.',
+                )
+            )
         return dataclasses.replace(self, layers=tuple(layers))
+
+
+def _adjusted(activation: Activation, dropout: float, negative_slope: float | None) -> Activation:
+    """The same activation with this dropout and, of a leaky ReLU, this slope; itself where nothing changes."""
+    given = negative_slope if activation.name == "leaky_relu" else None
+    slope = activation.negative_slope if given is None else given
+    if (dropout, slope) == (activation.dropout, activation.negative_slope):
+        return activation
+    return dataclasses.replace(activation, dropout=dropout, negative_slope=slope)
 
 
 def _reinitialised(layer: Layer, init: str | None, gain: float) -> Layer:
@@ -544,7 +563,7 @@ def _reinitialised(layer: Layer, init: str | None, gain: float) -> Layer:
     gain = _number(gain, "gain", 0.0, low_open=True)
     weight = dataclasses.replace(
         layer.weight,
-        variance=layer.weight.variance * gain**2,
+        variance=layer.weight.variance * (gain * gain),
         gain=layer.weight.gain * gain,
         sample_variance=None,
         sample_kurtosis=None,

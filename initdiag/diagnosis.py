@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -61,7 +60,7 @@ def diagnose_architecture(
     """
     training = Training(optimizer or "sgd", lr, loss)
     begin = time.perf_counter() if started is None else started
-    limits = thresholds or Thresholds()
+    limits = _limits(thresholds)
     prediction = predict(architecture) if simulation is None else Prediction.from_simulation(architecture, simulation)
     test = None if measurement is None else agreement(architecture, measurement, limits.agreement_level, prediction)
     angle = _separation(architecture, prediction)
@@ -89,6 +88,15 @@ def diagnose_architecture(
         lr=lr,
         loss=loss,
     )
+
+
+def _limits(thresholds: Thresholds | None) -> Thresholds:
+    if thresholds is None:
+        return Thresholds()
+    if not isinstance(thresholds, Thresholds):
+        do = "Pass e.g. initdiag.Thresholds(max_risk=0.5)."
+        raise InvalidInput(explain(expected="thresholds: an initdiag.Thresholds", got=repr(thresholds), do=do))
+    return thresholds
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,13 +194,15 @@ def diagnose(
         A usage fault: see `trace` and `measure`.
     """
     _check_choice("method", method, _METHODS)
-    Training(optimizer or "sgd", lr, loss)  # raises before the work
+    Training(optimizer or "sgd", lr, loss), _limits(thresholds)  # raise before the work
     started = time.perf_counter()
     from initdiag.measuring.runner import measure
+    from initdiag.measuring.task import checked_init
     from initdiag.tracing.loan import own_modes, rng_preserved
     from initdiag.tracing.subject import subject_of
     from initdiag.tracing.trace import trace_subject
 
+    init = checked_init(init)
     with rng_preserved(), own_modes():
         subject = subject_of(model, example_input, input_size, module)
         architecture = trace_subject(subject)
@@ -283,12 +293,9 @@ def check(
 
 
 def _print(report: Report, console: Console | None) -> None:
-    """Print the report; the first import of rich draws from Python's random numbers, which are the user's."""
-    state = random.getstate()
-    from rich.console import Console as Terminal
+    from initdiag.terminal import Console as Terminal
 
     (console or Terminal()).print(report)
-    random.setstate(state)
 
 
 def assert_trainable(

@@ -312,6 +312,9 @@ def failure_risk(
         Without coverage there is nothing to judge.
     """
     training = Training(optimizer, lr, loss)
+    if not isinstance(prediction, Prediction):
+        got = type(prediction).__name__
+        raise InvalidInput(explain(expected="a Prediction", got=got, do="Pass initdiag.predict(widths) or of a trace."))
     drift, variance, dead = prediction.hidden_drift, prediction.hidden_log_variance, prediction.dead_probability
     if drift is None or variance is None or dead is None:
         raise UnsupportedArchitecture(f"no coverage, so no risk: {'; '.join(prediction.reasons)}. Measure it instead.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from styles import mlp
@@ -132,3 +133,65 @@ def test_a_file_that_does_not_import(tmp_path):
 def test_bad_width_texts(text):
     with pytest.raises(InvalidInput, match="expected"):
         initdiag.predict(parse_widths(text))
+
+
+CHAIN = initdiag.predict([4, 8, 2])
+WRONG = {
+    "a gain that overflows": (lambda: initdiag.predict([4, 4, 2], gain=1e200), "weight variance: a finite number"),
+    "widths for a prediction": (lambda: initdiag.failure_risk([4, 4]), "expected a Prediction, got list"),
+    "a rate in words": (lambda: initdiag.failure_risk(CHAIN, lr="a"), "lr: a positive number"),
+    "an order in words": (lambda: CHAIN.law.log_moment("x"), "an order k >= 0, got 'x'"),
+    "a negative order of a sample": (
+        lambda: initdiag.predict([4, 4, 2], activation="tanh").law.log_moment(-1),
+        "an order k >= 0, got -1",
+    ),
+    "a direction in words": (lambda: initdiag.measure(mlp([4, 8, 2]), direction="x"), "direction: .* got str"),
+    "a seed of 70 bits": (
+        lambda: initdiag.measure(mlp([4, 8, 2]), seed=2**70),
+        r"seed: a non-negative int below 2\*\*63",
+    ),
+    "thresholds": (
+        lambda: initdiag.diagnose(mlp([4, 8, 2]), thresholds=5),
+        "thresholds: an initdiag.Thresholds, got 5",
+    ),
+    "a slope of no activation": (
+        lambda: initdiag.Architecture.from_widths([4, 8, 2]).replace(negative_slope=0.5),
+        "negative_slope of leaky_relu alone",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_arguments_are_said(name):
+    call, message = WRONG[name]
+    with pytest.raises(InvalidInput, match=message):
+        call()
+
+
+@pytest.mark.parametrize("init", ["he_normal", 5])
+def test_an_init_that_is_no_function_is_said_by_every_method(init):
+    message = "init: a function of a module, as model.apply takes it"
+    model = mlp([4, 8, 2])
+    for method in ("signs", "redraw", "law"):
+        with pytest.raises(InvalidInput, match=message):
+            initdiag.measure(model, init=init, method=method)
+    for method in ("auto", "none"):
+        with pytest.raises(InvalidInput, match=message):
+            initdiag.diagnose(model, init=init, method=method)
+    with pytest.raises(InvalidInput, match=message):
+        initdiag.measure_spectrum(model, init=init)
+
+
+def test_a_direction_may_be_any_array():
+    model, u = mlp([4, 8, 2]), [1.0, 0.0, 2.0, 0.0]
+    expected = initdiag.measure(model, direction=torch.tensor(u), draws=8).log_norms
+    for direction in (u, np.array(u), np.array(u, dtype=int)):
+        assert (initdiag.measure(model, direction=direction, draws=8).log_norms == expected).all()
+
+
+def test_a_slope_alone_changes_the_leaky_activations_that_there_are():
+    arch = initdiag.Architecture.from_widths([4, 8, 2], activation="leaky_relu", dropout=0.1)
+    changed = arch.replace(negative_slope=0.5)
+    assert [layer.activation.negative_slope for layer in changed.layers] == [0.5, 0.0]
+    assert changed.layers[0].activation.dropout == 0.1
+    assert arch.replace(gain=1.0) == arch

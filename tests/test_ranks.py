@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parent.parent / "initdiag"
 
 RANKS = {
     "__init__": 0, "errors": 0, "serialization": 0, "architecture": 0, "prediction": 0, "measurement": 0, "spectral_law": 0,
-    "log_law": 0,
+    "log_law": 0, "terminal": 0,
     "law": 1, "spectrum": 1, "tracing": 1,
     "measuring": 2, "agreement": 2, "risk": 2, "widths": 2, "reshaping": 2,
     "verdict": 3, "advice": 3,
@@ -22,7 +22,16 @@ RANKS = {
     "cli": 8, "cli_screen": 7, "__main__": 9, "pytest_plugin": 7, "integrations": 7,
 }  # fmt: skip
 
-RECORDS = ("log_law", "errors", "serialization", "architecture", "measurement", "prediction", "spectral_law")
+RECORDS = (
+    "errors",
+    "log_law",
+    "terminal",
+    "serialization",
+    "architecture",
+    "measurement",
+    "prediction",
+    "spectral_law",
+)
 """Rank 0 in its own order: a record may hold the records before it."""
 
 ANYWHERE = {"__init__"}

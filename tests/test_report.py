@@ -15,11 +15,15 @@ import reports
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
+from torch import nn
 
-from initdiag import InvalidInput, Measurement, Report
+import initdiag
+from initdiag import Architecture, InvalidInput, Measurement, Report, Thresholds
+from initdiag.diagnosis import diagnose_architecture
 from initdiag.prediction import Prediction
 from initdiag.render import words
 from initdiag.render.console import to_text
+from initdiag.render.tables import number_rows
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -155,3 +159,48 @@ def test_percents_do_not_round_to_certainty(p, text):
 )
 def test_factors(log_square, text):
     assert words.factor(log_square) == text
+
+
+def test_words_of_one_layer_and_of_other_limits():
+    single = str(diagnose_architecture(Architecture.from_widths([8, 4], init="he_normal")))
+    assert "\n1 linear layer, 8 -> 4" in single
+    assert "1 of 1 layer (exact)" in single
+    deep, flat = Architecture.from_widths([64] * 16 + [10]), Architecture.from_widths([64, 64, 10], init="he_normal")
+    lax = diagnose_architecture(deep, thresholds=Thresholds(max_risk=1.0))
+    assert lax.ok
+    assert "Below the limit set (100 %), though training is not likely to start: risk >99 %" in str(lax)
+    strict = diagnose_architecture(flat, thresholds=Thresholds(max_risk=0.0))
+    assert not strict.ok
+    assert "Not below the limit set (0 %), though training is likely to start" in str(strict)
+
+
+def test_the_layers_headers_are_whole_at_80_columns():
+    report = diagnose_architecture(Architecture.from_widths([64] * 1000 + [10]))
+    (header,) = (line for line in to_text(report, 80).splitlines() if "fan_in" in line)
+    assert header.split() == [
+        "Where",
+        "it",
+        "is",
+        "lost",
+        "fan_in",
+        "fan_out",
+        "gate",
+        "gain^2",
+        "drift",
+        "fluctuation",
+    ]
+
+
+def test_without_a_prediction_its_column_is_empty():
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.w = nn.Linear(16, 16)
+
+        def forward(self, x):
+            return self.w(self.w(x).relu())
+
+    report = initdiag.diagnose(Tied(), draws=16)
+    assert report.prediction.coverage == "none"
+    assert [row.predicted for row in number_rows(report)] == [""] * 3
+    assert all(row.measured for row in number_rows(report))

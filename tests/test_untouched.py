@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import random
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -174,3 +176,25 @@ def test_a_custom_default_dtype_is_kept():
         assert torch.get_default_dtype() is torch.float64
     finally:
         torch.set_default_dtype(torch.float32)
+
+
+SHOWN = {
+    "str": "str(report)",
+    "the rich protocol": "report.__rich__()",
+    "html": "report.to_html()",
+    "assert_trainable": "try:\n    initdiag.assert_trainable(model, draws=8)\nexcept initdiag.AtRisk:\n    pass",
+    "check": "initdiag.check(model, draws=8)",
+}
+
+
+@pytest.mark.parametrize("how", SHOWN)
+def test_the_first_report_that_is_shown_leaves_pythons_random_numbers(how):
+    code = (
+        "import random, initdiag\nfrom torch import nn\n"
+        "model = nn.Sequential(*[nn.Linear(8, 8) for _ in range(20)])\n"
+        "report = initdiag.diagnose(model, draws=8)\n"
+        "random.seed(1)\nbefore = random.getstate()\n"
+        f"{SHOWN[how]}\nassert random.getstate() == before"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

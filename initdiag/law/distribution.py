@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from initdiag.errors import InvalidInput, UnsupportedArchitecture, explain
+from initdiag.errors import UnsupportedArchitecture, explain
 from initdiag.law.inversion import Inversion
 from initdiag.law.kurtosis import log_fourth_norm
 from initdiag.law.mellin import Factor, Tilt, factors_of
@@ -116,10 +116,7 @@ class ChainLaw(LogLaw):
         InvalidInput
             If ``k`` is negative (dead draws make the moment infinite) or not finite.
         """
-        if not 0 <= k < math.inf:
-            raise InvalidInput(
-                explain(expected="an order k >= 0", got=repr(k), do="Give a finite order, 1 for the mean.")
-            )
+        k = self.checked_order(k)
         if self.prediction.coverage == "first-order" and k in (1, 2):
             layers, fourth = self.prediction.layers, self.prediction.u_fourth
             return self.prediction.log_second_moment if k == 1 else log_fourth_norm(layers, fourth)

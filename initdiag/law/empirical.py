@@ -52,6 +52,13 @@ class EmpiricalLaw(LogLaw):
         return float(sample.mean()), float(sample.var(ddof=1)), float(stats.skew(sample)), float(stats.kurtosis(sample))
 
     def log_moment(self, k: float) -> float:
-        """Return ``ln E||Ju||^{2k}`` over all draws, dead ones counting 0 (natural log)."""
+        """Return ``ln E||Ju||^{2k}`` over all draws, dead ones counting 0 (natural log).
+
+        Raises
+        ------
+        InvalidInput
+            If ``k`` is negative (dead draws make the moment infinite) or not finite.
+        """
+        k = self.checked_order(k)
         n = len(self._alive)
         return float(special.logsumexp(k * self._alive)) - math.log(n) + math.log(self._share_alive)

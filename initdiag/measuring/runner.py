@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from initdiag.architecture import Architecture
@@ -16,7 +17,7 @@ from initdiag.measuring.collection import Chunk, Plan, Stopping, chunks, collect
 from initdiag.measuring.gradients import Gradients, Loss
 from initdiag.measuring.networks import Laws, Redraws, Signs, mixes_rows, refuse_mixed_rows
 from initdiag.measuring.tape import fast_log_norms, taped
-from initdiag.measuring.task import Task, checked_seed, log_norms, log_norms_in_batch, prepared
+from initdiag.measuring.task import Task, checked_init, checked_seed, log_norms, log_norms_in_batch, prepared
 from initdiag.tracing.loan import own_modes, rng_preserved
 from initdiag.tracing.subject import subject_of
 from initdiag.tracing.trace import trace_subject
@@ -42,7 +43,7 @@ def measure(
     method: str = "signs",
     init: Callable[[nn.Module], Any] | None = None,
     seed: int = 0,
-    direction: Tensor | None = None,
+    direction: Tensor | ArrayLike | None = None,
     architecture: Architecture | None = None,
     progress: bool = False,
     module: str | None = None,
@@ -72,7 +73,7 @@ def measure(
         As ``model.apply`` takes it; for redraws.
     seed : int
         Draw ``i`` depends on nothing but the seed and ``i``.
-    direction : Tensor, optional
+    direction : Tensor or array_like, optional
         The direction ``u``, of one input row's shape; a fresh uniform unit vector a draw if not given.
     architecture : Architecture, optional
         What `trace` returned for this model, to spare a second look.
@@ -106,6 +107,7 @@ def measure(
         If the ensemble does not exist for this module; the message says why and what to do.
     """
     stopping, seed = Stopping.of(draws, relative_error, time_budget), checked_seed(seed)
+    init = checked_init(init)
     if method not in METHODS:
         raise InvalidInput(
             explain(expected=f"method: one of {', '.join(METHODS)}", got=repr(method), do="Choose one of these.")

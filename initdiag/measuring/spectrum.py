@@ -14,7 +14,7 @@ from initdiag.measurement import SpectralMeasurement
 from initdiag.measuring.networks import Redraws, Signs, refuse_mixed_rows
 from initdiag.measuring.redraw import Loaded
 from initdiag.measuring.singular import all_values, fits_dense, quadratures
-from initdiag.measuring.task import checked_seed, prepared
+from initdiag.measuring.task import checked_init, checked_seed, prepared
 from initdiag.tracing.loan import own_modes, rng_preserved
 from initdiag.tracing.subject import subject_of
 from initdiag.tracing.trace import trace_subject
@@ -75,6 +75,7 @@ def measure_spectrum(
         If the ensemble does not exist for this module, or its rows are mixed; the message says why and what to do.
     """
     draws, steps, seed = positive_integer(draws, "draws"), positive_integer(steps, "steps"), checked_seed(seed)
+    init = checked_init(init)
     if method not in ("signs", "redraw"):
         raise InvalidInput(
             explain(

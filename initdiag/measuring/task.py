@@ -20,7 +20,7 @@ from initdiag.tracing.loan import copied, replica
 from initdiag.tracing.provenance import Provenance
 from initdiag.tracing.subject import example_rows
 
-__all__ = ["Task", "dual_forward", "log_norms", "log_norms_in_batch", "prepared"]
+__all__ = ["Task", "checked_init", "checked_seed", "dual_forward", "log_norms", "log_norms_in_batch", "prepared"]
 
 _HOMOGENEOUS = ("linear", "relu", "leaky_relu", "rrelu")
 _EXAMPLES = 64
@@ -82,7 +82,7 @@ def prepared(
     example: Tensor | None,
     size: Any,
     seed: int,
-    direction: Tensor | None,
+    direction: Any,
     dtype: torch.dtype | None = None,
     *,
     is_native: bool = False,
@@ -109,9 +109,30 @@ def checked_seed(seed: Any) -> int:
     InvalidInput
         If not.
     """
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise InvalidInput(explain(expected="seed: a non-negative int", got=repr(seed), do="Pass e.g. seed=0."))
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 1 << 63:
+        raise InvalidInput(
+            explain(expected="seed: a non-negative int below 2**63", got=repr(seed), do="Pass e.g. seed=0.")
+        )
     return seed
+
+
+def checked_init(init: Any) -> Any:
+    """Return ``init`` if it can be called, or is None.
+
+    Raises
+    ------
+    InvalidInput
+        If not.
+    """
+    if init is not None and not callable(init):
+        raise InvalidInput(
+            explain(
+                expected="init: a function of a module, as model.apply takes it",
+                got=repr(init),
+                do="Write e.g. def init(m): isinstance(m, nn.Linear) and nn.init.kaiming_normal_(m.weight).",
+            )
+        )
+    return init
 
 
 def _dtype(module: nn.Module, has_gaps: bool, is_native: bool) -> torch.dtype:
@@ -128,19 +149,20 @@ def _random_rows(module: nn.Module, arch: Architecture, size: Any, seed: int) ->
     return rows if size is None else rows.reshape(_EXAMPLES, *tuple(size)[1:])
 
 
-def _checked_direction(direction: Tensor | None, rows: Tensor) -> Tensor | None:
+def _checked_direction(direction: Any, rows: Tensor) -> Tensor | None:
     if direction is None:
         return None
-    norm = float(torch.linalg.vector_norm(direction.detach().double()))
-    if direction.shape != rows.shape[1:] or not math.isfinite(norm) or norm == 0:
-        raise InvalidInput(
-            explain(
-                expected=f"direction: a finite non-zero tensor of one row's shape {tuple(rows.shape[1:])}",
-                got=f"shape {tuple(direction.shape)}, norm {norm:g}",
-                do="Pass a vector in the input's space.",
-            )
-        )
-    return direction.detach().double() / norm
+    expected = f"direction: a finite non-zero tensor of one row's shape {tuple(rows.shape[1:])}"
+    try:
+        u = torch.as_tensor(direction).detach().double()
+    except (TypeError, ValueError, RuntimeError) as error:
+        got = type(direction).__name__
+        raise InvalidInput(explain(expected=expected, got=got, do="Pass a tensor or an array of numbers.")) from error
+    norm = float(torch.linalg.vector_norm(u))
+    if u.shape != rows.shape[1:] or not math.isfinite(norm) or norm == 0:
+        got = f"shape {tuple(u.shape)}, norm {norm:g}"
+        raise InvalidInput(explain(expected=expected, got=got, do="Pass a vector in the input's space."))
+    return u / norm
 
 
 def log_norms(task: Task, ensemble: Ensemble, draws: range, u: Tensor | None = None) -> tuple[Tensor, list[LayerLogs]]:

@@ -6,14 +6,10 @@ import io
 from collections.abc import Iterable, Iterator
 
 import numpy as np
-from rich.console import Console, Group, RenderableType
-from rich.padding import Padding
-from rich.rule import Rule
-from rich.table import Table
-from rich.text import Text
 
 from initdiag.render import series, spectrum, tables, words
 from initdiag.report import Report
+from initdiag.terminal import Console, Group, Padding, RenderableType, Rule, Table, Text
 from initdiag.verdict import Verdict
 
 __all__ = ["renderable", "to_text"]
@@ -114,10 +110,11 @@ def _layers(report: Report) -> RenderableType | None:
     """The table of layers, equal ones folded."""
     if not report.prediction.layers:
         return None
-    table = _table("rlrrlrrr", overflow="ellipsis", no_wrap=True)
-    _add(table, tables.LAYER_HEADERS, style="bold")
-    for row in tables.layer_rows(report, _MOST_LAYERS):
-        _add(table, row)
+    table = _table("rlrrlrrr", no_wrap=True)
+    table.columns[1].no_wrap = False  # the names alone give way in a narrow terminal: numbers and headers stay whole
+    for index, row in enumerate((tables.LAYER_HEADERS, *tables.layer_rows(report, _MOST_LAYERS))):
+        cells = (Text(cell, no_wrap=True, overflow="ellipsis") for cell in row)
+        table.add_row(*cells, style="" if index else "bold")
     return Group(Text(), table)
 
 

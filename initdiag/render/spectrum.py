@@ -7,15 +7,12 @@ import math
 from collections.abc import Iterator
 
 import numpy as np
-from rich.console import Console, Group, RenderableType
-from rich.padding import Padding
-from rich.table import Table
-from rich.text import Text
 
 from initdiag.render import words
 from initdiag.spectral_law import SpectralLaw
 from initdiag.spectral_report import SpectralReport, power
 from initdiag.spectrum.conditions import Conditions, conditions_of
+from initdiag.terminal import Console, Group, Padding, RenderableType, Table, Text
 from initdiag.verdict import Finding
 
 __all__ = ["renderable", "section", "to_text"]

@@ -60,10 +60,8 @@ def number_rows(report: Report) -> list[NumberRow]:
     drift = "" if m is None else _with_error(m.rms_gain_log_mean, m.log_mean_se)
     variance = "" if m is None else _with_error(m.log_variance, m.log_variance_se)
     rows = [
-        NumberRow("drift", "mean of ln gain^2", _with_error(p.rms_gain_log_mean, p.log_mean_se), drift),
-        NumberRow(
-            "fluctuation", "log-variance, draw to draw", _with_error(p.log_variance, p.log_variance_se), variance
-        ),
+        NumberRow("drift", "mean of ln gain^2", _predicted(p.rms_gain_log_mean, p.log_mean_se), drift),
+        NumberRow("fluctuation", "log-variance, draw to draw", _predicted(p.log_variance, p.log_variance_se), variance),
     ]
     if p.hidden_log_variance is not None and p.log_variance and p.hidden_log_variance < 0.8 * p.log_variance:
         rows.append(NumberRow("", "without the output's own draw", words.number(p.hidden_log_variance), ""))
@@ -95,6 +93,11 @@ def remarks(report: Report) -> list[str]:
         p = report.agreement.p_value
         lines.append(f"prediction and measurement {verb} (p = {f'{p:.2f}' if p >= 0.01 else f'{p:.1g}'})")
     return lines
+
+
+def _predicted(value: float | None, error: float | None) -> str:
+    """Nothing where there is no prediction: its column has no heading then."""
+    return "" if value is None else _with_error(value, error)
 
 
 def _with_error(value: float | None, error: float | None) -> str:

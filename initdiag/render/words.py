@@ -31,6 +31,9 @@ __all__ = [
 
 T = TypeVar("T")
 
+_EVEN = 0.5
+"""Risk below which training is more likely to start than not."""
+
 _MOST_REASONS = 3
 """That a line on coverage names; the findings name every gap."""
 
@@ -138,10 +141,19 @@ def headline(report: Report) -> tuple[str, ...]:
     """Return the verdict's meaning, in a sentence or two."""
     if report.verdict is Verdict.NO_VERDICT:
         return ("Not judged: the theory does not cover this module, and it was not measured.",)
-    starts = "Training is likely to start" if report.ok else "Training is not likely to start"
-    first = f"{starts}: {risks(report)}."
+    first = f"{_start(report)}: {risks(report)}."
     second = _size(report)
     return (first, second) if second else (first,)
+
+
+def _start(report: Report) -> str:
+    """Whether training is likely to start, and how that goes with the verdict where the limit is not an even chance."""
+    is_likely = report.risk.get(report.optimizer or "sgd", math.nan) < _EVEN
+    starts = f"raining is {'' if is_likely else 'not '}likely to start"
+    if is_likely == report.ok:
+        return f"T{starts}"
+    side = "Below" if report.ok else "Not below"
+    return f"{side} the limit set ({percent(report.thresholds.max_risk)}), though t{starts}"
 
 
 def _size(report: Report) -> str:
