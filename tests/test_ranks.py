@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "initdiag"
 
 RANKS = {
-    "__init__": 0, "errors": 0, "serialization": 0, "architecture": 0, "prediction": 0, "measurement": 0, "spectral_law": 0,
+    "__init__": 0, "errors": 0, "serialization": 0, "validation": 0, "activation": 0, "weight_law": 0, "architecture": 0, "prediction": 0, "measurement": 0, "spectral_law": 0,
     "log_law": 0, "terminal": 0,
     "law": 1, "spectrum": 1, "tracing": 1,
     "measuring": 2, "agreement": 2, "risk": 2, "widths": 2, "reshaping": 2,
@@ -27,6 +27,9 @@ RECORDS = (
     "log_law",
     "terminal",
     "serialization",
+    "validation",
+    "activation",
+    "weight_law",
     "architecture",
     "measurement",
     "prediction",
