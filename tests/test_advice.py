@@ -164,16 +164,17 @@ def residual(widths: list[int], scale: float) -> nn.Sequential:
 
 def test_skip_connections_do_what_is_promised():
     """Against redraws of the module itself; without the skips the numbers are far off."""
-    widths = [16, *[14] * 40, 10]
+    widths = [16, *[6] * 20, 10]
     promised = next(one for one in advised(widths, init="he_normal")[2] if "skip connections" in one.action)
-    assert "39 hidden layers, x + 0.16 * layer(relu(x))" in promised.action
+    assert "19 hidden layers, x + 0.229 * layer(relu(x))" in promised.action
     arch = Architecture.from_widths(widths, init="he_normal")
-    drawn = measure(lambda: residual(widths, 0.16), torch.ones(1, 16), draws=1500, method="redraw", seed=3)
-    found = simulate_residual(arch, 0.16, 3000, seed=1) + np.log(16 / 10)
+    drawn = measure(lambda: residual(widths, 0.229), torch.ones(1, 16), draws=400, method="redraw", seed=3)
+    found, larger = (simulate_residual(arch, scale, 3000, seed=1) + np.log(16 / 10) for scale in (0.229, 0.4))
+    found, larger = found[np.isfinite(found)], larger[np.isfinite(larger)]
     assert found.mean() == pytest.approx(drawn.rms_gain_log_mean, abs=4 * (drawn.log_mean_se + 0.03))
     assert found.var() == pytest.approx(drawn.log_variance, abs=5 * drawn.log_variance_se)
     assert abs(found.var() - predict(arch).log_variance) > 20 * drawn.log_variance_se
-    assert simulate_residual(arch, 0.3, 3000, seed=1).mean() - found.mean() + np.log(16 / 10) > 0.5
+    assert larger.mean() - found.mean() > 0.5
 
 
 def test_skip_connections_need_hidden_layers_of_one_width():

@@ -21,9 +21,12 @@ RESULTS = study.HERE / "RESULTS.md"
 COEFFICIENTS = study.HERE.parents[2] / "initdiag" / "risk_coefficients.json"
 
 
-def coefficients(runs: Runs, when: str, commit: str) -> dict[str, Any]:
-    """The document that `initdiag.risk` loads."""
-    kinds = sorted(set(KINDS.values()))
+def coefficients(
+    runs: Runs, when: str, commit: str, curves: dict[str, tuple[str, ...]] | None = None
+) -> dict[str, Any]:
+    """The document that `initdiag.risk` loads; ``curves``: kinds of loss by family, all if not given."""
+    kinds = tuple(sorted(set(KINDS.values())))
+    wanted = curves or dict.fromkeys(FAMILIES, kinds)
     groups = int(runs.group.max()) + 1
     count = f"{len(runs):,} training runs on {len(set(runs.task))} tasks"
     return {
@@ -37,7 +40,9 @@ def coefficients(runs: Runs, when: str, commit: str) -> dict[str, Any]:
             "runs": len(runs),
             "seed": "default_rng([20261207, group])",
         },
-        "curves": {family: {kind: _curve(runs.of_family(family), kind) for kind in kinds} for family in FAMILIES},
+        "curves": {
+            family: {kind: _curve(runs.of_family(family), kind) for kind in own} for family, own in wanted.items()
+        },
         "rates": {o: {kind: _rates(runs, o, kind) for kind in kinds} for o in OPTIMIZERS},
     }
 
