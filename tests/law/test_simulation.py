@@ -49,7 +49,7 @@ def test_relu_is_the_exact_law(init, widths, monkeypatch):
     arch = initdiag.Architecture.from_widths(widths, init=init, dropout=0.1)
     exact = initdiag.predict(arch)
     samples = simulation.simulate(arch, 8192, 1).log_norms[-1]
-    found = Prediction.simulated(samples, (), arch.input_size, arch.output_size, True)
+    found = Prediction.simulated(samples, (), arch.input_size, arch.output_size, True, len(arch.layers))
     assert abs(z(found.log_mean, found.log_mean_se, exact.log_mean)) < 3
     assert abs(z(found.log_variance, found.log_variance_se, exact.log_variance)) < 3
     assert abs(found.dead_probability - exact.dead_probability) < 4 * math.sqrt(exact.dead_probability / 8192) + 1e-3
