@@ -63,6 +63,11 @@ class Loss:
             )
         return cls(function, target.detach())
 
+    def _target(self, row: int, output: Tensor) -> Tensor:
+        """One row, in the output's precision, which off a chain is higher than the model's: losses take one dtype."""
+        found = self.target[row : row + 1]
+        return found.to(output.dtype) if found.is_floating_point() and output.is_floating_point() else found
+
     def gradient(self, out: Tensor, draws: range) -> Tensor:
         """Return ``dL/d(output)`` of each row, its loss taken as that of a batch of one.
 
@@ -77,7 +82,7 @@ class Loss:
             at = draw % len(self.target)
             try:
                 with torch.enable_grad():
-                    loss = self.function(leaf, self.target[at : at + 1])
+                    loss = self.function(leaf, self._target(at, leaf))
                     (gradient,) = torch.autograd.grad(loss, leaf)
             except Exception as error:
                 raise InvalidInput(
