@@ -13,7 +13,7 @@ from initdiag.advice import advise
 from initdiag.agreement import agreement
 from initdiag.architecture import Architecture
 from initdiag.errors import AtRisk, InvalidInput, UnsupportedArchitecture, explain
-from initdiag.law.angle import LayerAngle, least_log_sine, separation
+from initdiag.law.angle import Separation, separation
 from initdiag.law.chain import predict
 from initdiag.measurement import Measurement
 from initdiag.prediction import Prediction
@@ -21,7 +21,7 @@ from initdiag.report import SCHEMA_VERSION, Report
 from initdiag.risk import PROVENANCE, Training
 from initdiag.spectral_law import SpectralLaw
 from initdiag.spectral_report import spectral_report
-from initdiag.verdict import LEAST_LOG_SINE, Finding, Thresholds, Verdict, judge
+from initdiag.verdict import Finding, Thresholds, Verdict, judge
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -119,13 +119,11 @@ def _spectral(architecture: Architecture) -> _Spectral:
     return _Spectral(found.spectrum, found.findings)
 
 
-def _separation(architecture: Architecture, prediction: Prediction) -> LayerAngle | None:
-    """How two inputs leave the last hidden layer; None where the law is not known, nothing passes, or they surely stay apart."""
+def _separation(architecture: Architecture, prediction: Prediction) -> Separation | None:
+    """How two inputs leave the last hidden layer; None where the law is not known, or nothing passes."""
     is_known = prediction.coverage != "none" and not architecture.gaps and len(architecture.layers) > 1
     passes = all(layer.weight.variance > 0 for layer in architecture.layers) and architecture.input_rms > 0
-    if not (is_known and passes) or least_log_sine(architecture) > LEAST_LOG_SINE:
-        return None
-    return separation(architecture)
+    return separation(architecture) if is_known and passes else None
 
 
 def diagnose(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from initdiag.agreement import Agreement
 from initdiag.architecture import Architecture
 from initdiag.errors import InvalidInput, explain
-from initdiag.law.angle import LayerAngle
+from initdiag.law.angle import Separation
 from initdiag.measurement import Measurement
 from initdiag.prediction import Prediction, without_output_draw
 from initdiag.risk import OPTIMIZERS, Training, risk_of_moments, risk_terms
@@ -113,13 +113,12 @@ def judge(
     training: Training,
     thresholds: Thresholds,
     not_measured: str | None = None,
-    separation: LayerAngle | None = None,
+    separation: Separation | None = None,
 ) -> Judgement:
     """Judge a network for how it is going to be trained; a learning rate is that of its optimiser, others are judged without.
 
     From the law where it covers the network, else from the measurement, else there is no verdict. ``not_measured`` says why
-    there is no measurement, if one was wanted; ``separation`` is the angle at which two inputs at right angles leave the last hidden layer, None
-    where it is not known, or known to be large.
+    there is no measurement, if one was wanted; ``separation`` says how two inputs at right angles leave the last hidden layer, None where it is not known.
     """
     numbers, basis = _numbers(architecture, prediction, measurement)
     how = "judged from measurement" if basis == "measurement" else _GAP_REMEDIES.get(prediction.coverage, "")
@@ -254,11 +253,16 @@ def _structure_findings(architecture: Architecture, how: str) -> Iterator[Findin
         yield Finding("IND008", "warning", name, message, "remove it, or use it")
 
 
-def _separation_findings(separation: LayerAngle | None) -> list[Finding]:
-    if separation is None or not separation.log_mean < LEAST_LOG_SINE:
+def _separation_findings(separation: Separation | None) -> list[Finding]:
+    if separation is None:
         return []
-    sine = math.exp(max(separation.log_mean / 2, -700.0))
-    message = f"two inputs at right angles leave it {sine:.1g} radians apart: the network cannot tell its inputs from one another"
+    if separation.parallel > 0.5:
+        message = f"two inputs at right angles leave it parallel in {separation.parallel:.0%} of networks: they differ in size alone"
+        return [Finding("IND012", "warning", separation.name, message, "widen the narrowest layers")]
+    if not separation.log_sine < LEAST_LOG_SINE:
+        return []
+    sine = math.exp(max(separation.log_sine / 2, -700.0))
+    message = f"two inputs at right angles leave it about {sine:.1g} radians apart: the network cannot tell its inputs from one another"
     remedy = "weights of gain 1 with zero biases; fewer layers"
     return [Finding("IND012", "warning", separation.name, message, remedy)]
 

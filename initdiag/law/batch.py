@@ -247,12 +247,14 @@ def _divisor(chain: _Chain, fan_in: NDArray[np.int32], fan_out: NDArray[np.int32
 
 def _output_shares(chain: _Chain, before: NDArray[np.int32], last: NDArray[np.int32]) -> _Shares:
     gate = chain.gates[1]
-    table = width_table(gate, int(last.max()))
-    log_scale = chain.log_gain + np.log(before / _divisor(chain, before, last))
-    mean = table.log_mean[last] - np.log(last) + log_scale
+    mean, variance, log_alive, inverse = _columns(gate, _size(int(last.max())), True).take(last, axis=0).T
+    log_scale = np.full(len(last), chain.log_gain)
+    if chain.scaled_by != "fan_in":
+        log_scale += np.log(before / _divisor(chain, before, last))
+    mean = mean + log_scale
     if chain.scaled_by == "larger":
         mean += np.log(np.maximum(before, last))
-    return _Shares(mean, table.log_variance[last], (3 * gate.kurtosis - 1) / last, table.log_alive[last], log_scale)
+    return _Shares(mean, variance, (3 * gate.kurtosis - 1) * inverse, log_alive, log_scale)
 
 
 def _take_radii(shares: _Shares, radii: Array) -> None:
@@ -283,6 +285,14 @@ def _entry_kurtosis_term(chain: _Chain, flat: NDArray[np.int32], offsets: NDArra
     return np.asarray(chain.excess * 3 / (flat[starts] + 2.0) * kurtosis / flat[starts + 1])
 
 
+def _dead_probability(log_alive: Array) -> Array:
+    """``1 - exp(log_alive)``, where that is not ``-log_alive`` to rounding."""
+    dead = 0.0 - log_alive
+    likely = np.flatnonzero(dead > 1e-8)
+    dead[likely] = -np.expm1(log_alive[likely])
+    return dead
+
+
 def _laws_of_chunk(chain: _Chain, flat: NDArray[np.int32], offsets: NDArray[np.int64]) -> dict[str, Array]:
     hidden, output = _gaussian_shares(chain, flat, offsets)
     if chain.excess:
@@ -296,7 +306,7 @@ def _laws_of_chunk(chain: _Chain, flat: NDArray[np.int32], offsets: NDArray[np.i
         "log_mean": rms - np.log(first / last),
         "rms_gain_log_mean": rms,
         "log_variance": log_variance,
-        "dead_probability": 0.0 - np.expm1(hidden.log_alive + output.log_alive),
+        "dead_probability": _dead_probability(hidden.log_alive + output.log_alive),
         "hidden_drift": hidden.rms_gain + output.log_scale if is_linear else rms.copy(),
         "hidden_log_variance": hidden.variance if is_linear else log_variance.copy(),
     }

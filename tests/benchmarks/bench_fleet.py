@@ -13,8 +13,6 @@ import pytest
 import initdiag
 from initdiag.diagnosis import diagnose_architecture
 from initdiag.fleet import check_many
-from initdiag.law.angle import angles
-from initdiag.verdict import LEAST_LOG_SINE
 
 pytestmark = pytest.mark.benchmark
 
@@ -55,11 +53,12 @@ def test_a_verdict_beyond_its_prediction(name):
         assert report.prediction == initdiag.predict(chain)
         assert report.risk["sgd"] == initdiag.failure_risk(report.prediction)
         assert report.ok
-        assert (not report.findings) == (angles(chain)[-2].log_mean >= LEAST_LOG_SINE)
     predicted, diagnosed = milliseconds(initdiag.predict, chains), milliseconds(diagnose_architecture, chains)
     print(f"\n{name}, all healthy: ms each")
     print(f"  prediction {predicted:.3f}, prediction and verdict {diagnosed:.3f}: a factor {diagnosed / predicted:.1f}")
     print(f"  the verdict alone (risk, findings, report) {diagnosed - predicted:.3f} (aim: under 1)")
+    each = [milliseconds(diagnose_architecture, [c], 8) - milliseconds(initdiag.predict, [c], 8) for c in chains[:200]]
+    print(f"  the dearest of {len(each)}: {max(each):.3f}")
 
 
 def test_many_candidates():
