@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from initdiag.law.chain import predict
     from initdiag.law.hanin_nica import beta
     from initdiag.law.parameters import parameter_gradients
-    from initdiag.measurement import Measurement, SpectralMeasurement
+    from initdiag.measurement import Measurement
     from initdiag.measuring.runner import measure
     from initdiag.measuring.spectrum import measure_spectrum
     from initdiag.mending import Repair, repair
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from initdiag.report import Report
     from initdiag.risk import failure_risk
     from initdiag.search import Screening, Sizing, accepts, screen, widths_for, widths_front
+    from initdiag.spectral_measurement import SpectralMeasurement
     from initdiag.spectrum.jacobian import predict_spectrum
     from initdiag.tracing.trace import trace
     from initdiag.verdict import Thresholds, Verdict
@@ -42,7 +43,7 @@ _EXPORTS = {
     "Report": "initdiag.report",
     "Screening": "initdiag.search",
     "Sizing": "initdiag.search",
-    "SpectralMeasurement": "initdiag.measurement",
+    "SpectralMeasurement": "initdiag.spectral_measurement",
     "TargetError": "initdiag.errors",
     "Thresholds": "initdiag.verdict",
     "UnsupportedArchitecture": "initdiag.errors",

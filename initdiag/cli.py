@@ -5,8 +5,6 @@ Exit codes: 0 clean, 1 at risk or worse than the baseline, 2 usage, configuratio
 
 from __future__ import annotations
 
-import json
-import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -17,17 +15,15 @@ import click
 
 from initdiag import __version__
 from initdiag.cli_options import FILE, assumption_options, output_options, training_options
+from initdiag.cli_output import emit, exit_code, saved, write, write_spectrum
 from initdiag.cli_screen import screen_command
-from initdiag.errors import InitdiagError, InvalidInput, UnsupportedArchitecture, explain
-from initdiag.render.formats import render
+from initdiag.errors import InitdiagError, UnsupportedArchitecture
 
 if TYPE_CHECKING:
     from initdiag.architecture import Architecture
     from initdiag.baseline import Baseline
     from initdiag.config import ModelConfig
     from initdiag.project import Outcome
-    from initdiag.report import Report
-    from initdiag.spectral_report import SpectralReport
 
 __all__ = ["main"]
 
@@ -117,7 +113,7 @@ def _check(
     path = None if write_baseline else baseline or config.baseline
     known = Baseline.read(path) if path else None
     outcomes = _outcomes(models, fail_on, known, progress=output_format == "console" and sys.stderr.isatty())
-    _write([one.report for one in outcomes], output_format, output_file)
+    write([one.report for one in outcomes], output_format, output_file)
     is_complete = len(outcomes) == len(models)
     if write_baseline:
         return _write_baseline(outcomes, write_baseline) if is_complete else 2
@@ -163,7 +159,7 @@ def _outcomes(models: list[ModelConfig], fail_on: str, known: Baseline | None, p
 def _write_baseline(outcomes: list[Outcome], path: Path) -> int:
     from initdiag.baseline import Baseline
 
-    _emit(Baseline.of((one.name, one.report) for one in outcomes).to_json(), path)
+    emit(Baseline.of((one.name, one.report) for one in outcomes).to_json(), path)
     at_risk = sum(one.report.verdict.is_at_risk for one in outcomes)
     click.echo(f"baseline of {len(outcomes)} models written to {path}, {at_risk} at risk", err=True)
     return 0
@@ -197,8 +193,8 @@ def _predict(
     report = diagnose_architecture(
         architecture, optimizer=optimizer, lr=lr, loss=loss, thresholds=thresholds, target=widths
     )
-    _write([report], output_format, output_file)
-    return _exit_code([report], _FAIL_ON[fail_on])
+    write([report], output_format, output_file)
+    return exit_code([report], _FAIL_ON[fail_on])
 
 
 @_group.command("spectrum")
@@ -240,7 +236,7 @@ def _spectrum(
     except UnsupportedArchitecture as error:
         click.echo(f"not covered: {target}: {error}", err=True)
         return 3
-    _write_spectrum(report, output_format, output_file)
+    write_spectrum(report, output_format, output_file)
     return 0
 
 
@@ -269,83 +265,12 @@ def _traced(
     return architecture.replace(**given) if given else architecture
 
 
-def _write_spectrum(report: SpectralReport, output_format: str, output_file: Path | None) -> None:
-    from initdiag.render.spectrum import renderable, to_text
-
-    if output_format == "json":
-        text = json.dumps(report.to_dict(), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
-        _emit(text, output_file)
-    elif output_file is not None:
-        _emit(to_text(report, width=100), output_file)
-    else:
-        from rich.console import Console
-
-        Console().print(renderable(report))
-
-
 @_group.command("report")
 @click.argument("file", type=click.File(encoding="utf-8"))
 @click.option("--fail-on", type=click.Choice(list(_FAIL_ON)), default="never", show_default=True)
 @output_options
 def _report(file: IO[str], fail_on: str, output_format: str, output_file: Path | None) -> int:
     """Show a saved report in any format: FILE is what --output-format json wrote, - for standard input."""
-    reports = _saved(file)
-    _write(reports, output_format, output_file)
-    return _exit_code(reports, _FAIL_ON[fail_on])
-
-
-def _saved(file: IO[str]) -> list[Report]:
-    from initdiag.report import Report
-
-    try:
-        data = json.load(file)
-    except (ValueError, RecursionError) as error:
-        expected, do = "a JSON report", "Write one with initdiag check --output-format json."
-        raise InvalidInput(explain(expected=expected, got=f"{file.name}: {error}", do=do)) from error
-    return [Report.from_dict(one) for one in (data if isinstance(data, list) else [data])]
-
-
-def _write(reports: list[Report], output_format: str, output_file: Path | None) -> None:
-    if output_format == "console" and output_file is None:
-        from rich.console import Console
-
-        console = Console()
-        for report in reports:
-            console.print(report)
-        return
-    _emit(render(reports, output_format), output_file)
-    summary = os.environ.get("GITHUB_STEP_SUMMARY")
-    if output_format == "github" and summary:
-        _append_summary(reports, Path(summary))
-
-
-def _append_summary(reports: list[Report], path: Path) -> None:
-    """Append to the step's summary what room it has left."""
-    from initdiag.render.github import SUMMARY_LIMIT, to_step_summary
-
-    try:
-        size = path.stat().st_size if path.exists() else 0
-        with path.open("a", encoding="utf-8") as file:
-            file.write(to_step_summary(*reports, limit=SUMMARY_LIMIT - size))
-    except OSError as error:
-        raise click.FileError(str(path), error.strerror or str(error)) from error
-
-
-def _emit(text: str, output_file: Path | None) -> None:
-    if output_file is None:
-        click.echo(text, nl=False)
-        return
-    try:
-        output_file.write_text(text, encoding="utf-8", newline="")
-    except OSError as error:
-        raise click.FileError(str(output_file), error.strerror or str(error)) from error
-
-
-def _exit_code(reports: list[Report], fail_on: str | None) -> int:
-    """1 before 3: at risk counts more than not judged."""
-    from initdiag.diagnosis import fails
-
-    failing = [report for report in reports if fails(report, fail_on)]
-    if any(report.verdict.is_at_risk for report in failing):
-        return 1
-    return 3 if failing else 0
+    reports = saved(file)
+    write(reports, output_format, output_file)
+    return exit_code(reports, _FAIL_ON[fail_on])

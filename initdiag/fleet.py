@@ -9,20 +9,16 @@ from __future__ import annotations
 
 import itertools
 import pickle
-import random
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
-from dataclasses import dataclass
 from inspect import signature
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from initdiag.architecture import Architecture, positive_integer
+from initdiag.candidate import OF_WIDTHS, Checked, Task, candidate_seed, run
 from initdiag.diagnosis import diagnose, diagnose_architecture
-from initdiag.errors import InitdiagError, InvalidInput, WorkersLost, explain
-from initdiag.report import Report
+from initdiag.errors import InvalidInput, WorkersLost, explain
 
 if TYPE_CHECKING:
     from torch import nn
@@ -34,53 +30,6 @@ _LOST = (BrokenExecutor, CancelledError)
 
 _CANNOT_SEND = (pickle.PicklingError, TypeError, AttributeError)
 """What ``submit`` may raise for a candidate that cannot be pickled."""
-
-_OF_WIDTHS = ("optimizer", "lr", "loss", "thresholds", "spectrum", "target")
-"""Options of `diagnose` that mean something without a module."""
-
-
-@dataclass(frozen=True, slots=True)
-class Checked:
-    """One candidate's result.
-
-    Attributes
-    ----------
-    index : int
-        Its place among the candidates, from 0.
-    report : Report or None
-        None where the diagnosis raised.
-    error : str or None
-        The error's type and message.
-    """
-
-    index: int
-    report: Report | None
-    error: str | None = None
-
-    @property
-    def ok(self) -> bool:
-        """Whether the candidate was judged, and called healthy."""
-        return self.report is not None and self.report.ok
-
-
-@dataclass(frozen=True, slots=True)
-class _Task:
-    """Consecutive candidates, the first of which has index ``start``, and how to diagnose them."""
-
-    start: int
-    candidates: tuple[Any, ...]
-    seed: int
-    options: Mapping[str, Any]
-    assumptions: Mapping[str, Any]
-
-    @property
-    def indices(self) -> range:
-        return range(self.start, self.start + len(self.candidates))
-
-    def parts(self) -> Iterator[_Task]:
-        """Tasks of one candidate each."""
-        for index, candidate in zip(self.indices, self.candidates, strict=True):
-            yield _Task(index, (candidate,), self.seed, self.options, self.assumptions)
 
 
 def check_many(
@@ -142,22 +91,8 @@ def check_many(
     candidate_seed(seed, 0)
     engine = None if executor is None else _Engine(executor)
     batches = _batches(candidates, positive_integer(chunk, "chunk"))
-    tasks = (_Task(start, batch, seed, options, dict(assumptions or {})) for start, batch in batches)
+    tasks = (Task(start, batch, seed, options, dict(assumptions or {})) for start, batch in batches)
     return _records(tasks, engine, positive_integer(in_flight, "in_flight"), raises=on_error == "raise")
-
-
-def candidate_seed(seed: int, index: int) -> int:
-    """Return the seed, of 63 bits, of candidate ``index``.
-
-    Raises
-    ------
-    InvalidInput
-        If ``seed`` is not a non-negative int.
-    """
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise InvalidInput(explain(expected="seed: a non-negative int", got=repr(seed), do="Pass e.g. seed=0."))
-    state = np.random.SeedSequence((seed, index)).generate_state(1, np.uint64)
-    return int(state[0] >> np.uint64(1))
 
 
 def _checked_options(options: dict[str, Any]) -> dict[str, Any]:
@@ -172,7 +107,7 @@ def _checked_options(options: dict[str, Any]) -> dict[str, Any]:
                 do="What is assumed of widths goes into assumptions={...}.",
             )
         )
-    diagnose_architecture(Architecture.from_widths([1, 1]), **{k: options[k] for k in _OF_WIDTHS[:4] if k in options})
+    diagnose_architecture(Architecture.from_widths([1, 1]), **{k: options[k] for k in OF_WIDTHS[:4] if k in options})
     return options
 
 
@@ -186,17 +121,17 @@ def _batches(candidates: Iterable[Any], size: int) -> Iterator[tuple[int, tuple[
         yield start, batch
 
 
-def _records(tasks: Iterable[_Task], engine: _Engine | None, in_flight: int, *, raises: bool) -> Iterator[Checked]:
-    results = map(_run, tasks) if engine is None else _in_order(tasks, engine, in_flight)
+def _records(tasks: Iterable[Task], engine: _Engine | None, in_flight: int, *, raises: bool) -> Iterator[Checked]:
+    results = map(run, tasks) if engine is None else _in_order(tasks, engine, in_flight)
     for record in itertools.chain.from_iterable(results):
         if raises and record.error is not None:
             raise InvalidInput(f"candidate {record.index}: {record.error}")
         yield record
 
 
-def _in_order(tasks: Iterable[_Task], engine: _Engine, in_flight: int) -> Iterator[tuple[Checked, ...]]:
+def _in_order(tasks: Iterable[Task], engine: _Engine, in_flight: int) -> Iterator[tuple[Checked, ...]]:
     """The tasks' results in order, at most ``in_flight`` of them handed out."""
-    window: deque[tuple[_Task, Future[Any]]] = deque()
+    window: deque[tuple[Task, Future[Any]]] = deque()
     try:
         for task in tasks:
             if len(window) == in_flight:
@@ -210,7 +145,7 @@ def _in_order(tasks: Iterable[_Task], engine: _Engine, in_flight: int) -> Iterat
         engine.close()
 
 
-def _first(window: deque[tuple[_Task, Future[Any]]], engine: _Engine) -> tuple[Checked, ...]:
+def _first(window: deque[tuple[Task, Future[Any]]], engine: _Engine) -> tuple[Checked, ...]:
     """Take the first task's result from the window, with whatever repair that needs."""
     if _was_lost(window[0][1]):
         engine.renew([index for task, future in window if _was_lost(future) for index in task.indices])
@@ -226,7 +161,7 @@ def _first(window: deque[tuple[_Task, Future[Any]]], engine: _Engine) -> tuple[C
     return _failed(task, error)
 
 
-def _alone(task: _Task, engine: _Engine) -> tuple[Checked, ...]:
+def _alone(task: Task, engine: _Engine) -> tuple[Checked, ...]:
     """Run the task's candidates with nothing else in flight: one that breaks the engine now is itself the cause."""
     records: list[Checked] = []
     for part in task.parts():
@@ -264,7 +199,7 @@ def _done(value: Any = None, error: BaseException | None = None) -> Future[Any]:
     return future
 
 
-def _failed(task: _Task, error: BaseException) -> tuple[Checked, ...]:
+def _failed(task: Task, error: BaseException) -> tuple[Checked, ...]:
     """Records of candidates that never ran: they could not be sent, or the engine gave up."""
     text = _cannot_be_sent(task.candidates[0]) or f"{type(error).__name__}: {error}"
     return tuple(Checked(index, None, text) for index in task.indices)
@@ -299,13 +234,13 @@ class _Engine:
         self._make: Callable[[], Any] | None = None if is_executor else given
         self._executor = given if self._make is None else None
 
-    def submit(self, task: _Task) -> Future[Any]:
+    def submit(self, task: Task) -> Future[Any]:
         """Hand a task out; what is wrong with the task or the workers is the future's."""
         if self._executor is None:
             assert self._make is not None
             self._executor = self._make()
         try:
-            future: Future[Any] = self._executor.submit(_run, task)
+            future: Future[Any] = self._executor.submit(run, task)
         except (*_LOST, *_CANNOT_SEND) as error:
             return _done(error=error)
         return future
@@ -328,47 +263,3 @@ class _Engine:
         if self._make is not None and self._executor is not None:
             self._executor.shutdown(wait=True, cancel_futures=True)
             self._executor = None
-
-
-def _run(task: _Task) -> tuple[Checked, ...]:
-    """Diagnose a task's candidates: what runs on a worker."""
-    return tuple(
-        _checked(candidate, index, task) for index, candidate in zip(task.indices, task.candidates, strict=True)
-    )
-
-
-def _checked(candidate: Any, index: int, task: _Task) -> Checked:
-    try:
-        if callable(candidate):
-            report = _measured(candidate, candidate_seed(task.seed, index), task.options)
-        else:
-            report = _judged(candidate, task)
-    except InitdiagError as error:
-        return Checked(index, None, f"{type(error).__name__}: {error}")
-    except (Exception, SystemExit) as error:
-        return Checked(index, None, f"unexpected {type(error).__name__}: {error}")
-    return Checked(index, report)
-
-
-def _judged(candidate: Any, task: _Task) -> Report:
-    is_architecture = isinstance(candidate, Architecture)
-    architecture = candidate if is_architecture else Architecture.from_widths(candidate, **task.assumptions)
-    return diagnose_architecture(architecture, **{k: task.options[k] for k in _OF_WIDTHS if k in task.options})
-
-
-def _measured(candidate: Any, seed: int, options: Mapping[str, Any]) -> Report:
-    """Diagnose a factory's module, whose weights are drawn from ``seed``, on one thread."""
-    import torch
-
-    from initdiag.tracing.loan import rng_preserved
-
-    with rng_preserved():
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        torch.default_generator.manual_seed(seed)
-        np.random.seed(seed % 2**32)
-        random.seed(seed)
-        try:
-            return diagnose(candidate, seed=seed, **options)
-        finally:
-            torch.set_num_threads(threads)

@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "initdiag"
 
 RANKS = {
-    "__init__": 0, "errors": 0, "serialization": 0, "validation": 0, "activation": 0, "weight_law": 0, "architecture": 0, "prediction": 0, "measurement": 0, "spectral_law": 0,
+    "__init__": 0, "errors": 0, "serialization": 0, "validation": 0, "activation": 0, "weight_law": 0, "architecture": 0, "prediction": 0, "measurement": 0, "spectral_law": 0, "spectral_measurement": 0,
     "log_law": 0, "terminal": 0,
     "law": 1, "spectrum": 1, "tracing": 1,
     "measuring": 2, "agreement": 2, "risk": 2, "widths": 2, "reshaping": 2,
@@ -18,8 +18,8 @@ RANKS = {
     "report": 4, "search": 4, "spectral_report": 4,
     "targets": 4, "baseline": 5, "config": 5, "screening": 5,
     "render": 5, "diagnosis": 5, "mending": 5,
-    "project": 6, "fleet": 6, "cli_options": 6,
-    "cli": 8, "cli_screen": 7, "__main__": 9, "pytest_plugin": 7, "integrations": 7,
+    "project": 6, "candidate": 6, "cli_options": 6,
+    "fleet": 7, "cli": 8, "cli_output": 7, "cli_screen": 7, "__main__": 9, "pytest_plugin": 7, "integrations": 7,
 }  # fmt: skip
 
 RECORDS = (
@@ -34,6 +34,7 @@ RECORDS = (
     "measurement",
     "prediction",
     "spectral_law",
+    "spectral_measurement",
 )
 """Rank 0 in its own order: a record may hold the records before it."""
 

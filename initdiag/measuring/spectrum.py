@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from initdiag.architecture import Architecture, positive_integer
 from initdiag.errors import InvalidInput, explain
-from initdiag.measurement import SpectralMeasurement
 from initdiag.measuring.networks import Redraws, Signs, refuse_mixed_rows
 from initdiag.measuring.redraw import Loaded
 from initdiag.measuring.singular import all_values, fits_dense, quadratures
 from initdiag.measuring.task import checked_init, checked_seed, prepared
+from initdiag.spectral_measurement import SpectralMeasurement
 from initdiag.tracing.loan import own_modes, rng_preserved
 from initdiag.tracing.subject import subject_of
 from initdiag.tracing.trace import trace_subject
