@@ -119,10 +119,10 @@ def separation(architecture: Architecture) -> Separation:
     In closed form for ReLU, leaky ReLU and linear layers, as if each layer met the typical angle; simulated for others. Beside 640 draws of random
     chains of 1 to 40 layers it was off by 0.1 in half of them and by 1.5 in one of twenty (layers of 8 units and more; of 4 to 8 units: 0.2 and 4.5).
 
-    Raises
-    ------
-    UnsupportedArchitecture
-        If the architecture is no chain.
+    Parameters
+    ----------
+    architecture : Architecture
+        A chain that `predict` covers, of two layers or more, whose weights are not all zero.
     """
     hidden = architecture.layers[:-1]
     if any(layer.activation.gate is None for layer in hidden):
