@@ -2,8 +2,10 @@
 
 A chain is repaired layer by layer, by the law. With a gate ``d``, entries of variance ``1/(fan_in E d^2)`` have a mean-square gain of 1 (He et al. 2015, arXiv
 1502.01852, for any discrete gate: dropout and leaky slopes included); ``"rescale"`` brings each hidden layer's typical gain, ``exp E ln``, to 1. Smooth
-activations, whose gain depends on the scale of what comes in, are simulated until every layer's share of the drift is 0. What is no chain is measured,
-and one factor on all its weights is sought that brings the measured drift to 0.
+activations take ``E d^2`` at pre-activations of variance 1; as their gain depends on the scale of what comes in, they are then simulated until every
+layer's share of the drift is 0. Bounded ones (tanh, sigmoid) saturate where weights are made larger than that to force the drift to 0, and training
+diverges: they are only ever made smaller. An output activation counts as linear. What is no chain gets the same weights, layer by layer, and one factor on
+all of them is sought that brings the measured drift to 0.
 
 All work is done on a replica; the user's parameters are written only at the end.
 """
@@ -17,12 +19,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from initdiag.architecture import Architecture, Layer
 from initdiag.errors import InvalidInput, UnsupportedArchitecture, explain
 from initdiag.law.chain import predict
+from initdiag.law.simulation import activated, is_simulated
 from initdiag.measurement import Measurement
 from initdiag.measuring.runner import measure
 from initdiag.tracing.loan import as_module, copied, own_modes, replica, rng_preserved
@@ -45,6 +49,9 @@ _STEPS = 30
 
 _FIRST_STEP, _LARGEST_STEP = 0.05, 2.0
 """Of the log of the common factor, until the drift has changed its sign."""
+
+_BOUNDED = ("tanh", "sigmoid", "hardtanh", "relu6")
+"""Activations that saturate on both sides, or above."""
 
 _CLOSE = 1e-3
 """A drift that counts as 0 where the standard error is smaller still (orthogonal weights without gates have none)."""
@@ -112,7 +119,7 @@ def repair(
     -------
     Repair
         What was changed. On a chain the law's drift is then 0 layer by layer (for fresh weights the mean-square gain is 1, so that the mean of the log is
-        minus half the log-variance). Elsewhere the measured drift is within its standard error of 0.
+        minus half the log-variance). Elsewhere the measured drift is within its standard error of 0. Bounded activations may leave a negative one.
 
     Raises
     ------
@@ -189,9 +196,11 @@ class _Mended:
             return math.nan
 
     def _draw(self) -> None:
-        """Fresh weights of mean-square gain 1 (as if linear behind a smooth activation); to rescale, those that are there."""
+        """Fresh weights of mean-square gain 1; to rescale, those that are there at that root mean square."""
         generator = torch.Generator().manual_seed(self.seed)
+        last = self.arch.layers[-1].name
         for name, layer in self.layers.items():
+            std = _std(layer, is_output=name == last)
             if self.method == "rescale":
                 if not self.before[name] > 0:
                     raise InvalidInput(
@@ -201,8 +210,9 @@ class _Mended:
                             do='Use method="he_normal".',
                         )
                     )
+                self._put(name, self._get(name) * (std / self.before[name]))
                 continue
-            fresh = _fresh(self.method, layer, generator)
+            fresh = _fresh(self.method, layer, std, generator)
             shape = self._get(name).shape
             self._put(name, fresh if fresh.shape == shape else fresh.mT)
 
@@ -249,7 +259,9 @@ class _Mended:
             found = self._measurement()
             return found.rms_gain_log_mean, found.log_mean_se
 
-        self.drift_after = _sought(drift_at, 2 * len(self.arch.layers))
+        drift, _ = drift_at(0.0)
+        saturates = drift < 0 and any(layer.activation.name in _BOUNDED for layer in self.arch.layers)
+        self.drift_after = drift if saturates else _sought(drift_at, 2 * len(self.arch.layers))
 
     def _measurement(self) -> Measurement:
         arch = trace_subject(self.subject)
@@ -284,10 +296,24 @@ def _rms(tensor: Tensor) -> float:
     return float(torch.linalg.vector_norm(tensor.detach().double())) / math.sqrt(tensor.numel())
 
 
-def _fresh(method: str, layer: Layer, generator: torch.Generator) -> Tensor:
-    """A matrix ``(fan_out, fan_in)`` of entry variance ``1/(fan_in E d^2)``."""
+def _std(layer: Layer, *, is_output: bool) -> float:
+    """Of an entry, ``(fan_in E d^2)^{-1/2}``: a smooth slope at pre-activations of variance 1; an output activation that is smooth counts as linear."""
+    return 1 / math.sqrt(layer.fan_in * _mean_square_slope(layer, is_output))
+
+
+def _mean_square_slope(layer: Layer, is_output: bool) -> float:
     gate = layer.activation.gate
-    std = 1 / math.sqrt(layer.fan_in * (1.0 if gate is None else gate.second_moment))
+    if gate is not None:
+        return gate.second_moment
+    if is_output or not is_simulated(layer.activation):
+        return 1.0
+    nodes, weights = np.polynomial.hermite_e.hermegauss(100)
+    _, slope = activated(layer, nodes)
+    return float(weights @ slope**2 / weights.sum()) / (1 - layer.activation.dropout)
+
+
+def _fresh(method: str, layer: Layer, std: float, generator: torch.Generator) -> Tensor:
+    """A matrix ``(fan_out, fan_in)`` of entries of this standard deviation."""
     matrix = torch.empty(layer.fan_out, layer.fan_in)
     if method == "orthogonal":
         larger = max(layer.fan_in, layer.fan_out)
@@ -299,11 +325,17 @@ def _factors(arch: Architecture) -> dict[str, float]:
     """By weight: what brings its layer's share of the drift to 0. Smooth activations need rounds: a layer's gain depends on what comes in."""
     factors = dict.fromkeys((layer.name for layer in arch.layers), 1.0)
     is_smooth = any(layer.activation.gate is None for layer in arch.layers)
+    output = arch.layers[-1]
     for _ in range(_ROUNDS):
         prediction = predict(arch, draws=_DRAWS)
         steps = [math.exp(-share.rms_gain_log_mean / 2) for share in prediction.layers]
-        if arch.layers[-1].activation.name == "linear":
+        if output.activation.name == "linear":
             steps[-1] = 1 / arch.layers[-1].gain
+        elif output.activation.gate is None:
+            steps[-1] = 1.0
+        for i, layer in enumerate(arch.layers[:-1]):
+            if layer.activation.name in _BOUNDED:
+                steps[i] = min(steps[i], 1 / factors[layer.name])
         arch = arch.replace(gain=steps)
         for layer, step in zip(arch.layers, steps, strict=True):
             factors[layer.name] *= step
