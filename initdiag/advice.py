@@ -27,8 +27,8 @@ from initdiag.risk import Training, failure_risk, risk_of_moments
 
 __all__ = ["Advice", "advise"]
 
-_WIDEST = 32
-"""Most times that hidden layers are widened."""
+_WIDEST, _WIDEST_SIMULATED = 32, 4
+"""Most times that hidden layers are widened; where each trial is a simulation."""
 
 _TARGET = 0.5
 """A remedy is enough if the risk is then at most this share of the highest risk that passes."""
@@ -141,7 +141,7 @@ def _scorer(training: Training) -> Callable[[Architecture], float]:
 
     def risk(architecture: Architecture) -> float:
         if any(layer.activation.gate is None for layer in architecture.layers):
-            return _risk(predict(architecture), training)
+            return _risk(predict(architecture, draws=_DRAWS), training)
         return risk_of_moments(*_totals(architecture), len(architecture.layers), training)
 
     return risk
@@ -197,9 +197,11 @@ def _residual(best: _Remedy, training: Training) -> Iterator[_Remedy]:
 
 
 def _initialisers(architecture: Architecture) -> Iterator[tuple[str, str, Architecture]]:
-    """He and orthogonal for ReLU's family, by its slope; Xavier, He and orthogonal of gain 1 for other activations."""
-    slope = next((a.negative_slope for a in _activations(architecture) if a.name == "leaky_relu"), 0.0)
-    is_smooth = any(a.gate is None for a in _activations(architecture))
+    """By the hidden layers: He and orthogonal for ReLU's family, by its slope, and for linear layers; Xavier, He and orthogonal of gain 1 for smooth ones."""
+    hidden = list(_activations(architecture))[:-1] or list(_activations(architecture))
+    slope = next((a.negative_slope for a in hidden if a.name == "leaky_relu"), 0.0)
+    is_smooth, is_linear = any(a.gate is None for a in hidden), all(a.name == "linear" for a in hidden)
+    slope = 1.0 if is_linear else slope
     gain = math.sqrt(1 / (1 + slope**2))
     he = f"nn.init.kaiming_normal_(w, {_nonlinearity(slope)})"
     if is_smooth:
@@ -207,12 +209,14 @@ def _initialisers(architecture: Architecture) -> Iterator[tuple[str, str, Archit
         yield xavier, f"{xavier}; nn.init.zeros_(b)", architecture.replace(init="xavier_normal")
     yield he, f"{he}; nn.init.zeros_(b)", architecture.replace(init="he_normal", gain=gain)
     factor = 1.0 if is_smooth else math.sqrt(2) * gain
-    argument = "" if is_smooth else f", {factor:.4g}" if slope else ", 2**0.5"
+    argument = "" if is_smooth or is_linear else f", {factor:.4g}" if slope else ", 2**0.5"
     haar = f"nn.init.orthogonal_(w{argument})"
     yield haar, f"{haar}; nn.init.zeros_(b)", architecture.replace(init="orthogonal", gain=factor / math.sqrt(2))
 
 
 def _nonlinearity(slope: float) -> str:
+    if slope == 1:
+        return 'nonlinearity="linear"'
     return f'a={slope:g}, nonlinearity="leaky_relu"' if slope else 'nonlinearity="relu"'
 
 
@@ -242,7 +246,9 @@ def _shapes(best: _Remedy, risk: Callable[[Architecture], float], target: float)
     if narrow is not None:
         index, new = narrow
         yield remedy(f"widen the bottleneck, hidden layer {index}: {widths[index]} -> {new[index]}", new)
-    wide = _least(lambda m: risk_of(widened(widths, m)) <= target, 1, (_WIDEST - 1) * min(widths[1:-1]))
+    is_simulated = any(activation.gate is None for activation in _activations(best.architecture))
+    most = _WIDEST_SIMULATED if is_simulated else _WIDEST
+    wide = _least(lambda m: risk_of(widened(widths, m)) <= target, 1, (most - 1) * min(widths[1:-1]))
     if wide is not None:
         new = widened(widths, wide)
         yield remedy(f"widen the hidden layers: {summary(widths)} -> {summary(new)}", new)

@@ -65,7 +65,8 @@ def diagnose_architecture(
     test = None if measurement is None else agreement(architecture, measurement, limits.agreement_level, prediction)
     angle = _separation(architecture, prediction)
     judgement = judge(architecture, prediction, measurement, test, training, limits, not_measured, angle)
-    advice = advise(architecture, prediction, training, limits.max_risk) if judgement.verdict.is_at_risk else ()
+    is_advised = judgement.verdict.is_at_risk and judgement.basis == "law"
+    advice = advise(architecture, prediction, training, limits.max_risk) if is_advised else ()
     spectral = _spectral(architecture) if spectrum else _NO_SPECTRUM
     return Report(
         schema_version=SCHEMA_VERSION,

@@ -143,4 +143,7 @@ def _remedy(report: Report) -> str:
         best = report.advice[0]
         what = f"{best.code}  for each layer's weight w and bias b" if best.code else best.action
         return f"{what}  (risk {percent(best.risk_before)} -> {percent(best.risk_after)})"
-    return report.findings[0].remedy if report.findings else ""
+    if not report.findings:
+        return ""
+    first = report.findings[0]
+    return f"{first.message}: {first.remedy}" if report.verdict is Verdict.NO_VERDICT else first.remedy

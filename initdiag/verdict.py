@@ -5,15 +5,17 @@ from __future__ import annotations
 import enum
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from initdiag.agreement import Agreement
 from initdiag.architecture import Architecture
 from initdiag.errors import InvalidInput, explain
 from initdiag.law.angle import Separation
+from initdiag.law.chain import predict
 from initdiag.measurement import Measurement
 from initdiag.prediction import Prediction, without_output_draw
 from initdiag.risk import OPTIMIZERS, Training, risk_of_moments, risk_terms
+from initdiag.weight_law import WeightLaw
 
 __all__ = ["Finding", "Judgement", "Thresholds", "Verdict", "judge"]
 
@@ -121,8 +123,13 @@ def judge(
     there is no measurement, if one was wanted; ``separation`` says how two inputs at right angles leave the last hidden layer, None where it is not known.
     """
     numbers, basis = _numbers(architecture, prediction, measurement)
+    if _contradicts_life(measurement, agreement) and not _starts_at_zero(architecture):
+        numbers, basis = _Numbers(-math.inf, 0.0, 1.0, len(architecture.layers)), "measurement"
+    unknown = () if numbers is None else tuple(_unknown_findings(architecture, numbers))
+    if unknown:
+        numbers, basis = None, "none"
     how = "judged from measurement" if basis == "measurement" else _GAP_REMEDIES.get(prediction.coverage, "")
-    findings = list(_structure_findings(architecture, how))
+    findings = [*unknown, *_structure_findings(architecture, how), *_coverage_findings(architecture, prediction, how)]
     findings += _agreement_findings(agreement)
     findings += _separation_findings(separation)
     if not_measured is not None:
@@ -143,6 +150,48 @@ def judge(
     return Judgement(verdict, basis, risk, tuple(findings))
 
 
+def _contradicts_life(measurement: Measurement | None, agreement: Agreement | None) -> bool:
+    """Whether every measured draw is dead, which the law calls impossible: so it is for the user's own input, whatever the law says of others."""
+    if measurement is None or agreement is None or agreement.dead_p_value is None:
+        return False
+    return measurement.dead_fraction == 1.0 and agreement.dead_p_value < agreement.level
+
+
+def _unknown_findings(architecture: Architecture, numbers: _Numbers) -> Iterator[Finding]:
+    """Why the numbers say nothing of how training goes; none where they do."""
+    if numbers.dead == 1 and _starts_at_zero(architecture):
+        yield Finding(
+            "IND015", "warning", architecture.layers[-1].name, _ZERO_OUTPUT, "judge the part before it: module="
+        )
+    elif numbers.dead < 1 and not numbers.overflows and math.isnan(numbers.variance):
+        message = "too few draws have a gradient for a log-variance"
+        yield Finding("IND010", "note", None, message, "ask for more draws, e.g. draws=1024")
+
+
+_ZERO_OUTPUT = (
+    "its weights start at zero: at the first step it alone has a gradient, from then on the others have one, too"
+)
+
+
+def _starts_at_zero(architecture: Architecture) -> bool:
+    """Whether the output layer, and it alone, is all zeros: a usual start, after which every layer trains."""
+    zero = [layer.weight.variance == 0 for layer in architecture.layers]
+    return len(zero) > 1 and zero[-1] and not any(zero[:-1])
+
+
+def _with_output(architecture: Architecture) -> Architecture:
+    """The chain with an output layer of gain 1 in place of one that starts at zero."""
+    *hidden, output = architecture.layers
+    weight = WeightLaw.from_initializer("lecun_normal", output.fan_in, output.fan_out)
+    return replace(architecture, layers=(*hidden, replace(output, weight=weight, bias=None)))
+
+
+def _coverage_findings(architecture: Architecture, prediction: Prediction, how: str) -> Iterator[Finding]:
+    """Why the law of a chain is refused (a gap is a finding of its own)."""
+    for reason in prediction.reasons if prediction.coverage == "none" and not architecture.gaps else ():
+        yield Finding("IND006", "note", None, f"not covered by the theory: {reason}", how)
+
+
 _GAP_REMEDIES = {
     "simulated": "judged from a simulation through the module's own forward",
     "none": "not judged: measure it, or check the fully connected part of it with module=",
@@ -153,8 +202,12 @@ _GAP_REMEDIES = {
 def _numbers(
     architecture: Architecture, prediction: Prediction, measurement: Measurement | None
 ) -> tuple[_Numbers | None, str]:
+    if not architecture.gaps and _starts_at_zero(architecture):
+        prediction = predict(_with_output(architecture))
     drift, variance, dead = prediction.hidden_drift, prediction.hidden_log_variance, prediction.dead_probability
     depth = len(architecture.layers) or None
+    if dead == 1:
+        return _Numbers(-math.inf, 0.0, 1.0, depth), "law"
     if drift is not None and variance is not None and dead is not None:
         return _Numbers(drift, variance, dead, depth), "law"
     if measurement is None:
@@ -235,7 +288,10 @@ def _structure_findings(architecture: Architecture, how: str) -> Iterator[Findin
     for gap in architecture.gaps:
         yield Finding("IND006", "note", gap.path, f"not covered by the theory: {gap.reason}", how)
     for layer in architecture.layers:
-        if layer.weight.variance == 0:
+        if layer.weight.variance == 0 and _starts_at_zero(architecture):
+            if not architecture.gaps:
+                yield Finding("IND015", "note", layer.name, _ZERO_OUTPUT, "judged as if its gain were 1")
+        elif layer.weight.variance == 0:
             message = "every weight is zero, so that no gradient passes"
             yield Finding("IND007", "error", layer.name, message, "initialise it, or check the part before it alone")
         if layer.weight.failed:

@@ -100,7 +100,7 @@ def test_bad_fail_on_is_said_before_any_work():
 
 
 def test_an_all_zero_layer_is_a_finding_not_an_error():
-    model = mlp([4, 64, 2], init="he_normal")
+    model = mlp([4, 64, 64, 2], init="he_normal")
     nn.init.zeros_(model[2].weight)
     report = initdiag.diagnose(model, draws=64)
     assert report.verdict is Verdict.DEAD

@@ -7,6 +7,7 @@ import functools
 import io
 import json
 import math
+import re
 
 import numpy as np
 import pytest
@@ -331,3 +332,100 @@ def test_signs_that_cannot_show_the_variance_do_not_disagree(widths):
     assert drawn.agreement.agrees
     assert drawn.agreement.moments_p_value is not None
     assert "not compared" not in str(drawn)
+
+
+def zero_headed(depth: int = 2) -> nn.Sequential:
+    """He weights behind an output layer of zeros."""
+    hidden = [part for _ in range(depth) for part in (nn.Linear(32, 32), nn.ReLU())]
+    model = nn.Sequential(*hidden, nn.Linear(32, 4))
+    for part in hidden[::2]:
+        nn.init.kaiming_normal_(part.weight)
+    nn.init.zeros_(model[-1].weight)
+    return model
+
+
+def test_an_output_layer_that_starts_at_zero_is_no_dead_network():
+    report = initdiag.diagnose(seeded(zero_headed), draws=64)
+    assert report.verdict is Verdict.HEALTHY
+    assert [(f.code, f.severity, f.layer) for f in report.findings] == [("IND015", "note", "4.weight")]
+    with_output = seeded(zero_headed)
+    nn.init.normal_(with_output[-1].weight, 0.0, 32**-0.5)
+    assert report.risk["sgd"] == pytest.approx(initdiag.diagnose(with_output, draws=64).risk["sgd"], abs=0.01)
+    hidden_too = seeded(zero_headed)
+    nn.init.zeros_(hidden_too[2].weight)
+    assert initdiag.diagnose(hidden_too, draws=64).verdict is Verdict.DEAD
+
+
+class ZeroHeadedSum(nn.Module):
+    """A residual sum before an output layer of zeros: no chain."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.out = nn.Linear(16, 16), nn.Linear(16, 16), nn.Linear(16, 2)
+        nn.init.zeros_(self.out.weight)
+
+    def forward(self, x):
+        return self.out(x + self.b(torch.relu(self.a(x))))
+
+
+def test_off_chains_an_output_layer_of_zeros_leaves_no_verdict():
+    report = initdiag.diagnose(seeded(ZeroHeadedSum), draws=64)
+    assert report.verdict is Verdict.NO_VERDICT
+    assert report.findings[0].code == "IND015"
+    assert "does not tell how it trains" in str(report)
+
+
+@pytest.mark.parametrize("draws", [1, 2, 3])
+def test_too_few_draws_are_no_verdict(draws):
+    model = seeded(ZeroHeadedSum)
+    nn.init.normal_(model.out.weight, 0.0, 0.25)
+    report = initdiag.diagnose(model, draws=draws)
+    assert (report.verdict, report.risk) == (Verdict.NO_VERDICT, {})
+    assert report.findings[0].message == "too few draws have a gradient for a log-variance"
+    assert initdiag.diagnose(model, draws=8).verdict is Verdict.HEALTHY
+
+
+def test_an_input_that_no_gradient_passes_is_dead_whatever_the_law_says():
+    model = seeded(lambda: zero_headed(3))
+    nn.init.normal_(model[-1].weight, 0.0, 32**-0.5)
+    for part in model[::2]:
+        nn.init.zeros_(part.bias)
+    report = initdiag.diagnose(model, torch.zeros(8, 32), draws=64)
+    assert (report.verdict, report.basis, report.advice) == (Verdict.DEAD, "measurement", ())
+    assert initdiag.diagnose(model, torch.randn(8, 32), draws=64).ok
+
+
+def test_a_law_that_is_refused_for_its_error_is_a_finding():
+    model = seeded(lambda: mlp([64, 64, 64, 64, 4]))
+    for part in model[::2]:
+        nn.init.sparse_(part.weight, 0.9, 0.1)
+    report = initdiag.diagnose(model, draws=64)
+    assert report.prediction.coverage == "none"
+    assert any(f.code == "IND006" and "too far from Gaussian" in f.message for f in report.findings)
+
+
+def test_a_risk_just_below_the_limit_does_not_read_as_the_limit():
+    report = diagnose_architecture(Architecture.from_widths([64, 128, 128, 10]))
+    close = dataclasses.replace(report, risk={"sgd": 0.4961, "adam": 0.1})
+    assert "Training may start or not: risk 49.6 % (SGD), 10 % (Adam)." in str(close)
+    assert "49.6 %" in close.to_html()
+    assert "49.996 % (SGD)" in str(dataclasses.replace(report, risk={"sgd": 0.49996, "adam": 0.1}))
+
+
+def test_luck_is_told_in_pairs_and_beside_it_what_is_typical():
+    """ln gain^2 is near normal: two draws differ by 0.954 sd or more in half of all pairs."""
+    report = diagnose_architecture(Architecture.from_widths([12] * 62 + [10], init="he_normal"))
+    text = " ".join(str(report).split())
+    pair, rare, typical = map(
+        float, re.search(r"pairs of initialisations differ by a factor (\S+) or more, one in twenty by (\S+)\. A typical one is (\S+) times too small", text).groups()
+    )  # fmt: skip
+    draws = report.prediction.law.rvs(size=(2, 20_000), random_state=0)
+    apart = np.abs(draws[0] - draws[1]) / 2
+    assert np.quantile(apart, 0.5) == pytest.approx(math.log(pair), rel=0.05)
+    assert np.quantile(apart, 0.95) == pytest.approx(math.log(rare), rel=0.05)
+    assert math.log(typical) == pytest.approx(-report.prediction.hidden_drift / 2, rel=0.02)
+
+
+def test_a_module_is_not_predicted_untraced():
+    with pytest.raises(initdiag.InvalidInput, match=r"predict\(initdiag.trace\(model\)\)"):
+        initdiag.predict(mlp([8, 2]))

@@ -63,6 +63,10 @@ def predict(
     >>> round(predict([784, 256, 256, 10], init="he_normal").log_mean, 2)
     -3.79
     """
+    if hasattr(architecture, "state_dict"):
+        got = type(architecture).__name__
+        do = "Trace the module first: initdiag.predict(initdiag.trace(model))."
+        raise InvalidInput(explain(expected="an Architecture, or widths", got=got, do=do))
     if not isinstance(architecture, Architecture):
         architecture = Architecture.from_widths(architecture, **assumptions)
     elif assumptions:

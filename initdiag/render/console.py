@@ -112,7 +112,9 @@ def _layers(report: Report) -> RenderableType | None:
         return None
     table = _table("rlrrlrrr", no_wrap=True)
     table.columns[1].no_wrap = False  # the names alone give way in a narrow terminal: numbers and headers stay whole
-    for index, row in enumerate((tables.LAYER_HEADERS, *tables.layer_rows(report, _MOST_LAYERS))):
+    for index, row in enumerate(
+        (("", words.where(report), *tables.LAYER_HEADERS[2:]), *tables.layer_rows(report, _MOST_LAYERS))
+    ):
         cells = (Text(cell, no_wrap=True, overflow="ellipsis") for cell in row)
         table.add_row(*cells, style="" if index else "bold")
     return Group(Text(), table)

@@ -100,7 +100,7 @@ def _risk(name: str, risk: float, limit: float, is_judged: bool) -> str:
     label = f"with {_OPTIMIZERS.get(name, name)}{', judged here' if is_judged else ''}"
     style = "bad" if risk >= limit else "good"
     return (
-        f'<div class="risk"><span>{escape(label)}</span><strong>{escape(words.percent(risk))}</strong>'
+        f'<div class="risk"><span>{escape(label)}</span><strong>{escape(words.percent_beside(risk, limit))}</strong>'
         f'<svg class="meter" viewBox="0 0 100 14" preserveAspectRatio="none" aria-hidden="true"><rect class="back" y="3" width="100" height="8"/>'
         f'<rect class="{style}" y="3" width="{100 * share:.1f}" height="8"/>'
         f'<path class="limit" vector-effect="non-scaling-stroke" d="M{100 * limit:.1f} 0V14"/></svg></div>\n'
@@ -188,7 +188,7 @@ def _finding(finding: Finding) -> str:
 def _layers(report: Report) -> str:
     if not report.prediction.layers:
         return ""
-    headers = ("", "layer", *tables.LAYER_HEADERS[2:])
+    headers = tables.LAYER_HEADERS
     table = _table(headers, tables.layer_rows(report, _MOST_LAYERS), "rnrrlrrr")
     return f"<details><summary>Layer by layer, in numbers</summary>\n{table}</details>\n"
 

@@ -35,11 +35,9 @@ def _section(report: Report) -> Iterator[str]:
         yield _table(("", "", "predicted", "measured"), map(_cells, rows), "llrr")
         yield from (f"{_text(line)}\n" for line in tables.remarks(report))
     if not report.ok and report.prediction.layers:
-        yield "<details><summary>Where it is lost</summary>\n"
+        yield f"<details><summary>{words.where(report)}</summary>\n"
         layers = tables.layer_rows(report, _MOST_LAYERS)
-        yield _table(
-            ("", "layer", *tables.LAYER_HEADERS[2:]), (_cells(row, bool(row[0])) for row in layers), "rlrrlrrr"
-        )
+        yield _table(tables.LAYER_HEADERS, (_cells(row, bool(row[0])) for row in layers), "rlrrlrrr")
         yield "</details>\n"
     yield from _findings(report)
     yield f"<sub>{_text('; '.join(filter(None, (tables.footer(report), tables.provenance(report)))))}; "

@@ -29,6 +29,7 @@ RULES = {
     "IND012": ("inputs-collapse", "Different inputs become indistinguishable with depth."),
     "IND013": ("weights-assumed", "Weights were assumed, not read."),
     "IND014": ("step-too-large", "The learning rate takes too large a step for the depth."),
+    "IND015": ("zero-output", "The output layer starts at zero: the first step changes it alone."),
     "IND020": ("jacobian-scale", "The mean squared singular value of the Jacobian is not 1."),
     "IND021": ("jacobian-spread", "The Jacobian's singular values spread over decades."),
     "IND022": ("jacobian-rank", "The Jacobian loses rank."),

@@ -28,7 +28,7 @@ __all__ = [
     "remarks",
 ]
 
-LAYER_HEADERS = ("", "Where it is lost", "fan_in", "fan_out", "gate", "gain^2", "drift", "fluctuation")
+LAYER_HEADERS = ("", "layer", "fan_in", "fan_out", "gate", "gain^2", "drift", "fluctuation")
 _METHODS = {
     "signs": "random signs around the weights",
     "redraw": "parameters drawn afresh",

@@ -21,18 +21,26 @@ __all__ = [
     "headline",
     "number",
     "percent",
+    "percent_beside",
     "plain",
     "printable",
     "risks",
     "short",
     "training",
     "verdict_name",
+    "where",
 ]
 
 T = TypeVar("T")
 
 _EVEN = 0.5
 """Risk below which training is more likely to start than not."""
+
+_TOSS_UP = 0.05
+"""As close to that as counts as an even chance."""
+
+_MEDIAN_PAIR, _RARE_PAIR = 0.954, 2.772
+"""Standard deviations by which two draws of a normal law differ in half of all pairs, and in one of twenty: sqrt(2) times its quartile and 1.96."""
 
 _MOST_REASONS = 3
 """That a line on coverage names; the findings name every gap."""
@@ -107,6 +115,15 @@ def percent(probability: float) -> str:
     return f"{100 * probability:.0f} %"
 
 
+def percent_beside(probability: float, limit: float) -> str:
+    """Return `percent`, with as many decimals as keep it on its side of ``limit``."""
+    text, decimals = percent(probability), 0
+    while probability != limit and text == f"{100 * limit:.{decimals}f} %" and decimals < 3:
+        decimals += 1
+        text = f"{100 * probability:.{decimals}f} %"
+    return text
+
+
 def factor(log_square: float) -> str:
     """Return the factor ``exp(|x|/2)`` of a log of a square, e.g. ``1.6e12``; finite text for any depth."""
     exponent = abs(log_square) / 2 / math.log(10)
@@ -122,7 +139,8 @@ def risks(report: Report) -> str:
     """Return ``risk 100 % (SGD), 99 % (Adam)``, the judged optimiser first."""
     judged = report.optimizer or "sgd"
     names = sorted(report.risk, key=lambda name: name != judged)
-    return "risk " + ", ".join(f"{percent(report.risk[n])} ({OPTIMIZER_NAMES.get(n, n)})" for n in names)
+    limit = report.thresholds.max_risk
+    return "risk " + ", ".join(f"{percent_beside(report.risk[n], limit)} ({OPTIMIZER_NAMES.get(n, n)})" for n in names)
 
 
 def training(report: Report) -> str:
@@ -140,6 +158,9 @@ def verdict_name(report: Report) -> str:
 def headline(report: Report) -> tuple[str, ...]:
     """Return the verdict's meaning, in a sentence or two."""
     if report.verdict is Verdict.NO_VERDICT:
+        is_known = report.measurement is not None or report.prediction.coverage != "none"
+        if is_known:
+            return ("Not judged: what is known of this module does not tell how it trains; see the findings.",)
         return ("Not judged: the theory does not cover this module, and it was not measured.",)
     first = f"{_start(report)}: {risks(report)}."
     second = _size(report)
@@ -148,7 +169,10 @@ def headline(report: Report) -> tuple[str, ...]:
 
 def _start(report: Report) -> str:
     """Whether training is likely to start, and how that goes with the verdict where the limit is not an even chance."""
-    is_likely = report.risk.get(report.optimizer or "sgd", math.nan) < _EVEN
+    risk = report.risk.get(report.optimizer or "sgd", math.nan)
+    is_likely = risk < _EVEN
+    if abs(risk - _EVEN) < _TOSS_UP:
+        return "Training may start or not"
     starts = f"raining is {'' if is_likely else 'not '}likely to start"
     if is_likely == report.ok:
         return f"T{starts}"
@@ -165,11 +189,23 @@ def _size(report: Report) -> str:
     if any(finding.code == "IND014" for finding in report.findings):
         return "At this depth the learning rate takes too large a step, however the weights are drawn."
     if report.verdict is Verdict.UNSTABLE and variance >= 0:
-        times = factor(2 * math.sqrt(variance) * 2) if math.isfinite(variance) else "many"
-        return f"The gradient's size is a matter of luck: two initialisations differ by factors of {times}."
+        return _luck(drift, variance)
     if report.verdict is Verdict.DEAD:
         return "In most initialisations, or in all, the gradient is exactly zero."
     return ""
+
+
+def _luck(drift: float, variance: float) -> str:
+    """How far two initialisations are apart, and where a typical one is."""
+    if not math.isfinite(variance):
+        return "The gradient's size is a matter of luck."
+    half, rare = (factor(count * math.sqrt(variance)) for count in (_MEDIAN_PAIR, _RARE_PAIR))
+    typical = f" A typical one is {factor(drift)} times too small." if -math.inf < drift < -_NOTABLE else ""
+    return f"The gradient's size is a matter of luck: half of all pairs of initialisations differ by a factor {half} or more, one in twenty by {rare}.{typical}"
+
+
+_NOTABLE = 2 * math.log(3)
+"""Drift from which on the typical gradient is worth a sentence: a factor 3."""
 
 
 _MEANINGS = {
@@ -183,6 +219,11 @@ _MEANINGS = {
     Verdict.DEAD: "The gradient, the signal that tells each weight how to change, is cut off: some layer passes nothing, so that nothing is learnt.",
     Verdict.NO_VERDICT: "Nothing is known of how this network will train. Not judged is not passed: the notes below say why.",
 }
+
+
+def where(report: Report) -> str:
+    """Return the title of the layers' shares."""
+    return "Where it grows" if report.verdict is Verdict.EXPLODING else "Where it is lost"
 
 
 def explanation(report: Report) -> tuple[str, ...]:
