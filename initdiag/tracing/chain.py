@@ -76,11 +76,7 @@ class Flow:
                 f"{call.function} joins {len(call.inputs)} values: a residual sum, product or concatenation",
             )
         elif call.kind == "other":
-            yield Gap(
-                path,
-                call.function,
-                f"{call.function} is no linear layer, activation, dropout or reshape that the theory knows",
-            )
+            yield Gap(path, call.function, _unknown(call.function))
         elif (call.kind == "linear" and any(n != 1 for n in call.shape_in[1:-1])) or len(call.shape_in) < 2:
             yield Gap(path, "positions", f"the layer is applied to each position of a {call.shape_in} tensor")
         elif call.shape[:1] != (self._rows,) or call.shape_in[:1] != (self._rows,):
@@ -154,6 +150,12 @@ class Flow:
                 step = vocabulary.autograd_step(call.function, call.activation)
                 found.extend([step] if step else [])
         return tuple(found)
+
+
+def _unknown(function: str) -> str:
+    if vocabulary.is_parametric(function):
+        return f"{function} with these parameters is no activation that the theory knows"
+    return f"{function} is no linear layer, activation, dropout or reshape that the theory knows"
 
 
 def _either(first: float, second: float) -> float:
