@@ -94,7 +94,7 @@ def biases_of(subject: Subject) -> tuple[str, ...]:
     """Return the names of the biases that the subject's linear layers add, each once, in the order of execution."""
     sighting = _watch(subject.module, inputs_to_try(subject.module, subject.example, subject.size))
     flow = chain.Flow(sighting.calls, sighting.last, sighting.input_shape)
-    return tuple(dict.fromkeys(name for call in flow.linear_calls if (name := flow.bias_of(call)) is not None))
+    return tuple(dict.fromkeys(name for call in flow.linear_calls for name in flow.biases_of(call)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,11 +207,16 @@ def _layers(module: nn.Module, flow: chain.Flow, computed: Mapping[str, Origin])
             fan_out=matrix.shape[0],
             weight=law,
             activation=flow.activation_after(call) or Activation("linear"),
-            bias=_bias(flow.bias_of(call), values, matrix.shape[1]),
+            bias=_bias([(n, values[n]) for n in flow.biases_of(call)], matrix),
         )
         for call, (name, matrix), law in zip(flow.linear_calls, matrices, laws, strict=True)
     )
 
 
-def _bias(name: str | None, values: Mapping[str, Tensor], fan_in: int) -> BiasLaw | None:
-    return None if name is None else weights.bias_law(name, values[name], fan_in)
+def _bias(added: Sequence[tuple[str, Tensor]], matrix: Tensor) -> BiasLaw | None:
+    """The law of what is added; of several, or of one number for several units, without a claim of symmetry."""
+    laws = [weights.bias_law(name, bias, matrix.shape[1]) for name, bias in added]
+    if not laws:
+        return None
+    is_plain = len(laws) == 1 and (laws[0].variance == 0 or added[0][1].numel() == matrix.shape[0])
+    return laws[0] if is_plain else BiasLaw(math.fsum(law.variance for law in laws), symmetric=False)
