@@ -12,7 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from initdiag.architecture import Activation, Architecture, BiasLaw, Gap, Layer
 from initdiag.errors import InvalidInput, UnsupportedArchitecture
-from initdiag.tracing import chain, weights
+from initdiag.tracing import chain, sharing, weights
 from initdiag.tracing.autograd_walk import Branching, steps_to_input
 from initdiag.tracing.dataflow import Call, Recorder, modules_named, tensors_in
 from initdiag.tracing.loan import copied, own_modes, replica, rng_preserved
@@ -170,8 +170,11 @@ def _run(module: nn.Module, x: Tensor, convert: Callable[[Tensor], Tensor]) -> _
 def _architecture(module: nn.Module, sighting: _Sighting, source: str) -> Architecture:
     flow = chain.Flow(sighting.calls, sighting.last, sighting.input_shape)
     no_layer = () if flow.linear_calls else (Gap("forward", "no linear layer", f"it {_NO_LAYER}"),)
-    gaps = no_layer or flow.gaps() or tuple(_disagreement(flow.steps(), sighting.steps))
-    layers = _layers(module, flow, sighting.computed)
+    names = [str(call.weight) for call in flow.linear_calls]
+    kin = sharing.kin(names, sighting.computed, dict(module.named_parameters()))
+    own = (*flow.gaps(), *sharing.shared_gaps(kin))
+    gaps = no_layer or own or tuple(_disagreement(flow.steps(), sighting.steps))
+    layers = _layers(module, flow, sighting.computed, kin)
     used = {call.weight for call in flow.linear_calls}.union(*(o.sources for o in sighting.computed.values()))
     return Architecture(
         layers=layers,
@@ -192,14 +195,16 @@ def _disagreement(recorded: tuple[str, ...], walked: tuple[str, ...] | str) -> I
         yield Gap("output", "dataflow", f"the calls show {recorded}, the autograd graph shows {walked}")
 
 
-def _layers(module: nn.Module, flow: chain.Flow, computed: Mapping[str, Origin]) -> tuple[Layer, ...]:
+def _layers(
+    module: nn.Module, flow: chain.Flow, computed: Mapping[str, Origin], kin: Mapping[str, Sequence[str]]
+) -> tuple[Layer, ...]:
     values = {**dict(module.named_parameters()), **{name: origin.root.detach() for name, origin in computed.items()}}
     matrices = []
     for call in flow.linear_calls:
         assert call.weight is not None
         weight = values[call.weight]
         matrices.append((call.weight, weight.T if call.is_transposed else weight))
-    laws = weights.assumed_laws(matrices) if is_meta(module) else weights.weight_laws(matrices)
+    laws = weights.assumed_laws(matrices) if is_meta(module) else weights.weight_laws(matrices, kin)
     return tuple(
         Layer(
             name=name,
