@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -41,7 +42,7 @@ def trace(
     model : nn.Module or factory
         Left as it came, bit for bit. Judged in the modes (train or eval) that it is in.
     example_input : Tensor, optional
-        A batch, first dimension the rows.
+        A batch, first dimension the rows. Its root mean square is the architecture's ``input_rms``, which matters behind smooth activations and biases.
     input_size : sequence of int, optional
         The shape of such a batch (torchinfo's convention). Without either, the first linear layer's width is tried.
         Lazy modules need one of them.
@@ -87,7 +88,7 @@ def trace_subject(subject: Subject) -> Architecture:
     """
     require_weights(subject.module)
     sighting = _watch(subject.module, inputs_to_try(subject.module, subject.example, subject.size))
-    return _architecture(subject.module, sighting, subject.name)
+    return _architecture(subject.module, sighting, subject.name, _root_mean_square(subject.example))
 
 
 def biases_of(subject: Subject) -> tuple[str, ...]:
@@ -167,7 +168,16 @@ def _run(module: nn.Module, x: Tensor, convert: Callable[[Tensor], Tensor]) -> _
     return _Sighting(tuple(recorder.calls), last, tuple(x.shape), tuple(out.shape), steps, recorder.computed)
 
 
-def _architecture(module: nn.Module, sighting: _Sighting, source: str) -> Architecture:
+def _root_mean_square(example: Any) -> float:
+    """Of all entries of an example (float64), which enter a chain's first layer as they are; 1 where there is none, or none to scale by."""
+    if not isinstance(example, Tensor) or example.is_meta or not example.is_floating_point():
+        return 1.0
+    norm = float(torch.linalg.vector_norm(example.detach().double()))
+    rms = norm / math.sqrt(max(1, example.numel()))
+    return rms if 0 < rms < math.inf else 1.0
+
+
+def _architecture(module: nn.Module, sighting: _Sighting, source: str, input_rms: float) -> Architecture:
     flow = chain.Flow(sighting.calls, sighting.last, sighting.input_shape)
     no_layer = () if flow.linear_calls else (Gap("forward", "no linear layer", f"it {_NO_LAYER}"),)
     names = [str(call.weight) for call in flow.linear_calls]
@@ -184,6 +194,7 @@ def _architecture(module: nn.Module, sighting: _Sighting, source: str) -> Archit
         unused=tuple(n for n, p in module.named_parameters() if p.dim() == 2 and n not in used and not gaps),
         source=source,
         training=module.training,
+        input_rms=input_rms,
     )
 
 
