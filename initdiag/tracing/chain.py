@@ -11,6 +11,9 @@ from initdiag.tracing.dataflow import Call
 
 __all__ = ["Flow"]
 
+_HOMOGENEOUS = ("linear", "relu", "leaky_relu", "rrelu")
+"""Activations with ``phi(s x) = s phi(x)`` for ``s > 0``."""
+
 
 class Flow:
     """The calls of a forward pass that its output depends on, in the order of execution.
@@ -53,6 +56,7 @@ class Flow:
         found = list(self._output_gaps())
         for call in self.live:
             found.extend(self._call_gaps(call))
+        found.extend(gap for call in self.linear_calls if isinstance(gap := self._composed(call), Gap))
         counts = Counter(call.weight for call in self.linear_calls)
         found.extend(
             Gap(name, "reused", f"the weight is used {count} times")
@@ -76,43 +80,36 @@ class Flow:
                 f"{call.function} joins {len(call.inputs)} values: a residual sum, product or concatenation",
             )
         elif call.kind == "other":
-            yield Gap(
-                path,
-                call.function,
-                f"{call.function} is no linear layer, activation, dropout or reshape that the theory knows",
-            )
+            yield Gap(path, call.function, _unknown(call.function))
         elif (call.kind == "linear" and any(n != 1 for n in call.shape_in[1:-1])) or len(call.shape_in) < 2:
             yield Gap(path, "positions", f"the layer is applied to each position of a {call.shape_in} tensor")
         elif call.shape[:1] != (self._rows,) or call.shape_in[:1] != (self._rows,):
             yield Gap(path, call.function, f"{call.function} mixes the batch dimension into {call.shape}")
-        elif call.kind == "bias" and self._linear_before(call) is None:
-            yield Gap(path, "bias", f"{call.bias} is added elsewhere than after a linear map")
+        elif call.kind == "bias":
+            yield from self._bias_gaps(call, path)
         elif call.kind in ("activation", "dropout"):
-            yield from self._activation_gaps(call, path)
+            yield from self._order_gaps(call, path)
 
-    def _activation_gaps(self, call: Call, path: str) -> Iterator[Gap]:
-        if self._linear_before(call) is None:
+    def _bias_gaps(self, call: Call, path: str) -> Iterator[Gap]:
+        earlier = next((c for c in self._before(call) if c.kind != "reshape"), None)
+        if earlier is None or earlier.kind not in ("linear", "bias"):
+            yield Gap(path, "bias", f"{call.bias} is added elsewhere than right after a linear map")
+        elif earlier.bias is not None:
+            yield Gap(path, "bias", f"{call.bias} is added to a layer that has the bias {earlier.bias} already")
+
+    def _order_gaps(self, call: Call, path: str) -> Iterator[Gap]:
+        earlier = next((c for c in self._before(call) if c.kind in ("linear", "other")), None)
+        if earlier is None:
             yield Gap(path, call.function, f"{call.function} comes before the first linear layer")
-        elif call.kind == "activation" and self._composed(call) is None:
-            yield Gap(path, call.function, f"{call.function} follows another activation")
+        elif earlier.kind == "other":
+            reason = f"{call.function} acts on what {earlier.function} made, with no linear layer between"
+            yield Gap(path, call.function, reason)
 
     def _before(self, call: Call) -> Iterator[Call]:
         """The calls before this one on its path, nearest first."""
         while len(call.inputs) == 1 and call.inputs[0] in self._by_index:
             call = self._by_index[call.inputs[0]]
             yield call
-
-    def _linear_before(self, call: Call) -> Call | None:
-        for earlier in self._before(call):
-            if earlier.kind == "linear":
-                return earlier
-            if earlier.kind == "other":
-                return None
-        return None
-
-    def _composed(self, call: Call) -> Activation | None:
-        linear = self._linear_before(call)
-        return None if linear is None else self.activation_after(linear)
 
     def _onward(self, linear: Call) -> Iterator[Call]:
         """The calls after a linear map up to the next one, as long as there is one way on."""
@@ -124,25 +121,31 @@ class Flow:
             yield call
 
     def activation_after(self, linear: Call) -> Activation | None:
-        """Return activation and dropout after a linear map as one `Activation`; None if two of them do not compose."""
+        """Return activation and dropout after a linear map as one `Activation`; None if they do not compose to one."""
+        composed = self._composed(linear)
+        return composed if isinstance(composed, Activation) else None
+
+    def _composed(self, linear: Call) -> Activation | Gap:
+        """One `Activation`, or why there is none. Dropout commutes with what lets a positive scale through, with no smooth one."""
         name, slope, dropout = "linear", 0.0, 0.0
         for call in self._onward(linear):
             if call.activation is None:
                 continue
-            dropout = _either(dropout, call.activation.dropout)
             if call.kind == "activation":
                 repeats_relu = name == call.activation.name == "relu"
                 if name != "linear" and not repeats_relu:
-                    return None
+                    return Gap(call.path or "forward", call.function, f"{call.function} follows another activation")
+                if dropout and call.activation.name not in _HOMOGENEOUS:
+                    reason = f"dropout comes before {call.function}, and changes the scale that it sees"
+                    return Gap(call.path or "forward", call.function, reason)
                 name, slope = call.activation.name, call.activation.negative_slope
+            dropout = _either(dropout, call.activation.dropout)
         return Activation(name, slope, dropout)
 
-    def bias_of(self, linear: Call) -> str | None:
-        """Return the name of the bias that the linear map, or a sum right after it, adds."""
-        if linear.bias is not None:
-            return linear.bias
-        added = (call.bias for call in self._onward(linear) if call.kind == "bias")
-        return next(added, None)
+    def biases_of(self, linear: Call) -> tuple[str, ...]:
+        """Return the names of the biases added by the linear map, and after it up to the next one."""
+        added = (call.bias for call in (linear, *self._onward(linear)) if call.kind in ("linear", "bias"))
+        return tuple(name for name in added if name is not None)
 
     def steps(self) -> tuple[str, ...]:
         """Return what the autograd graph must show if this is the true dataflow: weights' names and activations."""
@@ -154,6 +157,12 @@ class Flow:
                 step = vocabulary.autograd_step(call.function, call.activation)
                 found.extend([step] if step else [])
         return tuple(found)
+
+
+def _unknown(function: str) -> str:
+    if vocabulary.is_parametric(function):
+        return f"{function} with these parameters is no activation that the theory knows"
+    return f"{function} is no linear layer, activation, dropout or reshape that the theory knows"
 
 
 def _either(first: float, second: float) -> float:

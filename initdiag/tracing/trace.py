@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from initdiag.architecture import Activation, Architecture, BiasLaw, Gap, Layer
 from initdiag.errors import InvalidInput, UnsupportedArchitecture
-from initdiag.tracing import chain, weights
+from initdiag.tracing import chain, sharing, weights
 from initdiag.tracing.autograd_walk import Branching, steps_to_input
 from initdiag.tracing.dataflow import Call, Recorder, modules_named, tensors_in
 from initdiag.tracing.loan import copied, own_modes, replica, rng_preserved
@@ -41,7 +42,7 @@ def trace(
     model : nn.Module or factory
         Left as it came, bit for bit. Judged in the modes (train or eval) that it is in.
     example_input : Tensor, optional
-        A batch, first dimension the rows.
+        A batch, first dimension the rows. Its root mean square is the architecture's ``input_rms``, which matters behind smooth activations and biases.
     input_size : sequence of int, optional
         The shape of such a batch (torchinfo's convention). Without either, the first linear layer's width is tried.
         Lazy modules need one of them.
@@ -87,14 +88,14 @@ def trace_subject(subject: Subject) -> Architecture:
     """
     require_weights(subject.module)
     sighting = _watch(subject.module, inputs_to_try(subject.module, subject.example, subject.size))
-    return _architecture(subject.module, sighting, subject.name)
+    return _architecture(subject.module, sighting, subject.name, _root_mean_square(subject.example))
 
 
 def biases_of(subject: Subject) -> tuple[str, ...]:
     """Return the names of the biases that the subject's linear layers add, each once, in the order of execution."""
     sighting = _watch(subject.module, inputs_to_try(subject.module, subject.example, subject.size))
     flow = chain.Flow(sighting.calls, sighting.last, sighting.input_shape)
-    return tuple(dict.fromkeys(name for call in flow.linear_calls if (name := flow.bias_of(call)) is not None))
+    return tuple(dict.fromkeys(name for call in flow.linear_calls for name in flow.biases_of(call)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,11 +168,23 @@ def _run(module: nn.Module, x: Tensor, convert: Callable[[Tensor], Tensor]) -> _
     return _Sighting(tuple(recorder.calls), last, tuple(x.shape), tuple(out.shape), steps, recorder.computed)
 
 
-def _architecture(module: nn.Module, sighting: _Sighting, source: str) -> Architecture:
+def _root_mean_square(example: Any) -> float:
+    """Of all entries of an example (float64), which enter a chain's first layer as they are; 1 where there is none, or none to scale by."""
+    if not isinstance(example, Tensor) or example.is_meta or not example.is_floating_point():
+        return 1.0
+    norm = float(torch.linalg.vector_norm(example.detach().double()))
+    rms = norm / math.sqrt(max(1, example.numel()))
+    return rms if 0 < rms < math.inf else 1.0
+
+
+def _architecture(module: nn.Module, sighting: _Sighting, source: str, input_rms: float) -> Architecture:
     flow = chain.Flow(sighting.calls, sighting.last, sighting.input_shape)
     no_layer = () if flow.linear_calls else (Gap("forward", "no linear layer", f"it {_NO_LAYER}"),)
-    gaps = no_layer or flow.gaps() or tuple(_disagreement(flow.steps(), sighting.steps))
-    layers = _layers(module, flow, sighting.computed)
+    names = [str(call.weight) for call in flow.linear_calls]
+    kin = sharing.kin(names, sighting.computed, dict(module.named_parameters()))
+    own = (*flow.gaps(), *sharing.shared_gaps(kin))
+    gaps = no_layer or own or tuple(_disagreement(flow.steps(), sighting.steps))
+    layers = _layers(module, flow, sighting.computed, kin)
     used = {call.weight for call in flow.linear_calls}.union(*(o.sources for o in sighting.computed.values()))
     return Architecture(
         layers=layers,
@@ -181,6 +194,7 @@ def _architecture(module: nn.Module, sighting: _Sighting, source: str) -> Archit
         unused=tuple(n for n, p in module.named_parameters() if p.dim() == 2 and n not in used and not gaps),
         source=source,
         training=module.training,
+        input_rms=input_rms,
     )
 
 
@@ -192,14 +206,16 @@ def _disagreement(recorded: tuple[str, ...], walked: tuple[str, ...] | str) -> I
         yield Gap("output", "dataflow", f"the calls show {recorded}, the autograd graph shows {walked}")
 
 
-def _layers(module: nn.Module, flow: chain.Flow, computed: Mapping[str, Origin]) -> tuple[Layer, ...]:
+def _layers(
+    module: nn.Module, flow: chain.Flow, computed: Mapping[str, Origin], kin: Mapping[str, Sequence[str]]
+) -> tuple[Layer, ...]:
     values = {**dict(module.named_parameters()), **{name: origin.root.detach() for name, origin in computed.items()}}
     matrices = []
     for call in flow.linear_calls:
         assert call.weight is not None
         weight = values[call.weight]
         matrices.append((call.weight, weight.T if call.is_transposed else weight))
-    laws = weights.assumed_laws(matrices) if is_meta(module) else weights.weight_laws(matrices)
+    laws = weights.assumed_laws(matrices) if is_meta(module) else weights.weight_laws(matrices, kin)
     return tuple(
         Layer(
             name=name,
@@ -207,11 +223,16 @@ def _layers(module: nn.Module, flow: chain.Flow, computed: Mapping[str, Origin])
             fan_out=matrix.shape[0],
             weight=law,
             activation=flow.activation_after(call) or Activation("linear"),
-            bias=_bias(flow.bias_of(call), values, matrix.shape[1]),
+            bias=_bias([(n, values[n]) for n in flow.biases_of(call)], matrix),
         )
         for call, (name, matrix), law in zip(flow.linear_calls, matrices, laws, strict=True)
     )
 
 
-def _bias(name: str | None, values: Mapping[str, Tensor], fan_in: int) -> BiasLaw | None:
-    return None if name is None else weights.bias_law(name, values[name], fan_in)
+def _bias(added: Sequence[tuple[str, Tensor]], matrix: Tensor) -> BiasLaw | None:
+    """The law of what is added; of several, or of one number for several units, without a claim of symmetry."""
+    laws = [weights.bias_law(name, bias, matrix.shape[1]) for name, bias in added]
+    if not laws:
+        return None
+    is_plain = len(laws) == 1 and (laws[0].variance == 0 or added[0][1].numel() == matrix.shape[0])
+    return laws[0] if is_plain else BiasLaw(math.fsum(law.variance for law in laws), symmetric=False)

@@ -26,6 +26,7 @@ __all__ = [
     "dropout_rate",
     "function_name",
     "is_constant",
+    "is_parametric",
     "is_reshape",
     "is_zero",
     "linear_call",
@@ -43,7 +44,13 @@ _RESHAPES = frozenset(
 _CONSTANTS = frozenset(
     "zeros zeros_like new_zeros ones_like new_ones full_like new_full empty_like rand_like randn_like".split()
 )
-_SMOOTH = frozenset("tanh sigmoid gelu silu elu selu softplus relu6".split())
+_SMOOTH: dict[str, dict[str, Any]] = {
+    "tanh": {}, "sigmoid": {}, "silu": {}, "selu": {}, "relu6": {}, "gelu": {}, "elu": {"alpha": 1.0},
+    "softplus": {"beta": 1.0, "threshold": 20.0},
+}  # fmt: skip
+"""The numbers that a smooth activation takes, and those at which it is the one of that name (both forms of GELU are: they differ by 1e-3)."""
+
+_CLAMPS = frozenset("clamp clip clamp_min hardtanh threshold leaky_relu prelu".split())
 _COARSE_DROPOUTS = frozenset(
     "alpha_dropout feature_alpha_dropout feature_dropout dropout1d dropout2d dropout3d".split()
 )
@@ -126,16 +133,32 @@ def activation_of(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> 
     if name == "rrelu":
         lower, upper, training = rrelu_bounds(args, kwargs)
         return Activation("rrelu") if training else Activation("leaky_relu", (lower + upper) / 2)
-    return Activation(name) if name in _SMOOTH else None
+    return Activation(name) if _is_standard(name, args, kwargs) else None
+
+
+def _is_standard(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    """Whether the call is a smooth activation with the numbers that its name stands for."""
+    if name not in _SMOOTH:
+        return False
+    standard = _SMOOTH[name]
+    given = dict(zip(standard, args[1:], strict=False)) | {k: v for k, v in kwargs.items() if k in standard}
+    further = [*args[1 + len(standard) :], *(v for k, v in kwargs.items() if k.endswith("scale"))]
+    return given == {k: standard[k] for k in given} and all(isinstance(v, bool) for v in further)  # inplace is one
 
 
 def _clamped(low: Any, high: Any) -> Activation | None:
     """``clamp`` to ``[low, high]``: a ReLU, ReLU6 or hard tanh; None for any other."""
     if high is None:
         return Activation("relu") if is_zero(low) else None
-    if not isinstance(low, int | float) or not isinstance(high, int | float) or not low < high:
+    if not isinstance(low, int | float) or not isinstance(high, int | float):
         return None
-    return Activation("relu6" if (low, high) == (0, 6) else "hardtanh")
+    name = {(0.0, 6.0): "relu6", (-1.0, 1.0): "hardtanh"}.get((low, high))
+    return None if name is None else Activation(name)
+
+
+def is_parametric(name: str) -> bool:
+    """Return whether the function is an activation that the theory knows for some of its parameters only."""
+    return name in _CLAMPS or bool(_SMOOTH.get(name))
 
 
 def rrelu_bounds(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[float, float, bool]:

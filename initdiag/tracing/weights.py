@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from initdiag.architecture import BiasLaw, WeightLaw
+from initdiag.architecture import BiasLaw, Hypothesis, WeightLaw
 from initdiag.tracing.entries import EntrySums
 from initdiag.tracing.hypotheses import sign_symmetry, weight_hypotheses
 from initdiag.tracing.initializers import Sample, nominal_laws
+from initdiag.tracing.sharing import copies
 
 __all__ = ["assumed_laws", "bias_law", "weight_laws"]
 
 
-def weight_laws(matrices: Sequence[tuple[str, Tensor]]) -> tuple[WeightLaw, ...]:
+def weight_laws(
+    matrices: Sequence[tuple[str, Tensor]], kin: Mapping[str, Sequence[str]] | None = None
+) -> tuple[WeightLaw, ...]:
     """Return the law of each weight matrix of shape ``(fan_out, fan_in)``.
 
     Where an initialiser is recognised within sampling error, variance and kurtosis are its nominal ones, otherwise the
     sample's; the sample's are always kept beside. A small matrix fits several initialisers: then the one that fits most
-    of the model's matrices is taken, and of equals the likelier.
+    of the model's matrices is taken, and of equals the likelier. A weight that is computed from an earlier one's parameters
+    (``kin``), or has its values, fails a hypothesis.
 
     Raises
     ------
@@ -30,15 +34,23 @@ def weight_laws(matrices: Sequence[tuple[str, Tensor]]) -> tuple[WeightLaw, ...]
         If a matrix has NaN, infinite or complex entries.
     """
     samples = [Sample(w, EntrySums.of(w, name)) for name, w in matrices]
+    earlier = {
+        **copies([name for name, _ in matrices], [s.matrix for s in samples], [s.sums for s in samples]),
+        **{name: first for name, (first, _) in (kin or {}).items()},
+    }
     return tuple(
         dataclasses.replace(
             law,
             sample_variance=s.sums.variance,
             sample_kurtosis=s.sums.kurtosis,
-            hypotheses=weight_hypotheses(s.sums, s.matrix, law.family == "haar"),
+            hypotheses=(*weight_hypotheses(s.sums, s.matrix, law.family == "haar"), *_dependence(earlier.get(name))),
         )
-        for s, law in zip(samples, nominal_laws(samples), strict=True)
+        for (name, _), s, law in zip(matrices, samples, nominal_laws(samples), strict=True)
     )
+
+
+def _dependence(earlier: str | None) -> tuple[Hypothesis, ...]:
+    return () if earlier is None else (Hypothesis(f"independent of {earlier}", 0.0, holds=False),)
 
 
 def assumed_laws(matrices: Sequence[tuple[str, Tensor]]) -> tuple[WeightLaw, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 
 import numpy as np
@@ -38,7 +39,8 @@ def test_a_part_alone():
     assert arch.gaps == ()
     assert arch.source == "Vision.head"
     assert [layer.name for layer in arch.layers] == ["0.weight", "2.weight"]
-    assert arch == trace(model, input_size=(2, 1, 8, 8), module="head")
+    assert arch.input_rms == pytest.approx(float(model.body(x).detach().square().mean().sqrt()), rel=1e-6)
+    assert dataclasses.replace(trace(model, input_size=(2, 1, 8, 8), module="head"), input_rms=arch.input_rms) == arch
     found = measure(model, x, module="head", draws=2048)
     handed = model.body(x).detach()
     np.testing.assert_array_equal(found.log_norms, measure(model.head, handed, draws=2048).log_norms)
