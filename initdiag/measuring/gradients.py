@@ -19,8 +19,8 @@ from torch import Tensor
 from initdiag.errors import InvalidInput, UnsupportedArchitecture, explain
 from initdiag.measuring import random_numbers
 from initdiag.measuring.interposer import Ensemble, flat, log_sum_squares, normalised
-from initdiag.measuring.jacobian import TwoWays
-from initdiag.measuring.task import Task, dual_forward
+from initdiag.measuring.jacobian import Backwards, pulled
+from initdiag.measuring.task import Task, graph_forward
 from initdiag.tracing.provenance import Origin
 from initdiag.tracing.vocabulary import LinearCall
 
@@ -151,15 +151,11 @@ def gradient_logs(task: Task, ensemble: Ensemble, draws: range, loss: Loss | Non
     """
     x = task.inputs(draws)
     recorder = _Recorder(task, ensemble, draws, len(x))
-    with torch.enable_grad():
-        leaf = x.detach().clone().requires_grad_()
-        out, _ = dual_forward(task, recorder, leaf.clone(), torch.zeros_like(x))
+    leaf = x.detach().clone().requires_grad_()
+    out = graph_forward(task, recorder, leaf)
     scale = torch.as_tensor(recorder.primal_log_scale, dtype=torch.float64, device=out.device).detach().expand(len(x))
     v, log_v = _cotangent(task, draws, out.detach(), scale, loss)
-    try:
-        torch.autograd.grad(out, leaf, v, allow_unused=True)
-    except RuntimeError as error:
-        raise UnsupportedArchitecture(f"the module does not run under reverse-mode autograd: {error}") from error
+    pulled(out, leaf, v)
     names = dict.fromkeys(use.name for use in recorder.uses)
     return [recorder.logs_of(name, 2 * (scale + log_v)) for name in names]
 
@@ -188,7 +184,7 @@ class _Use:
     delta_log_scale: Tensor | float = 0.0
 
 
-class _Recorder(TwoWays):
+class _Recorder(Backwards):
     """Keeps what enters every linear call, and what comes back to it."""
 
     def __init__(self, task: Task, ensemble: Ensemble, networks: range, rows: int) -> None:

@@ -135,14 +135,29 @@ class Interposer(TorchFunctionMode):
             return x.copy_(noisy) if _is_in_place(func, kwargs) else noisy
         out = func(*args, **kwargs)
         used = list(tensors_in((args, kwargs)))
-        if any(self.origins.of(t) for t in used) and not any(map(_is_dual, used)):
+        if any(self.origins.of(t) for t in used) and not any(map(self._depends, used)):
             self.origins.follow(name, args, used, out)
         return out
+
+    def _depends(self, value: Any) -> bool:
+        """Whether the derivative flows through this value."""
+        return _is_dual(value)
+
+    def _parts(self, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Primal and tangent of what the derivative flows through."""
+        primal, tangent = forward_ad.unpack_dual(value)
+        assert tangent is not None, "checked by _depends"
+        return primal, tangent
+
+    def _joined(self, primal: Tensor, tangent: Tensor) -> Tensor:
+        """The value of these two."""
+        dual: Tensor = forward_ad.make_dual(primal, tangent)
+        return dual
 
     def _is_bias_added(self, first: Any, second: Any) -> bool:
         """Whether a layer's bias is added: on a chain whatever parameter is, elsewhere a vector right after the product."""
         dual, bias = (second, first) if self.origins.of(first) else (first, second)
-        if not (_is_dual(dual) and self.origins.of(bias)):
+        if not (self._depends(dual) and self.origins.of(bias)):
             return False
         return self.rescale_primal or (dual is self._last_output and bias.dim() == 1)
 
@@ -152,7 +167,7 @@ class Interposer(TorchFunctionMode):
     def _weight_of(self, call: vocabulary.LinearCall) -> Origin | None:
         """Where the second factor comes from, if it is a layer's weight applied to what the tangent flows through."""
         origin = self.origins.of(call.weight)
-        return origin if origin is not None and origin.name in self.layers and _is_dual(call.x) else None
+        return origin if origin is not None and origin.name in self.layers and self._depends(call.x) else None
 
     def _linear(self, call: vocabulary.LinearCall, origin: Origin) -> Tensor:
         name = origin.name
@@ -165,8 +180,7 @@ class Interposer(TorchFunctionMode):
             raise UnsupportedArchitecture(
                 f"{name!r} is run once more on the side, so that the scale of rows cannot be kept."
             )
-        x, tangent = forward_ad.unpack_dual(call.x)
-        assert tangent is not None, "checked by _weight_of"
+        x, tangent = self._parts(call.x)
         activation = self._log_mean_square(x)
         self._last_linear = name
         weight = call.weight.T if call.is_transposed else call.weight
@@ -174,7 +188,7 @@ class Interposer(TorchFunctionMode):
         y = self._with_bias(y, call.bias)
         y_tangent = self._rescaled_tangent(y_tangent)
         self.logs.append(LayerLogs(name, activation, self.log_square(y_tangent)))
-        self._last_output = _dual(y, y_tangent)
+        self._last_output = self._joined(y, y_tangent)
         return self._last_output
 
     def _with_bias(self, y: Tensor, bias: Tensor | None) -> Tensor:
@@ -189,9 +203,8 @@ class Interposer(TorchFunctionMode):
     def _add_bias(self, first: Any, second: Any) -> Tensor:
         """``x @ W + b`` written out: the bias belongs to the linear call before it."""
         dual, bias = (second, first) if self.origins.of(first) else (first, second)
-        y, tangent = forward_ad.unpack_dual(dual)
-        total = self._with_bias(y, bias)
-        return total if tangent is None else _dual(total, tangent)
+        y, tangent = self._parts(dual)
+        return self._joined(self._with_bias(y, bias), tangent)
 
     def _with_noise(self, name: str, x: Tensor, args: Any, kwargs: Any) -> Tensor | None:
         """The call's output if it is a random one (dropout, RReLU in train mode), with the draw's own noise."""
@@ -245,11 +258,6 @@ def _is_dual(value: Any) -> bool:
 
 def _is_in_place(function: Any, kwargs: Mapping[str, Any]) -> bool:
     return bool(kwargs.get("inplace")) or getattr(function, "__name__", "").endswith("_")
-
-
-def _dual(primal: Tensor, tangent: Tensor) -> Tensor:
-    dual: Tensor = forward_ad.make_dual(primal, tangent)
-    return dual
 
 
 def _finite(log_size: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """Products with the Jacobian of one draw's network, and with its transpose, at any scale.
 
-One pass of the user's forward carries tangents (forward mode) and keeps the graph for cotangents (reverse mode). Its rows are either
+A pass of the user's forward carries tangents (forward mode) or keeps the graph for cotangents (reverse mode). Its rows are either
 independent networks, or many directions through one network. On a proved chain tangents and cotangents are divided by their largest entry
 after every linear layer, row by row, and the logs are kept: a Jacobian of norm 1e-5000 is as good as one of norm 1.
 """
@@ -15,20 +15,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from initdiag.errors import UnsupportedArchitecture
+from initdiag.errors import UnsupportedArchitecture, explain
 from initdiag.measuring import random_numbers
 from initdiag.measuring.interposer import Ensemble, Interposer, flat, rowwise
-from initdiag.measuring.task import Task, dual_forward
+from initdiag.measuring.task import Task, brief, dual_forward, graph_forward
 from initdiag.tracing.provenance import Provenance
 
-__all__ = ["Gram", "Pass", "Scaled", "TwoWays", "unit_rows"]
+__all__ = ["Backwards", "Forwards", "Gram", "Pull", "Push", "Scaled", "pulled", "unit_rows"]
 
 Scaled = tuple[Tensor, Tensor]
 """Rows, and the log of the factor (float64) that each is to be multiplied with."""
 
 
-class Pass:
-    """One pass of a network, or of one network a row.
+class Push:
+    """A forward-mode pass of a network, or of one network a row: ``J_i u_i``.
 
     Parameters
     ----------
@@ -36,42 +36,61 @@ class Pass:
         The replica and how its linear layers act.
     networks : range
         The draws of the rows; or a single draw, the same for all rows.
-    x : Tensor
-        Inputs, ``(rows, ...)``.
-    u : Tensor or None
-        Tangents of ``x``'s shape; None for zeros.
-    with_graph : bool
-        Whether `pull` will be called.
+    x, u : Tensor
+        Inputs and their tangents, ``(rows, ...)``.
     """
 
-    def __init__(
-        self, task: Task, ensemble: Ensemble, networks: range, x: Tensor, u: Tensor | None, *, with_graph: bool
-    ) -> None:
-        is_shared = len(networks) == 1 and not with_graph
-        self._interposer = TwoWays(task, _Shared(ensemble) if is_shared else ensemble, networks, len(x))
-        with torch.set_grad_enabled(with_graph):
-            self._leaf = x.detach().clone().requires_grad_(with_graph)
-            tangent = torch.zeros_like(x) if u is None else u
-            self._out, self._tangent = dual_forward(task, self._interposer, self._leaf.clone(), tangent)
+    def __init__(self, task: Task, ensemble: Ensemble, networks: range, x: Tensor, u: Tensor) -> None:
+        interposer = Forwards(task, _Shared(ensemble) if len(networks) == 1 else ensemble, networks, len(x))
+        _, tangent = dual_forward(task, interposer, x.clone(), u)
+        self.rows: Scaled = flat(tangent), _logs(interposer.tangent_log_scale, tangent)
 
     @property
     def output_size(self) -> int:
         """Entries of one row of the output."""
-        return self._out[0].numel()
+        return self.rows[0].shape[1]
 
-    def pushed(self) -> Scaled:
-        """Return ``J_i u_i``, ``(rows, n_L)``."""
-        return flat(self._tangent.detach()), _logs(self._interposer.tangent_log_scale, self._out)
 
-    def pull(self, v: Tensor) -> Scaled:
+class Pull:
+    """A pass that keeps the graph: ``J_i^T v_i``, of as many ``v`` as are asked for.
+
+    Parameters
+    ----------
+    task, ensemble, networks, x
+        As for `Push`.
+    """
+
+    def __init__(self, task: Task, ensemble: Ensemble, networks: range, x: Tensor) -> None:
+        self._interposer = Backwards(task, ensemble, networks, len(x))
+        self._leaf = x.detach().clone().requires_grad_()
+        self._out = graph_forward(task, self._interposer, self._leaf)
+
+    def __call__(self, v: Tensor) -> Scaled:
         """Return ``J_i^T v_i``, ``(rows, n_0)``, for cotangents ``(rows, n_L)``."""
         self._interposer.cotangent_log_scale = 0.0
-        try:
-            (g,) = torch.autograd.grad(self._out, self._leaf, v.reshape(self._out.shape), retain_graph=True)
-        except RuntimeError as error:
-            raise UnsupportedArchitecture(f"the module does not run under reverse-mode autograd: {error}") from error
+        (g,) = pulled(self._out, self._leaf, v.reshape(self._out.shape))
         logs = self._interposer.cotangent_log_scale + self._interposer.primal_log_scale
         return g.flatten(1), _logs(logs, self._out)
+
+
+def pulled(out: Tensor, leaf: Tensor, v: Tensor) -> tuple[Tensor, ...]:
+    """Return the gradient of ``v . out`` at ``leaf``; the graph is kept.
+
+    Raises
+    ------
+    UnsupportedArchitecture
+        If the module's own operations cannot be differentiated backwards.
+    """
+    try:
+        return torch.autograd.grad(out, leaf, v, retain_graph=True, allow_unused=True, materialize_grads=True)
+    except RuntimeError as error:
+        raise UnsupportedArchitecture(
+            explain(
+                expected="a module that loss.backward() runs through",
+                got=brief(error),
+                do="Call model(x).sum().backward(): what raises there is to be mended first.",
+            )
+        ) from error
 
 
 class Gram:
@@ -95,7 +114,7 @@ class Gram:
     def __init__(self, task: Task, ensemble: Ensemble, networks: range, *, inner: bool) -> None:
         self._task, self._ensemble, self._networks, self._inner = task, ensemble, networks, inner
         self._x = task.inputs(networks)
-        self._still: Pass | None = None
+        self._pull_back: Pull | None = None
         self._is_scaled = False
         self.log_scale = np.zeros(len(networks))
 
@@ -111,16 +130,12 @@ class Gram:
         return np.asarray(rows.double().cpu().numpy() * np.exp(logs - self.log_scale)[:, None])
 
     def _push(self, v: Tensor) -> Scaled:
-        found = Pass(
-            self._task, self._ensemble, self._networks, self._x, v.reshape(self._x.shape), with_graph=self._inner
-        )
-        self._still = found if self._inner else self._still
-        return found.pushed()
+        return Push(self._task, self._ensemble, self._networks, self._x, v.reshape(self._x.shape)).rows
 
     def _pull(self, v: Tensor) -> Scaled:
-        if self._still is None:
-            self._still = Pass(self._task, self._ensemble, self._networks, self._x, None, with_graph=True)
-        return self._still.pull(v)
+        if self._pull_back is None:
+            self._pull_back = Pull(self._task, self._ensemble, self._networks, self._x)
+        return self._pull_back(v)
 
 
 def unit_rows(rows: Tensor, logs: Tensor) -> Scaled:
@@ -163,23 +178,42 @@ class _Shared:
         return self.network.bias(name, bias_name, bias)
 
 
-class TwoWays(Interposer):
-    """An interposer whose passes can be differentiated backwards, and whose rows may share one network.
-
-    Scales are constants to the derivative: of the primal they are taken without the graph, of the cotangents when these pass.
-    """
+class Forwards(Interposer):
+    """An interposer whose rows may share one network."""
 
     def __init__(self, task: Task, ensemble: Ensemble, networks: range, rows: int) -> None:
         origins = Provenance(dict(task.module.named_parameters()))
         layers = frozenset(layer.name for layer in task.arch.layers)
         super().__init__(origins, layers, ensemble, range(rows), task.seed, task.rescales_tangent, task.rescales_primal)
         self._networks = networks
-        self.cotangent_log_scale: Tensor | float = 0.0
 
     def _uniforms(self, like: Tensor) -> Tensor:
         uniform = random_numbers.uniforms(self.seed, self._networks, self._noises, like[0].numel())
         self._noises += 1
         return torch.from_numpy(uniform).reshape(-1, *like.shape[1:]).expand(like.shape).to(like.device)
+
+
+class Backwards(Forwards):
+    """One whose passes carry no tangents, and are differentiated backwards.
+
+    Scales are constants to the derivative: of the primal they are taken without the graph, of the cotangents when these pass.
+    """
+
+    def __init__(self, task: Task, ensemble: Ensemble, networks: range, rows: int) -> None:
+        super().__init__(task, ensemble, networks, rows)
+        self.cotangent_log_scale: Tensor | float = 0.0
+
+    def _depends(self, value: Any) -> bool:
+        return isinstance(value, Tensor) and value.requires_grad
+
+    def _parts(self, value: Tensor) -> tuple[Tensor, Tensor]:
+        return value, torch.zeros_like(value, requires_grad=False)
+
+    def _joined(self, primal: Tensor, tangent: Tensor) -> Tensor:
+        return primal
+
+    def _log_mean_square(self, x: Tensor) -> Tensor:
+        return super()._log_mean_square(x.detach())
 
     def _with_bias(self, y: Tensor, bias: Tensor | None) -> Tensor:
         return super()._with_bias(_Kept.apply(y, self) if self.rescale_tangent and y.requires_grad else y, bias)
@@ -197,7 +231,7 @@ class _Kept(torch.autograd.Function):
     """The identity, which divides the cotangent of each row by its largest entry and keeps the log."""
 
     @staticmethod
-    def forward(ctx: Any, y: Tensor, keeper: TwoWays) -> Tensor:
+    def forward(ctx: Any, y: Tensor, keeper: Backwards) -> Tensor:
         ctx.keeper = keeper
         return y.view_as(y)
 

@@ -17,7 +17,7 @@ from initdiag.errors import UnsupportedArchitecture
 from initdiag.measuring import random_numbers
 from initdiag.measuring.gaussian import GaussianLayers
 from initdiag.measuring.interposer import Ensemble
-from initdiag.measuring.jacobian import Pass
+from initdiag.measuring.jacobian import Push
 from initdiag.measuring.redraw import Loaded, Redrawn, Source, reset_parameters, values_of
 from initdiag.measuring.signs import SignFlips
 from initdiag.measuring.task import Task, log_norms
@@ -119,7 +119,8 @@ class Redraws(_Networks):
 def sizes(task: Task) -> tuple[int, int]:
     """Return ``n_0`` and ``n_L``, the entries of one row of input and output, as one pass of the replica shows them."""
     one = range(1)
-    return task.rows[0].numel(), Pass(task, Loaded(), one, task.inputs(one), None, with_graph=False).output_size
+    x = task.inputs(one)
+    return task.rows[0].numel(), Push(task, Loaded(), one, x, torch.zeros_like(x)).output_size
 
 
 def mixes_rows(task: Task, ensemble: Ensemble) -> bool:

@@ -16,7 +16,7 @@ from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 from torch import Tensor
 
 from initdiag.measuring import random_numbers
-from initdiag.measuring.jacobian import Gram, Pass, unit_rows
+from initdiag.measuring.jacobian import Gram, Pull, Push, unit_rows
 from initdiag.measuring.networks import Redraws, Signs
 from initdiag.measuring.task import Task
 from initdiag.spectrum.lanczos import gauss_quadrature, lanczos
@@ -89,9 +89,9 @@ def _sides(task: Task, networks: Signs | Redraws, network: range) -> Iterator[tu
         unit = torch.nn.functional.one_hot(index, min(n_0, n_1)).to(task.dtype)
         many = x.expand(len(unit), *x.shape[1:])
         if forward:
-            yield Pass(task, ensemble, network, many, unit.reshape(many.shape), with_graph=False).pushed()
+            yield Push(task, ensemble, network, many, unit.reshape(many.shape)).rows
         else:
-            yield Pass(task, ensemble, network, many, None, with_graph=True).pull(unit)
+            yield Pull(task, ensemble, network, many)(unit)
 
 
 def _width(task: Task, forward: bool) -> int:

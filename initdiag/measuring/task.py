@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import math
+import operator
 import warnings
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,14 +17,28 @@ from torch.autograd import forward_ad
 from initdiag.architecture import Architecture
 from initdiag.errors import InvalidInput, UnsupportedArchitecture, explain
 from initdiag.measuring import random_numbers
+from initdiag.measuring.attention import attention_by_formula
 from initdiag.measuring.interposer import Ensemble, Interposer, LayerLogs
 from initdiag.tracing.loan import copied, replica
 from initdiag.tracing.provenance import Provenance
 from initdiag.tracing.subject import example_rows
 
-__all__ = ["Task", "checked_init", "checked_seed", "dual_forward", "log_norms", "log_norms_in_batch", "prepared"]
+__all__ = [
+    "Task",
+    "brief",
+    "checked_init",
+    "checked_seed",
+    "dual_forward",
+    "graph_forward",
+    "log_norms",
+    "log_norms_in_batch",
+    "prepared",
+]
 
 _HOMOGENEOUS = ("linear", "relu", "leaky_relu", "rrelu")
+_PROBED = 4
+"""Rows that are run to see whether a gradient can flow."""
+
 _EXAMPLES = 64
 """Random inputs that are dealt out where the user gives none."""
 
@@ -96,24 +112,46 @@ def prepared(
         )
     copy = replica(module, lambda t: copied(t).to(dtype) if t.is_floating_point() else copied(t))
     copy.requires_grad_(False)
-    return Task(
+    task = Task(
         copy, module, arch, rows.detach().to(dtype), seed, _checked_direction(direction, rows), dtype, is_native
     )
+    _require_gradient(task)
+    return task
+
+
+def _require_gradient(task: Task) -> None:
+    """Raise where no gradient can flow although tangents do: forward mode does not mind ``torch.no_grad``.
+
+    Raises
+    ------
+    UnsupportedArchitecture
+        If the output does not require a gradient of an input that does.
+    """
+    leaf = task.inputs(range(_PROBED)).requires_grad_()
+    if not graph_forward(task, nullcontext(), leaf).requires_grad:
+        raise UnsupportedArchitecture(
+            "the output does not require a gradient: its forward runs under torch.no_grad() or detaches what it computes. "
+            "Call the module without that: it cannot be trained as it is."
+        )
 
 
 def checked_seed(seed: Any) -> int:
-    """Return ``seed`` if it is a non-negative int.
+    """Return ``seed`` as an int if it is a non-negative integer, NumPy's included.
 
     Raises
     ------
     InvalidInput
         If not.
     """
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 1 << 63:
+    try:
+        number = operator.index(seed)
+    except TypeError:
+        number = -1
+    if isinstance(seed, bool) or not 0 <= number < 1 << 63:
         raise InvalidInput(
             explain(expected="seed: a non-negative int below 2**63", got=repr(seed), do="Pass e.g. seed=0.")
         )
-    return seed
+    return number
 
 
 def checked_init(init: Any) -> Any:
@@ -187,33 +225,55 @@ def _pass(task: Task, ensemble: Ensemble, draws: range, x: Tensor, u: Tensor) ->
     origins = Provenance(dict(task.module.named_parameters()))
     layers = frozenset(layer.name for layer in task.arch.layers)
     interposer = Interposer(origins, layers, ensemble, draws, task.seed, task.rescales_tangent, task.rescales_primal)
-    with torch.no_grad():
-        _, tangent = dual_forward(task, interposer, x, u)
+    _, tangent = dual_forward(task, interposer, x, u)
     return interposer.log_square(tangent), interposer.logs
 
 
 def dual_forward(task: Task, interposer: Interposer, x: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
-    """Return output and tangent of one pass of the replica at ``x`` along ``u``, in the caller's grad mode; buffers are put back."""
+    """Return output and tangent of one pass of the replica at ``x`` along ``u``; buffers are put back."""
     _warm_up()
-    buffers = [(b, b.clone(), b._version) for b in task.module.buffers()]
-    try:
-        with forward_ad.dual_level(), interposer:
-            out = task.module(forward_ad.make_dual(x, u))
-            primal, tangent = forward_ad.unpack_dual(_first_tensor(out))
-    except (InvalidInput, UnsupportedArchitecture):
-        raise
-    except Exception as error:
-        raise UnsupportedArchitecture(
-            f"the module does not run on {len(x)} rows under forward-mode autograd: {type(error).__name__}: {error}"
-        ) from error
-    for buffer, before, version in buffers:  # so that no chunk depends on the ones before it
-        if buffer._version != version:
-            buffer.copy_(before)
+    with torch.no_grad(), forward_ad.dual_level():
+        out = _run(task, interposer, forward_ad.make_dual(x, u), "forward")
+        primal, tangent = forward_ad.unpack_dual(out)
     if tangent is None:
         raise UnsupportedArchitecture(
             "the output does not depend differentiably on the input (detach, no_grad, rounding?)."
         )
     return _by_rows(primal, len(x)), _by_rows(tangent, len(x))
+
+
+def graph_forward(task: Task, interposer: AbstractContextManager[Any], leaf: Tensor) -> Tensor:
+    """Return the output of one pass of the replica at ``leaf``, with the graph for backward passes; buffers are put back.
+
+    Without tangents: PyTorch's forward-mode rule of attention's softmax overwrites what the backward pass needs.
+    """
+    with torch.enable_grad():
+        out = _run(task, interposer, leaf.clone(), "reverse")  # a leaf may not be changed in place, as a ReLU may do
+    return _by_rows(out, len(leaf))
+
+
+def _run(task: Task, interposer: AbstractContextManager[Any], x: Tensor, mode: str) -> Tensor:
+    """The first tensor that the replica returns; its buffers are put back, so that no chunk depends on the ones before it."""
+    buffers = [(b, b.clone(), b._version) for b in task.module.buffers()]
+    try:
+        with attention_by_formula(), interposer:
+            return _first_tensor(task.module(x))
+    except (InvalidInput, UnsupportedArchitecture):
+        raise
+    except Exception as error:
+        raise UnsupportedArchitecture(
+            f"the module does not run on {len(x)} rows under {mode}-mode autograd: {brief(error)}"
+        ) from error
+    finally:
+        for buffer, before, version in buffers:
+            if buffer._version != version:
+                buffer.detach().copy_(before)
+
+
+def brief(error: Exception) -> str:
+    """Return kind and first line of an error, without what PyTorch says of its own debugging."""
+    line = next(iter(str(error).splitlines()), "").partition(" Hint: ")[0]
+    return f"{type(error).__name__}: {line}"
 
 
 def _by_rows(out: Tensor, rows: int) -> Tensor:

@@ -272,12 +272,20 @@ def test_dead_draws_are_counted_apart():
         ({"draws": 2.5}, "draws"),
         ({"seed": -1}, "seed: a non-negative int"),
         ({"seed": 0.5}, "seed"),
+        ({"seed": True}, "seed"),
         ({"method": "magic"}, "method: one of signs, redraw, law"),
     ],
 )
 def test_bad_options(options, message):
     with pytest.raises(InvalidInput, match=message):
         initdiag.measure(mlp([4, 4]), **options)
+
+
+def test_a_numpy_integer_is_a_seed():
+    model = seeded(lambda: mlp([4, 8, 4]))
+    found = measure(model, draws=np.int32(8), seed=np.int64(3))
+    assert np.array_equal(found.log_norms, measure(model, draws=8, seed=3).log_norms)
+    assert type(found.seed) is int
 
 
 def test_a_forward_that_refuses_the_measured_batch_is_said():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import tracemalloc
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -103,29 +104,28 @@ def test_every_style_and_both_directions_agree(style, monkeypatch):
     """Forward and reverse mode are independent of each other: force each on the same networks, in pieces of few rows."""
     model = seeded(style.build, seed=1)
     found = measure_spectrum(model, input_size=style.input_size, draws=3)
-    real = singular.Pass
+    real_push, real_pull = singular.Push, singular.Pull
 
-    def other(task, ensemble, network, many, u, *, with_graph):
-        """Answer a question about columns by rows: ``J e_k`` from the rows ``J^T e_j``, and the other way round."""
-        n_0, n_1 = networks.sizes(task)
-        eye = torch.eye(n_1 if u is not None else n_0, dtype=many.dtype)
-        base = many[:1].expand(len(eye), *many.shape[1:])
-        if u is not None:
-            rows, logs = real(task, ensemble, network, base, None, with_graph=True).pull(eye)
-        else:
-            rows, logs = real(task, ensemble, network, base, eye.reshape(base.shape), with_graph=False).pushed()
-        matrix = (rows * torch.exp(logs)[:, None]).T
+    def repeated(many, count):
+        return torch.eye(count, dtype=many.dtype), many[:1].expand(count, *many.shape[1:])
 
-        class Answer:
-            def pushed(self):
-                return u.flatten(1) @ matrix, torch.zeros(len(u), dtype=torch.float64)
+    def unscaled(rows, logs):
+        return rows * torch.exp(logs)[:, None]
 
-            def pull(self, v):
-                return v @ matrix, torch.zeros(len(v), dtype=torch.float64)
+    def push(task, ensemble, network, many, u):
+        """Answer a question about columns, ``J u``, by the rows ``J^T e_j``."""
+        eye, base = repeated(many, networks.sizes(task)[1])
+        rows = u.flatten(1) @ unscaled(*real_pull(task, ensemble, network, base)(eye)).T
+        return SimpleNamespace(rows=(rows, torch.zeros(len(u), dtype=torch.float64)))
 
-        return Answer()
+    def pull(task, ensemble, network, many):
+        """The other way round."""
+        eye, base = repeated(many, networks.sizes(task)[0])
+        columns = unscaled(*real_push(task, ensemble, network, base, eye.reshape(base.shape)).rows)
+        return lambda v: (v @ columns.T, torch.zeros(len(v), dtype=torch.float64))
 
-    monkeypatch.setattr(singular, "Pass", other)
+    monkeypatch.setattr(singular, "Push", push)
+    monkeypatch.setattr(singular, "Pull", pull)
     monkeypatch.setattr(singular, "_BUDGET", 64 * 8 * 24 * 5)
     swapped = measure_spectrum(model, input_size=style.input_size, draws=3)
     np.testing.assert_allclose(
