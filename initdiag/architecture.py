@@ -21,6 +21,7 @@ __all__ = [
     "ACTIVATIONS",
     "INITIALIZERS",
     "KURTOSIS",
+    "PREPROCESSING",
     "Activation",
     "Architecture",
     "BiasLaw",
@@ -65,6 +66,10 @@ class Gap:
     reason: str
 
 
+PREPROCESSING = "preprocessing"
+"""Kind of the gap of a fixed map of the input in front of all layers."""
+
+
 @dataclass(frozen=True, slots=True)
 class Architecture:
     """A network as the theory sees it: the linear layers in the order of execution, and the gaps.
@@ -85,6 +90,8 @@ class Architecture:
         The mode the module was read in (it decides whether dropout is active).
     input_rms : float
         Root mean square of an input's features: the scale of the input matters to every activation but ReLU's family.
+    shortest : int or None
+        Linear layers on the shortest way from input to output, where skip connections go around some; None: all of them.
     """
 
     layers: tuple[Layer, ...]
@@ -95,6 +102,7 @@ class Architecture:
     source: str = "widths"
     training: bool = True
     input_rms: float = 1.0
+    shortest: int | None = None
 
     def __post_init__(self) -> None:
         positive_integer(self.input_size, "input_size")
@@ -112,6 +120,24 @@ class Architecture:
                     do="Name what lies between as a Gap.",
                 )
             )
+
+    @property
+    def depth(self) -> int:
+        """Linear layers that a gradient cannot go around: all of a chain's."""
+        return len(self.layers) if self.shortest is None else self.shortest
+
+    @property
+    def first_layer(self) -> Layer | None:
+        """The layer that a fixed map of the input leads to, which is no part of what is judged; None where there is no such map."""
+        return self.layers[0] if any(gap.kind == PREPROCESSING for gap in self.gaps) else None
+
+    @property
+    def chain(self) -> Architecture | None:
+        """The architecture itself if it is a chain, or the chain behind a fixed map of the input if that is all its gaps; else None."""
+        if not self.gaps:
+            return self
+        first = self.first_layer if len(self.gaps) == 1 else None
+        return None if first is None else dataclasses.replace(self, input_size=first.fan_in, gaps=(), shortest=None)
 
     @property
     def widths(self) -> tuple[int, ...]:

@@ -116,7 +116,7 @@ def risk_margin(report: Report) -> float:
         errors = measured.log_mean_se, measured.log_variance_se
     else:
         return RISK_MARGIN
-    error = _risk_error(moments, errors, len(report.architecture.layers) or None, report.training)
+    error = _risk_error(moments, errors, report.architecture.depth or None, report.training)
     return max(RISK_MARGIN, _STANDARD_ERRORS * math.sqrt(2) * error)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from initdiag import __version__
-from initdiag.advice import advise
+from initdiag.advice import Advice, advise
 from initdiag.agreement import agreement
 from initdiag.architecture import Architecture
 from initdiag.errors import AtRisk, InvalidInput, UnsupportedArchitecture, explain
@@ -21,7 +21,7 @@ from initdiag.report import SCHEMA_VERSION, Report
 from initdiag.risk import PROVENANCE, Training
 from initdiag.spectral_law import SpectralLaw
 from initdiag.spectral_report import spectral_report
-from initdiag.verdict import Finding, Thresholds, Verdict, judge
+from initdiag.verdict import Finding, Judgement, Thresholds, Verdict, judge
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -65,8 +65,7 @@ def diagnose_architecture(
     test = None if measurement is None else agreement(architecture, measurement, limits.agreement_level, prediction)
     angle = _separation(architecture, prediction)
     judgement = judge(architecture, prediction, measurement, test, training, limits, not_measured, angle)
-    is_advised = judgement.verdict.is_at_risk and judgement.basis == "law"
-    advice = advise(architecture, prediction, training, limits.max_risk) if is_advised else ()
+    advice = _advice(architecture, prediction, judgement, training, limits)
     spectral = _spectral(architecture) if spectrum else _NO_SPECTRUM
     return Report(
         schema_version=SCHEMA_VERSION,
@@ -118,6 +117,16 @@ def _spectral(architecture: Architecture) -> _Spectral:
     except UnsupportedArchitecture as error:
         return _Spectral(None, (Finding("IND025", "note", None, f"no spectrum: {error}", "see the reason"),))
     return _Spectral(found.spectrum, found.findings)
+
+
+def _advice(
+    architecture: Architecture, prediction: Prediction, judgement: Judgement, training: Training, limits: Thresholds
+) -> tuple[Advice, ...]:
+    """What to change of a chain at risk, also of one behind a fixed map of the input; none where a measurement was judged."""
+    chain = architecture.chain
+    if chain is None or not judgement.verdict.is_at_risk or judgement.basis != "law":
+        return ()
+    return advise(chain, prediction if chain is architecture else predict(chain), training, limits.max_risk)
 
 
 def _separation(architecture: Architecture, prediction: Prediction) -> Separation | None:

@@ -182,6 +182,18 @@ class Measurement(Record):
         """Share of draws whose norm is not a finite number: something overflowed."""
         return float(np.mean(np.isposinf(self.log_norms))) if len(self.log_norms) else 0.0
 
+    def from_first_layer(self, variance: float, fan_in: int, fan_out: int) -> tuple[float, float]:
+        """Return mean and variance of the log of the squared RMS gain from the first layer's input on.
+
+        What comes before it is taken off by the tangent that leaves it, ``||W t||^2``: entries of ``variance`` make ``v fan_out ||t||^2`` of the tangent
+        that enters, up to a chi-square of ``fan_out`` degrees of freedom, taken as independent of the rest.
+        """
+        first = self.layers[0]
+        mean = (
+            self.log_mean - first.tangent_log_mean + math.log(variance * fan_out) + math.log(fan_in / self.output_size)
+        )
+        return mean, max(self.log_variance - first.tangent_log_variance, 0.0) + 2 / fan_out
+
     @property
     def rms_gain_log_mean(self) -> float:
         """``log_mean + ln(n_0/n_L)``: the log of the squared RMS gain (natural log)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -157,9 +158,15 @@ class Prediction(Record):
         last = architecture.layers[-1]
         has_linear_output = last.activation.name == "linear" and last.fan_out == architecture.output_size
         reasons = (f"simulated through the module's own forward ({', '.join(gaps)})", *measurement.notes)
-        outputs = architecture.output_size
-        depth = len(architecture.layers)
-        return cls.simulated(measurement.log_norms, reasons, architecture.input_size, outputs, has_linear_output, depth)
+        sizes = architecture.input_size, architecture.output_size
+        found = cls.simulated(measurement.log_norms, reasons, *sizes, has_linear_output, architecture.depth)
+        first = architecture.first_layer
+        if first is None:
+            return found
+        hidden = measurement.from_first_layer(first.weight.variance, first.fan_in, first.fan_out)
+        if has_linear_output:
+            hidden = without_output_draw(*hidden, architecture.output_size)
+        return dataclasses.replace(found, hidden_drift=hidden[0], hidden_log_variance=hidden[1])
 
     @classmethod
     def simulated(

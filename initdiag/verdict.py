@@ -205,7 +205,7 @@ def _numbers(
     if not architecture.gaps and _starts_at_zero(architecture):
         prediction = predict(_with_output(architecture))
     drift, variance, dead = prediction.hidden_drift, prediction.hidden_log_variance, prediction.dead_probability
-    depth = len(architecture.layers) or None
+    depth = architecture.depth if architecture.layers else None
     if dead == 1:
         return _Numbers(-math.inf, 0.0, 1.0, depth), "law"
     if drift is not None and variance is not None and dead is not None:
@@ -214,7 +214,9 @@ def _numbers(
         return None, "none"
     if measurement.dead_fraction == 1.0:
         return _Numbers(-math.inf, 0.0, 1.0, depth), "measurement"
-    found = measurement.rms_gain_log_mean, measurement.log_variance
+    found, first = (measurement.rms_gain_log_mean, measurement.log_variance), architecture.first_layer
+    if first is not None:
+        found = measurement.from_first_layer(first.weight.variance, first.fan_in, first.fan_out)
     last = architecture.layers[-1] if architecture.layers else None
     if last is not None and last.activation.name == "linear" and last.fan_out == architecture.output_size:
         found = without_output_draw(*found, architecture.output_size)

@@ -63,6 +63,8 @@ def number_rows(report: Report) -> list[NumberRow]:
         NumberRow("drift", "mean of ln gain^2", _predicted(p.rms_gain_log_mean, p.log_mean_se), drift),
         NumberRow("fluctuation", "log-variance, draw to draw", _predicted(p.log_variance, p.log_variance_se), variance),
     ]
+    if report.architecture.first_layer is not None and p.hidden_drift is not None:
+        rows.insert(1, NumberRow("", "from the first layer on", words.number(p.hidden_drift), ""))
     if p.hidden_log_variance is not None and p.log_variance and p.hidden_log_variance < 0.8 * p.log_variance:
         rows.append(NumberRow("", "without the output's own draw", words.number(p.hidden_log_variance), ""))
     if p.beta is not None:

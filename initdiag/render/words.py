@@ -185,7 +185,8 @@ def _size(report: Report) -> str:
     drift, variance = _judged_numbers(report)
     if report.verdict in (Verdict.VANISHING, Verdict.EXPLODING) and not math.isnan(drift):
         size = "small" if drift < 0 else "large"
-        return f"A typical gradient reaches the input {factor(drift)} times too {size}."
+        place = "input" if report.architecture.first_layer is None else "first layer"
+        return f"A typical gradient reaches the {place} {factor(drift)} times too {size}."
     if any(finding.code == "IND014" for finding in report.findings):
         return "At this depth the learning rate takes too large a step, however the weights are drawn."
     if report.verdict is Verdict.UNSTABLE and variance >= 0:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from initdiag.architecture import Activation, Gap
+from initdiag.architecture import PREPROCESSING, Activation, Gap
 from initdiag.tracing import vocabulary
 from initdiag.tracing.dataflow import Call
 
@@ -26,10 +26,18 @@ class Flow:
         The call that made the output; None if the output is not one tensor that depends on the input.
     input_shape : tuple of int
         Of the batch that was run.
+    learnt : frozenset of str
+        Paths of the modules that hold parameters themselves.
     """
 
-    def __init__(self, calls: tuple[Call, ...], last: int | None, input_shape: tuple[int, ...]) -> None:
-        self._last, self._rows = last, input_shape[0]
+    def __init__(
+        self,
+        calls: tuple[Call, ...],
+        last: int | None,
+        input_shape: tuple[int, ...],
+        learnt: frozenset[str] = frozenset(("",)),
+    ) -> None:
+        self._last, self._rows, self._learnt = last, input_shape[0], learnt
         self.live = self._reached(calls) if last is not None else list(calls)
         self._by_index = {call.index: call for call in self.live}
         self._uses = Counter(source for call in self.live for source in call.inputs)
@@ -54,8 +62,13 @@ class Flow:
     def gaps(self) -> tuple[Gap, ...]:
         """Return what keeps the flow from being a plain chain, each with its path; empty for a chain."""
         found = list(self._output_gaps())
+        first = self.preprocessing()
+        if first:
+            names = ", ".join(dict.fromkeys(call.function for call in first if call.kind != "reshape"))
+            reason = f"{names}: a fixed map of the input, in front of all layers; what follows it is judged"
+            found.append(Gap("input", PREPROCESSING, reason))
         for call in self.live:
-            found.extend(self._call_gaps(call))
+            found.extend(self._call_gaps(call) if call not in first else ())
         found.extend(gap for call in self.linear_calls if isinstance(gap := self._composed(call), Gap))
         counts = Counter(call.weight for call in self.linear_calls)
         found.extend(
@@ -64,6 +77,41 @@ class Flow:
             if name and count > 1
         )
         return tuple(found)
+
+    def preprocessing(self) -> tuple[Call, ...]:
+        """Return the calls in front of the first linear map where everything passes through them and none of them has a parameter; most networks have none."""
+        if not self.linear_calls or self._last is None or self.linear_calls[0].inputs == (-1,):
+            return ()
+        entries = {self.linear_calls[0].inputs[0]}
+        before = self._ancestors(entries)
+        for call in reversed(before):
+            if call.index in entries and call.kind == "reshape":
+                entries.update(call.inputs)
+        inside = {call.index for call in before}
+        passed = inside | {-1}
+        around = (set(call.inputs) & passed for call in self.live if call.index not in inside)
+        is_fixed = all(call.kind not in ("linear", "bias") and call.path not in self._learnt for call in before)
+        changes = any(call.kind != "reshape" for call in before)
+        return tuple(before) if changes and is_fixed and all(sources <= entries for sources in around) else ()
+
+    def _ancestors(self, indices: set[int]) -> list[Call]:
+        """The calls of these indices and all that they depend on, in the order of execution."""
+        known, pending = set(indices), list(indices)
+        while pending:
+            call = self._by_index.get(pending.pop())
+            new = set(call.inputs) - known if call is not None else set()
+            known |= new
+            pending.extend(new)
+        return [call for call in self.live if call.index in known]
+
+    def shortest(self) -> int | None:
+        """Return the linear maps on the shortest way from input to output (skip connections go around the others); None where the output is not known."""
+        if self._last is None:
+            return None
+        ways = {-1: 0}
+        for call in self.live:
+            ways[call.index] = min(ways.get(source, 0) for source in call.inputs) + (call.kind == "linear")
+        return ways[self._last]
 
     def _output_gaps(self) -> Iterator[Gap]:
         if self._last is None:

@@ -157,8 +157,11 @@ def _run(module: nn.Module, x: Tensor, convert: Callable[[Tensor], Tensor]) -> _
     with modules_named(copy, recorder.stack), recorder:
         out = copy(recorder.x)
     if not isinstance(out, Tensor):
-        not_a_tensor, first = f"the output is a {type(out).__name__}", next(tensors_in(out), None)
-        shape = () if first is None else tuple(first.shape)
+        tensors = list(tensors_in(out))
+        not_a_tensor = f"the output is a {type(out).__name__} of {len(tensors)} tensors"
+        if tensors:
+            not_a_tensor += ", the first of which alone is judged (wrap the module to return another)"
+        shape = tuple(tensors[0].shape) if tensors else ()
         return _Sighting(tuple(recorder.calls), None, tuple(x.shape), shape, not_a_tensor, recorder.computed)
     try:
         steps: tuple[str, ...] | str = steps_to_input(out, leaf, {id(p): name for name, p in parameters.items()})
@@ -178,11 +181,13 @@ def _root_mean_square(example: Any) -> float:
 
 
 def _architecture(module: nn.Module, sighting: _Sighting, source: str, input_rms: float) -> Architecture:
-    flow = chain.Flow(sighting.calls, sighting.last, sighting.input_shape)
+    learnt = frozenset(path for path, part in module.named_modules() if any(True for _ in part.parameters(False)))
+    flow = chain.Flow(sighting.calls, sighting.last, sighting.input_shape, learnt)
     no_layer = () if flow.linear_calls else (Gap("forward", "no linear layer", f"it {_NO_LAYER}"),)
     names = [str(call.weight) for call in flow.linear_calls]
     kin = sharing.kin(names, sighting.computed, dict(module.named_parameters()))
-    own = (*flow.gaps(), *sharing.shared_gaps(kin))
+    of_flow = (_output_gap(gap, sighting.steps) if gap.kind == "output" else gap for gap in flow.gaps())
+    own = (*of_flow, *sharing.shared_gaps(kin))
     gaps = no_layer or own or tuple(_disagreement(flow.steps(), sighting.steps))
     layers = _layers(module, flow, sighting.computed, kin)
     used = {call.weight for call in flow.linear_calls}.union(*(o.sources for o in sighting.computed.values()))
@@ -195,7 +200,13 @@ def _architecture(module: nn.Module, sighting: _Sighting, source: str, input_rms
         source=source,
         training=module.training,
         input_rms=input_rms,
+        shortest=flow.shortest() if gaps else None,
     )
+
+
+def _output_gap(gap: Gap, steps: tuple[str, ...] | str) -> Gap:
+    """The gap with what is known of the output in words."""
+    return Gap(gap.path, gap.kind, steps) if isinstance(steps, str) else gap
 
 
 def _disagreement(recorded: tuple[str, ...], walked: tuple[str, ...] | str) -> Iterator[Gap]:
