@@ -1,15 +1,16 @@
 """Which initialiser a model's weights came from, judged within sampling error and over all its matrices together.
 
 A small matrix fits several initialisers: then the one that fits most of the model's matrices is taken. What fits none may be a
-known initialiser times a gain: that is said only where several matrices of different shapes agree on the gain and a common
-standard deviation is ruled out. Otherwise the sample's own variance is all that is claimed.
+known initialiser times a gain: that of He et al. for a leaky ReLU of the network's own slope; or any, where several matrices of different
+shapes agree on it and a common standard deviation is ruled out. Matrices that pass one by one, but are all a little too small, do not
+pass together. Otherwise the sample's own variance is all that is claimed.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,7 +25,7 @@ from initdiag.tracing.entries import EntrySums
 __all__ = ["Sample", "nominal_laws"]
 
 _VARIANCE_SDS = 4.0
-"""Standard errors that a sample variance may lie from an initialiser's: two-sided level 6e-5."""
+"""Standard errors that a sample variance, and that of all matrices together, may lie from an initialiser's: two-sided level 6e-5."""
 
 _BOUNDS = {"uniform": (math.sqrt(3), 1 / math.sqrt(3)), "truncated_normal": (2.2736945, 0.0995115)}
 """Largest entry in standard deviations, and the density of |w| there (the normal truncated at 2 of its own)."""
@@ -62,8 +63,16 @@ class Sample:
         return math.sqrt((KURTOSIS[family] - 1) / self.sums.count)
 
 
-def nominal_laws(samples: Sequence[Sample]) -> list[WeightLaw]:
-    """Return each matrix's law: an initialiser's, an initialiser's times a gain, or the sample's own moments."""
+def nominal_laws(samples: Sequence[Sample], slopes: Iterable[float] = ()) -> list[WeightLaw]:
+    """Return each matrix's law: an initialiser's, an initialiser's times a gain, or the sample's own moments.
+
+    Parameters
+    ----------
+    samples : sequence of Sample
+        All matrices of the model.
+    slopes : iterable of float
+        Negative slopes of its leaky ReLUs.
+    """
     candidates = [_candidates(sample) for sample in samples]
     votes: Counter[str] = Counter()
     likelihood: dict[str, float] = {}
@@ -75,13 +84,20 @@ def nominal_laws(samples: Sequence[Sample]) -> list[WeightLaw]:
         _law(s, max(names, key=lambda n: (votes[n], likelihood[n]), default=None))
         for s, names in zip(samples, candidates, strict=True)
     ]
+    for name in {law.initializer for law in laws} - {None, "orthogonal"}:
+        group = [i for i, law in enumerate(laws) if law.initializer == name]
+        if not _fits_jointly(str(name), 1.0, [samples[i] for i in group]):
+            for i in group:
+                laws[i] = _unrecognised(samples[i], INITIALIZERS[str(name)][0])
+    gains = [1 / math.hypot(1, slope) for slope in dict.fromkeys(slopes)]
     for family in KURTOSIS:
         members = [i for i, law in enumerate(laws) if law.family == family]
         strangers = [i for i in members if laws[i].initializer is None]
         for group in (
             (members, strangers) if strangers else ()
         ):  # a nominal law may fit one matrix of such a model by chance
-            common = _in_common(family, [samples[i] for i in group])
+            found = [samples[i] for i in group]
+            common = _of_an_initializer(family, found, gains) or _in_common(family, found)
             if common is not None:
                 for i, law in zip(group, common, strict=True):
                     laws[i] = law
@@ -105,16 +121,38 @@ def _candidates(sample: Sample) -> list[str]:
     return [name for name in INITIALIZERS if _plausible(name, sample)]
 
 
-def _plausible(name: str, sample: Sample) -> bool:
-    """Whether the entries could have come from initialiser ``name``, within sampling error."""
+def _plausible(name: str, sample: Sample, gain: float = 1.0) -> bool:
+    """Whether the entries could have come from initialiser ``name`` times ``gain``, within sampling error."""
     family = INITIALIZERS[name][0]
     if family == "haar":
         return False
-    variance = sample.nominal(name)
+    variance = sample.nominal(name) * gain * gain
     tolerance = _VARIANCE_SDS * sample.log_variance_sd(family) + sample.eps
     return abs(sample.sums.variance / variance - 1) <= tolerance and _is_family(
         family, sample.sums, variance, sample.eps
     )
+
+
+def _fits_jointly(name: str, gain: float, samples: Sequence[Sample]) -> bool:
+    """Whether the entries of all matrices together have the variance of initialiser ``name`` times ``gain``, within sampling error.
+
+    A matrix that is used again, or copied, is counted once: such have one kurtosis.
+    """
+    distinct = {(s.sums.count, f"{s.sums.kurtosis:.6g}"): s for s in samples}.values()
+    count = sum(s.sums.count for s in distinct)
+    ratio = math.fsum(s.sums.s2 / s.nominal(name) for s in distinct) / (count * gain * gain)
+    tolerance = _VARIANCE_SDS * math.sqrt((KURTOSIS[INITIALIZERS[name][0]] - 1) / count)
+    return abs(ratio - 1) <= tolerance + max(s.eps for s in distinct)
+
+
+def _of_an_initializer(family: str, members: Sequence[Sample], gains: Iterable[float]) -> list[WeightLaw] | None:
+    """The first initialiser that all ``members`` fit, one by one and together: He's for the network's own leaky ReLUs, or one without a gain."""
+    names = [name for name, (kind, _) in INITIALIZERS.items() if kind == family]
+    options = [(name, gain) for gain in gains for name in names if name.startswith("he_")] + [(n, 1.0) for n in names]
+    for name, gain in options:
+        if all(_plausible(name, s, gain) for s in members) and _fits_jointly(name, gain, members):
+            return [WeightLaw.from_initializer(name, s.shape[1], s.shape[0], gain) for s in members]
+    return None
 
 
 def _is_family(family: str, sums: EntrySums, variance: float, slack: float) -> bool:
@@ -172,9 +210,11 @@ def _law(sample: Sample, initializer: str | None) -> WeightLaw:
     return _unrecognised(sample)
 
 
-def _unrecognised(sample: Sample) -> WeightLaw:
-    """The sample's own variance; a family's kurtosis if the entries look like one."""
+def _unrecognised(sample: Sample, family: str | None = None) -> WeightLaw:
+    """The sample's own variance; the kurtosis of a family that is known, or that the entries look like."""
     sums = sample.sums
+    if family is not None:
+        return WeightLaw(family, sums.variance, KURTOSIS[family])
     if sums.s2 > 0 and _is_sparse(sample):
         return WeightLaw("sparse", sums.variance, KURTOSIS["normal"] * sums.count / sums.nonzero)
     for family in KURTOSIS if sums.s2 > 0 and sums.count > 60 else ():

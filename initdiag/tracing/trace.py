@@ -226,17 +226,19 @@ def _layers(
         assert call.weight is not None
         weight = values[call.weight]
         matrices.append((call.weight, weight.T if call.is_transposed else weight))
-    laws = weights.assumed_laws(matrices) if is_meta(module) else weights.weight_laws(matrices, kin)
+    activations = [flow.activation_after(call) or Activation("linear") for call in flow.linear_calls]
+    slopes = [a.negative_slope for a in activations if a.name == "leaky_relu"]
+    laws = weights.assumed_laws(matrices) if is_meta(module) else weights.weight_laws(matrices, kin, slopes)
     return tuple(
         Layer(
             name=name,
             fan_in=matrix.shape[1],
             fan_out=matrix.shape[0],
             weight=law,
-            activation=flow.activation_after(call) or Activation("linear"),
+            activation=activation,
             bias=_bias([(n, values[n]) for n in flow.biases_of(call)], matrix),
         )
-        for call, (name, matrix), law in zip(flow.linear_calls, matrices, laws, strict=True)
+        for call, (name, matrix), law, activation in zip(flow.linear_calls, matrices, laws, activations, strict=True)
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -19,14 +19,16 @@ __all__ = ["assumed_laws", "bias_law", "weight_laws"]
 
 
 def weight_laws(
-    matrices: Sequence[tuple[str, Tensor]], kin: Mapping[str, Sequence[str]] | None = None
+    matrices: Sequence[tuple[str, Tensor]],
+    kin: Mapping[str, Sequence[str]] | None = None,
+    slopes: Iterable[float] = (),
 ) -> tuple[WeightLaw, ...]:
     """Return the law of each weight matrix of shape ``(fan_out, fan_in)``.
 
     Where an initialiser is recognised within sampling error, variance and kurtosis are its nominal ones, otherwise the
     sample's; the sample's are always kept beside. A small matrix fits several initialisers: then the one that fits most
     of the model's matrices is taken, and of equals the likelier. A weight that is computed from an earlier one's parameters
-    (``kin``), or has its values, fails a hypothesis.
+    (``kin``), or has its values, fails a hypothesis. ``slopes`` of the network's leaky ReLUs tell which gains to expect.
 
     Raises
     ------
@@ -45,7 +47,7 @@ def weight_laws(
             sample_kurtosis=s.sums.kurtosis,
             hypotheses=(*weight_hypotheses(s.sums, s.matrix, law.family == "haar"), *_dependence(earlier.get(name))),
         )
-        for (name, _), s, law in zip(matrices, samples, nominal_laws(samples), strict=True)
+        for (name, _), s, law in zip(matrices, samples, nominal_laws(samples, slopes), strict=True)
     )
 
 
