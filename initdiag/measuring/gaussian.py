@@ -66,6 +66,10 @@ class GaussianLayers:
         values = random_numbers.normals(self._seed, self._draws, stream, bias.numel())
         return values.to(bias.device, bias.dtype) * math.sqrt(law.variance)
 
+    def again(self) -> GaussianLayers:
+        """Return the same layers, none of them used yet."""
+        return GaussianLayers(self._seed, self._draws, self._layers)
+
     def _normals(self, name: str, vectors: Tensor, fan_out: int) -> Tensor:
         count = vectors.shape[1]
         values = random_numbers.normals(self._seed, self._draws, 2 * self._order[name], count * fan_out)

@@ -21,6 +21,7 @@ from initdiag.measuring import random_numbers
 from initdiag.measuring.interposer import Ensemble, flat, log_sum_squares, normalised
 from initdiag.measuring.jacobian import Backwards, pulled
 from initdiag.measuring.task import Task, graph_forward
+from initdiag.measuring.underflow import LOWEST, SCALES
 from initdiag.tracing.provenance import Origin
 from initdiag.tracing.vocabulary import LinearCall
 
@@ -155,9 +156,23 @@ def gradient_logs(task: Task, ensemble: Ensemble, draws: range, loss: Loss | Non
     out = graph_forward(task, recorder, leaf)
     scale = torch.as_tensor(recorder.primal_log_scale, dtype=torch.float64, device=out.device).detach().expand(len(x))
     v, log_v = _cotangent(task, draws, out.detach(), scale, loss)
+    log_square = 2 * (scale + log_v)
     pulled(out, leaf, v)
-    names = dict.fromkeys(use.name for use in recorder.uses)
-    return [recorder.logs_of(name, 2 * (scale + log_v)) for name in names]
+    found = recorder.found(log_square)
+    if task.rescales_tangent or task.is_native or not any(bool((logs.weight < LOWEST).any()) for logs in found):
+        return found
+    pulled(out, leaf, v * SCALES[0])  # linear in v: what is lost at one scale is there at another
+    return [
+        _merged(logs, other)
+        for logs, other in zip(found, recorder.found(log_square - 2 * math.log(SCALES[0])), strict=True)
+    ]
+
+
+def _merged(logs: GradientLogs, other: GradientLogs) -> GradientLogs:
+    """``logs``, with rows that underflow taken from a larger cotangent where that does not overflow."""
+    rows = (logs.weight < LOWEST) & other.weight.isfinite()
+    weight, bias = torch.where(rows, other.weight, logs.weight), torch.where(rows, other.bias, logs.bias)
+    return GradientLogs(logs.name, logs.activation, weight, bias)
 
 
 def _cotangent(task: Task, draws: range, out: Tensor, scale: Tensor, loss: Loss | None) -> tuple[Tensor, Tensor]:
@@ -205,8 +220,11 @@ class _Recorder(Backwards):
         use.delta = delta.detach().clone().reshape(len(delta), -1, delta.shape[-1])
         use.delta_log_scale = self.cotangent_log_scale
 
-    def logs_of(self, name: str, log_square: Tensor) -> GradientLogs:
-        """Return the logs of one matrix; ``log_square`` is to be added to every squared cotangent."""
+    def found(self, log_square: Tensor) -> list[GradientLogs]:
+        """Return the logs of every matrix in the order of first use; ``log_square`` is to be added to every squared cotangent."""
+        return [self._logs_of(name, log_square) for name in dict.fromkeys(use.name for use in self.uses)]
+
+    def _logs_of(self, name: str, log_square: Tensor) -> GradientLogs:
         uses = [use for use in self.uses if use.name == name]
         first = uses[0]
         activation = log_sum_squares(first.x) - math.log(first.x[0].numel()) + 2 * first.log_scale

@@ -45,6 +45,10 @@ class Ensemble(Protocol):
         """Return the bias of layer ``name`` for each row, shape ``(rows, fan_out)`` or ``(fan_out,)``."""
         ...
 
+    def again(self) -> Ensemble:
+        """Return the same networks for another pass."""
+        ...
+
 
 def rowwise(values: Tensor, like: Tensor) -> Tensor:
     """Return ``values`` of shape ``(rows, n)`` or ``(rows,)`` with dimensions inserted so that they broadcast over ``like``."""

@@ -177,6 +177,10 @@ class _Shared:
         """Return the network's bias."""
         return self.network.bias(name, bias_name, bias)
 
+    def again(self) -> _Shared:
+        """Return the same network for another pass."""
+        return _Shared(self.network.again())
+
 
 class Forwards(Interposer):
     """An interposer whose rows may share one network."""

@@ -155,6 +155,10 @@ class Loaded:
         """Return the bias."""
         return bias
 
+    def again(self) -> Loaded:
+        """Return itself: it is the same in every pass."""
+        return self
+
 
 class Redrawn:
     """Freshly drawn weights for one chunk: row ``i`` has its own matrices, stacked to one batched product."""
@@ -175,3 +179,7 @@ class Redrawn:
     def bias(self, name: str, bias_name: str, bias: Tensor) -> Tensor:
         """Return each row's own bias."""
         return self._stacks.get(bias_name, bias)
+
+    def again(self) -> Redrawn:
+        """Return itself: it is the same in every pass."""
+        return self

@@ -58,6 +58,10 @@ class SignFlips:
         """Return ``R b`` where the bias is flipped, else ``b``."""
         return bias * self._output[name] if self.flips_bias(name) else bias
 
+    def again(self) -> SignFlips:
+        """Return itself: it is the same in every pass."""
+        return self
+
     def flips_bias(self, name: str) -> bool:
         """Return whether the layer's bias is flipped with its output."""
         return name in self._flipped

@@ -69,6 +69,9 @@ class _Tape:
         self.biases[name] = bias
         return bias
 
+    def again(self) -> _Tape:
+        return _Tape()
+
 
 def taped(task: Task) -> tuple[Step, ...] | None:
     """Return the chain's steps; None if it is not one that the fast path knows: gaps, smooth or random slopes, vanishing biases."""

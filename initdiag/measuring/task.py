@@ -18,7 +18,8 @@ from initdiag.architecture import Architecture
 from initdiag.errors import InvalidInput, UnsupportedArchitecture, explain
 from initdiag.measuring import random_numbers
 from initdiag.measuring.attention import attention_by_formula
-from initdiag.measuring.interposer import Ensemble, Interposer, LayerLogs
+from initdiag.measuring.interposer import Ensemble, Interposer, LayerLogs, flat
+from initdiag.measuring.underflow import Logs, rescued
 from initdiag.tracing.loan import copied, replica
 from initdiag.tracing.provenance import Provenance
 from initdiag.tracing.subject import example_rows
@@ -203,13 +204,13 @@ def _checked_direction(direction: Any, rows: Tensor) -> Tensor | None:
     return u / norm
 
 
-def log_norms(task: Task, ensemble: Ensemble, draws: range, u: Tensor | None = None) -> tuple[Tensor, list[LayerLogs]]:
+def log_norms(task: Task, ensemble: Ensemble, draws: range, u: Tensor | None = None) -> Logs:
     """Return ``ln||Ju||^2`` of each draw (float64), and the logs of every linear call, over rows that are separate networks."""
     x = task.inputs(draws)
     return _pass(task, ensemble, draws, x, task.directions(draws, x) if u is None else u)
 
 
-def log_norms_in_batch(task: Task, ensemble: Ensemble, draw: int) -> tuple[Tensor, list[LayerLogs]]:
+def log_norms_in_batch(task: Task, ensemble: Ensemble, draw: int) -> Logs:
     """Return the same for one draw whose network mixes the rows of a batch: one row's output to its own input, in the whole batch."""
     rows = len(task.rows)
     row, one = draw % rows, range(draw, draw + 1)
@@ -221,7 +222,17 @@ def log_norms_in_batch(task: Task, ensemble: Ensemble, draw: int) -> tuple[Tenso
     ]
 
 
-def _pass(task: Task, ensemble: Ensemble, draws: range, x: Tensor, u: Tensor) -> tuple[Tensor, list[LayerLogs]]:
+def _pass(task: Task, ensemble: Ensemble, draws: range, x: Tensor, u: Tensor) -> Logs:
+    """Pass, and pass again where tangents that cannot be rescaled on the way underflow."""
+
+    def run(of_input: float, scale: float) -> Logs:
+        return _single_pass(task, ensemble.again(), draws, x * of_input, u * scale)
+
+    found = _single_pass(task, ensemble, draws, x, u)
+    return found if task.rescales_tangent or task.is_native else rescued(found, run, flat(u).any(1))
+
+
+def _single_pass(task: Task, ensemble: Ensemble, draws: range, x: Tensor, u: Tensor) -> Logs:
     origins = Provenance(dict(task.module.named_parameters()))
     layers = frozenset(layer.name for layer in task.arch.layers)
     interposer = Interposer(origins, layers, ensemble, draws, task.seed, task.rescales_tangent, task.rescales_primal)
@@ -273,7 +284,7 @@ def _run(task: Task, interposer: AbstractContextManager[Any], x: Tensor, mode: s
 def brief(error: Exception) -> str:
     """Return kind and first line of an error, without what PyTorch says of its own debugging."""
     line = next(iter(str(error).splitlines()), "").partition(" Hint: ")[0]
-    return f"{type(error).__name__}: {line}"
+    return f"{type(error).__name__}: {line.rstrip('.')}"
 
 
 def _by_rows(out: Tensor, rows: int) -> Tensor:
