@@ -641,13 +641,6 @@ def test_a_hand_made_gate_of_two_values_and_zero():
     assert exact.log_moment(1) == pytest.approx(math.log(2 / 6 * n * gate.moment(2)), abs=1e-12)
 
 
-def test_jumps_of_the_density_are_refused_not_smeared():
-    exact = law([5, 5, 5], activation="leaky_relu", init="orthogonal")
-    with pytest.raises(UnsupportedArchitecture, match="atoms or jumps"):
-        exact.cdf(0.0)
-    assert np.isfinite(exact.rvs(size=3, random_state=0)).all()
-
-
 def test_a_coarser_inversion_would_be_seen(monkeypatch):
     """Sabotage: too long a step, and the tails of one linear layer are no longer chi-square's."""
     d = stats.chi2(50)
