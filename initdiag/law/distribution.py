@@ -45,7 +45,8 @@ class ChainLaw(LogLaw):
     error of both tails below 1e-3 down to 1e-12 (about 1e-10, but 1e-5 where gates that are nearly all closed have a probability around 1e-12);
     from 1e-15 on an order of magnitude. Quantiles invert them to 1e-9 of the probability, plus 1e-17. Under coverage "first-order" (iid weights that are not
     Gaussian) it is the exact law of *Gaussian* weights, moved and scaled to the corrected log-mean and log-variance, which have errors of
-    their own (`Prediction.log_mean_error`, `log_variance_error`); its shape is not corrected.
+    their own (`Prediction.log_mean_error`, `log_variance_error`); its shape is not corrected, and it has no ends: one or two layers of a few
+    bounded entries have a largest ``||Ju||^2``, beyond which this law goes on (one single uniform weight: a tenth of it).
 
     Parameters
     ----------
@@ -113,8 +114,9 @@ class ChainLaw(LogLaw):
         """Return ``ln E||Ju||^{2k}`` (natural log), *unconditional*: dead draws count 0.
 
         For integer ``k`` and one gate value ``d`` it is ``sum_l ln(v^k d^{2k} E[K (K + 2) ... (K + 2k - 2)])``, ``K`` the number of open gates.
-        Under coverage "first-order" ``k`` = 0, 1 and 2 are exact all the same (`initdiag.law.kurtosis.log_fourth_norm`); other orders are those of the moved and
-        scaled law.
+        Under coverage "first-order" ``k`` = 0, 1 and 2 are exact all the same (`initdiag.law.kurtosis.log_fourth_norm`); other orders are those of
+        the moved and scaled law, an approximation whose error `Prediction` does not state. Uniform weights, ReLU: at ``k`` = 0.5, 1.5 and 3 it was
+        at most 0.04, 0.5 and 1.6 for widths of 1 and 2, 0.005, 0.06 and 0.25 for 8, and not seen (0.02) for 32.
 
         Parameters
         ----------
