@@ -130,11 +130,11 @@ def _is_given(option: str) -> bool:
 
 def _with_options(models: Sequence[ModelConfig], options: dict[str, Any]) -> list[ModelConfig]:
     """The models with the options that were given on the command line in place of their own settings."""
-    from initdiag.targets import anchored, parse_widths
+    from initdiag.targets import anchored, parse_size
 
     given = {name: value for name, value in options.items() if name != "fail_on" and _is_given(name)}
     if "input_size" in given:
-        given["input_size"] = tuple(parse_widths(given["input_size"]))
+        given["input_size"] = parse_size(given["input_size"])
     if "input_target" in given:
         given["example_input"] = anchored(given.pop("input_target"), Path.cwd())
     limit = {"max_risk": given.pop("max_risk")} if "max_risk" in given else {}
@@ -253,12 +253,12 @@ def _assumed(widths: str, given: dict[str, Any], of_models: dict[str, str | None
 def _traced(
     target: str, given: dict[str, Any], input_size: str | None, input_target: str | None, module: str | None
 ) -> Architecture:
-    from initdiag.targets import load, parse_widths
+    from initdiag.targets import load, parse_size
     from initdiag.tracing.trace import trace
 
     if "negative_slope" in given and "activation" not in given:
         raise click.UsageError("--negative-slope needs --activation with a model, whose own slopes stay otherwise.")
-    size = parse_widths(input_size) if input_size else None
+    size = parse_size(input_size) if input_size else None
     example = load(input_target) if input_target else None
     example = example() if callable(example) and not hasattr(example, "shape") else example
     architecture = trace(load(target), example, input_size=size, module=module)

@@ -111,7 +111,15 @@ class Report(Record):
         InvalidInput
             If it is none, or of another schema version.
         """
-        version = data.get("schema_version") if isinstance(data, dict) else None
+        if not isinstance(data, dict):
+            raise InvalidInput(
+                explain(
+                    expected="a report as a dict, as to_dict returns it",
+                    got=type(data).__name__,
+                    do="Load JSON text first: Report.from_dict(json.loads(text)).",
+                )
+            )
+        version = data.get("schema_version")
         if version != SCHEMA_VERSION:
             raise InvalidInput(
                 explain(

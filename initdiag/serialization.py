@@ -21,6 +21,8 @@ from initdiag.errors import InvalidInput, explain
 __all__ = ["Record", "decode", "encode"]
 
 T = TypeVar("T")
+_WRITTEN: dict[type, str] = {str: "a text", int: "an integer", bool: "true or false", dict: "an object", list: "a list"}
+_PLAIN = (str, int, bool)
 _NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
@@ -66,14 +68,34 @@ def decode(kind: Any, data: Any) -> Any:
         return _decode_tuple(typing.get_args(kind), data)
     if origin is dict:
         key, item = typing.get_args(kind)
-        return {decode(key, k): decode(item, v) for k, v in data.items()}
+        return {decode(key, k): decode(item, v) for k, v in _of_type(dict, data).items()}
     if origin is np.ndarray:
-        return np.array(_decode_items(data), dtype=np.float64)
+        return np.array(_decode_items(_of_type(list, data)), dtype=np.float64)
     if isinstance(kind, type) and issubclass(kind, enum.Enum):
         return kind(data)
     if kind is float:
-        return _NON_FINITE[data] if isinstance(data, str) else float(data)
+        return _decode_float(data)
+    return _of_type(kind, data) if kind in _PLAIN else data
+
+
+def _of_type(kind: type, data: Any) -> Any:
+    """Return ``data`` if it is of this type; True is no int."""
+    if type(data) is not kind:
+        raise TypeError(f"expected {_WRITTEN[kind]}, got {_shown(data)}")
     return data
+
+
+def _decode_float(data: Any) -> float:
+    if isinstance(data, str) and data in _NON_FINITE:
+        return _NON_FINITE[data]
+    if type(data) not in (int, float):
+        raise TypeError(f"expected a number, got {_shown(data)}")
+    return float(data)
+
+
+def _shown(data: Any) -> str:
+    text = repr(data)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _decode_union(kinds: tuple[Any, ...], data: Any) -> Any:
@@ -84,6 +106,7 @@ def _decode_union(kinds: tuple[Any, ...], data: Any) -> Any:
 
 
 def _decode_tuple(kinds: tuple[Any, ...], data: Any) -> tuple[Any, ...]:
+    _of_type(list, data)
     if len(kinds) == 2 and kinds[1] is Ellipsis:
         return tuple(decode(kinds[0], v) for v in data)
     return tuple(decode(k, v) for k, v in zip(kinds, data, strict=True))
@@ -110,10 +133,24 @@ def _decode_record(kind: Any, data: Any) -> Any:
             )
         )
     hints = _hints(kind)
+    found = {name: _decode_field(kind, name, hints[name], data[name]) for name in names if name in data}
     try:
-        return kind(**{name: decode(hints[name], data[name]) for name in names if name in data})
-    except (TypeError, KeyError, ValueError) as error:
-        raise InvalidInput(f"not a saved {kind.__name__}: {error}") from error
+        return kind(**found)
+    except (TypeError, KeyError, ValueError, OverflowError) as error:
+        raise _not_saved(kind, str(error)) from error
+
+
+def _decode_field(kind: Any, name: str, hint: Any, data: Any) -> Any:
+    try:
+        return decode(hint, data)
+    except InvalidInput:
+        raise
+    except (TypeError, KeyError, ValueError, OverflowError) as error:
+        raise _not_saved(kind, f"{name}: {error}") from error
+
+
+def _not_saved(kind: Any, reason: str) -> InvalidInput:
+    return InvalidInput(f"not a saved {kind.__name__}: {reason}. Give what initdiag saved, unchanged.")
 
 
 class Record:

@@ -12,7 +12,7 @@ from typing import Any
 
 from initdiag.errors import TargetError, explain
 
-__all__ = ["anchored", "load", "parse_widths"]
+__all__ = ["anchored", "load", "parse_size", "parse_widths"]
 
 
 def anchored(target: str, folder: Path) -> str:
@@ -99,7 +99,7 @@ def parse_widths(text: str) -> list[int]:
     Raises
     ------
     TargetError
-        If a part is not a number or ``number x count``.
+        If a part is not a number or ``number x count``, the count at least 1.
 
     Examples
     --------
@@ -108,10 +108,33 @@ def parse_widths(text: str) -> list[int]:
     """
     widths: list[int] = []
     for part in text.split(","):
-        width, _, count = part.strip().partition("x")
-        if not width.isdecimal() or (count and not count.isdecimal()) or part.strip().endswith("x"):
+        width, times, count = part.strip().partition("x")
+        if not width.isdecimal() or (times and (not count.isdecimal() or int(count) == 0)):
             raise TargetError(
                 explain(expected="widths such as 784,256x8,10", got=repr(text), do=f"Correct the part {part!r}.")
             )
         widths.extend([int(width)] * int(count or 1))
     return widths
+
+
+def parse_size(text: str) -> tuple[int, ...]:
+    """Return a batch's shape from ``2,16`` or ``2x16``: here ``x`` repeats nothing.
+
+    Raises
+    ------
+    TargetError
+        If a part is not a positive number.
+
+    Examples
+    --------
+    >>> parse_size("2x16")
+    (2, 16)
+    """
+    parts = [part.strip() for part in text.replace("x", ",").split(",")]
+    if not all(part.isdecimal() and int(part) for part in parts):
+        raise TargetError(
+            explain(
+                expected="the shape of a batch such as 2,784", got=repr(text), do="Give positive numbers, batch first."
+            )
+        )
+    return tuple(map(int, parts))

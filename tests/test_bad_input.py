@@ -10,7 +10,7 @@ from torch import nn
 
 import initdiag
 from initdiag import InvalidInput, TargetError, Verdict
-from initdiag.targets import load, parse_widths
+from initdiag.targets import load, parse_size, parse_widths
 
 
 def _with_weight(value: float) -> nn.Module:
@@ -129,10 +129,18 @@ def test_a_file_that_does_not_import(tmp_path):
         load(f"{tmp_path}/broken.py:build")
 
 
-@pytest.mark.parametrize("text", ["", "784", "784,256x,10", "784,x8,10", "784,-3", "784;10", "784,0,10", "784,2.5"])
+@pytest.mark.parametrize(
+    "text", ["", "784", "784,256x,10", "784,x8,10", "784,-3", "784;10", "784,0,10", "784,2.5", "784,256x0,10"]
+)
 def test_bad_width_texts(text):
     with pytest.raises(InvalidInput, match="expected"):
         initdiag.predict(parse_widths(text))
+
+
+@pytest.mark.parametrize("text", ["", "2,", "2x", "x16", "2,-1", "0,16", "2x0", "2,1.5"])
+def test_bad_sizes(text):
+    with pytest.raises(TargetError, match="the shape of a batch such as 2,784"):
+        parse_size(text)
 
 
 CHAIN = initdiag.predict([4, 8, 2])

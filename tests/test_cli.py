@@ -86,6 +86,7 @@ def test_inputs(run, tmp_path):
     assert run("check", f"{target}:model", "--input-size", "2,3,4", "--draws", "64")[0] == 0
     assert run("check", f"{target}:model", "--input", f"{target}:batch", "--draws", "64")[0] == 0
     assert run("check", f"{target}:model", "--input", f"{target}:make", "--draws", "64")[0] == 0
+    assert run("check", f"{target}:model", "--input-size", "2x3x4", "--draws", "64")[0] == 0  # repeats nothing here
     code, _, err = run("check", f"{target}:model", "--input-size", "2,3,5", "--draws", "64")
     assert (code, err.startswith("error: "), "Traceback" in err) == (2, True, False)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import itertools
 import json
 import math
 import re
@@ -76,7 +77,8 @@ def test_reports_differ_where_they_differ():
     [
         ({}, "schema version 1, got schema version None"),
         ({"schema_version": 99}, "schema version 99"),
-        ([], "schema version"),
+        ([], "a report as a dict"),
+        ("{}", r"json\.loads\(text\)"),
         ({"schema_version": 1}, "not a saved Report"),
         ({"schema_version": 1, "surprise": 2}, "with the fields schema_version"),
     ],
@@ -84,6 +86,40 @@ def test_reports_differ_where_they_differ():
 def test_what_is_no_report_is_refused(data, message):
     with pytest.raises(InvalidInput, match=message):
         Report.from_dict(data)
+
+
+WRONG = (None, 5, "x", [], {}, [1], True, 1.5, 10**400)
+
+
+def _mistyped(record):
+    for name, value in itertools.product(record, WRONG):
+        yield {**record, name: value}
+
+
+def test_wrong_types_are_refused_when_loading_not_when_rendering():
+    """Every field of the report, and of the records inside, in turn: it loads and renders, or is refused in initdiag's own words."""
+    whole, refused = reports.vanishing().to_dict(), 0
+    cases = [*_mistyped(whole)]
+    for name in ("prediction", "thresholds", "agreement"):
+        cases += [{**whole, name: inner} for inner in _mistyped(whole[name] or {})]
+    for case in cases:
+        try:
+            report = Report.from_dict(case)
+        except InvalidInput:
+            refused += 1
+        else:
+            assert str(report)
+            assert report.to_html()
+    assert refused > len(cases) / 2
+
+
+@pytest.mark.parametrize("value", [[], None, 5, "x"])
+@pytest.mark.parametrize("name", ["risk", "target", "initdiag_version", "risk_provenance", "elapsed"])
+def test_a_wrong_type_names_field_and_value(name, value):
+    if isinstance(value, {"risk": dict, "elapsed": int}.get(name, str)):
+        return
+    with pytest.raises(InvalidInput, match=rf"not a saved Report: {name}: expected .*, got"):
+        Report.from_dict({**reports.vanishing().to_dict(), name: value})
 
 
 @given(st.lists(st.floats(allow_nan=True, allow_infinity=True), min_size=1, max_size=20))

@@ -291,6 +291,48 @@ def test_wrong_files(tmp_path, names, message):
         screen_file(*(tmp_path / name for name in names))
 
 
+@pytest.mark.parametrize("suffix", sorted(WRITERS))
+def test_what_was_kept_can_be_screened_again(tmp_path, suffix):
+    """The earlier risk gives way to the new one."""
+    rows = [[16, 16, 16], [8] * 30, [64, 64, 10]]
+    first, second, once = (tmp_path / f"{name}{suffix}" for name in ("first", "second", "once"))
+    source = WRITERS[suffix](tmp_path / f"in{suffix}", rows)
+    screen_file(source, first, init="he_normal", max_risk=1.0)
+    counts = screen_file(first, second, init="he_normal", lr=0.5)
+    screen_file(source, once, init="he_normal", lr=0.5)
+    assert counts.rows == 3
+    assert read(second) == read(once)
+    assert second.read_bytes() == once.read_bytes() or suffix == ".parquet"
+
+
+def test_an_earlier_risk_in_any_column_gives_way(tmp_path):
+    (tmp_path / "in.csv").write_text('initdiag_risk,id,widths\n0.5,1,"64,64,10"\n')
+    screen_file(tmp_path / "in.csv", tmp_path / "out.csv", init="he_normal")
+    lines = (tmp_path / "out.csv").read_text().splitlines()
+    assert lines[0] == "id,widths,initdiag_risk"
+    assert lines[1].startswith('1,"64,64,10",0.')
+    assert lines[1].count(",") == 4
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        ("784,256,10", "Write a header as the first line"),
+        ('"784,256x3,10"', "Write a header as the first line"),
+        ("id,layers", "Name the column of the widths with --column"),
+    ],
+)
+def test_a_csv_without_the_column_is_told_what_to_do(tmp_path, header, message):
+    (tmp_path / "in.csv").write_text(f"{header}\n784,256\n")
+    with pytest.raises(TargetError, match=message):
+        screen_file(tmp_path / "in.csv", tmp_path / "out.csv")
+
+
+def test_a_width_is_not_repeated_no_times(tmp_path):
+    (tmp_path / "in.csv").write_text("widths\n8 8x0 8\n8 8x2 8\n")
+    assert screen_file(tmp_path / "in.csv", tmp_path / "out.csv", init="he_normal") == Counts(2, 1, 0, 1)
+
+
 def test_wrong_options_touch_no_file(tmp_path):
     source = as_json(tmp_path / "in.jsonl", [[8, 8]])
     with pytest.raises(InvalidInput, match="init"):

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from initdiag.errors import UnsupportedArchitecture, explain
 from initdiag.law.inversion import Inversion
 from initdiag.law.kurtosis import log_fourth_norm
+from initdiag.law.lattice import LatticeInversion
 from initdiag.law.mellin import Factor, Tilt, factors_of
 from initdiag.law.mixture import FULL
 from initdiag.law.orthogonal import OrthogonalInversion
@@ -32,6 +33,10 @@ _TAILS, _NODES = np.array([1e-12, 1e-6, 1e-3, 0.05, 0.3]), 40
 """Of the entropy's integral: where it is cut, on both sides, and the nodes of each piece."""
 
 
+_SMALLEST_TAIL = math.log(1e-13)
+"""Of those that the class promises, and a little more."""
+
+
 class ChainLaw(LogLaw):
     """The distribution of ``Y = ln||Ju||^2``, ``||u|| = 1`` (natural log), given that no layer is dead.
 
@@ -40,7 +45,8 @@ class ChainLaw(LogLaw):
     error of both tails below 1e-3 down to 1e-12 (about 1e-10, but 1e-5 where gates that are nearly all closed have a probability around 1e-12);
     from 1e-15 on an order of magnitude. Quantiles invert them to 1e-9 of the probability, plus 1e-17. Under coverage "first-order" (iid weights that are not
     Gaussian) it is the exact law of *Gaussian* weights, moved and scaled to the corrected log-mean and log-variance, which have errors of
-    their own (`Prediction.log_mean_error`, `log_variance_error`); its shape is not corrected.
+    their own (`Prediction.log_mean_error`, `log_variance_error`); its shape is not corrected, and it has no ends: one or two layers of a few
+    bounded entries have a largest ``||Ju||^2``, beyond which this law goes on (one single uniform weight: a tenth of it).
 
     Parameters
     ----------
@@ -50,12 +56,15 @@ class ChainLaw(LogLaw):
     Raises
     ------
     UnsupportedArchitecture
-        If a layer's weights are all zero (``ln 0`` has no law), or a gate has more than two different nonzero values. From the distribution
-        function, if the chain is one of a few narrow orthogonal layers of leaky gates alone, whose density jumps.
+        If a layer's weights are all zero (``ln 0`` has no law), or a gate has more than two different nonzero values.
 
     Notes
     -----
     A chain of isometries (orthogonal square linear layers) is a point mass: its distribution function is a step, its density infinite there.
+
+    A chain of orthogonal layers alone, with leaky gates and narrow (up to about 64), has atoms and a density with jumps: what has all its gates open,
+    or all closed, in every layer. It is laid out on a lattice (`initdiag.law.lattice`): atoms exact, absolute error of the distribution function about
+    1e-7, at most 1e-5 (1e-3 within a step, 1e-5 of the support, of an edge), no promise for far tails. ``cdf`` and ``sf`` take the atoms in; ``pdf`` is the rest's, which integrates to less than 1.
 
     Examples
     --------
@@ -93,6 +102,8 @@ class ChainLaw(LogLaw):
         self._variance = self._scale**2 * center.variance
         edges = [factor.edges for factor in factors]
         self.a, self.b = (self._location + self._scale * math.fsum(side) for side in zip(*edges, strict=True))
+        if self._has_atoms:
+            self.a -= _rounding(self.a)  # at the support's lower end scipy.stats has P(Y > a) = 1
 
     @classmethod
     def of(cls, prediction: Prediction) -> ChainLaw:
@@ -103,8 +114,9 @@ class ChainLaw(LogLaw):
         """Return ``ln E||Ju||^{2k}`` (natural log), *unconditional*: dead draws count 0.
 
         For integer ``k`` and one gate value ``d`` it is ``sum_l ln(v^k d^{2k} E[K (K + 2) ... (K + 2k - 2)])``, ``K`` the number of open gates.
-        Under coverage "first-order" ``k`` = 0, 1 and 2 are exact all the same (`initdiag.law.kurtosis.log_fourth_norm`); other orders are those of the moved and
-        scaled law.
+        Under coverage "first-order" ``k`` = 0, 1 and 2 are exact all the same (`initdiag.law.kurtosis.log_fourth_norm`); other orders are those of
+        the moved and scaled law, an approximation whose error `Prediction` does not state. Uniform weights, ReLU: at ``k`` = 0.5, 1.5 and 3 it was
+        at most 0.04, 0.5 and 1.6 for widths of 1 and 2, 0.005, 0.06 and 0.25 for 8, and not seen (0.02) for 32.
 
         Parameters
         ----------
@@ -129,13 +141,18 @@ class ChainLaw(LogLaw):
     def _updated_ctor_param(self) -> dict[str, Any]:
         return {**super()._updated_ctor_param(), "prediction": self.prediction}
 
+    @property
+    def _has_atoms(self) -> bool:
+        """Whether there may be one at the lower end of the support."""
+        return self._inversion is None or (isinstance(self._inversion, LatticeInversion) and self._inversion.has_atoms)
+
     def _stats(self) -> tuple[float, float, None, None]:
         return self._mean, self._variance, None, None
 
     def _log_tail(self, x: Array, side: int) -> Array:
         """Return ``ln P(Y > x)`` (``side`` 1) or ``ln P(Y <= x)`` (-1) for a flat array."""
         if self._inversion is None:
-            return np.where((x < self._mean) == (side > 0), 0.0, -math.inf)
+            return np.where((x < self._mean - _rounding(self._mean)) == (side > 0), 0.0, -math.inf)
         inside = (x > self.a) & (x < self.b)
         result = np.where((x < self._mean) == (side > 0), 0.0, -math.inf)
         result[inside] = self._inversion.log_tail((x[inside] - self._location) / self._scale, side)
@@ -181,11 +198,11 @@ class ChainLaw(LogLaw):
             log_probability = np.log1p(-q[here]) if is_other else np.log(q[here])
             tail = -side if is_other else side
             x[here] = quantiles(log_probability, tail, self._log_tail, self._log_density, self._mean, deviation)
-        return x
+        return self._inversion.on_atoms(x) if isinstance(self._inversion, LatticeInversion) else x
 
     def _entropy(self) -> float:
         """``-E ln f`` by Gauss-Legendre quadrature between quantiles: ``scipy.stats`` would look for the peak on the whole line."""
-        if self._inversion is None:
+        if self._has_atoms:
             return -math.inf
         edges = np.concatenate([self.ppf(_TAILS), self.isf(_TAILS[::-1])])
         node, weight = np.polynomial.legendre.leggauss(_NODES)
@@ -202,9 +219,19 @@ class ChainLaw(LogLaw):
         return np.asarray(moved.reshape(shape))
 
 
-def _inversion(factors: Sequence[Factor]) -> Inversion | OrthogonalInversion:
-    only_orthogonal = all(factor.half_radius and factor.offsets.shape[1] == 1 for factor in factors)
-    return OrthogonalInversion(factors) if only_orthogonal else Inversion(factors)
+def _rounding(place: float) -> float:
+    """Of a sum of logarithms."""
+    return 1e-13 * (1 + abs(place))
+
+
+def _inversion(factors: Sequence[Factor]) -> Inversion | OrthogonalInversion | LatticeInversion:
+    """Return what inverts the transform of these factors, by how it decays."""
+    inversion = Inversion(factors)
+    if not all(factor.half_radius for factor in factors):
+        return inversion
+    if all(factor.offsets.shape[1] == 1 for factor in factors):
+        return OrthogonalInversion(factors)
+    return inversion if inversion.reaches(_SMALLEST_TAIL) else LatticeInversion(factors)
 
 
 def _positive(variance: float) -> float:

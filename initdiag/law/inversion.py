@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,8 +50,14 @@ _RELIABLE, _LAST_RELIABLE = 1e-8, 1e-12
 _NODES = 1 << 10
 """Nodes after which a line is the last towards the pole."""
 
-_MOST_NODES = 1 << 15
-"""A law that needs more has a transform that hardly decays (see `_undecayed`)."""
+_MOST_NODES = 1 << 12
+"""A line that needs more has a transform that hardly decays, and is not made (see `Inversion.reaches`)."""
+
+_DECAYED = 4 - _LOG_ACCURACY
+"""Log of what of the transform is no longer computed."""
+
+_FAR = np.linspace(0.9 * _MOST_NODES, _MOST_NODES, 16)
+"""Nodes at the end of such a line, where its decay is looked at before all are computed."""
 
 _CHUNK = 1 << 13
 """Values of ``x`` at a time: what fits into a processor's cache."""
@@ -152,6 +158,26 @@ class Inversion:
             result[here] = self._on_lines(x[here], side, Line.log_density)
         return result
 
+    def reaches(self, log_probability: float) -> bool:
+        """Return whether the transform decays on all lines that serve tails down to a probability.
+
+        It does not where the law has atoms or jumps of its density: narrow layers of Haar weights without a single one of iid weights.
+        """
+        return all(self._side_reaches(side, log_probability) for side in (-1, 1))
+
+    def _side_reaches(self, side: int, log_probability: float) -> bool:
+        windows = self._windows[side]
+        while True:
+            if windows:
+                last = windows[-1]
+                tail = float(last.line.log_tail(np.array([side * last.end]))[0])
+                if last.is_last or tail < log_probability:
+                    return True
+            window = self._next_window(side, windows[-1].line if windows else None)
+            if window is None:
+                return False
+            windows.append(window)
+
     def _on_lines(self, x: Array, side: int, evaluate: Callable[[Line, Array], Array]) -> Array:
         """Evaluate every ``x`` on the line in whose window it is; beyond the last window, go on exponentially."""
         if not x.size:
@@ -170,11 +196,20 @@ class Inversion:
         """Return the windows of one side, after making those that are missing up to ``farthest``."""
         windows = self._windows[side]
         while not windows or (windows[-1].end < farthest and not windows[-1].is_last):
-            windows.append(self._next_window(side, windows[-1].line if windows else None))
+            window = self._next_window(side, windows[-1].line if windows else None)
+            if window is not None:
+                windows.append(window)
+            elif windows:
+                windows[-1] = replace(windows[-1], is_last=True)
+            else:
+                raise _undecayed()
         return windows
 
-    def _next_window(self, side: int, last: Line | None) -> Window:
-        """Go ``_NEXT`` deviations on; towards the pole, at most ``_TOWARDS_POLE`` of the way that is left; never so far that accuracy is lost."""
+    def _next_window(self, side: int, last: Line | None) -> Window | None:
+        """Return the next window, None if there the transform hardly decays.
+
+        Go ``_NEXT`` deviations on; towards the pole, at most ``_TOWARDS_POLE`` of the way that is left; never so far that accuracy is lost.
+        """
         c, tilted = (0.0, self.center) if last is None else (last.c, last.tilted)
         natural = (_FIRST if last is None else _NEXT) / math.sqrt(tilted.variance)
         room = math.inf if side > 0 else _TOWARDS_POLE * (c - self.pole)
@@ -184,6 +219,8 @@ class Inversion:
         tilted = _sum_of_tilts(factors)
         is_held_back = abs(step) < natural
         line = self._make_line(c, factors, tilted, widen=is_held_back)
+        if line is None:
+            return None
         if is_held_back:
             return self._window_by_value(line, side)
         end = side * tilted.mean + _NEXT / 2 * math.sqrt(tilted.variance)
@@ -203,21 +240,21 @@ class Inversion:
         small = line.tail_ratio(x) < (_LAST_RELIABLE if is_last else _RELIABLE)
         return Window(line, side * float(x[max(int(small.argmax()) - 1, 0)] if small.any() else x[-1]), is_last)
 
-    def _make_line(self, c: float, factors: list[TiltedFactor], tilted: Tilt, *, widen: bool) -> Line:
+    def _make_line(self, c: float, factors: list[TiltedFactor], tilted: Tilt, *, widen: bool) -> Line | None:
         """Compute the nodes of a line until the transform has decayed to rounding; ``widen`` for a window of up to half a period."""
         step = 2 * math.pi / (self._period(c, tilted) * (2.0 if widen else 1.0))
         size = math.ceil(9.2 / (math.sqrt(tilted.variance) * step)) + 1
         frequency, log_values = np.empty(0), np.empty(0, dtype=np.complex128)
         while frequency.size < _MOST_NODES:
             more = step * np.arange(frequency.size, frequency.size + size, dtype=np.float64)
-            values = np.zeros(size, dtype=np.complex128)
-            for factor in factors:
-                values += factor.log_characteristic(more)
+            values = _log_characteristic(factors, more)
             frequency, log_values = np.append(frequency, more), np.append(log_values, values)
-            if values.real[-3:].max() < -_LOG_ACCURACY + 4:
+            if values.real[-3:].max() < _DECAYED:
                 return Line(c, tilted, step, frequency, np.exp(log_values))
+            if frequency.size == size and not _has_decayed(factors, step * _FAR):
+                return None
             size = max(size // 2, 8)
-        raise _undecayed()
+        return None
 
     def _period(self, c: float, tilted: Tilt) -> float:
         """Return ``T``: Chernoff's bound on ``H`` is negligible at ``T`` less a window's width, on both sides of the mean."""
@@ -248,11 +285,22 @@ def _sum_of_tilts(factors: Sequence[TiltedFactor]) -> Tilt:
     )
 
 
+def _log_characteristic(factors: Sequence[TiltedFactor], frequency: Array) -> ComplexArray:
+    values = np.zeros(frequency.size, dtype=np.complex128)
+    for factor in factors:
+        values += factor.log_characteristic(frequency)
+    return values
+
+
+def _has_decayed(factors: Sequence[TiltedFactor], frequency: Array) -> bool:
+    return bool(_log_characteristic(factors, frequency).real.max() < _DECAYED)
+
+
 def _undecayed() -> UnsupportedArchitecture:
     return UnsupportedArchitecture(
         explain(
             expected="a law with a density",
-            got="orthogonal layers of leaky gates alone, so few and narrow that the law has atoms or jumps of its density",
+            got="one with atoms or jumps of its density",
             do="Use rvs, mean, var and log_moment.",
         )
     )

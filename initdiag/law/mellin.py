@@ -89,6 +89,8 @@ class Factor:
         ``K/2``, ``ln(S K/2 / a_0)``, and the logs of the weights of the mixture.
     half_radius : float
         ``N/2`` for Haar weights, else 0.
+    layer : LayerPrediction
+        One of them.
     """
 
     count: int
@@ -97,6 +99,7 @@ class Factor:
     offsets: Array
     log_weights: Array
     half_radius: float
+    layer: LayerPrediction
 
     @classmethod
     def of(cls, layer: LayerPrediction, count: int, floor: float = FLOOR) -> Factor:
@@ -112,6 +115,7 @@ class Factor:
             offsets=np.log(mixture.half_dofs)[:, None] + mixture.log_scales - reference,
             log_weights=log_weights,
             half_radius=max(layer.fan_in, layer.fan_out) / 2 if layer.haar else 0.0,
+            layer=layer,
         )
 
     @property
@@ -191,7 +195,7 @@ class TiltedFactor:
         if self.factor.half_radius:
             exponent -= self._log_ratio(np.array([self.factor.half_radius]), frequency)
         directions = self._directions(self.probability[keep], offsets[0], frequency)
-        with np.errstate(divide="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore"):
             return np.asarray(self.factor.count * np.log((np.exp(exponent) * directions).sum(axis=0)))
 
     def _log_ratio(self, a: Array, frequency: Array) -> ComplexArray:

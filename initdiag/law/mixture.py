@@ -27,7 +27,7 @@ from initdiag.architecture import Gate
 from initdiag.errors import UnsupportedArchitecture, explain
 from initdiag.law import finite_width
 
-__all__ = ["FLOOR", "FULL", "ChiSquareMixture", "gated_chi_square"]
+__all__ = ["FLOOR", "FULL", "ChiSquareMixture", "GivenOpen", "gated_chi_square", "given_open"]
 
 Array = NDArray[np.float64]
 
@@ -77,13 +77,61 @@ def gated_chi_square(gate: Gate, width: int, floor: float = FLOOR) -> ChiSquareM
     UnsupportedArchitecture
         If the gate has more than two different nonzero ``|d|``; no activation of initdiag has.
     """
+    power = _squares(gate)
+    k, probability = _open_gates(gate, width, floor)
+    if len(power) == 1:
+        return ChiSquareMixture(k / 2, np.log(list(power)), probability[:, None])
+    floor = max(floor, _FULL_TWO)
+    low, high = sorted(power)
+    share = power[high] / (power[low] + power[high])
+    y = _logit_grid(share, float(k[0]), float(k[-1]))
+    rows = [pk * _direction_weights(int(n), share, y, floor) for n, pk in zip(k, probability, strict=True)]
+    scales = np.concatenate([low + (high - low) * special.expit(y), [low, high]])
+    return _pruned(k / 2, np.log(scales), np.array(rows), floor)
+
+
+@dataclass(frozen=True, slots=True)
+class GivenOpen:
+    """The gates given that ``k`` of them are open, an event of this ``probability``.
+
+    Attributes
+    ----------
+    probability : float
+        Given that one is open.
+    k : int
+        How many.
+    low, high : float
+        The smaller and the larger ``d^2`` of an open gate; equal if there is one only.
+    share : float
+        Probability that an open gate has the larger.
+    """
+
+    probability: float
+    k: int
+    low: float
+    high: float
+    share: float
+
+    def weights(self, y: Array, floor: float) -> Array:
+        """Return those of ``S_K`` of the module's text: on the nodes ``y`` in the logit of ``B``, then of the atoms "all low" and "all high"."""
+        return _direction_weights(self.k, self.share, y, floor)
+
+
+def given_open(gate: Gate, width: int, floor: float = FLOOR) -> list[GivenOpen]:
+    """Return the cases of ``K``, those of a probability above ``floor``."""
+    power = _squares(gate)
+    low, high = min(power), max(power)
+    share = power[high] / math.fsum(power.values())
+    k, probability = _open_gates(gate, width, floor)
+    return [GivenOpen(float(p), int(n), low, high, share) for n, p in zip(k, probability, strict=True)]
+
+
+def _squares(gate: Gate) -> dict[float, float]:
+    """Return the probabilities of the nonzero values of ``d^2``: one or two."""
     power: dict[float, float] = {}
     for d, p in zip(gate.values, gate.probabilities, strict=True):
         if d != 0.0 and p > 0.0:
             power[d * d] = power.get(d * d, 0.0) + p
-    k, probability = _open_gates(gate, width, floor)
-    if len(power) == 1:
-        return ChiSquareMixture(k / 2, np.log(list(power)), probability[:, None])
     if len(power) > 2:
         raise UnsupportedArchitecture(
             explain(
@@ -92,13 +140,7 @@ def gated_chi_square(gate: Gate, width: int, floor: float = FLOOR) -> ChiSquareM
                 do="Its moments are known (log_mean, log_variance), its distribution function is not.",
             )
         )
-    floor = max(floor, _FULL_TWO)
-    low, high = sorted(power)
-    share = power[high] / (power[low] + power[high])
-    y = _logit_grid(share, float(k[0]), float(k[-1]))
-    rows = [pk * _direction_weights(int(n), share, y, floor) for n, pk in zip(k, probability, strict=True)]
-    scales = np.concatenate([low + (high - low) * special.expit(y), [low, high]])
-    return _pruned(k / 2, np.log(scales), np.array(rows), floor)
+    return power
 
 
 def _open_gates(gate: Gate, width: int, floor: float) -> tuple[Array, Array]:

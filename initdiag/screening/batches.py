@@ -19,7 +19,7 @@ from initdiag.law.width_tables import WIDEST
 __all__ = ["RISK", "Batch", "Files", "Reject", "widths_of_list", "widths_of_text"]
 
 RISK = "initdiag_risk"
-"""The column that is added to the rows that are kept."""
+"""The column that is added to the rows that are kept; one from an earlier screening gives way to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +120,7 @@ def widths_of_text(text: str) -> list[int]:
     widths: list[int] = []
     for part in re.split(r"[,;\s]+", text.strip().strip("[]()").strip()):
         found = _PART.fullmatch(part)
-        if not found:
+        if not found or int(found[2] or 1) == 0:
             raise InvalidInput(f"expected widths such as 784,256x8,10, got the part {part[:60]!r}")
         widths += [int(found[1])] * min(int(found[2] or 1), DEEPEST + 2 - min(len(widths), DEEPEST + 2))
     return widths_of_list(widths)

@@ -56,16 +56,18 @@ class ParquetFiles:
             raise
         self._written = 0
         self._writer: Any = None
-        self._kept = self._schema.append(self._arrow.field(RISK, self._arrow.float64()))
+        self._others = [i for i, name in enumerate(self._schema.names) if name != RISK]
+        others = self._arrow.schema([self._schema.field(i) for i in self._others], self._schema.metadata)
+        self._kept = others.append(self._arrow.field(RISK, self._arrow.float64()))
 
     def _check(self, source: Path) -> None:
         types, schema = self._arrow.types, self._schema
         kind: Any = schema.field(self._column).type if schema.names.count(self._column) == 1 else None
         is_list = kind and (types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind))
-        if not is_list or not types.is_integer(kind.value_type) or RISK in schema.names:
+        if not is_list or not types.is_integer(kind.value_type):
             raise TargetError(
                 explain(
-                    expected=f"a column {self._column!r} of lists of integers and none {RISK!r} in {source}",
+                    expected=f"a column {self._column!r} of lists of integers in {source}",
                     got=f"{kind} among {schema.names[:20]}",
                     do="Name the column with --column.",
                 )
@@ -126,7 +128,8 @@ class ParquetFiles:
         """Write the rows that are kept to the part that is open."""
         if self._writer is None:
             self._writer = self._arrow.parquet.ParquetWriter(self._part(self._written), self._kept)
-        columns = [*rows.filter(kept).columns, self._arrow.array(risk[kept])]
+        found = rows.filter(kept).columns
+        columns = [*(found[i] for i in self._others), self._arrow.array(risk[kept])]
         self._writer.write_batch(self._arrow.RecordBatch.from_arrays(columns, schema=self._kept))
 
     def flush(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 from abc import ABC, abstractmethod
@@ -150,28 +151,39 @@ class CsvFiles(_TextFiles):
         super().__init__(source, partial, column)
         try:
             raw = self._in.readline(_LONGEST)
-            self._place, self._count = self._place_of_widths(raw, source)
+            names = self._names(raw, source)
         except TargetError:
             self._in.close()
             raise
+        self._place, self._count = names.index(column), len(names)
+        self._earlier = names.index(RISK) if RISK in names else None
         self._begins, self._first_line = self._in.tell(), 2
-        self._header = raw.rstrip(b"\r\n") + f",{RISK}\n".encode()
+        header = self._without_earlier(raw.rstrip(b"\r\n").decode("utf-8"), names)
+        self._header = f"{header},{RISK}\n".encode()
 
-    def _place_of_widths(self, header: bytes, source: Path) -> tuple[int, int]:
-        """Return which column is that of the widths, and how many there are."""
+    def _names(self, header: bytes, source: Path) -> list[str]:
+        """Return the columns' names: the widths' is among them, and an earlier risk's may be."""
         try:
             names = self._fields(header.decode("utf-8-sig").rstrip("\r\n"))
         except (UnicodeDecodeError, InvalidInput) as error:
             raise TargetError(f"{source}: the header cannot be read: {error}") from error
-        if self._column not in names or RISK in names:
+        if self._column not in names or names.count(RISK) > 1:
+            named = f"Name the column of the widths with --column, and have at most one {RISK!r}."
+            do = named if any(map(_is_name, names)) else "Write a header as the first line: the columns' names."
             raise TargetError(
-                explain(
-                    expected=f"a header with a column {self._column!r} and none {RISK!r} in {source}",
-                    got=str(names[:20]),
-                    do="Name the column with --column.",
-                )
+                explain(expected=f"a header with a column {self._column!r} in {source}", got=str(names[:20]), do=do)
             )
-        return names.index(self._column), len(names)
+        return names
+
+    def _without_earlier(self, line: str, fields: list[str]) -> str:
+        """Return a line without the risk that an earlier screening wrote, else as it came."""
+        if self._earlier is None:
+            return line
+        if self._earlier == self._count - 1 and not line.endswith('"'):
+            return line.rpartition(",")[0]
+        rest = io.StringIO()
+        csv.writer(rest, lineterminator="").writerow(fields[: self._earlier] + fields[self._earlier + 1 :])
+        return rest.getvalue()
 
     @staticmethod
     def _fields(line: str) -> list[str]:
@@ -186,7 +198,12 @@ class CsvFiles(_TextFiles):
         fields = self._fields(line)
         if len(fields) != self._count:
             raise InvalidInput(f"{len(fields)} fields, the header has {self._count} (quote widths that have commas)")
-        return line, widths_of_text(fields[self._place])
+        return self._without_earlier(line, fields), widths_of_text(fields[self._place])
 
     def _line(self, row: Any, risk: float) -> str:
         return f"{row},{risk!r}"
+
+
+def _is_name(field: str) -> bool:
+    """Whether a field is rather a column's name than a row's value."""
+    return any(letter.isalpha() for letter in field.replace("x", ""))
