@@ -53,7 +53,7 @@ TWISTS = {
     "reuse": (lambda m, x: m.a(F.relu(m.a(x))), "reused"),
     "sum of a value with itself": (lambda m, x: m.b(m.a(x).relu() + m.a(x).relu()), "add"),
     "scaling": (lambda m, x: m.b(m.a(x) * 0.5), "mul"),
-    "activation first": (lambda m, x: m.b(m.a(F.relu(x))), "relu"),
+    "activation first": (lambda m, x: m.b(m.a(F.relu(x))), "preprocessing"),
     "two activations": (lambda m, x: m.b(torch.tanh(F.relu(m.a(x)))), "tanh"),
     "positions": (lambda m, x: m.b(m.a(x[:, None, :].expand(-1, 3, -1))), "positions"),
     "batch mixed": (lambda m, x: m.b(m.a(x).reshape(1, -1, 8)), "reshape"),
