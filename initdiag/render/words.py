@@ -263,7 +263,9 @@ def _weights(initializer: str | None, gain: float) -> str:
     name = _INITIALIZERS.get(
         initializer, initializer.replace("_", " ").replace("he ", "He ").replace("xavier", "Xavier")
     )
-    return name if abs(gain - 1) < 1e-3 else f"{name} times {gain:.3g}"
+    if abs(gain - 1) < 1e-3:
+        return name
+    return f"{name}, factor {gain * math.sqrt(2):.3g}" if initializer == "orthogonal" else f"{name} times {gain:.3g}"
 
 
 def _runs(widths: list[int]) -> list[str]:
