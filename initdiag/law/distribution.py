@@ -6,6 +6,7 @@ functions are known (`initdiag.law.mellin`); tails and density are inverted from
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -23,7 +24,7 @@ from initdiag.law.orthogonal import OrthogonalInversion
 from initdiag.law.quantiles import quantiles
 from initdiag.law.sampling import draw
 from initdiag.log_law import LogLaw
-from initdiag.prediction import Prediction
+from initdiag.prediction import LayerPrediction, Prediction
 
 __all__ = ["ChainLaw"]
 
@@ -226,11 +227,18 @@ def _rounding(place: float) -> float:
 
 def _inversion(factors: Sequence[Factor]) -> Inversion | OrthogonalInversion | LatticeInversion:
     """Return what inverts the transform of these factors, by how it decays."""
-    inversion = Inversion(factors)
     if not all(factor.half_radius for factor in factors):
-        return inversion
+        return Inversion(factors)
     if all(factor.offsets.shape[1] == 1 for factor in factors):
         return OrthogonalInversion(factors)
+    return _of_leaky_haar_layers(tuple((factor.layer, factor.count) for factor in factors))
+
+
+@functools.lru_cache(maxsize=4)
+def _of_leaky_haar_layers(layers: tuple[tuple[LayerPrediction, int], ...]) -> Inversion | LatticeInversion:
+    """Return the same inversion for the same layers: a report asks for its law several times, and this costs up to a second."""
+    factors = [Factor.of(layer, count) for layer, count in layers]
+    inversion = Inversion(factors)
     return inversion if inversion.reaches(_SMALLEST_TAIL) else LatticeInversion(factors)
 
 

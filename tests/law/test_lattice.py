@@ -12,6 +12,7 @@ from torch import nn
 
 import initdiag
 from initdiag.law import lattice
+from initdiag.law.distribution import _of_leaky_haar_layers
 from initdiag.law.lattice import LatticeInversion
 
 DRAWS = 20_000
@@ -179,9 +180,12 @@ def test_the_lowest_atom_is_not_above_itself(widths):
 def test_sums_of_cells_without_their_half_would_be_seen(monkeypatch):
     """Sabotage: the sum of two cells put into the first of its two."""
     monkeypatch.setattr(lattice, "_CELLS", 1 << 12)
+    _of_leaky_haar_layers.cache_clear()
     right = law([10] * 5, negative_slope=0.2)
     monkeypatch.setattr(lattice._Lattice, "halves", 1.0)
+    _of_leaky_haar_layers.cache_clear()
     wrong = law([10] * 5, negative_slope=0.2)
+    _of_leaky_haar_layers.cache_clear()
     x = right.mean()
     reference = float(np.mean(right.rvs(size=200_000, random_state=3) <= x))
     assert abs(right.cdf(x) - reference) < 4 * math.sqrt(0.25 / 200_000)
