@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import random
 import subprocess
@@ -198,3 +199,72 @@ def test_the_first_report_that_is_shown_leaves_pythons_random_numbers(how):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+Pair = collections.namedtuple("Pair", "first second")
+
+
+class Held:
+    """An object that holds tensors, and something foreign."""
+
+    def __init__(self, foreign):
+        self.tensor, self.many, self.foreign = torch.zeros(6), {"a": [torch.zeros(6)]}, foreign
+
+
+class Mine(dict):
+    """A dict of the user's own, with an attribute."""
+
+
+class Holder(nn.Module):
+    """Tensors in places that no state dict shows, written to in the forward pass; and a layer in a list."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.hidden = nn.Linear(6, 6), [nn.Linear(6, 6)]
+        self.pair = Pair(torch.zeros(6), [torch.zeros(6)])
+        self.by_name = collections.defaultdict(list, known=[torch.zeros(6)])
+        self.recent = collections.deque([torch.zeros(6)], maxlen=2)
+        self.mine = Mine(known=torch.zeros(6))
+        self.mine.attribute = torch.zeros(6)
+        self.held = Held(foreign=threading.Lock())
+        self.cycle = [self]
+        self.cycle.append(self.cycle)
+
+    def forward(self, x):
+        for tensor in self.tensors():
+            tensor.add_(1)
+        self.by_name["new"].append(x)
+        self.recent.append(x)
+        assert self.cycle[0] is self
+        assert self.cycle[1] is self.cycle
+        return self.hidden[0](self.a(x).relu())
+
+    def tensors(self):
+        return [
+            self.pair.first, self.pair.second[0], self.by_name["known"][0], self.recent[0], self.mine["known"],
+            self.mine.attribute, self.held.tensor, self.held.many["a"][0],
+        ]  # fmt: skip
+
+
+@pytest.mark.parametrize("entry", ENTRIES.values(), ids=ENTRIES.keys())
+def test_tensors_in_containers_and_objects_are_not_touched(entry, capsys):
+    model, x = seeded(Holder), torch.randn(5, 6)
+    with contextlib.suppress(InitdiagError):
+        entry(model, x)
+    assert all(tensor._version == 0 and not tensor.any() for tensor in model.tensors())
+    assert set(model.by_name) == {"known"}
+    assert len(model.recent) == 1
+
+
+def test_what_is_foreign_is_shared():
+    from initdiag.tracing.loan import copied, replica
+
+    model = seeded(Holder)
+    copy = replica(model, copied)
+    assert copy.held.foreign is model.held.foreign
+    assert type(copy.pair) is Pair
+    assert copy.by_name.default_factory is list
+    assert copy.recent.maxlen == 2
+    assert type(copy.mine) is Mine
+    assert copy.hidden[0] is not model.hidden[0]
+    assert torch.equal(copy.hidden[0].weight, model.hidden[0].weight)

@@ -84,11 +84,11 @@ def nominal_laws(samples: Sequence[Sample], slopes: Iterable[float] = ()) -> lis
         _law(s, max(names, key=lambda n: (votes[n], likelihood[n]), default=None))
         for s, names in zip(samples, candidates, strict=True)
     ]
-    for name in {law.initializer for law in laws} - {None, "orthogonal"}:
-        group = [i for i, law in enumerate(laws) if law.initializer == name]
-        if not _fits_jointly(str(name), 1.0, [samples[i] for i in group]):
+    for initializer in {law.initializer or "orthogonal" for law in laws} - {"orthogonal"}:
+        group = [i for i, law in enumerate(laws) if law.initializer == initializer]
+        if not _fits_jointly(initializer, 1.0, [samples[i] for i in group]):
             for i in group:
-                laws[i] = _unrecognised(samples[i], INITIALIZERS[str(name)][0])
+                laws[i] = _unrecognised(samples[i], INITIALIZERS[initializer][0])
     gains = [1 / math.hypot(1, slope) for slope in dict.fromkeys(slopes)]
     for family in KURTOSIS:
         members = [i for i, law in enumerate(laws) if law.family == family]

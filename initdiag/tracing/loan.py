@@ -10,7 +10,7 @@ import random
 import sys
 import threading
 import types
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -24,6 +24,9 @@ from initdiag.errors import InvalidInput, explain
 __all__ = ["as_module", "copied", "own_modes", "replica", "rng_preserved"]
 
 _ONE_AT_A_TIME = threading.RLock()
+
+_CONTAINERS: tuple[Any, ...] = (OrderedDict, defaultdict, dict, list)
+"""Mutable containers, the more special first."""
 
 
 def as_module(model: Any) -> nn.Module:
@@ -134,51 +137,120 @@ def replica(module: nn.Module, convert: Callable[[Tensor], Tensor]) -> nn.Module
 
     Tied tensors stay tied. Per-module train flags are kept. Hooks run on the copy.
     """
-    memo: dict[int, Any] = {}
-    copy = _replicate(module, convert, memo)
+    replicas = _Replicas(convert)
+    copy = replicas.of(module)
     assert isinstance(copy, nn.Module)
-    for original in list(module.modules()):
-        _fill(original, memo[id(original)], convert, memo)
+    for original in replicas.modules:  # grows while it runs, by modules that are no submodules
+        replicas.fill(original)
     return copy
 
 
-def _replicate(value: Any, convert: Callable[[Tensor], Tensor], memo: dict[int, Any]) -> Any:
-    """The replica of a module, tensor or plain container; anything else is shared."""
-    if id(value) in memo:
-        return memo[id(value)]
-    if isinstance(value, nn.Module):
+class _Replicas:
+    """What was made of each object that has been met."""
+
+    def __init__(self, convert: Callable[[Tensor], Tensor]) -> None:
+        self._convert = convert
+        self._memo: dict[int, Any] = {}
+        self.modules: list[nn.Module] = []
+
+    def of(self, value: Any) -> Any:
+        """Return the replica of a module, tensor, container or plain object with tensors; anything else is shared."""
+        if id(value) in self._memo:
+            return self._memo[id(value)]
+        if isinstance(value, nn.Module):
+            return self._module(value)
+        if isinstance(value, Tensor):
+            tensor = self._convert(value)
+            return self._kept(value, _as_parameter(tensor, value) if isinstance(value, nn.Parameter) else tensor)
+        if isinstance(value, tuple | set | deque):
+            return self._collection(value)
+        if isinstance(value, list | dict):
+            return self._container(value)
+        if isinstance(value, types.MethodType) and id(value.__self__) in self._memo:
+            return types.MethodType(value.__func__, self._memo[id(value.__self__)])
+        return self._plain_object(value) if _is_plain_with_tensors(value) else value
+
+    def _kept(self, value: Any, new: Any) -> Any:
+        self._memo[id(value)] = new
+        return new
+
+    def _module(self, value: nn.Module) -> nn.Module:
         kind = type(value) if _inner(value) is None else _Unwrapped
-        memo[id(value)] = kind.__new__(kind)
+        new: nn.Module = self._kept(value, kind.__new__(kind))
+        self.modules.append(value)
         for child in value.children():
-            _replicate(child, convert, memo)
-        return memo[id(value)]
+            self.of(child)
+        return new
+
+    def _collection(self, value: Any) -> Any:
+        """Of a set, a deque or a tuple, named or not; one of the user's own kind is shared where nothing in it changes."""
+        items = [self.of(v) for v in value]
+        if type(value) in (tuple, set):
+            return type(value)(items)
+        if type(value) is deque:
+            return deque(items, value.maxlen)
+        changes = any(new is not old for new, old in zip(items, value, strict=True))
+        return tuple.__new__(type(value), items) if changes and isinstance(value, tuple) else value
+
+    def _container(self, value: Any) -> Any:
+        """Of a list or a dict of any kind that is made as its base is."""
+        kind: Any = type(value)
+        base = next(one for one in _CONTAINERS if isinstance(value, one))
+        if kind.__new__ is not base.__new__:
+            return value
+        new = self._kept(value, base.__new__(kind))
+        if isinstance(value, defaultdict):
+            new.default_factory = value.default_factory
+        if isinstance(value, list):
+            list.extend(new, [self.of(v) for v in value])
+        else:
+            for key, item in base.items(value):
+                base.__setitem__(new, key, self.of(item))
+        for name, item in getattr(value, "__dict__", {}).items():
+            new.__dict__[name] = self.of(item)
+        return new
+
+    def _plain_object(self, value: Any) -> Any:
+        """Its tensors are replicated; the rest of what it holds, unless met elsewhere, is foreign and shared."""
+        new = self._kept(value, object.__new__(type(value)))
+        for name, item in vars(value).items():
+            is_ours = id(item) in self._memo or any(True for _ in _tensors_in(item))
+            new.__dict__[name] = self.of(item) if is_ours else item
+        return new
+
+    def fill(self, original: nn.Module) -> None:
+        """Give a module's replica the state of the original."""
+        state = dict(original.__dict__)
+        inner = _inner(original)
+        if inner is not None:
+            state = {
+                **nn.Module().__dict__,
+                "_modules": original._modules,
+                "training": original.training,
+                "inner_name": inner,
+            }
+        state["_compiled_call_impl"] = None  # of module.compile(): it would run the original
+        self.of(original).__dict__.update({name: self.of(value) for name, value in state.items()})
+
+
+def _tensors_in(value: Any) -> Iterator[Tensor]:
+    """The tensors in a value and in the containers it is made of."""
     if isinstance(value, Tensor):
-        tensor = convert(value)
-        memo[id(value)] = _as_parameter(tensor, value) if isinstance(value, nn.Parameter) else tensor
-        return memo[id(value)]
-    if type(value) in (list, tuple, set):
-        return type(value)(_replicate(v, convert, memo) for v in value)
-    if type(value) in (dict, OrderedDict):
-        items = {k: _replicate(v, convert, memo) for k, v in value.items()}
-        return type(value)(items)
-    if isinstance(value, types.MethodType) and id(value.__self__) in memo:
-        return types.MethodType(value.__func__, memo[id(value.__self__)])
-    return value
+        yield value
+    elif isinstance(value, list | tuple | set | deque | dict):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _tensors_in(item)
+
+
+def _is_plain_with_tensors(value: Any) -> bool:
+    """Whether it is an object of attributes alone, made and copied as python does by default, and some of them tensors."""
+    kind = type(value)
+    special = ("__new__", "__reduce__", "__reduce_ex__", "__getstate__")
+    is_plain = "__dict__" in dir(kind) and all(getattr(kind, name) is getattr(object, name) for name in special)
+    if not is_plain or any(getattr(base, "__slots__", ()) for base in kind.__mro__):
+        return False
+    return any(True for item in vars(value).values() for _ in _tensors_in(item))
 
 
 def _as_parameter(tensor: Tensor, original: nn.Parameter) -> nn.Parameter:
     return nn.Parameter(tensor, requires_grad=original.requires_grad and tensor.is_floating_point())
-
-
-def _fill(original: nn.Module, copy: nn.Module, convert: Callable[[Tensor], Tensor], memo: dict[int, Any]) -> None:
-    state = dict(original.__dict__)
-    inner = _inner(original)
-    if inner is not None:
-        state = {
-            **nn.Module().__dict__,
-            "_modules": original._modules,
-            "training": original.training,
-            "inner_name": inner,
-        }
-    state["_compiled_call_impl"] = None  # of module.compile(): it would run the original
-    copy.__dict__.update({name: _replicate(value, convert, memo) for name, value in state.items()})
