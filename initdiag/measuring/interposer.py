@@ -113,6 +113,8 @@ class Interposer(TorchFunctionMode):
     seed: int
     rescale_tangent: bool
     rescale_primal: bool
+    batch: int = 1
+    """Consecutive rows that share one network, where that mixes the rows of its batch."""
     logs: list[LayerLogs] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -134,6 +136,8 @@ class Interposer(TorchFunctionMode):
         if summands is not None and self._is_bias_added(*summands):
             return self._add_bias(*summands)
         x = args[0] if args else kwargs.get("input")
+        if name == "batch_norm" and 1 < self.batch < len(self.draws) and self._depends(x):
+            return self._batch_norm(*_normalisation(*args, **kwargs))
         noisy = self._with_noise(name, x, args, kwargs) if self._has_rows(x) else None
         if noisy is not None:
             return x.copy_(noisy) if _is_in_place(func, kwargs) else noisy
@@ -210,6 +214,20 @@ class Interposer(TorchFunctionMode):
         y, tangent = self._parts(dual)
         return self._joined(self._with_bias(y, bias), tangent)
 
+    def _batch_norm(self, x: Tensor, weight: Any, bias: Any, eps: float) -> Tensor:
+        """Batch normalisation of every network by its own batch's statistics."""
+        parts = x.reshape(-1, self.batch, x.shape[1], math.prod(x.shape[2:]))
+        centred = parts - parts.mean((1, 3), keepdim=True)
+        unit = centred / (centred.square().mean((1, 3), keepdim=True) + eps).sqrt()
+        unit = unit.reshape(len(x), x.shape[1], -1)
+        unit = unit if weight is None else unit * self._of_each_row(weight)
+        return (unit if bias is None else unit + self._of_each_row(bias)).reshape(x.shape)
+
+    def _of_each_row(self, parameter: Tensor) -> Tensor:
+        origin = self.origins.of(parameter)
+        values = self.ensemble.bias(self._last_linear, "" if origin is None else origin.name, parameter)
+        return values.to(parameter.dtype)[..., None]
+
     def _with_noise(self, name: str, x: Tensor, args: Any, kwargs: Any) -> Tensor | None:
         """The call's output if it is a random one (dropout, RReLU in train mode), with the draw's own noise."""
         rate = vocabulary.dropout_rate(name, args, kwargs)
@@ -258,6 +276,16 @@ class Interposer(TorchFunctionMode):
 
 def _is_dual(value: Any) -> bool:
     return isinstance(value, Tensor) and forward_ad.unpack_dual(value).tangent is not None
+
+
+def _normalisation(
+    x: Tensor, mean: Any, variance: Any, weight: Any = None, bias: Any = None, training: bool = False,
+    momentum: float = 0.1, eps: float = 1e-5,
+) -> tuple[Tensor, Any, Any, float]:  # fmt: skip
+    """What `torch.nn.functional.batch_norm` takes, of which these matter where the batch's own statistics are used."""
+    if not training:
+        raise UnsupportedArchitecture("batch normalisation by running statistics is not stacked.")
+    return x, weight, bias, eps
 
 
 def _is_in_place(function: Any, kwargs: Mapping[str, Any]) -> bool:

@@ -20,11 +20,15 @@ from initdiag.measuring.interposer import Ensemble
 from initdiag.measuring.jacobian import Push
 from initdiag.measuring.redraw import Loaded, Redrawn, Source, reset_parameters, values_of
 from initdiag.measuring.signs import SignFlips
-from initdiag.measuring.task import Task, log_norms
+from initdiag.measuring.task import Task, log_norms, log_norms_in_batch
 from initdiag.tracing.provenance import goes_into
 from initdiag.tracing.trace import require_layers
 
-__all__ = ["Laws", "Redraws", "Signs", "mixes_rows", "refuse_mixed_rows", "sizes"]
+__all__ = ["Laws", "Redraws", "Signs", "can_be_stacked", "mixes_rows", "refuse_mixed_rows", "sizes"]
+
+
+_ALIKE = 1e-9
+"""Logs that differ by less are the same but for rounding."""
 
 
 class _Networks:
@@ -107,9 +111,13 @@ class Redraws(_Networks):
                 own[name].copy_(value[0])
         return Loaded()
 
-    def stacked(self, draws: range) -> Redrawn:
-        """Return how these draws' networks apply their linear layers, a row each: for chains of nothing but linear layers."""
-        return Redrawn(self._source, draws, self._task.seed, self._task.dtype)
+    def stacked(self, draws: range, rows: int = 1) -> Redrawn:
+        """Return how these draws' networks apply their linear layers, so many rows each; the replica is loaded with the first one's parameters."""
+        drawn, own = Redrawn(self._source, draws, self._task.seed, self._task.dtype, rows), values_of(self._task.module)
+        with torch.no_grad():
+            for name, stack in drawn.stacks.items():
+                own[name].copy_(stack[0])
+        return drawn
 
     def notes(self) -> tuple[str, ...]:
         """Return what was not drawn afresh."""
@@ -130,6 +138,23 @@ def mixes_rows(task: Task, ensemble: Ensemble) -> bool:
     u[0] = 1.0
     norms, _ = log_norms(task, ensemble, chunk, u)
     return bool(torch.isfinite(norms[1:]).any())  # an overflow (0 times infinity) tells nothing
+
+
+def can_be_stacked(task: Task, networks: Redraws, mixes: bool) -> bool:
+    """Return whether the first draws' networks give the same side by side as one by one; ``mixes``: on whole batches."""
+    two = range(2)
+    run = log_norms_in_batch if mixes else log_norms
+    drawn = networks.stacked(two, len(task.rows) if mixes else 1)
+    try:
+        together, logs = run(task, drawn, two)
+    except UnsupportedArchitecture:  # it may be what the module does with rows of other networks beside its own
+        return False
+    apart = [run(task, networks.of(range(draw, draw + 1)), range(draw, draw + 1)) for draw in two]
+    columns = zip(*([norms, *(layer.tangent for layer in logs)] for norms, logs in apart), strict=True)
+    pairs = zip([together, *(layer.tangent for layer in logs)], columns, strict=True)
+    return not drawn.unused and all(
+        torch.allclose(a, torch.cat(b), rtol=0, atol=_ALIKE, equal_nan=True) for a, b in pairs
+    )
 
 
 def refuse_mixed_rows(task: Task, ensemble: Ensemble) -> None:

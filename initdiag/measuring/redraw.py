@@ -161,25 +161,69 @@ class Loaded:
 
 
 class Redrawn:
-    """Freshly drawn weights for one chunk: row ``i`` has its own matrices, stacked to one batched product."""
+    """Freshly drawn weights for one chunk: each network has its own matrices, stacked to one batched product.
 
-    def __init__(self, source: Source, draws: Iterable[int], seed: int, dtype: torch.dtype) -> None:
+    Parameters
+    ----------
+    source, draws, seed, dtype
+        Of the parameters.
+    rows : int
+        Consecutive rows that one network takes: 1, or the whole batch where it mixes the rows.
+
+    Attributes
+    ----------
+    stacks : mapping
+        Name -> values, ``(draws, ...)``.
+    """
+
+    def __init__(self, source: Source, draws: Iterable[int], seed: int, dtype: torch.dtype, rows: int = 1) -> None:
         drawn = source.draws([random_numbers.draw_seed(seed, draw) for draw in draws])
-        self._stacks: Mapping[str, Tensor] = {name: stack.to(dtype) for name, stack in drawn.items()}
+        self.stacks: Mapping[str, Tensor] = {name: stack.to(dtype) for name, stack in drawn.items()}
+        self._rows = rows
+        self._used: set[str] = set()
+
+    @property
+    def unused(self) -> list[str]:
+        """Names of what differs from network to network, and was not asked for: passes took one value for all."""
+        others = (name for name in self.stacks if name not in self._used)
+        return [
+            name
+            for name in others
+            if not torch.equal(self.stacks[name], self.stacks[name][:1].expand_as(self.stacks[name]))
+        ]
 
     def apply(
         self, name: str, x: Tensor, tangent: Tensor, weight: Tensor, is_transposed: bool
     ) -> tuple[Tensor, Tensor]:
         """Return ``W_i x_i`` and ``W_i t_i``."""
-        matrices = self._stacks[name].mT if is_transposed else self._stacks[name]
-        out = torch.stack([x.flatten(1), tangent.flatten(1)], dim=1) @ matrices.mT
+        self._used.add(name)
+        matrices = self.stacks[name].mT if is_transposed else self.stacks[name]
+        x_parts, parts = (part.reshape(len(matrices), -1, x.shape[-1]) for part in (x, tangent))
         shape = (*x.shape[:-1], weight.shape[0])
-        return out[:, 0].reshape(shape), out[:, 1].reshape(shape)
+        if self._rows > 1:
+            return (x_parts @ matrices.mT).reshape(shape), _sparse_product(parts, matrices.mT).reshape(shape)
+        out, out_tangent = (torch.cat([x_parts, parts], 1) @ matrices.mT).chunk(2, 1)
+        return out.reshape(shape), out_tangent.reshape(shape)
 
     def bias(self, name: str, bias_name: str, bias: Tensor) -> Tensor:
         """Return each row's own bias."""
-        return self._stacks.get(bias_name, bias)
+        if bias_name not in self.stacks:
+            return bias
+        self._used.add(bias_name)
+        return self.stacks[bias_name].repeat_interleave(self._rows, 0)
 
     def again(self) -> Redrawn:
         """Return itself: it is the same in every pass."""
         return self
+
+
+def _sparse_product(vectors: Tensor, matrices: Tensor) -> Tensor:
+    """``vectors @ matrices`` where most vectors may be 0, as they are in a batch of which one row is moved."""
+    is_moved = (vectors != 0).any(2)
+    count = int(is_moved.sum(1).max())
+    if 2 * count > vectors.shape[1]:
+        return vectors @ matrices
+    rows = is_moved.byte().topk(count, 1).indices[..., None]
+    images = vectors.gather(1, rows.expand(-1, -1, vectors.shape[2])) @ matrices
+    out = images.new_zeros(*vectors.shape[:2], images.shape[2])
+    return out.scatter_(1, rows.expand_as(images), images)

@@ -15,7 +15,7 @@ from initdiag.measurement import Measurement
 from initdiag.measuring import random_numbers
 from initdiag.measuring.collection import Chunk, Plan, Stopping, chunks, collected
 from initdiag.measuring.gradients import Gradients, Loss
-from initdiag.measuring.networks import Laws, Redraws, Signs, mixes_rows, refuse_mixed_rows
+from initdiag.measuring.networks import Laws, Redraws, Signs, can_be_stacked, mixes_rows, refuse_mixed_rows
 from initdiag.measuring.tape import fast_log_norms, taped
 from initdiag.measuring.task import Task, checked_init, checked_seed, log_norms, log_norms_in_batch, prepared
 from initdiag.tracing.loan import own_modes, rng_preserved
@@ -29,6 +29,12 @@ PRECISIONS = ("auto", "native")
 
 _LOGGED = 4096
 """Draws of a plain chain whose layers are looked at one by one: more would cost more than they tell."""
+
+_WORTH_STACKING = 8
+"""Draws from which on it is tried."""
+
+_CACHED = 1 << 24
+"""Bytes of the parameters of networks that share a pass off a chain: more of them are slower to allocate than they save."""
 
 _BUDGET = 1 << 28
 """Bytes that the tensors of one chunk may take, about."""
@@ -162,30 +168,56 @@ def _laws(task: Task, stopping: Stopping) -> Plan:
 
 
 def _redraws(task: Task, stopping: Stopping, gradients: Gradients, networks: Redraws) -> Plan:
-    def found(chunk: range) -> Chunk:
-        drawn = networks.stacked(chunk)
-        return Chunk(chunk, *log_norms(task, drawn, chunk), gradients.at_once(drawn, chunk))
-
-    if task.is_linear_only:
-        size = sum(p.numel() for p in task.module.parameters()) * task.dtype.itemsize
-        drawn: Iterator[Chunk] = map(found, chunks(stopping, max(1, min(_BUDGET // (4 * size), 1024))))
-        how: tuple[str, ...] = ()
-    else:
-        drawn = _one_by_one(task, stopping, gradients, networks)
-        how = ("drawn one by one: more than a chain of linear layers cannot be stacked",)
+    if task.is_chain and task.has_only_layers:
+        return Plan(
+            _stacks(task, stopping, gradients, networks, mixes=False), lambda: (*networks.notes(), *gradients.notes)
+        )
+    drawn, how = _off_chain(task, stopping, gradients, networks)
     return Plan(drawn, lambda: (*networks.notes(), *how, *gradients.notes))
 
 
-def _one_by_one(task: Task, stopping: Stopping, gradients: Gradients, networks: Redraws) -> Iterator[Chunk]:
-    """What cannot be stacked is loaded into the replica draw by draw; a network that mixes rows is run on the whole batch."""
-    mixes = None
+def _off_chain(
+    task: Task, stopping: Stopping, gradients: Gradients, networks: Redraws
+) -> tuple[Iterator[Chunk], tuple[str, ...]]:
+    """Chunks of draws, and how they are drawn where that is slow; a network that mixes rows is run on the whole batch."""
+    mixes = mixes_rows(task, networks.of(range(1)))
+    if task.has_only_layers and stopping.most >= _WORTH_STACKING and can_be_stacked(task, networks, mixes):
+        return _stacks(task, stopping, gradients, networks, mixes), ()
+    how = "drawn one by one: more than linear layers and batch normalisation cannot be stacked"
+    return _one_by_one(task, stopping, gradients, networks, mixes), (how,) if stopping.most >= _WORTH_STACKING else ()
+
+
+def _stacks(task: Task, stopping: Stopping, gradients: Gradients, networks: Redraws, mixes: bool) -> Iterator[Chunk]:
+    """Many networks at once."""
+    for chunk in chunks(stopping, _stack_in_budget(task, mixes)):
+        drawn = networks.stacked(chunk, len(task.rows) if mixes else 1)
+        if mixes:
+            yield Chunk(chunk, *log_norms_in_batch(task, drawn, chunk))
+        else:
+            yield Chunk(chunk, *log_norms(task, drawn, chunk), gradients.at_once(drawn, chunk))
+
+
+def _one_by_one(
+    task: Task, stopping: Stopping, gradients: Gradients, networks: Redraws, mixes: bool
+) -> Iterator[Chunk]:
+    """What cannot be stacked is loaded into the replica draw by draw."""
     for one in chunks(stopping, 1):
         loaded = networks.of(one)
-        mixes = mixes_rows(task, loaded) if mixes is None else mixes
         if mixes:
-            yield Chunk(one, *log_norms_in_batch(task, loaded, one.start))
+            yield Chunk(one, *log_norms_in_batch(task, loaded, one))
         else:
             yield Chunk(one, *log_norms(task, loaded, one), gradients.at_once(loaded, one))
+
+
+def _stack_in_budget(task: Task, mixes: bool) -> int:
+    """Networks whose parameters and, off a chain, whose values fit."""
+    size = sum(p.numel() for p in task.module.parameters()) * task.dtype.itemsize
+    if task.is_chain:
+        return max(1, min(_BUDGET // (4 * size), 1024))
+    widest = max(layer.fan_out for layer in task.arch.layers)
+    positions = task.rows[0].numel() // task.rows.shape[-1]
+    values = max(task.rows[0].numel(), widest * positions) * (len(task.rows) if mixes else 1) * task.dtype.itemsize
+    return max(1, min(_CACHED // size, _BUDGET // (32 * values), 1024))
 
 
 def _rows_in_budget(task: Task, most: int = 2048) -> int:

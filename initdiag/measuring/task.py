@@ -64,10 +64,10 @@ class Task:
         return not self.arch.gaps
 
     @property
-    def is_linear_only(self) -> bool:
-        """Whether every parameter belongs to a chain's linear layers, so that networks can be stacked."""
+    def has_only_layers(self) -> bool:
+        """Whether every matrix is that of a linear layer: networks may be stacked, and on a chain they can."""
         used = {layer.name for layer in self.arch.layers}
-        return self.is_chain and all(p.dim() == 1 or name in used for name, p in self.module.named_parameters())
+        return all(p.dim() <= 1 or name in used for name, p in self.module.named_parameters())
 
     @property
     def rescales_tangent(self) -> bool:
@@ -210,32 +210,33 @@ def log_norms(task: Task, ensemble: Ensemble, draws: range, u: Tensor | None = N
     return _pass(task, ensemble, draws, x, task.directions(draws, x) if u is None else u)
 
 
-def log_norms_in_batch(task: Task, ensemble: Ensemble, draw: int) -> Logs:
-    """Return the same for one draw whose network mixes the rows of a batch: one row's output to its own input, in the whole batch."""
+def log_norms_in_batch(task: Task, ensemble: Ensemble, draws: range) -> Logs:
+    """Return the same for draws whose networks mix the rows of a batch: one row's output to its own input, in the whole batch."""
     rows = len(task.rows)
-    row, one = draw % rows, range(draw, draw + 1)
-    u = torch.zeros_like(task.rows)
-    u[row] = task.directions(one, task.rows[row : row + 1])[0]
-    norms, logs = _pass(task, ensemble, range(draw * rows, (draw + 1) * rows), task.rows, u)
-    return norms[row : row + 1], [
-        LayerLogs(g.name, g.activation[row : row + 1], g.tangent[row : row + 1]) for g in logs
-    ]
+    own = torch.tensor([index * rows + draw % rows for index, draw in enumerate(draws)], device=task.rows.device)
+    x = task.rows.repeat(len(draws), *[1] * (task.rows.dim() - 1))
+    u = torch.zeros_like(x)
+    u[own] = task.directions(draws, x[own])
+    norms, logs = _pass(task, ensemble, range(draws.start * rows, draws.stop * rows), x, u, batch=rows)
+    return norms[own], [LayerLogs(g.name, g.activation[own], g.tangent[own]) for g in logs]
 
 
-def _pass(task: Task, ensemble: Ensemble, draws: range, x: Tensor, u: Tensor) -> Logs:
+def _pass(task: Task, ensemble: Ensemble, draws: range, x: Tensor, u: Tensor, batch: int = 1) -> Logs:
     """Pass, and pass again where tangents that cannot be rescaled on the way underflow."""
 
     def run(of_input: float, scale: float) -> Logs:
-        return _single_pass(task, ensemble.again(), draws, x * of_input, u * scale)
+        return _single_pass(task, ensemble.again(), draws, x * of_input, u * scale, batch)
 
-    found = _single_pass(task, ensemble, draws, x, u)
+    found = _single_pass(task, ensemble, draws, x, u, batch)
     return found if task.rescales_tangent or task.is_native else rescued(found, run, flat(u).any(1))
 
 
-def _single_pass(task: Task, ensemble: Ensemble, draws: range, x: Tensor, u: Tensor) -> Logs:
+def _single_pass(task: Task, ensemble: Ensemble, draws: range, x: Tensor, u: Tensor, batch: int) -> Logs:
     origins = Provenance(dict(task.module.named_parameters()))
     layers = frozenset(layer.name for layer in task.arch.layers)
-    interposer = Interposer(origins, layers, ensemble, draws, task.seed, task.rescales_tangent, task.rescales_primal)
+    interposer = Interposer(
+        origins, layers, ensemble, draws, task.seed, task.rescales_tangent, task.rescales_primal, batch
+    )
     _, tangent = dual_forward(task, interposer, x, u)
     return interposer.log_square(tangent), interposer.logs
 
