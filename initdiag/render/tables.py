@@ -93,8 +93,20 @@ def remarks(report: Report) -> list[str]:
     if report.agreement is not None:
         verb = "agree" if report.agreement.agrees else "DISAGREE"
         p = report.agreement.p_value
-        lines.append(f"prediction and measurement {verb} (p = {f'{p:.2f}' if p >= 0.01 else f'{p:.1g}'})")
+        lines.append(
+            f"prediction and measurement {verb} (p = {f'{p:.2f}' if p >= 0.01 else f'{p:.1g}'}){_compared(report)}"
+        )
     return lines
+
+
+def _compared(report: Report) -> str:
+    """With what the measurement was compared, where that is not the prediction shown: random signs keep the norms of the weights as they were drawn."""
+    a, p, m = report.agreement, report.prediction, report.measurement
+    if a is None or m is None or p.log_mean is None or not abs(a.expected_log_mean - p.log_mean) > m.log_mean_se:
+        return ""
+    shift = m.rms_gain_log_mean - m.log_mean
+    mean, variance = words.number(a.expected_log_mean + shift), words.number(a.expected_log_variance)
+    return f": these very weights, whose norms random signs keep, are expected to show {mean} and {variance}"
 
 
 def _predicted(value: float | None, error: float | None) -> str:

@@ -90,7 +90,9 @@ class Flow:
         inside = {call.index for call in before}
         passed = inside | {-1}
         around = (set(call.inputs) & passed for call in self.live if call.index not in inside)
-        is_fixed = all(call.kind not in ("linear", "bias", "dropout") and call.path not in self._learnt for call in before)
+        is_fixed = all(
+            call.kind not in ("linear", "bias", "dropout") and call.path not in self._learnt for call in before
+        )
         changes = any(call.kind != "reshape" for call in before)
         return tuple(before) if changes and is_fixed and all(sources <= entries for sources in around) else ()
 
