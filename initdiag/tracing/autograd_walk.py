@@ -17,6 +17,9 @@ _SILENT = frozenset(
     "View UnsafeView ReshapeAlias Squeeze Unsqueeze Clone Alias ToCopy Expand Add AsStrided Reshape Unflatten".split()
 )
 
+_MODULE_HOOK = "BackwardHookFunctionBackward"
+"""The identity that ``register_full_backward_hook`` puts before and after a module."""
+
 _DROPOUTS = {"NativeDropout": "mul"}
 """The fused dropout, which a product with noise is elsewhere."""
 
@@ -79,6 +82,8 @@ class _Walk:
     def step(self, node: Any) -> list[str]:
         """What passing ``node`` means: a weight's name for a matrix product, nothing for a view, else its function."""
         function = _function(node)
+        if node.name() == _MODULE_HOOK:
+            return []
         if function in ("Addmm", "Mm", "Linear", "Bmm", "Mv"):
             return [self._weight(node)]
         return [] if function in _SILENT else [_DROPOUTS.get(function, function.lower())]

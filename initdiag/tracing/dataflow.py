@@ -114,11 +114,12 @@ class Recorder(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        used = list(tensors_in((args, kwargs)))
+        name = vocabulary.function_name(func)
+        is_reshaped = vocabulary.is_reshape(name) and bool(args)  # what it is shaped as lends no values
+        used = list(tensors_in(args[:1] if is_reshaped else (args, kwargs)))
         inputs = tuple(self._values[id(t)] for t in used if id(t) in self._values)
         shape_in = next((tuple(t.shape) for t in used if id(t) in self._values), ())
         out = func(*args, **kwargs)
-        name = vocabulary.function_name(func)
         if vocabulary.is_constant(name):
             self._note_zeros(name, out)
         elif inputs:

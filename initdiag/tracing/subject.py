@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,12 @@ __all__ = ["Subject", "example_rows", "inputs_to_try", "is_meta", "require_weigh
 
 _ROWS = 64
 """Random rows that a whole model is given to see what it hands to a part."""
+
+_FROM_NUMPY = "One floating-point torch.Tensor is taken: torch.from_numpy(x), of a list torch.tensor(x)."
+_ONE_TENSOR = (
+    "One tensor is taken: wrap the model in a module whose forward takes one tensor, or name a part by module= "
+    "(the whole model is then run on a tuple of arguments, or a dict of them by name)."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,18 +59,25 @@ def subject_of(model: Any, example: Any, size: Any, path: str | None) -> Subject
     """
     factory = None if isinstance(model, nn.Module) else model
     module = as_module(model)
+    size = None if size is None else _checked_size(size)
     name = type(module).__name__
     if any(map(nn.parameter.is_lazy, module.parameters())):
-        module = _materialised(module, example, size)
+        module = _materialised(module, example, size, path)
     if path is None:
         return Subject(module, factory, example, size, name)
     part = as_module(_part(module, path))
-    received = _received(module, path, inputs_to_try(module, example, size, rows=_ROWS))
+    received = _received(module, path, _inputs_of_whole(module, example, size))
     part_factory = None if factory is None else lambda: as_module(_part(as_module(factory), path))
     return Subject(part, part_factory, received, None, f"{name}.{path}")
 
 
-def _materialised(module: nn.Module, example: Any, size: Any) -> nn.Module:
+def _inputs_of_whole(module: nn.Module, example: Any, size: Any) -> tuple[Any, ...]:
+    """What to run a whole model on to see what it hands to a part: any tensor, e.g. of tokens; a tuple of arguments; a dict of them by name."""
+    is_free = isinstance(example, tuple | dict) or (isinstance(example, Tensor) and not example.is_floating_point())
+    return (example,) if is_free and size is None else inputs_to_try(module, example, size, rows=_ROWS)
+
+
+def _materialised(module: nn.Module, example: Any, size: Any, path: str | None) -> nn.Module:
     """A copy of a lazy module that has run once, so that its weights have shapes and values."""
     if example is None and size is None:
         raise InvalidInput(
@@ -77,7 +90,7 @@ def _materialised(module: nn.Module, example: Any, size: Any) -> nn.Module:
     module = copy.deepcopy(module)
     torch.default_generator.manual_seed(0)  # the same weights at every look
     with torch.no_grad():
-        _run(module, inputs_to_try(module, example, size))
+        _run(module, inputs_to_try(module, example, size) if path is None else _inputs_of_whole(module, example, size))
     return module
 
 
@@ -91,7 +104,7 @@ def _part(module: nn.Module, path: str) -> nn.Module:
         ) from error
 
 
-def _received(module: nn.Module, path: str, inputs: Sequence[Tensor]) -> Tensor:
+def _received(module: nn.Module, path: str, inputs: Sequence[Any]) -> Tensor:
     """What the whole model's forward pass hands to the part."""
     whole = replica(module, copied)
     seen: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
@@ -112,12 +125,12 @@ def _received(module: nn.Module, path: str, inputs: Sequence[Tensor]) -> Tensor:
     return received
 
 
-def _run(module: nn.Module, inputs: Sequence[Tensor]) -> None:
+def _run(module: nn.Module, inputs: Sequence[Any]) -> None:
     """Run the first of the inputs that the module takes."""
     failures = []
     for x in inputs:
         try:
-            module(x.clone())
+            _call(module, x)
         except Exception as error:
             failures.append(error)
         else:
@@ -125,14 +138,27 @@ def _run(module: nn.Module, inputs: Sequence[Tensor]) -> None:
     raise unusable_input(inputs, failures[0]) from failures[0]
 
 
-def unusable_input(inputs: Sequence[Tensor], cause: Exception) -> InvalidInput:
+def _call(module: nn.Module, x: Any) -> None:
+    """Run the module on copies: a tensor, a tuple of arguments, or a dict of them by name."""
+    if isinstance(x, dict):
+        module(**{name: _cloned(value) for name, value in x.items()})
+    else:
+        module(*map(_cloned, x if isinstance(x, tuple) else (x,)))
+
+
+def _cloned(value: Any) -> Any:
+    return value.clone() if isinstance(value, Tensor) else value
+
+
+def unusable_input(inputs: Sequence[Any], cause: Exception) -> InvalidInput:
     """Return the error for a forward pass that took none of ``inputs``; ``cause`` is the first failure."""
-    shapes = " or ".join(str(tuple(x.shape)) for x in inputs)
+    shapes = " or ".join(f"shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__ for x in inputs)
+    wants_more = isinstance(cause, TypeError) and "missing" in str(cause) and "argument" in str(cause)
     return InvalidInput(
         explain(
             expected="a forward pass that takes the input",
-            got=f"{type(cause).__name__} on a batch of shape {shapes}: {cause}",
-            do="Pass the example_input (or input_size) that the network takes.",
+            got=f"{type(cause).__name__} on a batch of {shapes}: {cause}",
+            do=_ONE_TENSOR if wants_more else "Pass the example_input (or input_size) that the network takes.",
         )
     )
 
@@ -186,7 +212,7 @@ def inputs_to_try(module: nn.Module, example: Any, size: Any, rows: int = 2) -> 
     if example is not None and size is not None:
         raise InvalidInput(explain(expected="example_input or input_size", got="both", do="Leave one out."))
     if example is not None:
-        checked = _checked_example(example)
+        checked = _checked_example(example, module)
         return (checked.to("meta") if is_meta(module) else checked,)
     if size is not None:
         return (_normal(module, _checked_size(size), seed=0),)
@@ -204,22 +230,26 @@ def inputs_to_try(module: nn.Module, example: Any, size: Any, rows: int = 2) -> 
     return tuple(_normal(module, (rows, width), seed=0) for width in widths)
 
 
-def _checked_example(example: Any) -> Tensor:
+def _checked_example(example: Any, module: nn.Module) -> Tensor:
     if not isinstance(example, Tensor) or example.dim() < 2 or example.numel() == 0:
-        got = f"shape {tuple(example.shape)}" if isinstance(example, Tensor) else repr(type(example).__name__)
+        is_tensor = isinstance(example, Tensor)
+        got = f"shape {tuple(example.shape)}" if is_tensor else repr(type(example).__name__)
+        other = _ONE_TENSOR if isinstance(example, tuple | dict) else _FROM_NUMPY
         raise InvalidInput(
             explain(
                 expected="example_input: a batch tensor, first dimension the rows",
                 got=got,
-                do="Add the batch dimension, e.g. x[None].",
+                do="Add the batch dimension, e.g. x[None]." if is_tensor else other,
             )
         )
     if not example.is_floating_point():
+        embeds = any(isinstance(part, nn.Embedding | nn.EmbeddingBag) for part in module.modules())
+        part = f"Name the part after its embedding by module=, one of {[name for name, _ in module.named_children()]}"
         raise InvalidInput(
             explain(
                 expected="example_input of a floating-point dtype, which a gradient can flow to",
                 got=str(example.dtype),
-                do="Pass x.float(), or the part of the model after its embedding.",
+                do=f"{part}." if embeds else "Pass x.float(), or name the part after the embedding by module=.",
             )
         )
     if example.device.type != "meta" and not bool(torch.isfinite(example).all()):
@@ -228,7 +258,9 @@ def _checked_example(example: Any) -> Tensor:
 
 
 def _checked_size(size: Any) -> tuple[int, ...]:
-    sizes = tuple(positive_integer(n, "input_size") for n in (size if isinstance(size, Sequence) else (size,)))
+    is_scalar = getattr(size, "ndim", None) == 0 or not isinstance(size, Iterable)
+    numbers = (size,) if is_scalar else size
+    sizes = tuple(positive_integer(n, "input_size") for n in numbers)
     if len(sizes) < 2:
         raise InvalidInput(
             explain(

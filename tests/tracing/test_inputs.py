@@ -1,0 +1,92 @@
+"""Inputs of every kind: tokens for a whole model whose head is judged, NumPy sizes, and what is said of the wrong ones."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from styles import mlp, seeded
+from torch import nn
+
+import initdiag
+from initdiag import InvalidInput, trace
+
+
+class Language(nn.Module):
+    """An embedding, and a head on the mean of what it makes."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding = nn.Embedding(50, 16)
+        self.head = mlp([16, 32, 4])
+
+    def forward(self, tokens, scale=1.0):
+        return self.head(scale * self.embedding(tokens).mean(1))
+
+
+TOKENS = torch.arange(24).reshape(4, 6)
+
+
+@pytest.mark.parametrize(
+    "example", [TOKENS, (TOKENS, 1.0), {"tokens": TOKENS, "scale": 1.0}], ids=["tensor", "tuple", "dict"]
+)
+def test_a_part_behind_an_embedding(example):
+    model = seeded(Language)
+    arch = trace(model, example, module="head")
+    assert arch.widths == (16, 32, 4)
+    assert arch.gaps == ()
+    handed = model.embedding(TOKENS).mean(1).detach()
+    assert arch.input_rms == pytest.approx(float(handed.square().mean().sqrt()), rel=1e-6)
+    report = initdiag.diagnose(model, example, module="head", draws=64)
+    np.testing.assert_array_equal(
+        report.measurement.log_norms, initdiag.measure(model.head, handed, draws=64).log_norms
+    )
+
+
+def test_tokens_without_a_part_are_told_of_module():
+    with pytest.raises(
+        InvalidInput, match=r"part after its embedding by module=, one of \['embedding', 'head'\]"
+    ) as caught:
+        trace(seeded(Language), TOKENS)
+    assert "x.float()" not in str(caught.value)
+
+
+@pytest.mark.parametrize("example", [np.ones((2, 4)), [[1.0] * 4]], ids=["array", "list"])
+def test_what_is_no_tensor(example):
+    with pytest.raises(InvalidInput, match=r"One floating-point torch.Tensor is taken: torch.from_numpy\(x\)"):
+        trace(mlp([4, 2]), example)
+
+
+class Two(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Linear(4, 2)
+
+    def forward(self, x, y):
+        return self.a(x + y)
+
+
+@pytest.mark.parametrize("example", [torch.ones(2, 4), (torch.ones(2, 4),) * 2], ids=["one", "both"])
+def test_a_forward_of_two_arguments(example):
+    with pytest.raises(InvalidInput, match=r"One tensor is taken: wrap the model .* or name a part by module="):
+        trace(Two(), example)
+
+
+@pytest.mark.parametrize(
+    "size", [np.array([2, 6]), [np.int64(2), np.int32(6)], torch.Size([2, 6]), torch.tensor([2, 6])], ids=str
+)
+def test_sizes_of_any_integers(size):
+    assert trace(mlp([6, 8, 2]), input_size=size).widths == (6, 8, 2)
+    assert initdiag.diagnose(mlp([6, 8, 2]), input_size=size, draws=8).architecture.input_size == 6
+    with pytest.raises(InvalidInput, match="input_size: a positive integer"):
+        trace(mlp([6, 8, 2]), input_size=np.array([2.5, 6]))
+
+
+def test_a_users_backward_hooks_take_no_coverage_away():
+    model = seeded(lambda: mlp([6, 8, 8, 2], init="he_normal"))
+    expected = trace(model)
+    for part in model.modules():
+        part.register_full_backward_hook(lambda module, into, out: None)
+    arch = trace(model)
+    assert arch.gaps == ()
+    assert arch == expected
