@@ -21,7 +21,7 @@ from initdiag.measuring import random_numbers
 from initdiag.measuring.interposer import Ensemble, flat, log_sum_squares, normalised
 from initdiag.measuring.jacobian import Backwards, pulled
 from initdiag.measuring.task import Task, graph_forward
-from initdiag.measuring.underflow import LOWEST, SCALES
+from initdiag.measuring.underflow import LOWEST, SCALES, any_row
 from initdiag.tracing.provenance import Origin
 from initdiag.tracing.vocabulary import LinearCall
 
@@ -159,7 +159,7 @@ def gradient_logs(task: Task, ensemble: Ensemble, draws: range, loss: Loss | Non
     log_square = 2 * (scale + log_v)
     pulled(out, leaf, v)
     found = recorder.found(log_square)
-    if task.rescales_tangent or task.is_native or not any(bool((logs.weight < LOWEST).any()) for logs in found):
+    if task.rescales_tangent or task.is_native or not any(any_row(logs.weight < LOWEST) for logs in found):
         return found
     pulled(out, leaf, v * SCALES[0])  # linear in v: what is lost at one scale is there at another
     return [

@@ -19,7 +19,7 @@ from torch import Tensor
 from initdiag.errors import UnsupportedArchitecture
 from initdiag.measuring.interposer import LayerLogs
 
-__all__ = ["LOWEST", "SCALES", "Logs", "rescued"]
+__all__ = ["LOWEST", "SCALES", "Logs", "any_row", "rescued"]
 
 Logs = tuple[Tensor, list[LayerLogs]]
 """``ln||Ju||^2`` of each row, and of what leaves each linear layer on the way."""
@@ -57,19 +57,24 @@ def rescued(found: Logs, run: Callable[[float, float], Logs], is_moved: Tensor) 
     """
     is_open = is_moved & _is_low(found)
     for scale in SCALES:
-        if not bool(is_open.any()):
+        if not any_row(is_open):
             return found
-        for of_input in (scale, 1.0) if bool((is_open & _is_faint(found)).any()) else (1.0,):
+        for of_input in (scale, 1.0) if any_row(is_open & _is_faint(found)) else (1.0,):
             other = _divided(run(of_input, scale), of_input, scale)
             is_settled = is_open & _is_settled(found, other, of_input, scale)
             found, is_open = _merged(found, other, is_settled), is_open & ~is_settled
-    lost = int((is_open & (found[0] < LOWEST)).sum())
-    if lost:
+    is_lost = is_open & (found[0] < LOWEST)
+    if any_row(is_lost):
         raise UnsupportedArchitecture(
-            f"the gradient leaves the range of double precision in {lost} of {int(is_moved.sum())} draws: it is smaller than what enters by more than "
+            f"the gradient leaves the range of double precision in {int(is_lost.sum())} of {int(is_moved.sum())} draws: it is smaller than what enters by more than "
             "a factor 1e600, or nearly, and where that happens is no plain chain, whose layers could be rescaled. Measure a shallower part (module=)."
         )
     return found
+
+
+def any_row(rows: Tensor) -> bool:
+    """Return whether any of ``rows`` is true; on the meta device, which has no values, none is."""
+    return not rows.is_meta and bool(rows.any())
 
 
 def _is_low(logs: Logs) -> Tensor:
