@@ -15,7 +15,7 @@ from initdiag.law.chain import predict
 from initdiag.measurement import Measurement
 from initdiag.prediction import Prediction, without_output_draw
 from initdiag.risk import OPTIMIZERS, Training, risk_of_moments, risk_terms
-from initdiag.weight_law import WeightLaw
+from initdiag.weight_law import INDEPENDENT_OF, WeightLaw
 
 __all__ = ["Finding", "Judgement", "Thresholds", "Verdict", "judge"]
 
@@ -298,7 +298,9 @@ def _structure_findings(architecture: Architecture, how: str) -> Iterator[Findin
             yield Finding("IND007", "error", layer.name, message, "initialise it, or check the part before it alone")
         if layer.weight.failed:
             message = f"its weights fail: {', '.join(layer.weight.failed)}"
-            remedy = "a trained checkpoint is no initialisation; otherwise see how it is initialised"
+            is_copy = any(name.startswith(INDEPENDENT_OF) for name in layer.weight.failed)
+            checkpoint = "a trained checkpoint is no initialisation; otherwise see how it is initialised"
+            remedy = "it is a copy (copy.deepcopy?): initialise each layer afresh" if is_copy else checkpoint
             yield Finding("IND009", "warning", layer.name, message, remedy)
         if layer.bias is not None and not layer.bias.symmetric:
             message = "its bias is constant or skewed, so that gates are not fair coins"

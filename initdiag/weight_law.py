@@ -10,7 +10,7 @@ from typing import Any
 from initdiag.errors import InvalidInput, explain
 from initdiag.validation import choice, number_in
 
-__all__ = ["INITIALIZERS", "KURTOSIS", "BiasLaw", "Hypothesis", "WeightLaw", "canonical_initializer"]
+__all__ = ["INDEPENDENT_OF", "INITIALIZERS", "KURTOSIS", "BiasLaw", "Hypothesis", "WeightLaw", "canonical_initializer"]
 
 KURTOSIS = {"normal": 3.0, "uniform": 9 / 5, "truncated_normal": 2.3655367}
 """E w^4 / (E w^2)^2 of an entry, by family (textbook values; the normal truncated at 2 standard deviations)."""
@@ -61,6 +61,10 @@ def canonical_initializer(name: Any) -> str:
     if isinstance(name, str):
         name = name.replace("kaiming_", "he_").replace("glorot_", "xavier_")
     return choice(name, "init", tuple(INITIALIZERS))
+
+
+INDEPENDENT_OF = "independent of "
+"""How the hypothesis is named that a layer's values are not another's, whose name follows."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,13 +6,13 @@ Every ensemble answers the same questions: ``of(draws)``, how these draws' netwo
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
-from initdiag.architecture import Architecture
+from initdiag.architecture import Architecture, Layer
 from initdiag.errors import UnsupportedArchitecture
 from initdiag.measuring import random_numbers
 from initdiag.measuring.gaussian import GaussianLayers
@@ -23,6 +23,7 @@ from initdiag.measuring.signs import SignFlips
 from initdiag.measuring.task import Task, log_norms, log_norms_in_batch
 from initdiag.tracing.provenance import goes_into
 from initdiag.tracing.trace import require_layers
+from initdiag.weight_law import INDEPENDENT_OF
 
 __all__ = ["Laws", "Redraws", "Signs", "can_be_stacked", "mixes_rows", "refuse_mixed_rows", "sizes"]
 
@@ -41,6 +42,18 @@ class _Networks:
         return sizes(self._task)
 
 
+def _streams(layers: Sequence[Layer]) -> dict[str, int]:
+    """Weight name -> the number of its stream of signs: a layer whose values are another's has that one's, where shapes are alike."""
+    own = {layer.name: i for i, layer in enumerate({layer.name: layer for layer in layers}.values())}
+    shapes = {layer.name: (layer.fan_in, layer.fan_out) for layer in layers}
+    for layer in layers:
+        for name in layer.weight.failed:
+            earlier = name.removeprefix(INDEPENDENT_OF)
+            if earlier != name and shapes.get(earlier) == shapes[layer.name]:
+                own[layer.name] = own[earlier]
+    return own
+
+
 class Signs(_Networks):
     """Networks with random signs around the module's weights."""
 
@@ -52,7 +65,7 @@ class Signs(_Networks):
         require_layers(task.arch)
         _require_symmetry(task.arch)
         layers = task.arch.layers
-        self._order = {name: i for i, name in enumerate(dict.fromkeys(layer.name for layer in layers))}
+        self._order = _streams(layers)
         self._flipped = frozenset(layer.name for layer in layers if layer.bias is not None and layer.bias.symmetric)
 
     def of(self, draws: range) -> SignFlips:

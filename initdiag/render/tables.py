@@ -105,7 +105,12 @@ def remarks(report: Report) -> list[str]:
 def _compared(report: Report) -> str:
     """With what the measurement was compared, where that is not the prediction shown: random signs keep the norms of the weights as they were drawn."""
     a, p, m = report.agreement, report.prediction, report.measurement
-    if a is None or m is None or p.log_mean is None or not abs(a.expected_log_mean - p.log_mean) > _APART * m.log_mean_se:
+    if (
+        a is None
+        or m is None
+        or p.log_mean is None
+        or not abs(a.expected_log_mean - p.log_mean) > _APART * m.log_mean_se
+    ):
         return ""
     shift = m.rms_gain_log_mean - m.log_mean
     mean, variance = words.number(a.expected_log_mean + shift), words.number(a.expected_log_variance)

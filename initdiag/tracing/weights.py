@@ -14,6 +14,7 @@ from initdiag.tracing.entries import EntrySums
 from initdiag.tracing.hypotheses import sign_symmetry, weight_hypotheses
 from initdiag.tracing.initializers import Sample, nominal_laws
 from initdiag.tracing.sharing import copies
+from initdiag.weight_law import INDEPENDENT_OF
 
 __all__ = ["assumed_laws", "bias_law", "weight_laws"]
 
@@ -52,7 +53,7 @@ def weight_laws(
 
 
 def _dependence(earlier: str | None) -> tuple[Hypothesis, ...]:
-    return () if earlier is None else (Hypothesis(f"independent of {earlier}", 0.0, holds=False),)
+    return () if earlier is None else (Hypothesis(f"{INDEPENDENT_OF}{earlier}", 0.0, holds=False),)
 
 
 def assumed_laws(matrices: Sequence[tuple[str, Tensor]]) -> tuple[WeightLaw, ...]:

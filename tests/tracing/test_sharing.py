@@ -14,6 +14,7 @@ from styles import mlp, seeded
 from torch import nn
 from torch.nn.utils import parametrizations
 
+import initdiag
 from initdiag import predict, trace
 from initdiag.tracing.weights import weight_laws
 
@@ -149,3 +150,32 @@ def test_a_thousand_half_precision_layers_are_compared_in_no_time():
     start = time.perf_counter()
     assert not any(layer.weight.failed for layer in trace(model).layers)
     assert time.perf_counter() - start < 2 * 5, "generous: machines are noisy"
+
+
+def test_signs_around_copies_are_the_same_signs():
+    """Twelve copies of one draw: the log-variance is three times that of twelve draws, and random signs show it."""
+
+    def chain(linear):
+        parts = [p for _ in range(12) for p in (copy.deepcopy(linear), nn.ReLU())]
+        return nn.Sequential(*parts[:-1])
+
+    def drawn():
+        linear = nn.Linear(32, 32)
+        nn.init.kaiming_normal_(linear.weight)
+        nn.init.zeros_(linear.bias)
+        return linear
+
+    signs = initdiag.measure(seeded(lambda: chain(drawn())), draws=1024, gradients=False)
+    rng, logs, x = torch.Generator().manual_seed(1), [], torch.ones(32, dtype=torch.float64)
+    for _ in range(400):
+        weight = torch.randn(32, 32, generator=rng, dtype=torch.float64) / 4
+        h, tangent = x, torch.randn(32, generator=rng, dtype=torch.float64)
+        tangent /= tangent.norm()
+        for layer in range(12):
+            h, tangent = weight @ h, weight @ tangent
+            if layer < 11:
+                tangent, h = tangent * (h > 0), h.relu()
+        logs.append(2 * math.log(tangent.norm()))
+    variance = np.var(logs, ddof=1)
+    assert 4 < variance < 9
+    assert signs.log_variance == pytest.approx(variance, rel=0.3)
