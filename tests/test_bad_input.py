@@ -203,3 +203,13 @@ def test_a_slope_alone_changes_the_leaky_activations_that_there_are():
     assert [layer.activation.negative_slope for layer in changed.layers] == [0.5, 0.0]
     assert changed.layers[0].activation.dropout == 0.1
     assert arch.replace(gain=1.0) == arch
+
+
+def test_a_factory_that_fails_for_its_own_reasons_is_not_told_to_take_no_arguments():
+    def unreachable():
+        raise RuntimeError("database not reachable")
+
+    with pytest.raises(InvalidInput, match=r"a factory that works, got RuntimeError from .*database not reachable"):
+        initdiag.diagnose(unreachable)
+    with pytest.raises(InvalidInput, match="without arguments"):
+        initdiag.diagnose(lambda width: mlp([width, 2]))

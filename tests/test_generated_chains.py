@@ -107,7 +107,7 @@ def chains(draw):
         rate = draw(st.sampled_from([0.0, 0.0, 0.25, 0.5]))
         twist = draw(st.sampled_from([None] * 12 + sorted(TWISTS)))
         functions = [make()]
-        functions.insert(draw(st.integers(0, 1)), nn.Dropout(rate))
+        functions.insert(draw(st.integers(0, 1)) if kind in GATED else 1, nn.Dropout(rate))  # smooth ones see its scale
         functions += [TWISTS[twist]] if twist else []
         linear = LINEAR[draw(st.sampled_from(sorted(LINEAR)))](m, n)
         if type(linear) is nn.Linear:

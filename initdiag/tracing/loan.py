@@ -63,11 +63,16 @@ def _call_factory(factory: Callable[[], Any]) -> Any:
     try:
         return factory()
     except Exception as error:
+        wants_arguments = isinstance(error, TypeError) and "argument" in str(error)
         raise InvalidInput(
             explain(
-                expected="a factory that can be called without arguments",
+                expected="a factory that can be called without arguments"
+                if wants_arguments
+                else "a factory that works",
                 got=f"{type(error).__name__} from {_name(factory)}(): {error}",
-                do="Wrap it: lambda: MyNet(width=64).",
+                do="Wrap it: lambda: MyNet(width=64)."
+                if wants_arguments
+                else "Call it alone, and mend what it raises.",
             )
         ) from error
 
