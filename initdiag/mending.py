@@ -15,18 +15,17 @@ from __future__ import annotations
 import dataclasses
 import math
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from initdiag.architecture import Architecture, Layer
 from initdiag.errors import InvalidInput, UnsupportedArchitecture, explain
+from initdiag.gains import BOUNDED, DRAWS, factors, sought, std
 from initdiag.law.chain import predict
-from initdiag.law.simulation import activated, is_simulated
 from initdiag.measurement import Measurement
 from initdiag.measuring.runner import measure
 from initdiag.tracing.loan import as_module, copied, own_modes, replica, rng_preserved
@@ -37,24 +36,6 @@ from initdiag.tracing.trace import biases_of, require_layers, trace_subject
 __all__ = ["Change", "Repair", "repair"]
 
 METHODS = ("he_normal", "orthogonal", "rescale")
-
-_DRAWS = 1024
-"""Draws of a simulation or a measurement."""
-
-_ROUNDS = 60
-"""Most simulations of a chain of smooth activations, each of which corrects all layers."""
-
-_STEPS = 30
-"""Most measurements of what is no chain."""
-
-_FIRST_STEP, _LARGEST_STEP = 0.05, 2.0
-"""Of the log of the common factor, until the drift has changed its sign."""
-
-_BOUNDED = ("tanh", "sigmoid", "hardtanh", "relu6")
-"""Activations that saturate on both sides, or above."""
-
-_CLOSE = 1e-3
-"""A drift that counts as 0 where the standard error is smaller still (orthogonal weights without gates have none)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +168,7 @@ class _Mended:
 
     def _known_drift(self) -> float:
         """Drift of the network as it came, NaN where it is not known."""
-        drift = predict(self.arch, draws=_DRAWS).hidden_drift
+        drift = predict(self.arch, draws=DRAWS).hidden_drift
         if drift is not None:
             return drift
         try:
@@ -200,7 +181,7 @@ class _Mended:
         generator = torch.Generator().manual_seed(self.seed)
         last = self.arch.layers[-1].name
         for name, layer in self.layers.items():
-            std = _std(layer, is_output=name == last)
+            scale = std(layer, is_output=name == last)
             if self.method == "rescale":
                 if not self.before[name] > 0:
                     raise InvalidInput(
@@ -210,25 +191,24 @@ class _Mended:
                             do='Use method="he_normal".',
                         )
                     )
-                self._put(name, self._get(name) * (std / self.before[name]))
+                self._put(name, self._get(name) * (scale / self.before[name]))
                 continue
-            fresh = _fresh(self.method, layer, std, generator)
+            fresh = _fresh(self.method, layer, scale, generator)
             shape = self._get(name).shape
             self._put(name, fresh if fresh.shape == shape else fresh.mT)
 
     def _is_covered(self) -> bool:
-        return predict(self._as_it_is(), draws=_DRAWS).coverage != "none"
+        return predict(self._as_it_is(), draws=DRAWS).coverage != "none"
 
     def _by_law(self) -> None:
         """Bring each layer's share of the drift to 0: by its own law, or by simulation of the chain as far as it is smooth."""
         arch = self._as_it_is()
         is_smooth = any(layer.activation.gate is None for layer in arch.layers)
         if self.method == "rescale" or is_smooth:
-            factors = _factors(arch)
-            for name, factor in factors.items():
+            for name, factor in factors(arch).items():
                 self._put(name, self._get(name) * factor)
             arch = self._as_it_is()
-        drift = predict(arch, draws=_DRAWS).hidden_drift
+        drift = predict(arch, draws=DRAWS).hidden_drift
         assert drift is not None, "covered"
         self.drift_after = drift
 
@@ -260,8 +240,8 @@ class _Mended:
             return found.rms_gain_log_mean, found.log_mean_se
 
         drift, _ = drift_at(0.0)
-        saturates = drift < 0 and any(layer.activation.name in _BOUNDED for layer in self.arch.layers)
-        self.drift_after = drift if saturates else _sought(drift_at, 2 * len(self.arch.layers))
+        saturates = drift < 0 and any(layer.activation.name in BOUNDED for layer in self.arch.layers)
+        self.drift_after = drift if saturates else sought(drift_at, 2 * len(self.arch.layers))
 
     def _measurement(self) -> Measurement:
         arch = trace_subject(self.subject)
@@ -269,7 +249,7 @@ class _Mended:
         for ensemble in ("signs", "law"):
             try:
                 return measure(
-                    self.subject.module, self.subject.example, input_size=self.subject.size, draws=_DRAWS,
+                    self.subject.module, self.subject.example, input_size=self.subject.size, draws=DRAWS,
                     method=ensemble, seed=self.seed, architecture=arch, gradients=False,
                 )  # fmt: skip
             except UnsupportedArchitecture as error:
@@ -296,22 +276,6 @@ def _rms(tensor: Tensor) -> float:
     return float(torch.linalg.vector_norm(tensor.detach().double())) / math.sqrt(tensor.numel())
 
 
-def _std(layer: Layer, *, is_output: bool) -> float:
-    """Of an entry, ``(fan_in E d^2)^{-1/2}``: a smooth slope at pre-activations of variance 1; an output activation that is smooth counts as linear."""
-    return 1 / math.sqrt(layer.fan_in * _mean_square_slope(layer, is_output))
-
-
-def _mean_square_slope(layer: Layer, is_output: bool) -> float:
-    gate = layer.activation.gate
-    if gate is not None:
-        return gate.second_moment
-    if is_output or not is_simulated(layer.activation):
-        return 1.0
-    nodes, weights = np.polynomial.hermite_e.hermegauss(100)
-    _, slope = activated(layer, nodes)
-    return float(weights @ slope**2 / weights.sum()) / (1 - layer.activation.dropout)
-
-
 def _fresh(method: str, layer: Layer, std: float, generator: torch.Generator) -> Tensor:
     """A matrix ``(fan_out, fan_in)`` of entries of this standard deviation."""
     matrix = torch.empty(layer.fan_out, layer.fan_in)
@@ -319,51 +283,6 @@ def _fresh(method: str, layer: Layer, std: float, generator: torch.Generator) ->
         larger = max(layer.fan_in, layer.fan_out)
         return nn.init.orthogonal_(matrix, std * math.sqrt(larger), generator=generator)
     return matrix.normal_(0.0, std, generator=generator)
-
-
-def _factors(arch: Architecture) -> dict[str, float]:
-    """By weight: what brings its layer's share of the drift to 0. Smooth activations need rounds: a layer's gain depends on what comes in."""
-    factors = dict.fromkeys((layer.name for layer in arch.layers), 1.0)
-    is_smooth = any(layer.activation.gate is None for layer in arch.layers)
-    output = arch.layers[-1]
-    for _ in range(_ROUNDS):
-        prediction = predict(arch, draws=_DRAWS)
-        steps = [math.exp(-share.rms_gain_log_mean / 2) for share in prediction.layers]
-        if output.activation.name == "linear":
-            steps[-1] = 1 / arch.layers[-1].gain
-        elif output.activation.gate is None:
-            steps[-1] = 1.0
-        for i, layer in enumerate(arch.layers[:-1]):
-            if layer.activation.name in _BOUNDED:
-                steps[i] = min(steps[i], 1 / factors[layer.name])
-        arch = arch.replace(gain=steps)
-        for layer, step in zip(arch.layers, steps, strict=True):
-            factors[layer.name] *= step
-        assert prediction.log_mean_se is not None
-        if not is_smooth or 2 * math.fsum(abs(math.log(s)) for s in steps) < max(prediction.log_mean_se / 4, 1e-3):
-            return factors
-    raise UnsupportedArchitecture("no weights were found for which every layer's gain is 1.")
-
-
-def _sought(drift_at: Callable[[float], tuple[float, float]], slope: float) -> float:
-    """Find the log factor at which the drift is within its standard error of 0, by secants inside a bracket; return that drift."""
-    low, high = (-math.inf, -math.inf), (math.inf, math.inf)  # (log factor, drift): drift below and above 0
-    at = 0.0
-    for step in range(_STEPS):
-        drift, error = drift_at(at)
-        if not math.isfinite(drift):
-            break
-        if abs(drift) <= max(error, _CLOSE):
-            return drift
-        low, high = ((at, drift), high) if drift < 0 else (low, (at, drift))
-        if math.isinf(low[0]) or math.isinf(high[0]):
-            stride = max(abs(drift) / slope, _FIRST_STEP * 2**step)
-            at -= math.copysign(min(stride, _LARGEST_STEP), drift)
-        elif step % 3:
-            at = low[0] - low[1] * (high[0] - low[0]) / (high[1] - low[1])
-        else:
-            at = (low[0] + high[0]) / 2
-    raise UnsupportedArchitecture("no common factor of the weights brings the measured drift to 0.")
 
 
 def _commit(module: nn.Module, work: nn.Module) -> None:

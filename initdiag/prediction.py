@@ -161,7 +161,7 @@ class Prediction(Record):
         sizes = architecture.input_size, architecture.output_size
         found = cls.simulated(measurement.log_norms, reasons, *sizes, has_linear_output, architecture.depth)
         first = architecture.first_layer
-        if first is None:
+        if first is None or found.dead_probability == 1:
             return found
         hidden = measurement.from_first_layer(first.weight.variance, first.fan_in, first.fan_out)
         if has_linear_output:

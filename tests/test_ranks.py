@@ -13,7 +13,7 @@ RANKS = {
     "__init__": 0, "errors": 0, "serialization": 0, "validation": 0, "activation": 0, "weight_law": 0, "architecture": 0, "prediction": 0, "measurement": 0, "spectral_law": 0, "spectral_measurement": 0,
     "log_law": 0, "terminal": 0,
     "law": 1, "spectrum": 1, "tracing": 1,
-    "measuring": 2, "agreement": 2, "risk": 2, "widths": 2, "reshaping": 2,
+    "measuring": 2, "agreement": 2, "gains": 2, "risk": 2, "widths": 2, "reshaping": 2,
     "verdict": 3, "advice": 3,
     "report": 4, "search": 4, "spectral_report": 4,
     "targets": 4, "baseline": 5, "config": 5, "screening": 5,

@@ -179,8 +179,8 @@ def test_sabotage_without_the_gate_the_gain_is_wrong(monkeypatch):
     act = lambda: nn.LeakyReLU(0.7)  # noqa: E731
     good, bad = seeded(lambda: mlp(64, 12, act)), seeded(lambda: mlp(64, 12, act))
     repair(good, seed=1)
-    right = mending._std
-    monkeypatch.setattr(mending, "_std", lambda layer, **k: right(layer, **k) * math.sqrt(1 + 0.7**2))
+    right = mending.std
+    monkeypatch.setattr(mending, "std", lambda layer, **k: right(layer, **k) * math.sqrt(1 + 0.7**2))
     repair(bad, seed=1)
     drift = [measure(m, draws=512, gradients=False).rms_gain_log_mean for m in (good, bad)]
     assert abs(drift[0]) < 1.5 < 4 < drift[1]

@@ -91,6 +91,12 @@ def test_the_unit_of_the_input_changes_no_verdict(scale):
     assert report.risk["sgd"] < 0.02
 
 
+def test_a_first_layer_of_zeros_behind_an_encoding_is_dead():
+    model = seeded(lambda: field("he", 3))
+    nn.init.zeros_(model[1].weight)
+    assert initdiag.diagnose(model, POINTS, draws=64).verdict is Verdict.DEAD
+
+
 class Around(nn.Module):
     """The raw input joins again behind the layers, so that the encoding is not all there is of it."""
 
