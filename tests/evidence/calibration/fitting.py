@@ -6,6 +6,7 @@ import csv
 import functools
 import itertools
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize, special
 
-import initdiag
+from initdiag.law import batch
+from initdiag.law.ragged import Ragged
 from initdiag.risk import DEPTHS, LEAST_VARIANCE, MIDDLE_DEPTH
 
 from . import proxies, study, tasks
@@ -94,11 +96,25 @@ class Runs:
         return self.where(np.isin(self.optimizer, FAMILIES[family]))
 
 
-@functools.cache
-def law(widths: tuple[int, ...], init: str, gain: float) -> tuple[float, float, float]:
-    """Hidden drift, hidden log-variance and dead probability of a chain."""
-    p = initdiag.predict(list(widths), init=init, gain=gain)
-    return p.hidden_drift, p.hidden_log_variance, p.dead_probability
+Network = tuple[tuple[int, ...], str, float]
+"""Widths, initialisation and gain."""
+
+
+def laws(networks: Iterable[Network]) -> dict[Network, tuple[float, float, float]]:
+    """Hidden drift, hidden log-variance and dead probability of chains, as `initdiag.predict` has them (to 1e-11)."""
+    found: dict[Network, tuple[float, float, float]] = {}
+    for (init, gain), group in itertools.groupby(sorted(set(networks), key=lambda n: n[1:]), key=lambda n: n[1:]):
+        members = list(group)
+        law = batch.laws(Ragged.of([list(widths) for widths, *_ in members]), init=init, gain=gain)
+        numbers = zip(law.hidden_drift, law.hidden_log_variance, law.dead_probability, strict=True)
+        found.update(zip(members, ((float(d), float(v), float(p)) for d, v, p in numbers), strict=True))
+    return found
+
+
+def _network(row: dict[str, str]) -> Network:
+    task = tasks.task(row["task"])
+    widths = (task.x.shape[1], *study.expanded(row["hidden"]), task.outputs)
+    return widths, row["init"], float(row["gain"])
 
 
 def load(path: Path = study.RUNS) -> Runs:
@@ -108,18 +124,22 @@ def load(path: Path = study.RUNS) -> Runs:
     complete = next(index for index in itertools.count() if index not in done)
     with path.open() as file:
         rows = sorted((r for r in csv.DictReader(file) if int(r["group"]) < complete), key=lambda r: int(r["group"]))
-    found = [one for row in rows for one in _of_row(row, cells)]
+    law = laws(map(_network, rows))
+    found = [one for row in rows for one in _of_row(row, cells, law)]
     columns = list(zip(*found, strict=True))
     rivals = {k: np.array([r[k] for r in columns[9]]) for k in columns[9][0]}
     arrays = [np.array(column) for column in columns[:9]]
     return Runs(*arrays[:4], arrays[4].astype(float), *arrays[5:], rivals=rivals)
 
 
-def _of_row(row: dict[str, str], cells: dict[tuple[str, int, str, float], study.Cell]):
+def _of_row(
+    row: dict[str, str],
+    cells: dict[tuple[str, int, str, float], study.Cell],
+    law: dict[Network, tuple[float, float, float]],
+):
     name, batch = row["task"], int(row["batch"])
-    task = tasks.task(name)
-    widths = (task.x.shape[1], *study.expanded(row["hidden"]), task.outputs)
-    numbers = law(widths, row["init"], float(row["gain"]))
+    network = _network(row)
+    widths, numbers = network[0], law[network]
     size = sum((a + 1) * b for a, b in itertools.pairwise(widths))
     rivals = {name: float(row[name]) for name in proxies.NAMES} | {"depth": len(widths) - 2, "parameters": size}
     before = float(row["loss_before"])

@@ -118,11 +118,9 @@ def pilot(runs: Runs, path: Path = PILOT) -> Iterator[Pilot]:
         rows = list(csv.DictReader(file))
     for optimizer, lr in sorted({(row["optimizer"], float(row["lr"])) for row in rows}, reverse=True):
         of = [row for row in rows if (row["optimizer"], float(row["lr"])) == (optimizer, lr)]
-        x = [
-            (*fitting.law(widths, r["init"], float(r["gain"])), np.log(lr), len(widths) - 1)
-            for r in of
-            for widths in [tuple(map(int, r["widths"].split("-")))]
-        ]
+        networks = [(tuple(map(int, r["widths"].split("-"))), r["init"], float(r["gain"])) for r in of]
+        law = fitting.laws(networks)
+        x = [(*law[network], np.log(lr), len(network[0]) - 1) for network in networks]
         others = runs.of_family(optimizer)
         fitted = fitting.fit(others.where((others.kind == "classification") & (others.task != "digits")))
         failed = np.array([row["did_not_start"] == "1" for row in of])
