@@ -82,6 +82,8 @@ def test_a_million_architectures(init, tolerance):
         f"peak memory {peak_over_input(architectures, init=init):.2f} times the input",
         end="",
     )
+    told = seconds(lambda: initdiag.screen(architectures, init=init, lr=0.1, loss="classification"))
+    print(f"; told learning rate and loss {COUNT / told / 1e6:.2f} million, {told / one_sum:.1f} times", end="")
     assert_equal_to_predict(architectures, tolerance, init=init)
 
 
