@@ -15,7 +15,7 @@ from initdiag.errors import InvalidInput, UnsupportedArchitecture, explain
 from initdiag.measurement import LogMoments, Measurement
 from initdiag.serialization import Record
 
-__all__ = ["LayerPrediction", "Prediction", "without_output_draw"]
+__all__ = ["LayerPrediction", "Prediction", "judged_moments", "without_output_draw"]
 
 
 def without_output_draw(drift: float, log_variance: float, outputs: int) -> tuple[float, float]:
@@ -28,6 +28,19 @@ def without_output_draw(drift: float, log_variance: float, outputs: int) -> tupl
     half = outputs / 2
     left = max(log_variance - float(special.polygamma(1, half)), 0.0)
     return drift - float(special.digamma(half)) + math.log(half), left
+
+
+def judged_moments(measurement: Measurement, architecture: Architecture) -> tuple[float, float]:
+    """Return the measured drift and fluctuation that risk and verdict judge: from the first layer on, without a linear output's draw."""
+    found, first = (measurement.rms_gain_log_mean, measurement.log_variance), architecture.first_layer
+    if first is not None:
+        found = measurement.from_first_layer(first.weight.variance, first.fan_in, first.fan_out)
+    return without_output_draw(*found, architecture.output_size) if _has_linear_output(architecture) else found
+
+
+def _has_linear_output(architecture: Architecture) -> bool:
+    last = architecture.layers[-1] if architecture.layers else None
+    return last is not None and last.activation.name == "linear" and last.fan_out == architecture.output_size
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,18 +168,14 @@ class Prediction(Record):
                 )
             )
         gaps = sorted({gap.kind for gap in architecture.gaps})
-        last = architecture.layers[-1]
-        has_linear_output = last.activation.name == "linear" and last.fan_out == architecture.output_size
         reasons = (f"simulated through the module's own forward ({', '.join(gaps)})", *measurement.notes)
         sizes = architecture.input_size, architecture.output_size
+        has_linear_output = _has_linear_output(architecture)
         found = cls.simulated(measurement.log_norms, reasons, *sizes, has_linear_output, architecture.depth)
-        first = architecture.first_layer
-        if first is None or found.dead_probability == 1:
+        if architecture.first_layer is None or found.dead_probability == 1:
             return found
-        hidden = measurement.from_first_layer(first.weight.variance, first.fan_in, first.fan_out)
-        if has_linear_output:
-            hidden = without_output_draw(*hidden, architecture.output_size)
-        return dataclasses.replace(found, hidden_drift=hidden[0], hidden_log_variance=hidden[1])
+        drift, log_variance = judged_moments(measurement, architecture)
+        return dataclasses.replace(found, hidden_drift=drift, hidden_log_variance=log_variance)
 
     @classmethod
     def simulated(

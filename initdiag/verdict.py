@@ -13,7 +13,7 @@ from initdiag.errors import InvalidInput, explain
 from initdiag.law.angle import Separation
 from initdiag.law.chain import predict
 from initdiag.measurement import Measurement
-from initdiag.prediction import Prediction, without_output_draw
+from initdiag.prediction import Prediction, judged_moments
 from initdiag.risk import OPTIMIZERS, Training, risk_of_moments, risk_terms
 from initdiag.weight_law import INDEPENDENT_OF, WeightLaw
 
@@ -214,13 +214,7 @@ def _numbers(
         return None, "none"
     if measurement.dead_fraction == 1.0:
         return _Numbers(-math.inf, 0.0, 1.0, depth), "measurement"
-    found, first = (measurement.rms_gain_log_mean, measurement.log_variance), architecture.first_layer
-    if first is not None:
-        found = measurement.from_first_layer(first.weight.variance, first.fan_in, first.fan_out)
-    last = architecture.layers[-1] if architecture.layers else None
-    if last is not None and last.activation.name == "linear" and last.fan_out == architecture.output_size:
-        found = without_output_draw(*found, architecture.output_size)
-    return _Numbers(*found, measurement.dead_fraction, depth), "measurement"
+    return _Numbers(*judged_moments(measurement, architecture), measurement.dead_fraction, depth), "measurement"
 
 
 def _mode(numbers: _Numbers, training: Training) -> Verdict:
