@@ -21,8 +21,8 @@ import numpy as np
 from scipy import stats
 
 from initdiag import Architecture, predict
-from initdiag.architecture import Activation, Layer, WeightLaw
 from initdiag.law.hanin_nica import kolmogorov_rate, ks_distance, log_moment
+from initdiag.network.architecture import Activation, Layer, WeightLaw
 
 ENTRIES = {
     "normal": (3.0, lambda rng, shape: rng.standard_normal(shape, dtype=np.float32)),

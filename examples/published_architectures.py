@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from initdiag import Architecture, Report
-from initdiag.diagnosis import diagnose_architecture
+from initdiag.diagnosing.diagnose import diagnose_architecture
 
 INITIALISERS = {"torch_default": "PyTorch default", "he_normal": "He", "orthogonal": "orthogonal"}
 COLUMNS = ("architecture", "widths", "initialisation", "drift", "fluctuation", "dead", "verdict (SGD)")

@@ -20,7 +20,7 @@ import itertools
 
 import numpy as np
 
-from initdiag.spectrum.jacobian import predict_spectrum
+from initdiag.spectrum.predict import predict_spectrum
 
 DEPTH = 3
 WIDTHS = (50, 100, 200, 400, 800)

@@ -10,62 +10,62 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from initdiag.architecture import Architecture
-    from initdiag.diagnosis import assert_trainable, check, diagnose
+    from initdiag.diagnosing.diagnose import assert_trainable, check, diagnose
+    from initdiag.diagnosing.parallel import check_many
+    from initdiag.diagnosing.report import Report
+    from initdiag.diagnosing.risk import failure_risk
+    from initdiag.diagnosing.verdict import Thresholds, Verdict
     from initdiag.errors import AtRisk, InitdiagError, InvalidInput, TargetError, UnsupportedArchitecture, WorkersLost
-    from initdiag.fleet import check_many
-    from initdiag.law.chain import predict
+    from initdiag.law.gradients import parameter_gradients
     from initdiag.law.hanin_nica import beta
-    from initdiag.law.parameters import parameter_gradients
-    from initdiag.measurement import Measurement
-    from initdiag.measuring.runner import measure
+    from initdiag.law.predict import predict
+    from initdiag.law.prediction import Prediction
+    from initdiag.measuring.measure import measure
+    from initdiag.measuring.record import Measurement
     from initdiag.measuring.spectrum import measure_spectrum
-    from initdiag.mending import Repair, repair
-    from initdiag.prediction import Prediction
-    from initdiag.report import Report
-    from initdiag.risk import failure_risk
-    from initdiag.search import Screening, Sizing, accepts, screen, widths_for, widths_front
-    from initdiag.spectral_measurement import SpectralMeasurement
-    from initdiag.spectrum.jacobian import predict_spectrum
+    from initdiag.measuring.spectrum_record import SpectralMeasurement
+    from initdiag.network.architecture import Architecture
+    from initdiag.repairing.repair import Repair, repair
+    from initdiag.screening.screen import Screening, Sizing, accepts, screen, widths_for, widths_front
+    from initdiag.spectrum.predict import predict_spectrum
     from initdiag.tracing.trace import trace
-    from initdiag.verdict import Thresholds, Verdict
 
 __version__ = "0.1.0"
 
 _EXPORTS = {
-    "Architecture": "initdiag.architecture",
+    "Architecture": "initdiag.network.architecture",
     "AtRisk": "initdiag.errors",
     "InitdiagError": "initdiag.errors",
     "InvalidInput": "initdiag.errors",
-    "Measurement": "initdiag.measurement",
-    "Prediction": "initdiag.prediction",
-    "Repair": "initdiag.mending",
-    "Report": "initdiag.report",
-    "Screening": "initdiag.search",
-    "Sizing": "initdiag.search",
-    "SpectralMeasurement": "initdiag.spectral_measurement",
+    "Measurement": "initdiag.measuring.record",
+    "Prediction": "initdiag.law.prediction",
+    "Repair": "initdiag.repairing.repair",
+    "Report": "initdiag.diagnosing.report",
+    "Screening": "initdiag.screening.screen",
+    "Sizing": "initdiag.screening.screen",
+    "SpectralMeasurement": "initdiag.measuring.spectrum_record",
     "TargetError": "initdiag.errors",
-    "Thresholds": "initdiag.verdict",
+    "Thresholds": "initdiag.diagnosing.verdict",
     "UnsupportedArchitecture": "initdiag.errors",
-    "Verdict": "initdiag.verdict",
-    "accepts": "initdiag.search",
+    "Verdict": "initdiag.diagnosing.verdict",
+    "accepts": "initdiag.screening.screen",
     "WorkersLost": "initdiag.errors",
-    "assert_trainable": "initdiag.diagnosis",
+    "assert_trainable": "initdiag.diagnosing.diagnose",
     "beta": "initdiag.law.hanin_nica",
-    "check": "initdiag.diagnosis",
-    "check_many": "initdiag.fleet",
-    "diagnose": "initdiag.diagnosis",
-    "failure_risk": "initdiag.risk",
-    "measure": "initdiag.measuring.runner",
+    "check": "initdiag.diagnosing.diagnose",
+    "check_many": "initdiag.diagnosing.parallel",
+    "diagnose": "initdiag.diagnosing.diagnose",
+    "failure_risk": "initdiag.diagnosing.risk",
+    "measure": "initdiag.measuring.measure",
     "measure_spectrum": "initdiag.measuring.spectrum",
-    "parameter_gradients": "initdiag.law.parameters",
-    "predict": "initdiag.law.chain",
-    "predict_spectrum": "initdiag.spectrum.jacobian",
-    "screen": "initdiag.search",
-    "repair": "initdiag.mending",
+    "parameter_gradients": "initdiag.law.gradients",
+    "predict": "initdiag.law.predict",
+    "predict_spectrum": "initdiag.spectrum.predict",
+    "screen": "initdiag.screening.screen",
+    "repair": "initdiag.repairing.repair",
     "trace": "initdiag.tracing.trace",
-    "widths_for": "initdiag.search",
-    "widths_front": "initdiag.search",
+    "widths_for": "initdiag.screening.screen",
+    "widths_front": "initdiag.screening.screen",
 }
 
 __all__ = [

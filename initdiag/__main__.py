@@ -1,6 +1,6 @@
 """``python -m initdiag``."""
 
-from initdiag.cli import main
+from initdiag.cli.main import main
 
 if __name__ == "__main__":
     main()

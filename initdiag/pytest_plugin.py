@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from initdiag.baseline import Baseline
-    from initdiag.config import Config, ModelConfig
-    from initdiag.project import Outcome
-    from initdiag.report import Report
+    from initdiag.diagnosing.report import Report
+    from initdiag.project.baseline import Baseline
+    from initdiag.project.config import Config, ModelConfig
+    from initdiag.project.outcome import Outcome
 
 __all__ = ["initdiag_check", "pytest_addoption", "pytest_configure"]
 
@@ -45,8 +45,8 @@ def initdiag_check(request: pytest.FixtureRequest) -> Callable[..., Report]:
     """
 
     def check(model: Any, example_input: Any = None, **options: Any) -> Report:
-        from initdiag.diagnosis import diagnose
-        from initdiag.project import outcome
+        from initdiag.diagnosing.diagnose import diagnose
+        from initdiag.project.outcome import outcome
 
         options = {**_defaults(request), **options}
         rule = {name: options.pop(name) for name in ("fail_on", "ignore") if name in options}
@@ -72,8 +72,8 @@ def _defaults(request: pytest.FixtureRequest) -> dict[str, Any]:
 
 
 def _project(config: pytest.Config) -> Config:
-    from initdiag.config import find_config
     from initdiag.errors import TargetError
+    from initdiag.project.config import find_config
 
     try:
         return find_config(config.rootpath)
@@ -135,7 +135,7 @@ class _ModelItem(pytest.Item):
         self.add_marker("initdiag")
 
     def runtest(self) -> None:
-        from initdiag.project import diagnose_model, outcome
+        from initdiag.project.outcome import diagnose_model, outcome
 
         report = diagnose_model(self.model)
         result = outcome(
@@ -162,6 +162,6 @@ class _ModelItem(pytest.Item):
 
 
 def _baseline(config: Config) -> Baseline | None:
-    from initdiag.baseline import Baseline
+    from initdiag.project.baseline import Baseline
 
     return Baseline.read(config.baseline) if config.baseline else None

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from styles import mlp
+from support.styles import mlp
 from torch import nn
 
 import initdiag
 from initdiag import InvalidInput, TargetError, Verdict
-from initdiag.targets import load, parse_size, parse_widths
+from initdiag.project.targets import load, parse_size, parse_widths
 
 
 def _with_weight(value: float) -> nn.Module:

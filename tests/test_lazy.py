@@ -9,14 +9,14 @@ import pytest
 
 SCRIPTS = {
     "import initdiag": "import initdiag",
-    "--help": "import initdiag.cli; initdiag.cli._group.main(['--help'], standalone_mode=False)",
-    "check --help": "import initdiag.cli; initdiag.cli._group.main(['check', '--help'], standalone_mode=False)",
-    "predict": "import initdiag.cli; initdiag.cli._group.main(['predict', '64,64x9,10'], standalone_mode=False)",
-    "spectrum": "import initdiag.cli; initdiag.cli._group.main(['spectrum', '64,64x3,10'], standalone_mode=False)",
+    "--help": "import initdiag.cli.main; initdiag.cli.main._group.main(['--help'], standalone_mode=False)",
+    "check --help": "import initdiag.cli.main; initdiag.cli.main._group.main(['check', '--help'], standalone_mode=False)",
+    "predict": "import initdiag.cli.main; initdiag.cli.main._group.main(['predict', '64,64x9,10'], standalone_mode=False)",
+    "spectrum": "import initdiag.cli.main; initdiag.cli.main._group.main(['spectrum', '64,64x3,10'], standalone_mode=False)",
     "api": "import initdiag; p = initdiag.predict([8, 8, 2]); initdiag.beta([8, 8]); initdiag.failure_risk(p); str(p.log_mean)",
     "screen": "import initdiag; initdiag.screen([[64, 64, 10], [8, 8]]); initdiag.accepts([8, 8])",
     "pytest plugin": "import initdiag.pytest_plugin",
-    "configuration": "import pathlib, initdiag.config, initdiag.project; initdiag.config.find_config(pathlib.Path.cwd())",
+    "configuration": "import pathlib, initdiag.project.config, initdiag.project.outcome; initdiag.project.config.find_config(pathlib.Path.cwd())",
     "saved report": (
         "import json, pathlib, initdiag; "
         "r = initdiag.Report.from_dict(json.loads(pathlib.Path('tests/golden/report-schema-1.json').read_text())); str(r)"

@@ -7,8 +7,8 @@ import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
-import installation
 import pytest
+from support import installation
 
 pytest_plugins = ["pytester"]
 
@@ -177,7 +177,7 @@ UNUSED = """
 
     def test_unused(pytestconfig):
         assert pytestconfig.pluginmanager.has_plugin("initdiag") is {there}
-        for heavy in ("torch", "numpy", "scipy", "click", "initdiag.config", "initdiag.diagnosis"):
+        for heavy in ("torch", "numpy", "scipy", "click", "initdiag.project.config", "initdiag.diagnosing.diagnose"):
             assert heavy not in sys.modules
 """
 

@@ -1,95 +1,71 @@
-"""A module imports only from lower ranks, and inside a rank only within its own folder."""
+"""A folder of the package imports only from the folders before it."""
 
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.places import PACKAGE
 
-PACKAGE = Path(__file__).parent.parent / "initdiag"
+ORDER = (
+    "errors", "_core", "network", "law", "spectrum", "tracing", "measuring", "diagnosing", "repairing", "screening",
+    "rendering", "project", "cli", "pytest_plugin", "integrations",
+)  # fmt: skip
+"""The way of the data. The doors at the top, `__init__` and `__main__`, may import from anywhere."""
 
-RANKS = {
-    "__init__": 0, "errors": 0, "serialization": 0, "validation": 0, "activation": 0, "weight_law": 0, "architecture": 0, "prediction": 0, "measurement": 0, "spectral_law": 0, "spectral_measurement": 0,
-    "log_law": 0, "terminal": 0,
-    "law": 1, "spectrum": 1, "tracing": 1,
-    "measuring": 2, "agreement": 2, "gains": 2, "risk": 2, "widths": 2, "reshaping": 2,
-    "verdict": 3, "advice": 3,
-    "report": 4, "search": 4, "spectral_report": 4,
-    "targets": 4, "baseline": 5, "config": 5, "screening": 5,
-    "render": 5, "diagnosis": 5, "mending": 5,
-    "project": 6, "candidate": 6, "cli_options": 6,
-    "fleet": 7, "cli": 8, "cli_output": 7, "cli_screen": 7, "__main__": 9, "pytest_plugin": 7, "integrations": 7,
-}  # fmt: skip
+DELEGATES = {"law/prediction.py", "diagnosing/report.py", "spectrum/record.py"}
+"""Records whose one-line methods, such as `Report.to_html`, import a later folder inside the method."""
 
-RECORDS = (
-    "errors",
-    "log_law",
-    "terminal",
-    "serialization",
-    "validation",
-    "activation",
-    "weight_law",
-    "architecture",
-    "measurement",
-    "prediction",
-    "spectral_law",
-    "spectral_measurement",
-)
-"""Rank 0 in its own order: a record may hold the records before it."""
+TORCH = {"tracing", "measuring", "repairing"}
+"""Folders that may import torch when they are imported: they read or run modules."""
 
-ANYWHERE = {"__init__"}
-"""`initdiag.__init__` holds the version; its exports are strings, loaded on first use."""
-
-FILES = sorted(PACKAGE.rglob("*.py"))
+FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE or path.stem in ORDER)
 
 
-def room(path: Path) -> str:
-    relative = path.relative_to(PACKAGE)
-    return relative.parts[0].removesuffix(".py")
+def folder(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
-def imported_rooms(path: Path, *, top_level_only: bool = False):
-    """Rooms of initdiag that a file imports; without those under ``if TYPE_CHECKING``."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    skipped = {
-        id(node)
-        for block in ast.walk(tree)
-        if isinstance(block, ast.If) and isinstance(block.test, ast.Name) and block.test.id == "TYPE_CHECKING"
-        for node in ast.walk(block)
-    }
-    nodes = tree.body if top_level_only else ast.walk(tree)
-    for node in nodes:
-        if id(node) in skipped:
+def is_type_checking(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+
+
+def imports(path: Path, *, top_level_only: bool) -> Iterator[str]:
+    """Dotted names that a file imports; without those under ``if TYPE_CHECKING``."""
+    waiting: list[ast.AST] = [ast.parse(path.read_text(encoding="utf-8"))]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and top_level_only:
             continue
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "initdiag":
-            parts = node.module.split(".")[1:]
-            names = [parts[0]] if parts else [alias.name for alias in node.names]
-            for name in names:
-                yield name if (PACKAGE / name).exists() or (PACKAGE / f"{name}.py").exists() else "__init__"
+        if not is_type_checking(node):
+            waiting.extend(ast.iter_child_nodes(node))
 
 
-def test_every_room_has_a_rank():
-    assert {room(path) for path in FILES} <= set(RANKS)
+def identifier(path: Path) -> str:
+    return path.relative_to(PACKAGE).as_posix()
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_imports_go_down(path):
-    own = room(path)
-    delegates = own in ("prediction", "report", "spectral_law")
-    for other in imported_rooms(path, top_level_only=delegates):
-        is_down = RANKS[other] < RANKS[own] or other == own or other in ANYWHERE or (own, other) == ("__main__", "cli")
-        is_earlier_record = {own, other} <= set(RECORDS) and RECORDS.index(other) < RECORDS.index(own)
-        assert is_down or is_earlier_record, f"{own} (rank {RANKS[own]}) imports {other}"
+def test_every_folder_has_its_place_in_the_order():
+    assert {folder(path) for path in FILES} == set(ORDER)
 
 
-TORCH_ROOMS = {"tracing", "measuring", "mending"}
+@pytest.mark.parametrize("path", FILES, ids=identifier)
+def test_imports_go_one_way(path):
+    own = folder(path)
+    for name in imports(path, top_level_only=identifier(path) in DELEGATES):
+        package, _, rest = name.partition(".")
+        other = rest.split(".")[0]
+        if package == "initdiag" and other in ORDER:
+            assert other == own or ORDER.index(other) < ORDER.index(own), f"{own} imports {name}"
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+@pytest.mark.parametrize("path", FILES, ids=identifier)
 def test_torch_is_imported_only_where_modules_are_read_or_run(path):
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    for node in tree.body:
-        names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
-        names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-        assert room(path) in TORCH_ROOMS or not any(n.split(".")[0] == "torch" for n in names)
+    names = {name.split(".")[0] for name in imports(path, top_level_only=True)}
+    assert folder(path) in TORCH or "torch" not in names

@@ -14,8 +14,8 @@ import matplotlib
 import pytest
 
 import initdiag
-from initdiag.render.console import to_text
-from initdiag.targets import load
+from initdiag.project.targets import load
+from initdiag.rendering.console import to_text
 
 ROOT = Path(__file__).parent.parent
 

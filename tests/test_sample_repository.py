@@ -9,9 +9,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import installation
 import pytest
 import yaml
+from support import installation
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"

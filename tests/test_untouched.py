@@ -12,55 +12,12 @@ import threading
 import numpy as np
 import pytest
 import torch
-from styles import STYLES, mlp, seeded
+from support.styles import STYLES, mlp, seeded
+from support.untouched import assert_same, random_states, state
 from torch import nn
 
 import initdiag
 from initdiag import InitdiagError
-
-
-def state(model: nn.Module):
-    """Everything of a module that could change, bit for bit."""
-    return {
-        "tensors": [
-            (
-                name,
-                id(t),
-                t._version,
-                t.requires_grad,
-                t.device,
-                t.detach().clone(),
-                None if t.grad is None else t.grad.clone(),
-            )
-            for name, t in [*model.named_parameters(), *model.named_buffers()]
-        ],
-        "modes": [(name, m.training) for name, m in model.named_modules()],
-        "hooks": [
-            (
-                name,
-                list(m._forward_hooks),
-                list(m._forward_pre_hooks),
-                list(m._backward_hooks),
-                list(m._forward_hooks_always_called),
-            )
-            for name, m in model.named_modules()
-        ],
-        "attributes": [(name, sorted(vars(m))) for name, m in model.named_modules()],
-    }
-
-
-def random_states():
-    return torch.get_rng_state().clone(), np.random.get_state()[1].copy(), random.getstate()
-
-
-def assert_same(before, after):
-    for key in ("modes", "hooks", "attributes"):
-        assert before[key] == after[key]
-    for old, new in zip(before["tensors"], after["tensors"], strict=True):
-        assert old[:5] == new[:5]
-        assert torch.equal(old[5], new[5])
-        assert (old[6] is None) == (new[6] is None)
-        assert old[6] is None or torch.equal(old[6], new[6])
 
 
 class Stateful(nn.Module):
@@ -257,7 +214,7 @@ def test_tensors_in_containers_and_objects_are_not_touched(entry, capsys):
 
 
 def test_what_is_foreign_is_shared():
-    from initdiag.tracing.loan import copied, replica
+    from initdiag.tracing.replica import copied, replica
 
     model = seeded(Holder)
     copy = replica(model, copied)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from initdiag.architecture import Architecture
-from initdiag.diagnosis import diagnose
+from initdiag.diagnosing.diagnose import diagnose
+from initdiag.diagnosing.risk import failure_risk
 from initdiag.errors import UnsupportedArchitecture
-from initdiag.law.chain import predict
-from initdiag.prediction import Prediction
-from initdiag.risk import failure_risk
+from initdiag.law.predict import predict
+from initdiag.law.prediction import Prediction
+from initdiag.network.architecture import Architecture
 
 __all__ = ["prediction_of", "risk_of"]
 

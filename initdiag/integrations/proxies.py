@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from initdiag.diagnosing.risk import Training, log_odds
 from initdiag.errors import UnsupportedArchitecture
 from initdiag.integrations.candidates import prediction_of
-from initdiag.risk import Training, log_odds
 
 __all__ = ["score"]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from initdiag.diagnosis import diagnose, fails
+from initdiag.diagnosing.diagnose import diagnose, fails
+from initdiag.diagnosing.report import Report
 from initdiag.errors import AtRisk, InitdiagError
-from initdiag.report import Report
 
 try:
     from transformers import TrainerCallback

@@ -19,9 +19,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from initdiag.architecture import Architecture, Layer
 from initdiag.errors import InvalidInput, UnsupportedArchitecture, explain
-from initdiag.prediction import Prediction
+from initdiag.law.prediction import Prediction
+from initdiag.network.architecture import Architecture, Layer
 
 __all__ = [
     "beta",
@@ -139,7 +139,7 @@ def ks_distance(prediction: Prediction) -> float:
                 do="Use prediction.law: there is no log-normal to compare it with.",
             )
         )
-    from initdiag.law.distance import kolmogorov_distance
+    from initdiag.law.distributions.distance import kolmogorov_distance
 
     return kolmogorov_distance(law, prediction.asymptotic_law)
 

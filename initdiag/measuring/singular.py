@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 from torch import Tensor
 
-from initdiag.measuring import random_numbers
-from initdiag.measuring.jacobian import Gram, Pull, Push, unit_rows
-from initdiag.measuring.networks import Redraws, Signs
+from initdiag.measuring.ensembles import random_numbers
+from initdiag.measuring.ensembles.networks import Redraws, Signs
+from initdiag.measuring.passes.push_pull import Gram, Pull, Push, unit_rows
 from initdiag.measuring.task import Task
 from initdiag.spectrum.lanczos import gauss_quadrature, lanczos
 

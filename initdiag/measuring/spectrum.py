@@ -8,15 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from initdiag.architecture import Architecture, positive_integer
 from initdiag.errors import InvalidInput, explain
-from initdiag.measuring.networks import Redraws, Signs, refuse_mixed_rows
-from initdiag.measuring.redraw import Loaded
+from initdiag.measuring.ensembles.networks import Redraws, Signs, refuse_mixed_rows
+from initdiag.measuring.ensembles.redraw import Loaded
 from initdiag.measuring.singular import all_values, fits_dense, quadratures
+from initdiag.measuring.spectrum_record import SpectralMeasurement
 from initdiag.measuring.task import checked_init, checked_seed, prepared
-from initdiag.spectral_measurement import SpectralMeasurement
-from initdiag.tracing.loan import own_modes, rng_preserved
-from initdiag.tracing.subject import subject_of
+from initdiag.network.architecture import Architecture, positive_integer
+from initdiag.tracing.inputs import subject_of
+from initdiag.tracing.replica import own_modes, rng_preserved
 from initdiag.tracing.trace import trace_subject
 
 __all__ = ["measure_spectrum"]

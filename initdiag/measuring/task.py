@@ -14,15 +14,15 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
-from initdiag.architecture import Architecture
 from initdiag.errors import InvalidInput, UnsupportedArchitecture, explain
-from initdiag.measuring import random_numbers
-from initdiag.measuring.attention import attention_by_formula
-from initdiag.measuring.interposer import Ensemble, Interposer, LayerLogs, flat
-from initdiag.measuring.underflow import Logs, rescued
-from initdiag.tracing.loan import copied, replica
+from initdiag.measuring.ensembles import random_numbers
+from initdiag.measuring.passes.attention import attention_by_formula
+from initdiag.measuring.passes.interposer import Ensemble, Interposer, LayerLogs, flat
+from initdiag.measuring.passes.underflow import Logs, rescued
+from initdiag.network.architecture import Architecture
+from initdiag.tracing.inputs import example_rows
 from initdiag.tracing.provenance import Provenance
-from initdiag.tracing.subject import example_rows
+from initdiag.tracing.replica import copied, replica
 
 __all__ = [
     "Task",

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from initdiag.serialization import Record
-from initdiag.spectral_law import SpectralLaw
+from initdiag._core.serialization import Record
+from initdiag.spectrum.record import SpectralLaw
 
 __all__ = ["Conditions", "conditions_of"]
 

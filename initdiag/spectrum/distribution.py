@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from initdiag.log_law import LogLaw
-from initdiag.spectral_law import Atom, SpectralFactor, SpectralLaw
+from initdiag.law.distributions.base import LogLaw
 from initdiag.spectrum import homotopy
 from initdiag.spectrum.equation import ChainEquation, Complex, Real, chain_equation
 from initdiag.spectrum.homotopy import State
 from initdiag.spectrum.phase import phase_curve, solve_from
+from initdiag.spectrum.record import Atom, SpectralFactor, SpectralLaw
 
 __all__ = ["SpectrumDistribution", "density_of", "law_of"]
 

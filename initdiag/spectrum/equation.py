@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from initdiag.spectral_law import SpectralFactor
+from initdiag.spectrum.record import SpectralFactor
 
 __all__ = ["ChainEquation", "Complex", "GateTerm", "Real", "chain_equation"]
 

@@ -14,8 +14,8 @@ from functools import lru_cache
 import numpy as np
 from scipy import special
 
-from initdiag.architecture import Activation, Architecture, Gate, Layer
 from initdiag.errors import InvalidInput, UnsupportedArchitecture, explain
+from initdiag.network.architecture import Activation, Architecture, Gate, Layer
 from initdiag.spectrum.equation import Real
 
 __all__ = ["SMOOTH", "gaussian_quadrature", "squared_gates"]

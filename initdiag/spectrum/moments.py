@@ -17,10 +17,10 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from initdiag.architecture import positive_integer
 from initdiag.errors import UnsupportedArchitecture
-from initdiag.spectral_law import SpectralFactor, SpectralLaw
+from initdiag.network.architecture import positive_integer
 from initdiag.spectrum.equation import ChainEquation, GateTerm, Real, chain_equation
+from initdiag.spectrum.record import SpectralFactor, SpectralLaw
 
 __all__ = ["log_finite_width_moments", "log_free_moments"]
 

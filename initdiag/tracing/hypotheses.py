@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy import special
 from torch import Tensor
 
-from initdiag.architecture import Hypothesis
+from initdiag.network.architecture import Hypothesis
 from initdiag.tracing.entries import EntrySums
 
 __all__ = ["TEST_LEVEL", "sign_symmetry", "weight_hypotheses"]

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy import special
 from torch import Tensor
 
-from initdiag.architecture import INITIALIZERS, KURTOSIS, WeightLaw
+from initdiag.network.architecture import INITIALIZERS, KURTOSIS, WeightLaw
 from initdiag.tracing.entries import EntrySums
 
 __all__ = ["Sample", "nominal_laws"]

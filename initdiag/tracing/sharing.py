@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from initdiag.architecture import Gap
+from initdiag.network.architecture import Gap
 from initdiag.tracing.entries import EntrySums
 from initdiag.tracing.provenance import Origin
 

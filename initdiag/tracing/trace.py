@@ -11,14 +11,15 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from initdiag.architecture import Activation, Architecture, BiasLaw, Gap, Layer
 from initdiag.errors import InvalidInput, UnsupportedArchitecture
-from initdiag.tracing import chain, sharing, weights
+from initdiag.network.architecture import Activation, Architecture, BiasLaw, Gap, Layer
+from initdiag.tracing import sharing, weights
 from initdiag.tracing.autograd_walk import Branching, steps_to_input
-from initdiag.tracing.dataflow import Call, Recorder, modules_named, tensors_in
-from initdiag.tracing.loan import copied, own_modes, replica, rng_preserved
+from initdiag.tracing.flow import Flow
+from initdiag.tracing.inputs import Subject, inputs_to_try, is_meta, require_weights, subject_of, unusable_input
 from initdiag.tracing.provenance import Origin, Provenance
-from initdiag.tracing.subject import Subject, inputs_to_try, is_meta, require_weights, subject_of, unusable_input
+from initdiag.tracing.recorder import Call, Recorder, modules_named, tensors_in
+from initdiag.tracing.replica import copied, own_modes, replica, rng_preserved
 
 __all__ = ["biases_of", "require_layers", "trace", "trace_subject"]
 
@@ -94,7 +95,7 @@ def trace_subject(subject: Subject) -> Architecture:
 def biases_of(subject: Subject) -> tuple[str, ...]:
     """Return the names of the biases that the subject's linear layers add, each once, in the order of execution."""
     sighting = _watch(subject.module, inputs_to_try(subject.module, subject.example, subject.size))
-    flow = chain.Flow(sighting.calls, sighting.last, sighting.input_shape)
+    flow = Flow(sighting.calls, sighting.last, sighting.input_shape)
     return tuple(dict.fromkeys(name for call in flow.linear_calls for name in flow.biases_of(call)))
 
 
@@ -182,7 +183,7 @@ def _root_mean_square(example: Any) -> float:
 
 def _architecture(module: nn.Module, sighting: _Sighting, source: str, input_rms: float) -> Architecture:
     learnt = frozenset(path for path, part in module.named_modules() if any(True for _ in part.parameters(False)))
-    flow = chain.Flow(sighting.calls, sighting.last, sighting.input_shape, learnt)
+    flow = Flow(sighting.calls, sighting.last, sighting.input_shape, learnt)
     no_layer = () if flow.linear_calls else (Gap("forward", "no linear layer", f"it {_NO_LAYER}"),)
     names = [str(call.weight) for call in flow.linear_calls]
     kin = sharing.kin(names, sighting.computed, dict(module.named_parameters()))
@@ -218,7 +219,7 @@ def _disagreement(recorded: tuple[str, ...], walked: tuple[str, ...] | str) -> I
 
 
 def _layers(
-    module: nn.Module, flow: chain.Flow, computed: Mapping[str, Origin], kin: Mapping[str, Sequence[str]]
+    module: nn.Module, flow: Flow, computed: Mapping[str, Origin], kin: Mapping[str, Sequence[str]]
 ) -> tuple[Layer, ...]:
     values = {**dict(module.named_parameters()), **{name: origin.root.detach() for name, origin in computed.items()}}
     matrices = []

@@ -9,12 +9,12 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from initdiag.architecture import BiasLaw, Hypothesis, WeightLaw
+from initdiag.network.architecture import BiasLaw, Hypothesis, WeightLaw
+from initdiag.network.weights import INDEPENDENT_OF
 from initdiag.tracing.entries import EntrySums
 from initdiag.tracing.hypotheses import sign_symmetry, weight_hypotheses
 from initdiag.tracing.initializers import Sample, nominal_laws
 from initdiag.tracing.sharing import copies
-from initdiag.weight_law import INDEPENDENT_OF
 
 __all__ = ["assumed_laws", "bias_law", "weight_laws"]
 

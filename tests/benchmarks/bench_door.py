@@ -9,8 +9,8 @@ import subprocess
 import sys
 import time
 
-import installation
 import pytest
+from support import installation
 
 pytestmark = pytest.mark.benchmark
 

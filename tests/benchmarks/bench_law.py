@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import torch
 from scipy import special, stats
-from styles import mlp, seeded
+from support.styles import mlp, seeded
 from torch import nn
 
 import initdiag
-from initdiag.law import finite_width, mixture
-from initdiag.measurement import LogMoments
+from initdiag.law import layer as layer_law
+from initdiag.law.distributions import mixture
+from initdiag.network.log_moments import LogMoments
 
 pytestmark = pytest.mark.benchmark
 
@@ -54,7 +55,7 @@ def by_gil_pelaez(prediction, points=4000):
     t = (np.arange(points) + 0.5) * 10 / np.sqrt(prediction.log_variance) / points
     log_phi = np.zeros(points, dtype=complex)
     for layer in prediction.layers:
-        k, p = finite_width.open_gates(layer.gate, layer.fan_out)
+        k, p = layer_law.open_gates(layer.gate, layer.fan_out)
         rising = np.exp(special.loggamma(k[:, None] / 2 + 1j * t) - special.loggamma(k / 2)[:, None])
         log_phi += np.log(p @ rising) + 1j * t * np.log(2 * layer.weight_variance)
     integrand = np.exp(-1j * np.outer(x, t) + log_phi).imag / t
@@ -63,7 +64,7 @@ def by_gil_pelaez(prediction, points=4000):
 
 def from_nothing(widths, assumptions):
     """Prediction, law and values, with no mixture or moment left from a call before."""
-    for cached in (mixture.gated_chi_square, finite_width._gated_chi2):
+    for cached in (mixture.gated_chi_square, layer_law._gated_chi2):
         cached.cache_clear()
     prediction = initdiag.predict(widths, **({"init": "he_normal", "output": "relu"} | assumptions))
     return thousand_values(prediction)

@@ -18,13 +18,13 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from styles import mlp, seeded
+from support.styles import mlp, seeded
 from torch import nn
 
 import initdiag
-from initdiag.agreement import agreement
-from initdiag.measurement import LogMoments
-from initdiag.measuring.redraw import reset_parameters
+from initdiag.diagnosing.agreement import agreement
+from initdiag.measuring.ensembles.redraw import reset_parameters
+from initdiag.network.log_moments import LogMoments
 
 NETWORKS = {
     "784-256x8-10": [784, *[256] * 8, 10],
@@ -168,7 +168,7 @@ PEAK = """
 import resource, sys
 sys.path.insert(0, "tests")
 import torch, initdiag
-from styles import mlp, seeded
+from support.styles import mlp, seeded
 torch.set_num_threads(1)
 model = seeded(lambda: mlp([256] * 21))
 initdiag.measure(model, draws=256)

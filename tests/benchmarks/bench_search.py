@@ -139,7 +139,7 @@ def parquet_of(path, count):
 
 COMMAND = """
 import re, sys, time
-from initdiag.cli import main
+from initdiag.cli.main import main
 start = time.process_time()
 try:
     main(["screen", sys.argv[1], "-o", sys.argv[2], "--init", "he_normal", "--max-risk", "0.01"])

@@ -15,9 +15,9 @@ import torch
 from scipy import integrate
 
 import initdiag
-from initdiag.measuring import random_numbers
+from initdiag.measuring.ensembles import random_numbers
 from initdiag.spectrum import distribution, equation, mean_field
-from initdiag.spectrum.jacobian import predict_spectrum
+from initdiag.spectrum.predict import predict_spectrum
 
 pytestmark = pytest.mark.benchmark
 

@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from initdiag.architecture import Activation, Layer, WeightLaw
-from initdiag.law.finite_width import layer_log_moments
+from initdiag.law.layer import layer_log_moments
+from initdiag.network.architecture import Activation, Layer, WeightLaw
 
 GATES = {
     "leaky": Activation("leaky_relu", 0.2),

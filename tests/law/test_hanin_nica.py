@@ -10,9 +10,9 @@ import pytest
 from scipy import stats
 
 import initdiag
-from initdiag.architecture import Activation, Architecture, Layer, WeightLaw
 from initdiag.errors import InvalidInput, UnsupportedArchitecture
 from initdiag.law import hanin_nica
+from initdiag.network.architecture import Activation, Architecture, Layer, WeightLaw
 
 DRAWS = {
     "normal": lambda rng, shape: rng.standard_normal(shape),

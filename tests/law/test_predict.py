@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from scipy import integrate, special
 
 import initdiag
-from initdiag.agreement import expectation
-from initdiag.architecture import Architecture, Gap, Gate
-from initdiag.law import finite_width
+from initdiag.diagnosing.agreement import expectation
+from initdiag.law import layer as layer_law
+from initdiag.network.architecture import Architecture, Gap, Gate
 
 
 def log_norms(widths, init, output, draws, seed, slope=0.0, dropout=0.0):
@@ -132,8 +132,8 @@ def test_relu_layer_against_the_definition():
 @pytest.mark.parametrize("width", [1, 2, 9, 64, 1000])
 def test_two_routes_to_a_layers_moments_agree(gate, width):
     """The binomial average of digammas, and the integrals over the Laplace transform."""
-    direct = finite_width._gated_chi2(gate, width)
-    integral = finite_width._by_laplace_transform(gate, width)
+    direct = layer_law._gated_chi2(gate, width)
+    integral = layer_law._by_laplace_transform(gate, width)
     assert integral.mean == pytest.approx(direct.mean, abs=1e-10)
     assert integral.variance == pytest.approx(direct.variance, abs=1e-9)
 
@@ -151,7 +151,7 @@ def test_general_gate_against_quadrature_of_its_density():
             for d, p in zip(gate.values, gate.probabilities, strict=True)
         )
 
-    found = finite_width._gated_chi2(gate, 1)
+    found = layer_law._gated_chi2(gate, 1)
     assert found.mean == pytest.approx(moment(1), abs=1e-7)
     assert found.variance == pytest.approx(moment(2) - moment(1) ** 2, abs=1e-6)
 
@@ -211,6 +211,6 @@ def test_wide_networks_recover_beta(widths):
 def test_any_gate_has_sane_moments(values, closed, width):
     shares = [(1 - closed) / len(values)] * len(values)
     gate = Gate((0.0, *values), (1 - math.fsum(shares), *shares))
-    found = finite_width._gated_chi2(gate, width)
+    found = layer_law._gated_chi2(gate, width)
     assert found.variance > 0
-    assert found.mean <= math.log(width * gate.second_moment / (1 - finite_width.dead_probability(gate, width))) + 1e-9
+    assert found.mean <= math.log(width * gate.second_moment / (1 - layer_law.dead_probability(gate, width))) + 1e-9

@@ -8,15 +8,15 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from styles import mlp, seeded
+from support.styles import mlp, seeded
 from torch import nn
 
 import initdiag
-from initdiag.measuring import gradients, tape
-from initdiag.measuring.networks import Laws, Signs
-from initdiag.measuring.redraw import Source, reset_parameters
+from initdiag.measuring.ensembles.networks import Laws, Signs
+from initdiag.measuring.ensembles.redraw import Source, reset_parameters
+from initdiag.measuring.passes import gradients, sign_chain
 from initdiag.measuring.task import log_norms, prepared
-from initdiag.tracing.loan import replica
+from initdiag.tracing.replica import replica
 from initdiag.tracing.trace import trace
 
 MODELS = {
@@ -53,17 +53,17 @@ def test_the_fast_path_stays_on_its_device():
     task = elsewhere(MODELS["biases, leaky, dropout"])
     state = dict(task.module.named_parameters())
     steps = [
-        tape.Step(layer.name, state[layer.name], False, state[layer.name.replace("weight", "bias")], layer.activation, 9.0)
+        sign_chain.Step(layer.name, state[layer.name], False, state[layer.name.replace("weight", "bias")], layer.activation, 9.0)
         for layer in task.arch.layers
     ]  # fmt: skip
-    norms, logs = tape.fast_log_norms(steps, task, Signs(task).of(range(4)), range(4), with_layers=True)
+    norms, logs = sign_chain.fast_log_norms(steps, task, Signs(task).of(range(4)), range(4), with_layers=True)
     assert norms.device.type == "meta"
     assert {log.activation.device.type for log in logs} == {"meta"}
 
 
 def test_the_test_can_fail(monkeypatch):
     """An allocation on the CPU is seen."""
-    monkeypatch.setattr(tape, "_signs", lambda bits, like: torch.ones(bits.shape, dtype=like.dtype))
+    monkeypatch.setattr(sign_chain, "_signs", lambda bits, like: torch.ones(bits.shape, dtype=like.dtype))
     with pytest.raises(RuntimeError, match="device"):
         test_the_fast_path_stays_on_its_device()
 

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from styles import STYLES, mlp, seeded
+from support.styles import STYLES, mlp, seeded
 from torch import nn
 
 import initdiag
 from initdiag import InvalidInput, UnsupportedArchitecture, measure, predict, trace
-from initdiag.agreement import agreement
-from initdiag.measurement import LogMoments
-from initdiag.measuring import runner
-from initdiag.measuring.running import RunningMoments
+from initdiag.diagnosing.agreement import agreement
+from initdiag.measuring import measure as measure_module
+from initdiag.measuring.collect import RunningMoments
+from initdiag.network.log_moments import LogMoments
 
 
 @pytest.mark.parametrize("style", STYLES, ids=lambda s: s.name)
@@ -45,7 +45,7 @@ def jacobian_log_norm(model, x, u):
 
 def test_one_draw_against_the_definition():
     """Put the signs of a draw into real weights by hand, and take the Jacobian by reverse mode."""
-    from initdiag.measuring import random_numbers
+    from initdiag.measuring.ensembles import random_numbers
 
     model = seeded(lambda: mlp([6, 9, 7, 4])).double()
     x = torch.randn(3, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -65,7 +65,7 @@ def test_one_draw_against_the_definition():
 
 
 def test_one_redraw_against_the_definition():
-    from initdiag.measuring import random_numbers
+    from initdiag.measuring.ensembles import random_numbers
 
     def init(m):
         if isinstance(m, nn.Linear):
@@ -90,7 +90,7 @@ def test_draws_do_not_depend_on_chunks_or_count(method, monkeypatch):
     draws = 700 if method == "signs" else 40
     whole = measure(model, draws=draws, method=method, seed=3).log_norms
     fewer = measure(model, draws=draws // 2, method=method, seed=3).log_norms
-    monkeypatch.setattr(runner, "_BUDGET", 1 << 16)
+    monkeypatch.setattr(measure_module, "_BUDGET", 1 << 16)
     chunked = measure(model, draws=draws, method=method, seed=3).log_norms
     np.testing.assert_allclose(chunked, whole, rtol=0, atol=1e-12)
     np.testing.assert_allclose(fewer, whole[: draws // 2], rtol=0, atol=1e-12)
@@ -120,7 +120,7 @@ def test_what_cannot_be_stacked_is_drawn_one_by_one_and_said():
 def test_dropout_masks_do_not_depend_on_chunks(monkeypatch):
     model = seeded(lambda: nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Dropout(0.3), nn.Linear(32, 4))).double()
     whole = measure(model, draws=600, seed=3).log_norms
-    monkeypatch.setattr(runner, "_BUDGET", 1)
+    monkeypatch.setattr(measure_module, "_BUDGET", 1)
     np.testing.assert_allclose(measure(model, draws=600, seed=3).log_norms, whole, rtol=0, atol=1e-12)
     assert agreement(trace(model), measure(model, draws=8192), level=0.003).agrees
 
@@ -161,7 +161,7 @@ def test_tied_weights_get_one_pair_of_signs():
         def forward(self, x):
             return self.w(self.w(x).relu())
 
-    from initdiag.measuring import random_numbers
+    from initdiag.measuring.ensembles import random_numbers
 
     model = seeded(Tied).double()
     x = torch.ones(1, 12, dtype=torch.float64)

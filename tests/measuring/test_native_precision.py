@@ -7,11 +7,11 @@ import math
 import numpy as np
 import pytest
 import torch
-from styles import mlp, seeded
+from support.styles import mlp, seeded
 from torch import nn
 
 from initdiag import InvalidInput, Measurement, measure
-from initdiag.measuring import random_numbers
+from initdiag.measuring.ensembles import random_numbers
 
 
 def by_hand(model, widths, x, draw, seed):

@@ -10,13 +10,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from styles import STYLES, mlp, seeded
+from support.styles import STYLES, mlp, seeded
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import initdiag
 from initdiag import InvalidInput, SpectralMeasurement, UnsupportedArchitecture, measure_spectrum
-from initdiag.measuring import networks, random_numbers, singular
+from initdiag.measuring import singular
+from initdiag.measuring.ensembles import networks, random_numbers
 
 
 def eigenvalues(model, x):

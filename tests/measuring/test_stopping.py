@@ -6,12 +6,12 @@ import time
 
 import numpy as np
 import pytest
-from styles import mlp, seeded
+from support.styles import mlp, seeded
 from torch import nn
 
 import initdiag
 from initdiag import InvalidInput, measure
-from initdiag.measuring import collection
+from initdiag.measuring import collect
 
 
 def test_auto_stops_when_the_variance_is_known_well_enough():
@@ -51,7 +51,7 @@ def test_an_interrupt_returns_what_there_is(method, monkeypatch):
                 raise KeyboardInterrupt
             return super().forward(x)
 
-    monkeypatch.setattr(collection, "_AUTO_STEP", 256)
+    monkeypatch.setattr(collect, "_AUTO_STEP", 256)
     model = seeded(lambda: nn.Sequential(Stopped(6, 8), nn.LayerNorm(8), nn.Linear(8, 3)))
     if method == "redraw":
         model[1] = nn.Identity()

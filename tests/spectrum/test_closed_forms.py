@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import integrate
 
-from initdiag.spectrum.jacobian import predict_spectrum
+from initdiag.spectrum.predict import predict_spectrum
 
 
 def haar_square(depth, p, theta):
@@ -37,7 +37,7 @@ def equal_gates(depth, init, rate=0.0, activation="relu", width=60, slope=0.01):
     """A square chain whose last layer is gated, and dropped out, as the others are."""
     from dataclasses import replace
 
-    from initdiag.architecture import Activation, Architecture
+    from initdiag.network.architecture import Activation, Architecture
 
     arch = Architecture.from_widths([width] * (depth + 1), init=init)
     gate = Activation(activation, slope if activation == "leaky_relu" else 0.0, rate)
@@ -47,8 +47,8 @@ def equal_gates(depth, init, rate=0.0, activation="relu", width=60, slope=0.01):
 @pytest.mark.parametrize(("depth", "low"), [(2, 0.9), (4, 0.8), (1, 0.6)])
 def test_haar_chain_with_few_closed_gates_keeps_an_isometric_fraction(depth, low):
     """Hard tanh: gates 0 or 1, p from q; the mass of the atom at the top is 1 - L(1 - p) for equal p."""
-    from initdiag.spectral_law import SpectralFactor
     from initdiag.spectrum.edges import atoms
+    from initdiag.spectrum.record import SpectralFactor
 
     factor = SpectralFactor("x", 50, 50, True, 2 / 50, 3.0, (0.0, 1.0), (1 - low, low))
     found = atoms(50, (factor,) * depth)

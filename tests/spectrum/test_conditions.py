@@ -12,9 +12,9 @@ from scipy.stats import ortho_group
 
 import initdiag
 from initdiag import Architecture
-from initdiag.spectrum import what_if
+from initdiag.spectrum import improvements
 from initdiag.spectrum.conditions import Conditions, conditions_of
-from initdiag.spectrum.jacobian import predict_spectrum
+from initdiag.spectrum.predict import predict_spectrum
 
 DRAWS = 12
 
@@ -129,7 +129,7 @@ def test_isometry_distance_in_closed_form(depth):
 def test_what_is_promised_of_orthogonal_weights_comes_true(name):
     widths, assumptions = CHAINS[name]
     arch = Architecture.from_widths(widths, **assumptions)
-    first = what_if.improvements(arch, conditions_of(predict_spectrum(arch)))[0]
+    first = improvements.improvements(arch, conditions_of(predict_spectrum(arch)))[0]
     assert "orthogonal" in first.action
     haar = Architecture.from_widths(widths, activation=arch.layers[0].activation.name, init="orthogonal")
     layers = (
@@ -143,7 +143,7 @@ def test_what_is_promised_of_orthogonal_weights_comes_true(name):
 
 def test_what_is_promised_of_a_wider_bottleneck_comes_true():
     arch = Architecture.from_widths([200, 300, 60, 300, 250], init="he_normal")
-    _, wider = what_if.improvements(arch, conditions_of(predict_spectrum(arch)))
+    _, wider = improvements.improvements(arch, conditions_of(predict_spectrum(arch)))
     assert wider.action == "widen layer 1 from 60 to 120"
     assert_alike(wider.after, measured(Architecture.from_widths([200, 300, 120, 300, 250], init="he_normal")))
 
@@ -173,9 +173,9 @@ def test_exact_moments_are_those_of_true_networks(init):
 def test_widening_keeps_initialisers_and_gains():
     for init in ("he_normal", "xavier_uniform", "orthogonal", "torch_default"):
         arch = Architecture.from_widths([20, 30, 10, 10, 40], init=init, gain=1.3)
-        assert what_if.bottlenecks(arch) == (1, 2)
+        assert improvements.bottlenecks(arch) == (1, 2)
         expected = Architecture.from_widths([20, 30, 20, 20, 40], init=init, gain=1.3)
-        got = what_if.widened(arch, (1, 2))
+        got = improvements.widened(arch, (1, 2))
         assert got.widths == expected.widths
         assert [layer.weight for layer in got.layers] == [layer.weight for layer in expected.layers]
 
@@ -185,7 +185,7 @@ def test_widening_unrecognised_weights_keeps_the_gain():
     layers = tuple(
         dataclasses.replace(layer, weight=dataclasses.replace(layer.weight, initializer=None)) for layer in arch.layers
     )
-    got = what_if.widened(dataclasses.replace(arch, layers=layers), (0,))
+    got = improvements.widened(dataclasses.replace(arch, layers=layers), (0,))
     assert [layer.gain for layer in got.layers] == pytest.approx([layer.gain for layer in arch.layers])
 
 
@@ -200,8 +200,8 @@ def test_widening_unrecognised_weights_keeps_the_gain():
 )
 def test_the_advised_factor_mends_the_scale(widths, assumptions):
     arch = Architecture.from_widths(widths, **assumptions)
-    assert what_if.log_mean_square(arch) == pytest.approx(conditions_of(predict_spectrum(arch)).log_mean_square)
-    factor, promised = what_if.rescaled(arch)
+    assert improvements.log_mean_square(arch) == pytest.approx(conditions_of(predict_spectrum(arch)).log_mean_square)
+    factor, promised = improvements.rescaled(arch)
     after = conditions_of(predict_spectrum(arch.replace(gain=factor))).log_mean_square
     assert after == pytest.approx(promised, abs=1e-9)
     assert abs(after) < 0.7
@@ -219,5 +219,5 @@ def test_records_survive_json():
     arch = Architecture.from_widths([30, 20, 30], init="he_normal")
     found = conditions_of(initdiag.predict_spectrum(arch))
     assert Conditions.from_dict(json.loads(json.dumps(found.to_dict(), allow_nan=False))) == found
-    for change in what_if.improvements(arch, found):
-        assert what_if.Improvement.from_dict(json.loads(json.dumps(change.to_dict()))) == change
+    for change in improvements.improvements(arch, found):
+        assert improvements.Improvement.from_dict(json.loads(json.dumps(change.to_dict()))) == change

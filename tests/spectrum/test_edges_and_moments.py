@@ -8,9 +8,9 @@ import math
 import numpy as np
 import pytest
 
-from initdiag.architecture import Architecture, Gap
 from initdiag.errors import InvalidInput, UnsupportedArchitecture
-from initdiag.spectrum.jacobian import predict_spectrum
+from initdiag.network.architecture import Architecture, Gap
+from initdiag.spectrum.predict import predict_spectrum
 
 HE_RELU = {"init": "he_normal", "output": "relu"}
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from initdiag.architecture import Architecture
+from initdiag.network.architecture import Architecture
 from initdiag.spectrum.mean_field import SMOOTH, gaussian_quadrature, layer_variance, squared_gates
 
 AT_MINUS_ONE_AND_ONE = {

@@ -13,8 +13,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from initdiag.architecture import Architecture
-from initdiag.spectrum.jacobian import predict_spectrum
+from initdiag.network.architecture import Architecture
+from initdiag.spectrum.predict import predict_spectrum
 
 
 def gate_diagonal(factor, rng):

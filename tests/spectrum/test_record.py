@@ -12,9 +12,9 @@ import pytest
 from scipy import stats
 
 import initdiag
-from initdiag.architecture import ACTIVATIONS, Architecture, BiasLaw, Layer, WeightLaw
 from initdiag.errors import InvalidInput, UnsupportedArchitecture
-from initdiag.spectral_law import SpectralLaw
+from initdiag.network.architecture import ACTIVATIONS, Architecture, BiasLaw, Layer, WeightLaw
+from initdiag.spectrum.record import SpectralLaw
 
 
 @pytest.fixture(params=["relu", "orthogonal leaky", "tanh"])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from styles import seeded
+from support.styles import seeded
 from torch import nn
 
 import initdiag

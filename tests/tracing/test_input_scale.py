@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from styles import mlp, seeded
+from support.styles import mlp, seeded
 from torch import nn
 
 from initdiag import predict, trace

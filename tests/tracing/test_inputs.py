@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from styles import mlp, seeded
+from support.styles import mlp, seeded
 from torch import nn
 
 import initdiag

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from styles import seeded
+from support.styles import seeded
 from torch import nn
 
 from initdiag import measure, predict, trace
-from initdiag.tracing.subject import subject_of
+from initdiag.tracing.inputs import subject_of
 from initdiag.tracing.trace import biases_of
 
 N = 16

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from styles import seeded
+from support.styles import seeded
 from torch import nn
 
 import initdiag

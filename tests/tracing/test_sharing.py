@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from styles import mlp, seeded
+from support.styles import mlp, seeded
 from torch import nn
 from torch.nn.utils import parametrizations
 

@@ -7,7 +7,7 @@ import time
 import pytest
 import torch
 import torch.nn.functional as F
-from styles import STYLES, mlp, seeded
+from support.styles import STYLES, mlp, seeded
 from torch import nn
 
 import initdiag
@@ -88,9 +88,9 @@ def test_the_second_witness_catches_what_the_calls_do_not_show():
 
 def test_witnesses_disagree(monkeypatch):
     """Sabotage: a record that lost an activation is not believed."""
-    from initdiag.tracing import chain
+    from initdiag.tracing import flow
 
-    monkeypatch.setattr(chain.Flow, "steps", lambda self: tuple(s for s in ("0.weight", "2.weight")))
+    monkeypatch.setattr(flow.Flow, "steps", lambda self: tuple(s for s in ("0.weight", "2.weight")))
     arch = trace(seeded(lambda: mlp([4, 8, 2])), torch.ones(2, 4))
     assert [gap.kind for gap in arch.gaps] == ["dataflow"]
 

@@ -7,11 +7,11 @@ import math
 
 import pytest
 import torch
-from styles import mlp, seeded
+from support.styles import mlp, seeded
 from torch import nn
 
 from initdiag import predict, trace
-from initdiag.architecture import KURTOSIS
+from initdiag.network.architecture import KURTOSIS
 from initdiag.tracing.entries import EntrySums
 from initdiag.tracing.weights import bias_law, weight_laws
 

@@ -6,11 +6,11 @@ import math
 
 import pytest
 import torch
-from styles import seeded
+from support.styles import seeded
 
 import initdiag
 from initdiag import measure, predict, trace
-from initdiag.agreement import agreement
+from initdiag.diagnosing.agreement import agreement
 from zoo.models import CHAINS, NO_CHAINS, SMOOTH, Specimen
 
 DRAWS = {"signs": 2048, "redraw": 256}

@@ -25,7 +25,7 @@ from scipy import stats
 from torch import nn
 
 import initdiag
-from initdiag.agreement import Agreement, agreement
+from initdiag.diagnosing.agreement import Agreement, agreement
 
 HONEST, SABOTAGED = 200, 60
 KINDS = ("gain", "tied", "skewed", "dropped relu")

@@ -18,13 +18,13 @@ from .fitting import FAMILIES, KINDS, NAMES, Runs
 from .population import OPTIMIZERS
 
 RESULTS = study.HERE / "RESULTS.md"
-COEFFICIENTS = study.HERE.parents[2] / "initdiag" / "risk_coefficients.json"
+COEFFICIENTS = study.HERE.parents[2] / "initdiag" / "diagnosing" / "risk_coefficients.json"
 
 
 def coefficients(
     runs: Runs, when: str, commit: str, curves: dict[str, tuple[str, ...]] | None = None
 ) -> dict[str, Any]:
-    """The document that `initdiag.risk` loads; ``curves``: kinds of loss by family, all if not given."""
+    """The document that `initdiag.diagnosing.risk` loads; ``curves``: kinds of loss by family, all if not given."""
     kinds = tuple(sorted(set(KINDS.values())))
     wanted = curves or dict.fromkeys(FAMILIES, kinds)
     groups = int(runs.group.max()) + 1
@@ -61,7 +61,7 @@ def _rates(runs: Runs, optimizer: str, kind: str) -> list[list[float]]:
 
 def untold(runs: Runs, told_loss: bool) -> np.ndarray:
     """The shipped risk of each run when the learning rate is not told (nor the loss): what a report shows."""
-    from initdiag.risk import Training, risks
+    from initdiag.diagnosing.risk import Training, risks
 
     found = np.empty(len(runs))
     for optimizer in OPTIMIZERS:

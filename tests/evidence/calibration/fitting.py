@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize, special
 
-from initdiag.law import batch
-from initdiag.law.ragged import Ragged
-from initdiag.risk import DEPTHS, LEAST_VARIANCE, MIDDLE_DEPTH
+from initdiag.diagnosing.risk import DEPTHS, LEAST_VARIANCE, MIDDLE_DEPTH
+from initdiag.law.batch import laws as batch
+from initdiag.law.batch.ragged import Ragged
 
 from . import proxies, study, tasks
 from .population import OPTIMIZERS

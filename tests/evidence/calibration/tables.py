@@ -107,7 +107,7 @@ def _head(runs: Runs, document: dict[str, Any]) -> Iterator[str]:
     yield f"{p['runs']:,} runs of {p['groups']} groups; {runs.failed.mean():.1%} did not start. Dropped by the rule for cells: "
     yield "; ".join(f"{t}, batch {b}, {o} {lr:g}" for t, b, o, lr in dropped) + ".\n"
     yield BEYOND
-    yield "Coefficients (`initdiag/risk_coefficients.json`; the linear terms per 10 of drift):\n"
+    yield "Coefficients (`initdiag/diagnosing/risk_coefficients.json`; the linear terms per 10 of drift):\n"
     names = [n for n in next(iter(document["curves"]["sgd"].values())) if n not in ("lowest", "highest")]
     rows = [
         (family, kind, *(f"{curve[n]:.3f}" for n in names))

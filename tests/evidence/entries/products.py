@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 import initdiag
-from initdiag.architecture import Activation, Architecture, Layer, WeightLaw
+from initdiag.network.architecture import Activation, Architecture, Layer, WeightLaw
 
 KURTOSES = {"uniform": 1.8, "truncated": 2.3655367, "rademacher": 1.0, "t8": 4.5, "t5": 9.0, "sparse": 6.0}
 WIDTHS, DEPTHS, DIRECTIONS = (2, 4, 8, 16, 32, 64, 128), (1, 5, 20), ("uniform", "one-hot", "alike")

@@ -29,7 +29,7 @@ import numpy as np
 from scipy import special
 
 import initdiag
-from initdiag.architecture import Activation, Architecture, Layer, WeightLaw
+from initdiag.network.architecture import Activation, Architecture, Layer, WeightLaw
 
 COVERAGES = ("exact", "first-order")
 FAMILIES = ("uniform", "truncated", "rademacher", "t5")

@@ -21,7 +21,7 @@ import numpy as np
 from scipy import interpolate, stats
 
 import initdiag
-from initdiag.architecture import Activation, Architecture, Layer, WeightLaw
+from initdiag.network.architecture import Activation, Architecture, Layer, WeightLaw
 
 FIELDS = (
     "seed",

@@ -238,7 +238,7 @@ def by_anyinit(model: nn.Sequential, x: Tensor, mode: str, seed: int) -> nn.Sequ
     return model
 
 
-def advised(advice: initdiag.advice.Advice, model: nn.Sequential) -> Arm:
+def advised(advice: initdiag.diagnosing.advice.Advice, model: nn.Sequential) -> Arm:
     """The network with an advice followed, its learning rate and its skip connections included."""
     lr = re.match(r"lr = (\S+);", advice.code)
     skip = re.search(r"x \+ (\S+) \* layer\(relu\(x\)\)", advice.code)

@@ -67,7 +67,9 @@ def run(jobs: int, seeds: int, strategies: list[str]) -> None:
 def provenance(seeds: int) -> str:
     """Command, commit, date, whose coefficients, and whether the run is whole."""
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=HERE).stdout
-    coefficients = json.loads((Path(initdiag.__file__).parent / "risk_coefficients.json").read_text(encoding="utf-8"))
+    coefficients = json.loads(
+        (Path(initdiag.__file__).parent / "diagnosing" / "risk_coefficients.json").read_text(encoding="utf-8")
+    )
     command = "PYTHONPATH=tests python -m evidence.search.study"
     return (
         f"{command}; commit {commit.strip()}, {datetime.date.today()}\n"

@@ -27,7 +27,7 @@ from torch import nn
 
 import initdiag
 from initdiag import SpectralMeasurement
-from initdiag.spectral_law import SpectralLaw
+from initdiag.spectrum.record import SpectralLaw
 
 FIELDS = (
     "init", "gates", "depth", "width", "draws", "seed", "ks", "ks_positive", "ks_counts", "ks_counts_positive",

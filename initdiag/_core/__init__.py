@@ -1,0 +1,1 @@
+"""Foundations that every room stands on: checks of single values, saving and loading, the terminal."""

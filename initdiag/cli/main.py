@@ -1,0 +1,276 @@
+"""The command line: a thin adapter over `project` and `diagnosis`.
+
+Exit codes: 0 clean, 1 at risk or worse than the baseline, 2 usage, configuration or import error, 3 no verdict.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import click
+
+from initdiag import __version__
+from initdiag.cli.options import FILE, assumption_options, output_options, training_options
+from initdiag.cli.output import emit, exit_code, saved, write, write_spectrum
+from initdiag.cli.screen import screen_command
+from initdiag.errors import InitdiagError, UnsupportedArchitecture
+
+if TYPE_CHECKING:
+    from initdiag.network.architecture import Architecture
+    from initdiag.project.baseline import Baseline
+    from initdiag.project.config import ModelConfig
+    from initdiag.project.outcome import Outcome
+
+__all__ = ["main"]
+
+_FAIL_ON = {"risk": "risk", "no-verdict": "no-verdict", "never": None}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; errors are one line on stderr and exit code 2, whatever they are: 1 says that a model is at risk."""
+    try:
+        code = _group.main(
+            args=None if arguments is None else list(arguments), prog_name="initdiag", standalone_mode=False
+        )
+    except click.ClickException as error:
+        error.show()
+        code = 2
+    except click.Abort:
+        click.echo("interrupted", err=True)
+        code = 130
+    except Exception as error:
+        click.echo(f"error: {_said(error)}", err=True)
+        code = 2
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _said(error: Exception) -> str:
+    """The error in one line; of one that was not raised on purpose, also its type."""
+    return (
+        str(error)
+        if isinstance(error, InitdiagError)
+        else f"unexpected {type(error).__name__}: {' '.join(str(error).split())}"
+    )
+
+
+@click.group(help="What a PyTorch network's gradients will look like, before the first training step.")
+@click.version_option(__version__, prog_name="initdiag")
+def _group() -> None:
+    pass
+
+
+_group.add_command(screen_command)
+
+
+def _draws(ctx: click.Context, param: click.Parameter, value: str) -> int | str:
+    convert: Callable[..., int] = click.IntRange(min=1).convert
+    return "auto" if value == "auto" else convert(value, param, ctx)
+
+
+@_group.command("check")
+@click.argument("targets", nargs=-1, metavar="[TARGET]...")
+@click.option("--input-size", help="Shape of a batch, e.g. 2,784, if the model does not tell it.")
+@click.option("--input", "input_target", help="A batch tensor, or a function that makes one: file.py:name.")
+@click.option("--module", help="Path of a part of the model, e.g. head: the chain inside a larger model.")
+@click.option(
+    "--draws", metavar="N|auto", callback=_draws, default="1024", show_default=True,
+    help="Of the measurement; auto: until it is precise.",
+)  # fmt: skip
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option(
+    "--method", type=click.Choice(["auto", "signs", "redraw", "law", "none"]), default="auto", show_default=True
+)
+@click.option("--fail-on", type=click.Choice(list(_FAIL_ON)), default="no-verdict", show_default=True)
+@click.option("--spectrum", is_flag=True, help="Also predict the spectrum of the Jacobian.")
+@click.option("--baseline", type=FILE, help="Fail only on what got worse since this file was written.")
+@click.option("--write-baseline", type=FILE, help="Write there how the checked models stand today, and exit with 0.")
+@training_options
+@output_options
+def _check(
+    targets: tuple[str, ...],
+    baseline: Path | None,
+    write_baseline: Path | None,
+    output_format: str,
+    output_file: Path | None,
+    **options: Any,
+) -> int:
+    """Check models: TARGET is file.py:name or package.module:name, a torch.nn.Module or a function that returns one.
+
+    Without a TARGET, the models of [tool.initdiag] in pyproject.toml. Options given here go before that table.
+    """
+    from initdiag.project.baseline import Baseline
+    from initdiag.project.config import find_config
+
+    if baseline and write_baseline:
+        raise click.UsageError("--baseline and --write-baseline: give one of them.")
+    config = find_config(Path.cwd())
+    models = _with_options(config.select(targets, Path.cwd()), options)
+    fail_on = options["fail_on"] if _is_given("fail_on") else config.fail_on
+    path = None if write_baseline else baseline or config.baseline
+    known = Baseline.read(path) if path else None
+    outcomes = _outcomes(models, fail_on, known, progress=output_format == "console" and sys.stderr.isatty())
+    write([one.report for one in outcomes], output_format, output_file)
+    is_complete = len(outcomes) == len(models)
+    if write_baseline:
+        return _write_baseline(outcomes, write_baseline) if is_complete else 2
+    for line in (line for one in outcomes for line in (one.note, one.summary) if line):
+        click.echo(line, err=True)
+    codes = {one.exit_code for one in outcomes}
+    return 2 if not is_complete else next((code for code in (1, 3) if code in codes), 0)
+
+
+def _is_given(option: str) -> bool:
+    source = click.get_current_context().get_parameter_source(option)
+    return source is not click.core.ParameterSource.DEFAULT
+
+
+def _with_options(models: Sequence[ModelConfig], options: dict[str, Any]) -> list[ModelConfig]:
+    """The models with the options that were given on the command line in place of their own settings."""
+    from initdiag.project.targets import anchored, parse_size
+
+    given = {name: value for name, value in options.items() if name != "fail_on" and _is_given(name)}
+    if "input_size" in given:
+        given["input_size"] = parse_size(given["input_size"])
+    if "input_target" in given:
+        given["example_input"] = anchored(given.pop("input_target"), Path.cwd())
+    limit = {"max_risk": given.pop("max_risk")} if "max_risk" in given else {}
+    return [replace(model, thresholds=replace(model.thresholds, **limit), **given) for model in models]
+
+
+def _outcomes(models: list[ModelConfig], fail_on: str, known: Baseline | None, progress: bool) -> list[Outcome]:
+    """Of the models that can be diagnosed; the others' errors are said."""
+    from initdiag.project.outcome import diagnose_model, outcome
+
+    found = []
+    for model in models:
+        try:
+            report = diagnose_model(model, progress=progress)
+        except Exception as error:
+            click.echo(f"error: {model.name}: {_said(error)}", err=True)
+        else:
+            found.append(outcome(model.name, report, ignore=model.ignore, fail_on=fail_on, baseline=known))
+    return found
+
+
+def _write_baseline(outcomes: list[Outcome], path: Path) -> int:
+    from initdiag.project.baseline import Baseline
+
+    emit(Baseline.of((one.name, one.report) for one in outcomes).to_json(), path)
+    at_risk = sum(one.report.verdict.is_at_risk for one in outcomes)
+    click.echo(f"baseline of {len(outcomes)} models written to {path}, {at_risk} at risk", err=True)
+    return 0
+
+
+@_group.command("predict")
+@click.argument("widths")
+@assumption_options
+@click.option("--fail-on", type=click.Choice(list(_FAIL_ON)), default="never", show_default=True)
+@training_options
+@output_options
+def _predict(
+    widths: str,
+    fail_on: str,
+    optimizer: str | None,
+    lr: float | None,
+    loss: str | None,
+    max_risk: float,
+    output_format: str,
+    output_file: Path | None,
+    **assumptions: Any,
+) -> int:
+    """Predict from widths alone, e.g. 784,256x8,10: the input's width, each layer's, the output's."""
+    from initdiag.diagnosing.diagnose import diagnose_architecture
+    from initdiag.diagnosing.verdict import Thresholds
+    from initdiag.network.architecture import Architecture
+    from initdiag.project.targets import parse_widths
+
+    architecture = Architecture.from_widths(parse_widths(widths), **assumptions)
+    thresholds = Thresholds(max_risk=max_risk)
+    report = diagnose_architecture(
+        architecture, optimizer=optimizer, lr=lr, loss=loss, thresholds=thresholds, target=widths
+    )
+    write([report], output_format, output_file)
+    return exit_code([report], _FAIL_ON[fail_on])
+
+
+@_group.command("spectrum")
+@click.argument("target", metavar="TARGET|WIDTHS")
+@click.option("--init", help="Initialiser of every layer.")
+@click.option("--activation", help="Of the hidden layers.")
+@click.option("--output", help="Of the last layer.")
+@click.option("--gain", type=float, help="Multiplies every weight.")
+@click.option("--dropout", type=float, help="Rate after hidden layers.")
+@click.option("--negative-slope", type=float, help="Of leaky_relu; with --activation.")
+@click.option("--input-size", help="Shape of a batch, e.g. 2,784, if the model does not tell it.")
+@click.option("--input", "input_target", help="A batch tensor, or a function that makes one: file.py:name.")
+@click.option("--module", help="Path of a part of the model, e.g. head: the chain inside a larger model.")
+@click.option("--output-format", type=click.Choice(["console", "json"]), default="console", show_default=True)
+@click.option("--output-file", type=FILE, help="Write there, not to stdout.")
+def _spectrum(
+    target: str,
+    input_size: str | None,
+    input_target: str | None,
+    module: str | None,
+    output_format: str,
+    output_file: Path | None,
+    **assumptions: Any,
+) -> int:
+    """Predict the Jacobian's singular values, of widths (as in predict) or of a model (as in check).
+
+    With widths the options state the assumptions (those of predict if left out); with a model they change it: a what-if. Exit code 3:
+    the theory does not cover the model.
+    """
+    from initdiag.diagnosing.spectral_report import spectral_report
+
+    given = {name: value for name, value in assumptions.items() if value is not None}
+    try:
+        if target[:1].isdecimal() and ":" not in target:
+            architecture = _assumed(target, given, {"input-size": input_size, "input": input_target, "module": module})
+        else:
+            architecture = _traced(target, given, input_size, input_target, module)
+        report = spectral_report(architecture, target)
+    except UnsupportedArchitecture as error:
+        click.echo(f"not covered: {target}: {error}", err=True)
+        return 3
+    write_spectrum(report, output_format, output_file)
+    return 0
+
+
+def _assumed(widths: str, given: dict[str, Any], of_models: dict[str, str | None]) -> Architecture:
+    from initdiag.network.architecture import Architecture
+    from initdiag.project.targets import parse_widths
+
+    wrong = [f"--{name}" for name, value in of_models.items() if value is not None]
+    if wrong:
+        raise click.UsageError(f"{', '.join(wrong)}: of a model, not of widths.")
+    return Architecture.from_widths(parse_widths(widths), **given)
+
+
+def _traced(
+    target: str, given: dict[str, Any], input_size: str | None, input_target: str | None, module: str | None
+) -> Architecture:
+    from initdiag.project.targets import load, parse_size
+    from initdiag.tracing.trace import trace
+
+    if "negative_slope" in given and "activation" not in given:
+        raise click.UsageError("--negative-slope needs --activation with a model, whose own slopes stay otherwise.")
+    size = parse_size(input_size) if input_size else None
+    example = load(input_target) if input_target else None
+    example = example() if callable(example) and not hasattr(example, "shape") else example
+    architecture = trace(load(target), example, input_size=size, module=module)
+    return architecture.replace(**given) if given else architecture
+
+
+@_group.command("report")
+@click.argument("file", type=click.File(encoding="utf-8"))
+@click.option("--fail-on", type=click.Choice(list(_FAIL_ON)), default="never", show_default=True)
+@output_options
+def _report(file: IO[str], fail_on: str, output_format: str, output_file: Path | None) -> int:
+    """Show a saved report in any format: FILE is what --output-format json wrote, - for standard input."""
+    reports = saved(file)
+    write(reports, output_format, output_file)
+    return exit_code(reports, _FAIL_ON[fail_on])

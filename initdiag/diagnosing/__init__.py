@@ -1,0 +1,1 @@
+"""From prediction and measurement to a verdict, findings, advice and a report."""

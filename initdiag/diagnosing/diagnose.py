@@ -1,0 +1,335 @@
+"""The only composition: trace, predict, measure, compare, judge, advise, report."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from initdiag import __version__
+from initdiag.diagnosing.advice import Advice, advise
+from initdiag.diagnosing.agreement import agreement
+from initdiag.diagnosing.report import SCHEMA_VERSION, Report
+from initdiag.diagnosing.risk import PROVENANCE, Training
+from initdiag.diagnosing.spectral_report import spectral_report
+from initdiag.diagnosing.verdict import Finding, Judgement, Thresholds, Verdict, judge
+from initdiag.errors import AtRisk, InvalidInput, UnsupportedArchitecture, explain
+from initdiag.law.correlation import Separation, separation
+from initdiag.law.predict import predict
+from initdiag.law.prediction import Prediction
+from initdiag.measuring.record import Measurement
+from initdiag.network.architecture import Architecture
+from initdiag.spectrum.record import SpectralLaw
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from torch import Tensor, nn
+
+    from initdiag.tracing.inputs import Subject
+
+__all__ = ["assert_trainable", "check", "diagnose", "diagnose_architecture"]
+
+_METHODS = ("auto", "signs", "redraw", "law", "none")
+_FAIL_ON = (None, "risk", "no-verdict")
+
+
+def diagnose_architecture(
+    architecture: Architecture,
+    *,
+    optimizer: str | None = None,
+    lr: float | None = None,
+    loss: str | None = None,
+    thresholds: Thresholds | None = None,
+    target: str | None = None,
+    measurement: Measurement | None = None,
+    simulation: Measurement | None = None,
+    not_measured: str | None = None,
+    spectrum: bool = False,
+    started: float | None = None,
+) -> Report:
+    """Report on an architecture from theory, and from a measurement where there is one. Loads no torch.
+
+    ``simulation`` is a measurement by ``method="law"``: it predicts what the theory does not cover. ``spectrum`` adds the Jacobian's.
+
+    Raises
+    ------
+    InvalidInput
+        For an unknown optimiser or loss, or a learning rate that is not positive.
+    """
+    training = Training(optimizer or "sgd", lr, loss)
+    begin = time.perf_counter() if started is None else started
+    limits = _limits(thresholds)
+    prediction = predict(architecture) if simulation is None else Prediction.from_simulation(architecture, simulation)
+    test = None if measurement is None else agreement(architecture, measurement, limits.agreement_level, prediction)
+    angle = _separation(architecture, prediction)
+    judgement = judge(architecture, prediction, measurement, test, training, limits, not_measured, angle)
+    advice = _advice(architecture, prediction, judgement, training, limits)
+    spectral = _spectral(architecture) if spectrum else _NO_SPECTRUM
+    return Report(
+        schema_version=SCHEMA_VERSION,
+        initdiag_version=__version__,
+        target=target or architecture.source,
+        verdict=judgement.verdict,
+        basis=judgement.basis,
+        risk=judgement.risk,
+        risk_provenance=PROVENANCE,
+        optimizer=optimizer,
+        thresholds=limits,
+        architecture=architecture,
+        prediction=prediction,
+        measurement=measurement,
+        spectrum=spectral.law,
+        agreement=test,
+        findings=(*judgement.findings, *spectral.findings),
+        advice=advice,
+        elapsed=time.perf_counter() - begin,
+        lr=lr,
+        loss=loss,
+    )
+
+
+def _limits(thresholds: Thresholds | None) -> Thresholds:
+    if thresholds is None:
+        return Thresholds()
+    if not isinstance(thresholds, Thresholds):
+        do = "Pass e.g. initdiag.Thresholds(max_risk=0.5)."
+        raise InvalidInput(explain(expected="thresholds: an initdiag.Thresholds", got=repr(thresholds), do=do))
+    return thresholds
+
+
+@dataclass(frozen=True, slots=True)
+class _Spectral:
+    """What the spectrum adds to a report."""
+
+    law: SpectralLaw | None = None
+    findings: tuple[Finding, ...] = ()
+
+
+_NO_SPECTRUM = _Spectral()
+
+
+def _spectral(architecture: Architecture) -> _Spectral:
+    """The spectrum and what it says of training; where it is not covered, why."""
+    try:
+        found = spectral_report(architecture)
+    except UnsupportedArchitecture as error:
+        return _Spectral(None, (Finding("IND025", "note", None, f"no spectrum: {error}", "see the reason"),))
+    return _Spectral(found.spectrum, found.findings)
+
+
+def _advice(
+    architecture: Architecture, prediction: Prediction, judgement: Judgement, training: Training, limits: Thresholds
+) -> tuple[Advice, ...]:
+    """What to change of a chain at risk, also of one behind a fixed map of the input; none where a measurement was judged."""
+    chain = architecture.chain
+    if chain is None or not judgement.verdict.is_at_risk or judgement.basis != "law":
+        return ()
+    return advise(chain, prediction if chain is architecture else predict(chain), training, limits.max_risk)
+
+
+def _separation(architecture: Architecture, prediction: Prediction) -> Separation | None:
+    """How two inputs leave the last hidden layer; None where the law is not known, or nothing passes."""
+    is_known = prediction.coverage != "none" and not architecture.gaps and len(architecture.layers) > 1
+    passes = all(layer.weight.variance > 0 for layer in architecture.layers) and architecture.input_rms > 0
+    return separation(architecture) if is_known and passes else None
+
+
+def diagnose(
+    model: nn.Module | Callable[[], nn.Module],
+    example_input: Tensor | None = None,
+    *,
+    input_size: Sequence[int] | None = None,
+    draws: int | str = 1024,
+    method: str = "auto",
+    init: Callable[[nn.Module], Any] | None = None,
+    optimizer: str | None = None,
+    lr: float | None = None,
+    loss: str | None = None,
+    thresholds: Thresholds | None = None,
+    spectrum: bool = False,
+    seed: int = 0,
+    progress: bool = False,
+    target: str | None = None,
+    module: str | None = None,
+) -> Report:
+    """Predict, measure and judge a network before training. Pure: prints nothing, leaves the model as it came.
+
+    Parameters
+    ----------
+    model : nn.Module or factory
+        A factory ``() -> nn.Module`` can also be redrawn.
+    example_input : Tensor, optional
+        A batch the network takes, first dimension the rows.
+    input_size : sequence of int, optional
+        Or its shape, batch included.
+    draws : int or "auto"
+        Draws of the measurement; ``"auto"``: until its log-variance is known to 5 %, or for a minute.
+    method : str
+        Of the measurement. ``"auto"``: signs where the weights allow it, else redraw where an initialiser is known. ``"signs"``, ``"redraw"``, ``"law"``; ``"none"``: theory
+        alone. What is no chain is predicted by simulation through its own forward where that can be done.
+    init : callable, optional
+        How to draw the parameters afresh, as ``model.apply`` takes it.
+    optimizer : str, optional
+        ``"sgd"``, ``"momentum"``, ``"adam"`` or ``"adamw"``; None judges for plain SGD, which sees the gradient as it is.
+    lr : float, optional
+        The learning rate it will be trained with: the risk is then that of this rate, and the advice may name a lower one. Left out: averaged over usual ones.
+    loss : str, optional
+        ``"classification"`` or ``"regression"``, as in `failure_risk`.
+    thresholds : Thresholds, optional
+        Of the decision.
+    spectrum : bool
+        Also predict the spectrum of the Jacobian, and say what it means for training (``report.spectrum``, findings IND020 to
+        IND025). Milliseconds; for deep chains of smooth activations (tanh, GELU ...) up to about ten seconds.
+    seed : int
+        Fixes every draw.
+    progress : bool
+        Show a progress bar on a terminal.
+    target : str, optional
+        What the report calls the network.
+    module : str, optional
+        Path of a part, e.g. ``"head"``: the chain inside a larger model, on what the model's forward pass hands it.
+
+    Returns
+    -------
+    Report
+        With verdict ``NO_VERDICT`` where a module can be neither covered nor measured.
+
+    Raises
+    ------
+    InvalidInput
+        A usage fault: see `trace` and `measure`.
+    """
+    _check_choice("method", method, _METHODS)
+    Training(optimizer or "sgd", lr, loss), _limits(thresholds)  # raise before the work
+    started = time.perf_counter()
+    from initdiag.measuring.measure import measure
+    from initdiag.measuring.task import checked_init
+    from initdiag.tracing.inputs import subject_of
+    from initdiag.tracing.replica import own_modes, rng_preserved
+    from initdiag.tracing.trace import trace_subject
+
+    init = checked_init(init)
+    with rng_preserved(), own_modes():
+        subject = subject_of(model, example_input, input_size, module)
+        architecture = trace_subject(subject)
+        run = functools.partial(
+            measure, example_input=subject.example, input_size=subject.size, draws=draws, seed=seed,
+            architecture=architecture, progress=progress,
+        )  # fmt: skip
+        measurement, reason = _measured(run, subject, method, init)
+        simulation = _simulation(run, subject.module, architecture)
+    return diagnose_architecture(
+        architecture,
+        optimizer=optimizer,
+        lr=lr,
+        loss=loss,
+        thresholds=thresholds,
+        target=target,
+        measurement=measurement,
+        simulation=simulation,
+        not_measured=reason,
+        spectrum=spectrum,
+        started=started,
+    )
+
+
+def _measured(
+    run: Callable[..., Measurement], subject: Subject, method: str, init: Any
+) -> tuple[Measurement | None, str | None]:
+    """The measurement, or why there is none."""
+    if method == "none":
+        return None, None
+    reasons: dict[str, list[str]] = {}
+    for ensemble in ("signs", "redraw") if method == "auto" else (method,):
+        drawn = subject.factory if ensemble == "redraw" and init is None else None
+        try:
+            return run(drawn or subject.module, method=ensemble, init=init), None
+        except UnsupportedArchitecture as error:
+            reasons.setdefault(str(error), []).append(ensemble)
+    return None, " ".join(f"{', '.join(ensembles)}: {reason}" for reason, ensembles in reasons.items())
+
+
+def _simulation(run: Callable[..., Measurement], module: nn.Module, architecture: Architecture) -> Measurement | None:
+    """What predicts a module that is no chain: its own forward with each linear layer replaced by its law, where that can be done."""
+    if not architecture.gaps:
+        return None
+    try:
+        return run(module, method="law")
+    except UnsupportedArchitecture:
+        return None
+
+
+def check(
+    model: nn.Module | Callable[[], nn.Module],
+    example_input: Tensor | None = None,
+    *,
+    fail_on: str | None = None,
+    console: Console | None = None,
+    **diagnose_options: Any,
+) -> Report:
+    """Diagnose a network, print the report, and return it: the one line before training.
+
+    Parameters
+    ----------
+    model, example_input, **diagnose_options
+        As in `diagnose`.
+    fail_on : str, optional
+        ``"risk"`` raises `AtRisk` if the network is at risk; ``"no-verdict"`` also if it could not be judged.
+    console : rich.console.Console, optional
+        Where to print.
+
+    Raises
+    ------
+    AtRisk
+        As asked for by ``fail_on``; the report is its ``.report``.
+    InvalidInput
+        As `diagnose`.
+
+    Examples
+    --------
+    >>> from torch import nn
+    >>> report = initdiag.check(nn.Sequential(nn.Linear(8, 256), nn.ReLU(), nn.Linear(256, 1)))  # doctest: +SKIP
+    """
+    _check_choice("fail_on", fail_on, _FAIL_ON)
+    report = diagnose(model, example_input, **diagnose_options)
+    _print(report, console)
+    if fails(report, fail_on):
+        raise AtRisk(f"{report.target}: {report.verdict.value}", report)
+    return report
+
+
+def _print(report: Report, console: Console | None) -> None:
+    from initdiag._core.console import Console as Terminal
+
+    (console or Terminal()).print(report)
+
+
+def assert_trainable(
+    model: nn.Module | Callable[[], nn.Module], example_input: Tensor | None = None, **diagnose_options: Any
+) -> None:
+    """Raise `AtRisk`, with the report's text, unless the network is judged healthy. Silent otherwise: for tests.
+
+    Raises
+    ------
+    AtRisk
+        If the network is at risk, or could not be judged.
+    InvalidInput
+        As `diagnose`.
+    """
+    report = diagnose(model, example_input, **diagnose_options)
+    if fails(report, "no-verdict"):
+        raise AtRisk(f"\n{report}", report)
+
+
+def fails(report: Report, fail_on: str | None) -> bool:
+    """Return whether ``report`` is a failure under ``fail_on`` (None, ``"risk"`` or ``"no-verdict"``)."""
+    at_risk = report.verdict.is_at_risk
+    return (fail_on is not None and at_risk) or (fail_on == "no-verdict" and report.verdict is Verdict.NO_VERDICT)
+
+
+def _check_choice(what: str, value: Any, choices: tuple[str | None, ...]) -> None:
+    if value not in choices:
+        listed = ", ".join(repr(c) for c in choices)
+        raise InvalidInput(explain(expected=f"{what}: one of {listed}", got=repr(value), do="Choose one of these."))

@@ -1,0 +1,265 @@
+"""Many diagnoses on an executor: processes, Dask, Ray, MPI, or none; the results do not depend on which.
+
+Of an engine only ``submit`` is used, and futures in the manner of `concurrent.futures`. Candidates go out in order, at most ``in_flight``
+tasks at a time, and records come back in order. A candidate's random numbers depend on (seed, its index) alone, and each is diagnosed on
+one thread, so that sums are formed in the same order everywhere.
+"""
+
+from __future__ import annotations
+
+import itertools
+import pickle
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
+from inspect import signature
+from typing import TYPE_CHECKING, Any
+
+from initdiag.diagnosing.candidate import OF_WIDTHS, Checked, Task, candidate_seed, run
+from initdiag.diagnosing.diagnose import diagnose, diagnose_architecture
+from initdiag.errors import InvalidInput, WorkersLost, explain
+from initdiag.network.architecture import Architecture, positive_integer
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["Checked", "candidate_seed", "check_many"]
+
+_LOST = (BrokenExecutor, CancelledError)
+"""What a future raises whose worker, not whose work, failed."""
+
+_CANNOT_SEND = (pickle.PicklingError, TypeError, AttributeError)
+"""What ``submit`` may raise for a candidate that cannot be pickled."""
+
+
+def check_many(
+    candidates: Iterable[Callable[[], nn.Module] | Sequence[int] | Architecture],
+    executor: Executor | Callable[[], Executor] | None = None,
+    *,
+    in_flight: int = 64,
+    chunk: int = 1,
+    seed: int = 0,
+    on_error: str = "result",
+    assumptions: Mapping[str, Any] | None = None,
+    **diagnose_options: Any,
+) -> Iterator[Checked]:
+    """Diagnose many candidates, here or on an engine; yield a record for each, in their order.
+
+    Parameters
+    ----------
+    candidates : iterable
+        Factories ``() -> nn.Module``, or widths ``n_0, ..., n_L``, or an `Architecture`; the last two are judged by theory alone. It is read as
+        results are taken, so that it may be endless.
+    executor : Executor, or function that returns one, optional
+        Anything with ``submit`` in the manner of `concurrent.futures`: a `ProcessPoolExecutor` (start method "spawn"), ``client.get_executor()`` of
+        Dask, `initdiag.integrations.ray.ray_executor`, ``mpi4py.futures``. None: one after the other, here. An executor is left open. A function
+        (``functools.partial(ProcessPoolExecutor, 8)``) is called for a first executor, and for another whenever one breaks because a worker was
+        killed; those are shut down.
+    in_flight : int
+        Tasks handed out and not yet taken back: at least twice the number of workers.
+    chunk : int
+        Candidates a task. Widths take about half a millisecond each: send hundreds.
+    seed : int
+        Candidate ``i`` draws its weights and its measurement from ``candidate_seed(seed, i)``.
+    on_error : str
+        ``"result"``: a candidate that cannot be diagnosed is a record with its error. ``"raise"``: the first one raises.
+    assumptions : mapping, optional
+        For candidates that are widths: as in `Architecture.from_widths`.
+    **diagnose_options
+        As in `diagnose`. ``input_size`` travels better than ``example_input``.
+
+    Returns
+    -------
+    iterator of Checked
+        Equal on every engine, but for the reports' ``elapsed``. Closing it cancels what has not begun.
+
+    Raises
+    ------
+    InvalidInput
+        At once for options that do not exist; with ``on_error="raise"`` for a candidate.
+    WorkersLost
+        If an executor that was given as such breaks.
+
+    Examples
+    --------
+    >>> [record.ok for record in check_many([[64] * 5, [64] * 40])]
+    [True, False]
+    """
+    options = _checked_options(diagnose_options)
+    if on_error not in ("result", "raise"):
+        raise InvalidInput(explain(expected='on_error: "result" or "raise"', got=repr(on_error), do="Choose one."))
+    candidate_seed(seed, 0)
+    engine = None if executor is None else _Engine(executor)
+    batches = _batches(candidates, positive_integer(chunk, "chunk"))
+    tasks = (Task(start, batch, seed, options, dict(assumptions or {})) for start, batch in batches)
+    return _records(tasks, engine, positive_integer(in_flight, "in_flight"), raises=on_error == "raise")
+
+
+def _checked_options(options: dict[str, Any]) -> dict[str, Any]:
+    """The options, of which none is unknown and no choice wrong: that would be every candidate's error."""
+    known = list(signature(diagnose).parameters)[1:]
+    unknown = [name for name in options if name not in known]
+    if unknown:
+        raise InvalidInput(
+            explain(
+                expected=f"options of diagnose ({', '.join(known)})",
+                got=", ".join(unknown),
+                do="What is assumed of widths goes into assumptions={...}.",
+            )
+        )
+    diagnose_architecture(Architecture.from_widths([1, 1]), **{k: options[k] for k in OF_WIDTHS[:4] if k in options})
+    return options
+
+
+def _batches(candidates: Iterable[Any], size: int) -> Iterator[tuple[int, tuple[Any, ...]]]:
+    """Consecutive candidates with the first one's index."""
+    remaining = iter(candidates)
+    for start in itertools.count(0, size):
+        batch = tuple(itertools.islice(remaining, size))
+        if not batch:
+            return
+        yield start, batch
+
+
+def _records(tasks: Iterable[Task], engine: _Engine | None, in_flight: int, *, raises: bool) -> Iterator[Checked]:
+    results = map(run, tasks) if engine is None else _in_order(tasks, engine, in_flight)
+    for record in itertools.chain.from_iterable(results):
+        if raises and record.error is not None:
+            raise InvalidInput(f"candidate {record.index}: {record.error}")
+        yield record
+
+
+def _in_order(tasks: Iterable[Task], engine: _Engine, in_flight: int) -> Iterator[tuple[Checked, ...]]:
+    """The tasks' results in order, at most ``in_flight`` of them handed out."""
+    window: deque[tuple[Task, Future[Any]]] = deque()
+    try:
+        for task in tasks:
+            if len(window) == in_flight:
+                yield _first(window, engine)
+            window.append((task, engine.submit(task)))
+        while window:
+            yield _first(window, engine)
+    finally:
+        for _, future in window:
+            future.cancel()
+        engine.close()
+
+
+def _first(window: deque[tuple[Task, Future[Any]]], engine: _Engine) -> tuple[Checked, ...]:
+    """Take the first task's result from the window, with whatever repair that needs."""
+    if _was_lost(window[0][1]):
+        engine.renew([index for task, future in window if _was_lost(future) for index in task.indices])
+        for place, (task, future) in enumerate(window):
+            if _was_lost(future):
+                window[place] = task, _done(_alone(task, engine))
+    task, future = window.popleft()
+    error = future.exception()
+    if error is None:
+        return tuple(future.result())
+    if len(task.candidates) > 1:
+        return _alone(task, engine)
+    return _failed(task, error)
+
+
+def _alone(task: Task, engine: _Engine) -> tuple[Checked, ...]:
+    """Run the task's candidates with nothing else in flight: one that breaks the engine now is itself the cause."""
+    records: list[Checked] = []
+    for part in task.parts():
+        future = engine.submit(part)
+        if _was_lost(future):
+            engine.renew(part.indices)
+            records += _failed(part, WorkersLost(_DIED))
+        else:
+            error = future.exception()
+            records += future.result() if error is None else _failed(part, error)
+    return tuple(records)
+
+
+_DIED = (
+    "its worker process died, alone with this candidate: killed, out of memory, or unable to import the factory "
+    "(workers do not see what was defined in an interactive session)"
+)
+
+
+def _was_lost(future: Future[Any]) -> bool:
+    """Wait for the future, and say whether its worker was lost."""
+    try:
+        return isinstance(future.exception(), _LOST)
+    except CancelledError:
+        return True
+
+
+def _done(value: Any = None, error: BaseException | None = None) -> Future[Any]:
+    """Return a future that has this outcome already."""
+    future: Future[Any] = Future()
+    if error is None:
+        future.set_result(value)
+    else:
+        future.set_exception(error)
+    return future
+
+
+def _failed(task: Task, error: BaseException) -> tuple[Checked, ...]:
+    """Records of candidates that never ran: they could not be sent, or the engine gave up."""
+    text = _cannot_be_sent(task.candidates[0]) or f"{type(error).__name__}: {error}"
+    return tuple(Checked(index, None, text) for index in task.indices)
+
+
+def _cannot_be_sent(candidate: Any) -> str | None:
+    try:
+        pickle.dumps(candidate)
+    except Exception as error:
+        return explain(
+            expected="a candidate that can be sent to another process",
+            got=f"{type(error).__name__}: {error}",
+            do="Define the factory at the top level of a module (functools.partial(build, 64) gives it arguments), "
+            "or use an engine that sends functions by value (Dask, Ray, loky).",
+        )
+    return None
+
+
+class _Engine:
+    """An executor, and the function that makes another when it breaks, if there is one."""
+
+    def __init__(self, given: Any) -> None:
+        is_executor = hasattr(given, "submit") and not isinstance(given, type)
+        if hasattr(given, "get_executor") or not (is_executor or callable(given)):
+            raise InvalidInput(
+                explain(
+                    expected="executor: a concurrent.futures.Executor, or a function that returns one",
+                    got=repr(type(given).__name__),
+                    do="E.g. ProcessPoolExecutor(8); for Dask client.get_executor(), for Ray initdiag.integrations.ray.ray_executor().",
+                )
+            )
+        self._make: Callable[[], Any] | None = None if is_executor else given
+        self._executor = given if self._make is None else None
+
+    def submit(self, task: Task) -> Future[Any]:
+        """Hand a task out; what is wrong with the task or the workers is the future's."""
+        if self._executor is None:
+            assert self._make is not None
+            self._executor = self._make()
+        try:
+            future: Future[Any] = self._executor.submit(run, task)
+        except (*_LOST, *_CANNOT_SEND) as error:
+            return _done(error=error)
+        return future
+
+    def renew(self, missing: Sequence[int]) -> None:
+        """Put another executor in the place of a broken one."""
+        if self._make is None:
+            listed = ", ".join(map(str, missing[:20])) + (", ..." if len(missing) > 20 else "")
+            raise WorkersLost(
+                f"expected workers that live, got a broken executor: candidates {listed} have no result, nor has any after {missing[-1]}. "
+                "Pass a function that returns an executor (functools.partial(ProcessPoolExecutor, 8)) to have lost candidates run "
+                "again; if every run ends here, workers cannot import the factories, or the script lacks "
+                "`if __name__ == '__main__':`.",
+                missing,
+            )
+        self.close()
+
+    def close(self) -> None:
+        """Shut down what was made here."""
+        if self._make is not None and self._executor is not None:
+            self._executor.shutdown(wait=True, cancel_futures=True)
+            self._executor = None

@@ -1,0 +1,339 @@
+"""The risk that training does not start: curves of the law's numbers, calibrated on training runs.
+
+"Did not start" means: after 400 steps the score's gain over chance (accuracy, or R^2) is under a tenth of what healthy networks gain with
+the same task, optimiser, learning rate and batch size, or the training loss is not below its first value. There are three ways to fail, taken as independent: a dead
+network; no signal, by the law's drift and fluctuation; and too large a step, by learning rate and depth. The gradient with respect to all weights has one share a
+layer, so that a learning rate that starts ten layers overshoots with forty, however well they are initialised. For each optimiser family and kind of loss::
+
+    risk   = 1 - (1 - dead) (1 - s(signal)) (1 - s(step)),   s(z) = 1/(1 + exp(-z))
+    signal = intercept + fluctuation ln(log-variance) + upward U + upward_linear (drift up)/10 + downward D + downward_linear (drift down)/10
+             + x (rate + rate_square x + rate_upward U + rate_downward D)
+    step   = step + step_rate x + step_depth ln(linear layers/12)
+    U = ln(1 + drift up),  D = ln(1 + drift down),  x = ln(learning rate) - centre
+
+It rises with every number of the law, and with depth, at every learning rate. The coefficients are data (``risk_coefficients.json``), written by
+``tests/evidence/calibration``, where the plan, the runs and how far to trust them are.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.resources
+import json
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import special
+
+from initdiag.errors import InvalidInput, UnsupportedArchitecture, explain
+from initdiag.law.prediction import Prediction
+
+__all__ = [
+    "LOSSES",
+    "OPTIMIZERS",
+    "PROVENANCE",
+    "RiskTerms",
+    "Training",
+    "failure_risk",
+    "log_odds",
+    "risk_of_moments",
+    "risk_terms",
+    "risks",
+]
+
+OPTIMIZERS = ("sgd", "adam")
+"""Those that a report judges."""
+
+LOSSES = ("classification", "regression")
+
+FAMILIES = {"sgd": ("sgd", 1.0), "momentum": ("sgd", 10.0), "adam": ("adam", 1.0), "adamw": ("adam", 1.0)}
+"""Whose curve, and the factor on the learning rate: in the long run a step under momentum 0.9 is ten times as large."""
+
+LEAST_VARIANCE = 1e-4
+"""Below this a log-variance counts as this: the study has hardly any smaller."""
+
+_FAR = 1e9
+"""A drift of networks that are all dead, which is infinite, counts as this."""
+
+DEPTHS = (4, 46)
+"""Linear layers of the study's networks; fewer or more count as the nearest."""
+
+MIDDLE_DEPTH = 12
+"""Of the study, about; a network whose depth is not known counts as so deep."""
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """How a network is going to be trained, as far as it is known; what is not known is averaged over.
+
+    Attributes
+    ----------
+    optimizer : str
+        ``"sgd"`` (plain), ``"momentum"`` (0.9), ``"adam"`` or ``"adamw"``.
+    lr : float or None
+        Learning rate; outside the study's range it counts as the nearest in it.
+    loss : str or None
+        ``"classification"`` (cross entropy) or ``"regression"`` (squared error).
+
+    Raises
+    ------
+    InvalidInput
+        For an unknown optimiser or loss, or a learning rate that is not positive.
+    """
+
+    optimizer: str = "sgd"
+    lr: float | None = None
+    loss: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.optimizer not in FAMILIES:
+            raise InvalidInput(
+                explain(
+                    expected=f"optimizer: one of {', '.join(FAMILIES)}",
+                    got=repr(self.optimizer),
+                    do="Choose the one that is most like yours.",
+                )
+            )
+        if self.loss is not None and self.loss not in LOSSES:
+            raise InvalidInput(
+                explain(expected='loss "classification" or "regression"', got=repr(self.loss), do="Or leave it out.")
+            )
+        if self.lr is not None and not _is_rate(self.lr):
+            raise InvalidInput(explain(expected="lr: a positive number", got=repr(self.lr), do="Or leave it out."))
+
+
+def _is_rate(lr: object) -> bool:
+    return isinstance(lr, int | float) and not isinstance(lr, bool) and 0 < lr < math.inf
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """One pair of logistic curves; learning rates outside ``[lowest, highest]`` count as the nearest of the two."""
+
+    intercept: float
+    fluctuation: float
+    upward: float
+    upward_linear: float
+    downward: float
+    downward_linear: float
+    rate: float
+    rate_square: float
+    rate_upward: float
+    rate_downward: float
+    step: float
+    step_rate: float
+    step_depth: float
+    centre: float
+    lowest: float
+    highest: float
+
+    def at(self, lr: float) -> tuple[float, ...]:
+        """Return, at a learning rate, the coefficients of 1, ln(log-variance), U, drift up, D, drift down in signal, then of 1, ln(depth/12) in step."""
+        x = math.log(min(max(lr, self.lowest), self.highest)) - self.centre
+        up, down = self.upward + self.rate_upward * x, self.downward + self.rate_downward * x
+        return (
+            *(self.intercept + (self.rate + self.rate_square * x) * x, self.fluctuation),
+            *(max(up, 0.0), self.upward_linear / 10),
+            *(max(down, 0.0), self.downward_linear / 10),
+            *(self.step + self.step_rate * x, self.step_depth),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """The data file: curves by family and loss, learning rates of the study with their shares by optimiser and loss."""
+
+    provenance: str
+    curves: dict[tuple[str, str], Curve]
+    rates: dict[tuple[str, str], tuple[tuple[float, float], ...]]
+
+    @classmethod
+    def of(cls, data: dict[str, Any]) -> Calibration:
+        """Return what the JSON document says."""
+        curves = {(family, loss): Curve(**c) for family, by in data["curves"].items() for loss, c in by.items()}
+        rates = {(o, loss): tuple(map(tuple, r)) for o, by in data["rates"].items() for loss, r in by.items()}
+        return cls(data["provenance"]["summary"], curves, rates)
+
+
+@functools.cache
+def calibration() -> Calibration:
+    """Return the shipped calibration."""
+    text = (
+        importlib.resources.files("initdiag.diagnosing").joinpath("risk_coefficients.json").read_text(encoding="utf-8")
+    )
+    return Calibration.of(json.loads(text))
+
+
+PROVENANCE = calibration().provenance
+
+
+@dataclass(frozen=True, slots=True)
+class RiskTerms:
+    """Where a risk comes from: the terms of the signal's curve, averaged as the risk is, and the probabilities of too large a step and of a dead network."""
+
+    intercept: float
+    fluctuation: float
+    upward: float
+    downward: float
+    step_probability: float
+    dead_probability: float
+
+    @property
+    def signal(self) -> float:
+        """The argument of the signal's curve."""
+        return self.intercept + self.fluctuation + self.upward + self.downward
+
+
+@functools.lru_cache(maxsize=256)
+def _mixture(training: Training) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Shares over which a risk is averaged, and the coefficients of each (see `Curve.at`)."""
+    known = calibration()
+    family, factor = FAMILIES[training.optimizer]
+    shares, rows = [], []
+    for kind in LOSSES if training.loss is None else (training.loss,):
+        told = ((training.lr, 1.0),) if training.lr is not None else known.rates[training.optimizer, kind]
+        for rate, share in told:
+            shares.append(share)
+            rows.append(known.curves[family, kind].at(rate * factor))
+    return np.array(shares) / sum(shares), np.array(rows)
+
+
+def risks(
+    hidden_drift: ArrayLike,
+    hidden_log_variance: ArrayLike,
+    dead_probability: ArrayLike,
+    depth: ArrayLike,
+    training: Training,
+) -> NDArray[np.float64]:
+    """Return the risk of many networks at once: arrays of one shape in, an array of that shape out; see `failure_risk`.
+
+    Parameters
+    ----------
+    hidden_drift, hidden_log_variance : array_like
+        Drift and fluctuation of ``ln[(n_0/n_L) ||Ju||^2]`` without the draw of a linear output layer (natural log); see `Prediction`.
+    dead_probability : array_like
+        In [0, 1].
+    depth : array_like
+        Linear layers.
+    training : Training
+        How they are going to be trained.
+    """
+    shares, coefficients = _mixture(training)
+    numbers = np.broadcast_arrays(hidden_drift, hidden_log_variance, dead_probability, depth)
+    drift, variance, dead, layers = (np.asarray(a, dtype=float).ravel() for a in numbers)
+    drift = np.clip(drift, -_FAR, _FAR)
+    log_drift = np.log(1 + np.abs(drift))  # twice as fast as log1p
+    terms = np.empty((6, len(drift)))
+    terms[0] = 1.0
+    terms[1] = np.log(np.maximum(variance, LEAST_VARIANCE))
+    terms[2], terms[3] = log_drift * (drift > 0), np.maximum(drift, 0.0)
+    terms[4], terms[5] = log_drift - terms[2], terms[3] - drift
+    odds = coefficients[:, :6] @ terms
+    with np.errstate(over="ignore"):
+        np.exp(odds, out=odds)
+    odds += 1
+    by_depth = shares[:, None] * _no_overshoot(np.arange(DEPTHS[1] + 1), coefficients).T
+    starts = by_depth.take(np.minimum(layers, DEPTHS[1]).astype(np.intp), axis=1)
+    starts /= odds
+    return np.asarray(1 - (1 - dead) * starts.sum(axis=0)).reshape(numbers[0].shape)
+
+
+def _no_overshoot(depth: ArrayLike, coefficients: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Probabilities that the step is not too large, for each depth (any shape) and row of the coefficients."""
+    return np.asarray(special.expit(-coefficients[:, 6] - _log_depth(depth)[..., None] * coefficients[:, 7]))
+
+
+def _log_depth(layers: ArrayLike) -> NDArray[np.float64]:
+    return np.asarray(np.log(np.minimum(np.maximum(layers, DEPTHS[0]), DEPTHS[1]) / MIDDLE_DEPTH))
+
+
+def _arguments(
+    hidden_drift: float, hidden_log_variance: float, depth: int | None, training: Training
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Shares, and the arguments of the signal's and of the step's curve for each."""
+    shares, coefficients = _mixture(training)
+    drift = min(max(hidden_drift, -_FAR), _FAR)
+    up, down = max(drift, 0.0), max(-drift, 0.0)
+    fluctuation = math.log(max(hidden_log_variance, LEAST_VARIANCE))
+    signal = coefficients[:, :6] @ (1.0, fluctuation, math.log1p(up), up, math.log1p(down), down)
+    return shares, signal, coefficients[:, 6] + _log_depth(depth or MIDDLE_DEPTH) * coefficients[:, 7]
+
+
+def risk_of_moments(
+    hidden_drift: float, hidden_log_variance: float, dead_probability: float, depth: int | None, training: Training
+) -> float:
+    """Return the risk from the law's numbers themselves; see `failure_risk` and `risks`. Depth None: not known."""
+    shares, signal, step = _arguments(hidden_drift, hidden_log_variance, depth, training)
+    return 1 - (1 - dead_probability) * float(shares @ (special.expit(-signal) * special.expit(-step)))
+
+
+def log_odds(
+    hidden_drift: float, hidden_log_variance: float, dead_probability: float, depth: int | None, training: Training
+) -> float:
+    """Return ``ln((1 - risk)/risk)`` without saturation (natural log); minus infinity where every network is dead. Arguments as in `risk_of_moments`."""
+    if dead_probability == 1:
+        return -math.inf
+    shares, signal, step = _arguments(hidden_drift, hidden_log_variance, depth, training)
+    log_starts = math.log1p(-dead_probability) - np.logaddexp(0, signal) - np.logaddexp(0, step)
+    log_fails = np.log(-np.expm1(log_starts))
+    return float(special.logsumexp(log_starts, b=shares) - special.logsumexp(log_fails, b=shares))
+
+
+def risk_terms(
+    hidden_drift: float, hidden_log_variance: float, dead_probability: float, depth: int | None, training: Training
+) -> RiskTerms:
+    """Return what the risk comes from; arguments as in `risk_of_moments`."""
+    shares, coefficients = _mixture(training)
+    intercept, fluctuation, *slopes = map(float, shares @ coefficients[:, :6])
+    up, down = max(hidden_drift, 0.0), max(-hidden_drift, 0.0)
+    _, _, step = _arguments(hidden_drift, hidden_log_variance, depth, training)
+    return RiskTerms(
+        intercept,
+        fluctuation * math.log(max(hidden_log_variance, LEAST_VARIANCE)),
+        slopes[0] * math.log1p(up) + slopes[1] * up,
+        slopes[2] * math.log1p(down) + slopes[3] * down,
+        float(shares @ special.expit(step)),
+        dead_probability,
+    )
+
+
+def failure_risk(
+    prediction: Prediction, optimizer: str = "sgd", lr: float | None = None, loss: str | None = None
+) -> float:
+    """Return the calibrated probability that training does not start where healthy networks' does.
+
+    The reference population: fully connected ReLU networks with a linear output, 3 to 45 hidden layers of 8 to 128 units (constant, random,
+    alternating, bottlenecks, pyramids), eight initialisations (He, PyTorch's default, Xavier, LeCun, orthogonal, He times 0.67 and 1.5), 400
+    steps at batch sizes 16 and 64, on three classifications and two regressions of 2 to 64 inputs. "Did not start": under a
+    tenth of the gain over chance that shallow He and orthogonal networks reach with the same task, optimiser, learning rate and batch size.
+
+    Parameters
+    ----------
+    prediction : Prediction
+        With coverage. Its depth counts beside the law's numbers.
+    optimizer : str
+        ``"sgd"`` (plain), ``"momentum"`` (0.9), ``"adam"`` or ``"adamw"``.
+    lr : float, optional
+        Learning rate; outside the study's range it counts as the nearest in it. Left out: averaged over the study's (SGD 0.01 to 0.3 for
+        classification and 0.001 to 0.03 for regression, momentum a third of it and less, Adam and AdamW 0.0003 to 0.01).
+    loss : str, optional
+        ``"classification"`` (cross entropy) or ``"regression"`` (squared error). Left out: averaged over both.
+
+    Raises
+    ------
+    InvalidInput
+        For an unknown optimiser or loss, or a learning rate that is not positive.
+    UnsupportedArchitecture
+        Without coverage there is nothing to judge.
+    """
+    training = Training(optimizer, lr, loss)
+    if not isinstance(prediction, Prediction):
+        got = type(prediction).__name__
+        raise InvalidInput(explain(expected="a Prediction", got=got, do="Pass initdiag.predict(widths) or of a trace."))
+    drift, variance, dead = prediction.hidden_drift, prediction.hidden_log_variance, prediction.dead_probability
+    if drift is None or variance is None or dead is None:
+        raise UnsupportedArchitecture(f"no coverage, so no risk: {'; '.join(prediction.reasons)}. Measure it instead.")
+    return risk_of_moments(drift, variance, dead, prediction.depth or len(prediction.layers), training)

@@ -1,0 +1,1 @@
+"""The laws of many architectures at once, on ragged arrays."""

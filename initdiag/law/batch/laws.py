@@ -1,0 +1,317 @@
+"""The law of millions of chains at once: what `predict` says of each, from tables by width and sums over layers.
+
+A layer's share of the law is a function of its width, but for its weights' variance (a function of fan_in and fan_out) and for orthogonal weights' radius
+(of the larger of both). So the sums over hidden layers are one product of a sparse matrix, a row for each architecture and a one for each of its
+layers, with the table (`initdiag.law.batch.tables`): `scipy.sparse` gathers and sums in one pass. First and last layers are put right afterwards.
+
+Weights that are neither Gaussian nor orthogonal add corrections that depend on the whole chain before them: `initdiag.law.batch.kurtosis`.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse, special
+
+from initdiag.errors import InvalidInput, UnsupportedArchitecture, explain
+from initdiag.law.batch.kurtosis import corrections
+from initdiag.law.batch.ragged import Ragged
+from initdiag.law.batch.tables import WIDEST, width_table
+from initdiag.law.predict import LARGEST_ERROR
+from initdiag.network.architecture import INITIALIZERS, Architecture, Gate, Layer
+
+__all__ = ["Laws", "laws"]
+
+Array = NDArray[np.float64]
+
+_CHUNK = 1 << 18
+"""Widths that are worked on together: their tables and sums stay in the processor's cache."""
+
+_BLOCK = 512
+"""Layers that are summed one after another."""
+
+_LINEAR = Gate((1.0,), (1.0,))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Laws:
+    """Of each architecture what `Prediction` holds under the same name: float64 arrays of one length (natural log).
+
+    All but beta are NaN where `predict` refuses the formula as too coarse (non-Gaussian entries in very narrow layers).
+    """
+
+    beta: Array
+    log_mean: Array
+    rms_gain_log_mean: Array
+    log_variance: Array
+    dead_probability: Array
+    hidden_drift: Array
+    hidden_log_variance: Array
+
+
+def laws(architectures: Ragged, **assumptions: Any) -> Laws:
+    """Return the laws of architectures under the same assumptions.
+
+    Parameters
+    ----------
+    architectures : Ragged
+        Without faults.
+    **assumptions
+        As in `Architecture.from_widths`, one value for all layers each; activations with a discrete gate only (linear, relu, leaky_relu).
+
+    Raises
+    ------
+    InvalidInput
+        For assumptions that are out of range or differ by layer.
+    UnsupportedArchitecture
+        For activations without a discrete gate: their laws are simulated, one by one (`predict`).
+    """
+    chain = _Chain.of(assumptions)
+    found = {field.name: np.empty(len(architectures)) for field in fields(Laws)}
+    for start, stop in architectures.chunks(_CHUNK):
+        first = architectures.offsets[start]
+        flat = architectures.flat[first : architectures.offsets[stop]].astype(np.int32)
+        part = _laws_of_chunk(chain, flat, architectures.offsets[start : stop + 1] - first)
+        for name, values in part.items():
+            found[name][start:stop] = values
+    return Laws(**found)
+
+
+@dataclass(frozen=True, slots=True)
+class _Chain:
+    """The assumptions: a hidden and an output layer of fan_in and fan_out 1 stand for all."""
+
+    hidden: Layer
+    output: Layer
+
+    @classmethod
+    def of(cls, assumptions: dict[str, Any]) -> _Chain:
+        for name, value in assumptions.items():
+            if isinstance(value, Sequence | np.ndarray) and not isinstance(value, str):
+                raise InvalidInput(
+                    explain(
+                        expected=f"{name}: one value for all layers of all architectures",
+                        got=repr(value),
+                        do="Use initdiag.predict for one value a layer.",
+                    )
+                )
+        hidden, output = Architecture.from_widths([1, 1, 1], **assumptions).layers
+        for layer in (hidden, output):
+            if layer.activation.gate is None:
+                raise UnsupportedArchitecture(
+                    explain(
+                        expected="activations with a discrete gate: linear, relu, leaky_relu",
+                        got=layer.activation.label,
+                        do="Others are simulated one by one: initdiag.predict(widths, activation=...).",
+                    )
+                )
+        return cls(hidden, output)
+
+    @property
+    def gates(self) -> tuple[Gate, Gate]:
+        gates = self.hidden.activation.gate, self.output.activation.gate
+        assert gates[0] is not None
+        assert gates[1] is not None
+        return gates[0], gates[1]
+
+    @property
+    def excess(self) -> float:
+        """Excess kurtosis of an entry; 0 for Haar weights, which have no part in the corrections."""
+        weight = self.hidden.weight
+        return 0.0 if weight.family in ("normal", "haar") else weight.kurtosis - 3
+
+    @property
+    def log_gain(self) -> float:
+        """``ln(v n_0)`` at fan_in and fan_out 1."""
+        return math.log(self.hidden.weight.variance)
+
+    @property
+    def scaled_by(self) -> str:
+        """What an entry's variance is inversely proportional to: fan_in, fan_out, their "sum" or (Haar) the "larger"."""
+        weight = self.hidden.weight
+        if weight.family == "haar":
+            return "larger"
+        assert weight.initializer is not None
+        variance = INITIALIZERS[weight.initializer][1]
+        if variance(1, 2) == variance(1, 1):
+            return "fan_in"
+        return "fan_out" if variance(2, 1) == variance(1, 1) else "sum"
+
+
+@dataclass(slots=True, eq=False)
+class _Shares:
+    """Of the hidden layers together, or of the output layer: drift, fluctuation, beta, ``ln P(not dead)``, and ``ln(v n_{l-1})`` summed."""
+
+    rms_gain: Array
+    variance: Array
+    beta: Array
+    log_alive: Array
+    log_scale: Array
+
+
+def _sums(indices: NDArray[np.int32], starts: NDArray[np.int64], stops: NDArray[np.int64], table: Array) -> Array:
+    """``sum(table[indices[starts[i]:stops[i]]])`` for each ``i``; a stop must not lie beyond the next start.
+
+    Long sums in blocks, whose sums are summed: that keeps rounding below 1e-13.
+    """
+    lengths = stops - starts
+    if len(lengths) and lengths.max() > _BLOCK:
+        blocks = np.maximum(-(-lengths // _BLOCK), 1)
+        firsts = np.cumsum(blocks) - blocks
+        begins = np.repeat(starts, blocks) + _BLOCK * (np.arange(blocks.sum()) - np.repeat(firsts, blocks))
+        parts = _sums(indices, begins, np.minimum(begins + _BLOCK, np.repeat(stops, blocks)), table)
+        return np.asarray(np.add.reduceat(parts, firsts, axis=0))
+    pointers = np.stack([starts, stops], axis=1).reshape(-1)
+    base = int(pointers[0])
+    indices = indices[base : int(pointers[-1])]
+    pointers = (pointers - base).astype(np.int32)
+    matrix = sparse.csr_array((_ones(len(indices)), indices, pointers), shape=(len(pointers) - 1, len(table)))
+    return np.asarray((matrix @ table)[::2])
+
+
+def _ones(count: int) -> Array:
+    return np.broadcast_to(1.0, max(count, 1))[:count] if count > 2 * _CHUNK else _ONES[:count]
+
+
+_ONES = np.ones(2 * _CHUNK)
+
+
+@functools.lru_cache(maxsize=4)
+def _columns(gate: Gate, size: int, is_scaled: bool) -> Array:
+    """By width: log-mean (less ``ln n``, if scaled), log-variance, ``ln P(not dead)``, ``1/n``."""
+    table = width_table(gate, size - 1)
+    n = np.arange(size, dtype=np.float64)
+    n[0] = 1.0
+    mean = table.log_mean[:size] - np.log(n) if is_scaled else table.log_mean[:size]
+    columns = np.stack([mean, table.log_variance[:size], table.log_alive[:size], 1 / n], axis=1)
+    columns[0] = 0.0
+    return columns
+
+
+@functools.lru_cache(maxsize=4)
+def _radii(size: int) -> Array:
+    """By ``N = max(fan_in, fan_out)``: mean and variance of the log of a chi-square with ``N`` degrees of freedom, and ``2/N``."""
+    half = np.arange(size, dtype=np.float64) / 2
+    half[0] = 1.0
+    return np.stack([math.log(2) + special.digamma(half), special.polygamma(1, half), 1 / half], axis=1)
+
+
+@functools.lru_cache(maxsize=4)
+def _logs(size: int) -> Array:
+    return np.log(np.maximum(np.arange(size, dtype=np.float64), 1.0))[:, None]
+
+
+def _size(widest: int) -> int:
+    """Of a table: so that few sizes occur."""
+    return min(max(1 << widest.bit_length(), 1024), WIDEST + 1)
+
+
+def _gaussian_shares(chain: _Chain, flat: NDArray[np.int32], offsets: NDArray[np.int64]) -> tuple[_Shares, _Shares]:
+    """Of hidden layers and of the output layer, exact for Gaussian and for Haar weights."""
+    starts, stops = offsets[:-1], offsets[1:]
+    size, scaled_by = _size(int(flat.max())), chain.scaled_by
+    is_scaled = scaled_by in ("fan_in", "fan_out")
+    drift, variance, log_alive, inverse = _sums(
+        flat, starts + 1, stops - 1, _columns(chain.gates[0], size, is_scaled)
+    ).T
+    log_scale = chain.log_gain * (np.diff(offsets) - 2.0)
+    if scaled_by != "fan_in":
+        log_scale += np.log(flat[starts] / flat[stops - 2])
+    hidden = _Shares(drift, variance, (3 * chain.gates[0].kurtosis - 1) * inverse, log_alive, log_scale)
+    output = _output_shares(chain, flat[stops - 2], flat[stops - 1])
+    if scaled_by == "sum":
+        hidden.log_scale -= _sums(flat[:-1] + flat[1:], starts, stops - 2, _logs(2 * size))[:, 0] - math.log(2) * (
+            np.diff(offsets) - 2.0
+        )
+    elif scaled_by == "larger":
+        _take_radii(hidden, _sums(np.maximum(flat[:-1], flat[1:]), starts, stops - 2, _radii(size)))
+        _take_radii(output, _radii(size)[np.maximum(flat[stops - 2], flat[stops - 1])])
+    hidden.rms_gain = hidden.rms_gain + hidden.log_scale
+    return hidden, output
+
+
+def _divisor(chain: _Chain, fan_in: NDArray[np.int32], fan_out: NDArray[np.int32]) -> NDArray[Any]:
+    """What an entry's variance is inversely proportional to, 1 where both are 1."""
+    if chain.scaled_by == "fan_in":
+        return fan_in
+    if chain.scaled_by == "fan_out":
+        return fan_out
+    return np.maximum(fan_in, fan_out) if chain.scaled_by == "larger" else (fan_in + fan_out) / 2
+
+
+def _output_shares(chain: _Chain, before: NDArray[np.int32], last: NDArray[np.int32]) -> _Shares:
+    gate = chain.gates[1]
+    mean, variance, log_alive, inverse = _columns(gate, _size(int(last.max())), True).take(last, axis=0).T
+    log_scale = np.full(len(last), chain.log_gain)
+    if chain.scaled_by != "fan_in":
+        log_scale += np.log(before / _divisor(chain, before, last))
+    mean = mean + log_scale
+    if chain.scaled_by == "larger":
+        mean += np.log(np.maximum(before, last))
+    return _Shares(mean, variance, (3 * gate.kurtosis - 1) * inverse, log_alive, log_scale)
+
+
+def _take_radii(shares: _Shares, radii: Array) -> None:
+    """Take the radius, which an orthogonal matrix does not have, from the Gaussian law."""
+    shares.rms_gain = shares.rms_gain - radii[:, 0]
+    shares.variance = np.maximum(shares.variance - radii[:, 1], 0.0)
+    shares.beta = shares.beta - radii[:, 2]
+
+
+def _corrected(
+    chain: _Chain, flat: NDArray[np.int32], offsets: NDArray[np.int64], hidden: _Shares, output: _Shares
+) -> Array:
+    """Add what entries that are not Gaussian do; return the error of the log-variance."""
+    added = corrections(*chain.gates, chain.excess, flat, offsets)
+    hidden.rms_gain = hidden.rms_gain + added.hidden_mean
+    hidden.variance = hidden.variance + added.hidden_variance
+    output.rms_gain = output.rms_gain + added.output_mean
+    output.variance = output.variance + added.output_variance
+    return added.variance_error
+
+
+def _entry_kurtosis_term(chain: _Chain, flat: NDArray[np.int32], offsets: NDArray[np.int64]) -> Array | float:
+    """``(mu4 - 3) (3/(n_0 + 2)) c_1/n_1``: `hanin_nica.entry_kurtosis_term`."""
+    if not chain.excess:
+        return 0.0
+    starts = offsets[:-1]
+    kurtosis = np.where(np.diff(offsets) == 2, chain.gates[1].kurtosis, chain.gates[0].kurtosis)
+    return np.asarray(chain.excess * 3 / (flat[starts] + 2.0) * kurtosis / flat[starts + 1])
+
+
+def _dead_probability(log_alive: Array) -> Array:
+    """``1 - exp(log_alive)``, where that is not ``-log_alive`` to rounding."""
+    dead = 0.0 - log_alive
+    likely = np.flatnonzero(dead > 1e-8)
+    dead[likely] = -np.expm1(log_alive[likely])
+    return dead
+
+
+def _laws_of_chunk(chain: _Chain, flat: NDArray[np.int32], offsets: NDArray[np.int64]) -> dict[str, Array]:
+    hidden, output = _gaussian_shares(chain, flat, offsets)
+    if chain.excess:
+        error = _corrected(chain, flat, offsets, hidden, output)
+    first, last = flat[offsets[:-1]], flat[offsets[1:] - 1]
+    rms = hidden.rms_gain + output.rms_gain
+    log_variance = hidden.variance + output.variance
+    is_linear = chain.gates[1] == _LINEAR
+    found = {
+        "beta": hidden.beta + output.beta + _entry_kurtosis_term(chain, flat, offsets),
+        "log_mean": rms - np.log(first / last),
+        "rms_gain_log_mean": rms,
+        "log_variance": log_variance,
+        "dead_probability": _dead_probability(hidden.log_alive + output.log_alive),
+        "hidden_drift": hidden.rms_gain + output.log_scale if is_linear else rms.copy(),
+        "hidden_log_variance": hidden.variance if is_linear else log_variance.copy(),
+    }
+    if chain.excess:
+        is_refused = error > LARGEST_ERROR * log_variance
+        for name in set(found) - {"beta"}:
+            found[name][is_refused] = np.nan
+    return found

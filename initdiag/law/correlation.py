@@ -1,0 +1,264 @@
+"""Two inputs through depth: the angle between their images, and when the network can no longer tell them apart.
+
+Two inputs see the same weights, so at a layer with Gaussian weights their pre-activations are Gaussian pairs, iid over the outputs, with
+``v`` times their Gram matrix (plus the bias's variance in every entry) for covariance. As in `initdiag.law.simulate.forward` a draw is carried through
+in a few scalars: ``|x|``, and of the difference ``d = x' - x`` its length and its part across ``x``, which keep their accuracy where the angle
+is small.
+
+At infinite width the cosine after a ReLU is ``(sin a + (pi - a) cos a)/pi`` of the angle ``a`` before it (Cho and Saul 2009): angles shrink,
+slowly. A bias, which both inputs share, shrinks them fast where the signal is small beside it. At width ``n`` each ReLU layer takes about
+``2/n`` more off the mean of ``ln sin^2`` (Jakub and Nica 2023, arXiv 2302.09712).
+
+*Without simulating* (`separation`). Where two inputs are close, they see the same open gates: of ``m`` of them the difference's part across ``x`` is
+Gaussian in ``m - 1`` dimensions and the image in ``m``, so that a ReLU layer of width ``n`` takes ``E [psi(m/2) - psi((m-1)/2)]`` off ``ln sin^2``, ``m``
+binomial, about ``2/n``; at ``m = 1`` the images are parallel. That is exact for small angles (and at any angle without an activation: ``1 - r^2`` of a
+sample correlation), and too much for large ones in narrow layers, by half or less. Taken off the infinite-width recursion layer by layer, it costs microseconds.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special
+
+from initdiag.errors import InvalidInput, UnsupportedArchitecture, explain
+from initdiag.law.simulate.forward import activated, is_simulated, orthonormal_images
+from initdiag.network.architecture import Architecture, Layer
+from initdiag.network.log_moments import LogMoments
+
+__all__ = ["LayerAngle", "Separation", "angles", "separation"]
+
+Array = NDArray[np.float64]
+
+_BLOCK = 64
+"""Draws that share a random generator."""
+
+_DRAWS = 64
+"""Of a simulation, unless given: the standard error of the mean of ``ln sin^2`` is then an eighth of its spread."""
+
+_PARALLEL = 1e-13
+"""Sine of the angle between the difference and ``x`` from which on all that is left across ``x`` is rounding."""
+
+_SMALL = -40.0
+"""``ln sin^2`` below which both images see the same gates, to a part in 1e9."""
+
+_NARROW = 64
+"""Units up to which a layer's open gates are summed over; beyond, the leading term is off by less than 0.002."""
+
+
+@dataclass(frozen=True, slots=True)
+class LayerAngle:
+    """The angle between two inputs' images after one layer.
+
+    Attributes
+    ----------
+    name : str
+        Of the layer.
+    log_mean, log_mean_se, log_variance : float
+        Of ``ln sin^2`` of the angle over the draws (natural log), where both images are not zero and not parallel.
+    """
+
+    name: str
+    log_mean: float
+    log_mean_se: float
+    log_variance: float
+
+
+def angles(
+    architecture: Architecture, angle: float = math.pi / 2, *, draws: int = _DRAWS, seed: int = 0
+) -> tuple[LayerAngle, ...]:
+    """Simulate the angle between two inputs of one length, layer by layer.
+
+    Parameters
+    ----------
+    architecture : Architecture
+        A chain; any activation that `predict` knows, Gaussian or orthogonal weights (others are taken for Gaussian).
+    angle : float
+        Between the inputs, in radians, in (0, pi).
+    draws, seed : int
+        Of the simulation.
+
+    Raises
+    ------
+    InvalidInput
+        If the angle is not in (0, pi).
+    UnsupportedArchitecture
+        If the architecture is no chain.
+    """
+    values = _log_sines(architecture, architecture.layers, angle, draws, seed)
+    return tuple(map(_layer_angle, architecture.layers, values))
+
+
+@dataclass(frozen=True, slots=True)
+class Separation:
+    """How two inputs at right angles leave the last hidden layer.
+
+    Attributes
+    ----------
+    name : str
+        Of the layer.
+    log_sine : float
+        Mean of ``ln sin^2`` of the angle between their images, where they are not parallel (natural log); -inf where they always are.
+    parallel : float
+        P(the images are parallel, given not zero).
+    """
+
+    name: str
+    log_sine: float
+    parallel: float
+
+
+def separation(architecture: Architecture) -> Separation:
+    """Return how far apart two inputs at right angles leave the last hidden layer.
+
+    In closed form for ReLU, leaky ReLU and linear layers, as if each layer met the typical angle; simulated for others. Beside 640 draws of random
+    chains of 1 to 40 layers it was off by 0.1 in half of them and by 1.5 in one of twenty (layers of 8 units and more; of 4 to 8 units: 0.2 and 4.5).
+
+    Parameters
+    ----------
+    architecture : Architecture
+        A chain that `predict` covers, of two layers or more, whose weights are not all zero.
+    """
+    hidden = architecture.layers[:-1]
+    if any(layer.activation.gate is None for layer in hidden):
+        simulated = _layer_angle(hidden[-1], _log_sines(architecture, hidden, math.pi / 2, _DRAWS, 0)[-1])
+        return Separation(simulated.name, simulated.log_mean, 0.0)
+    square = architecture.input_rms * architecture.input_rms * architecture.input_size
+    log_sine = log_apart = 0.0
+    for layer in hidden:
+        slope = _slope(layer)
+        signal, bias = layer.weight.variance * square, 0.0 if layer.bias is None else layer.bias.variance
+        share = 1.0 if bias == 0 or signal == math.inf else signal / (signal + bias)
+        loss = _finite_width(layer.fan_out, slope, layer.weight.family == "haar")
+        log_sine, log_still_apart = _through_one(log_sine, share, slope, loss)
+        log_apart += log_still_apart
+        if -math.inf in (log_sine, log_apart):
+            return Separation(hidden[-1].name, -math.inf, 0.0 - math.expm1(log_apart))
+        square = layer.fan_out * (signal + bias) * (1 + slope**2) / 2
+    return Separation(hidden[-1].name, log_sine, 0.0 - math.expm1(log_apart))
+
+
+def _slope(layer: Layer) -> float:
+    return {"relu": 0.0, "linear": 1.0}.get(layer.activation.name, layer.activation.negative_slope)
+
+
+@dataclass(frozen=True, slots=True)
+class _Loss:
+    """What a layer's finite width adds to the mean of ``ln sin^2`` at small angles, and ``ln P(parallel)`` there."""
+
+    width: int
+    log_sine: float
+    log_parallel: float
+
+
+def _through_one(log_sine: float, share: float, slope: float, loss: _Loss) -> tuple[float, float]:
+    """Return ``ln sin^2`` after a layer, and ``ln P(not parallel)``: a bias that leaves the signal ``share`` of the variance, slopes ``slope`` and 1.
+
+    At angle ``a`` inputs share ``1 - a/pi`` of the gates; what the width takes off falls from all at 0 to nothing at ``pi``, where ReLU's images have no unit in
+    common: as ``cos^2(a/2)``, within 0.15 of the whole at widths 2 to 32.
+    """
+    if share == 0:
+        return -math.inf, 0.0
+    if log_sine < _SMALL:
+        return log_sine + math.log(share) + loss.log_sine, _log1mexp(loss.log_parallel)
+    sine_square = math.exp(min(log_sine, 0.0))
+    gap = share * sine_square / (1 + math.sqrt(1 - sine_square))  # 1 - cos
+    angle = 2 * math.asin(math.sqrt(gap / 2))
+    gained = math.sin(angle) - angle * math.cos(angle) if angle > 1e-2 else angle**3 / 3 - angle**5 / 30
+    bend = (1 - slope) ** 2 / (1 + slope**2)
+    after = gap - bend * gained / math.pi
+    left = loss.log_sine * (1 - bend * gap / 2)
+    log_parallel = loss.log_parallel + loss.width * math.log1p(-angle / math.pi) if loss.width > 1 else 0.0
+    return math.log(after * (2 - after)) + left, _log1mexp(log_parallel)
+
+
+def _log1mexp(x: float) -> float:
+    return math.log(-math.expm1(x)) if x < 0 else -math.inf
+
+
+@functools.lru_cache(maxsize=4096)
+def _finite_width(n: int, slope: float, is_haar: bool) -> _Loss:
+    """Of a layer of width ``n``, at small angles; the sum of squares over ``m`` gates of slope 1 and ``n - m`` of ``slope`` by its first two moments (exact for ReLU and linear)."""
+    if n == 1:
+        return _Loss(n, 0.0, 0.0)
+    if slope == 1 and is_haar:
+        return _Loss(n, 0.0, -math.inf)  # orthogonal layers keep angles; where fan_out < fan_in, nearly
+    if n > _NARROW:
+        return _Loss(n, -2 * (1 + slope**4) / (n * (1 + slope**2) ** 2), -math.inf)
+    is_open = np.arange(n + 1)
+    closed = n - is_open
+    share = np.exp(special.gammaln(n + 1) - special.gammaln(is_open + 1) - special.gammaln(closed + 1)) / 2.0**n
+    across = _mean_log_square(np.maximum(is_open - 1, 0), np.where(is_open > 0, closed, n - 1), slope)
+    change = across - _mean_log_square(is_open, closed, slope)
+    apart = np.isfinite(change)
+    log_parallel = -math.inf if slope else math.log(n) - n * math.log(2) - math.log1p(-(0.5**n))
+    return _Loss(n, float(share[apart] @ change[apart]) / float(share[apart].sum()), log_parallel)
+
+
+def _mean_log_square(is_open: NDArray[np.int_], closed: NDArray[np.int_], slope: float) -> Array:
+    """Mean of the log of a weighted sum of squares of standard normal numbers: a scaled chi-square of the same mean and variance."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        mean = is_open + slope**2 * closed
+        degrees = mean**2 / (is_open + slope**4 * closed)
+        return np.asarray(np.log(2 * mean / degrees) + special.digamma(degrees / 2))
+
+
+def _log_sines(architecture: Architecture, layers: Sequence[Layer], angle: float, draws: int, seed: int) -> Array:
+    """``ln sin^2`` after each of the first ``layers`` of the chain, of shape (layers, draws)."""
+    if not 0 < angle < math.pi:
+        raise InvalidInput(explain(expected="an angle in (0, pi)", got=repr(angle), do="Give radians."))
+    if architecture.gaps:
+        raise UnsupportedArchitecture(f"not a plain chain: {architecture.gaps[0].path}: {architecture.gaps[0].reason}.")
+    unknown = next((x.activation for x in layers if not is_simulated(x.activation)), None)
+    if unknown is not None:
+        raise UnsupportedArchitecture(f"{unknown.label} is not simulated.")
+    radius = architecture.input_rms * math.sqrt(architecture.input_size)
+    blocks = [_block(layers, radius, angle, np.random.default_rng((seed, b))) for b in range(-(-draws // _BLOCK))]
+    return np.concatenate(blocks, axis=1)[:, :draws]
+
+
+def _layer_angle(layer: Layer, log_sines: Array) -> LayerAngle:
+    m = LogMoments.of(log_sines)
+    return LayerAngle(layer.name, m.mean, m.mean_se, m.variance)
+
+
+@dataclass
+class _Pairs:
+    """A block of draws: ``|x|``, and the difference's parts along and across ``x``."""
+
+    size: Array
+    along: Array
+    across: Array
+
+
+def _block(layers: Sequence[Layer], radius: float, angle: float, rng: np.random.Generator) -> Array:
+    ones = np.ones(_BLOCK)
+    pairs = _Pairs(radius * ones, radius * (math.cos(angle) - 1) * ones, radius * math.sin(angle) * ones)
+    found = []
+    for layer in layers:
+        pairs = _through(layer, pairs, rng)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            other = np.hypot(pairs.size + pairs.along, pairs.across)
+            found.append(2 * np.log(pairs.across / other))
+    return np.array(found)
+
+
+def _through(layer: Layer, pairs: _Pairs, rng: np.random.Generator) -> _Pairs:
+    first, second = orthonormal_images(layer, rng, _BLOCK)
+    h = pairs.size[:, None] * first
+    if layer.bias is not None and layer.bias.variance > 0:
+        h += rng.normal(0.0, math.sqrt(layer.bias.variance), h.shape)
+    x, _ = activated(layer, h)
+    shifted, _ = activated(layer, h + pairs.along[:, None] * first + pairs.across[:, None] * second)
+    difference = shifted - x
+    size = np.sqrt(np.einsum("ij,ij->i", x, x))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        along = np.einsum("ij,ij->i", x, difference) / size
+        across = difference - x * (along / size)[:, None]
+    apart = np.sqrt(np.einsum("ij,ij->i", across, across))
+    return _Pairs(size, along, np.where(apart > _PARALLEL * np.abs(along), apart, 0.0))

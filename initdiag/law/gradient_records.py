@@ -1,0 +1,103 @@
+"""The records of norms' laws: of activations and gradients, layer by layer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from initdiag._core.serialization import Record
+from initdiag.law.prediction import Prediction
+
+__all__ = ["LayerGradients", "NormLaw", "ParameterGradients", "given"]
+
+
+def given(value: float | None) -> float:
+    """Return a number that a covered chain has."""
+    assert value is not None, "a norm's law is covered"
+    return value
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class NormLaw(Record):
+    """The law of the log (natural) of one squared norm, given that no layer is dead.
+
+    Attributes
+    ----------
+    chain : Prediction
+        Of the chain that has this law: its layers are the independent factors of the norm, or its samples the simulated draws.
+    """
+
+    chain: Prediction
+
+    @property
+    def coverage(self) -> str:
+        """``"exact"``, ``"first-order"`` (in the kurtosis of non-Gaussian weights), or ``"simulated"``."""
+        return self.chain.coverage
+
+    @property
+    def log_mean(self) -> float:
+        """Mean of the log."""
+        return given(self.chain.log_mean)
+
+    @property
+    def log_mean_se(self) -> float:
+        """Standard error of ``log_mean``: 0 unless simulated."""
+        return given(self.chain.log_mean_se)
+
+    @property
+    def log_variance(self) -> float:
+        """Variance of the log."""
+        return given(self.chain.log_variance)
+
+    @property
+    def log_variance_se(self) -> float:
+        """Standard error of ``log_variance``: 0 unless simulated."""
+        return given(self.chain.log_variance_se)
+
+    @property
+    def dead_probability(self) -> float:
+        """P(the norm is 0), ``ReLU'(0) = 0`` as in PyTorch."""
+        return given(self.chain.dead_probability)
+
+    @property
+    def law(self) -> Any:
+        """The distribution of the log, as `Prediction.law`: a ``scipy.stats`` distribution (a step where the norm is a constant)."""
+        return self.chain.law
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LayerGradients(Record):
+    """Laws of one layer's squared norms (natural log).
+
+    Attributes
+    ----------
+    name : str
+        The layer's.
+    activation : NormLaw
+        Of ``||a_l||^2``, its output after the activation.
+    weight_gradient : NormLaw
+        Of ``||dLoss/dW_l||^2 = ||delta_l||^2 ||a_{l-1}||^2`` (Frobenius).
+    bias_gradient : NormLaw
+        Of ``||dLoss/db_l||^2 = ||delta_l||^2``, whether the layer has a bias or not.
+    """
+
+    name: str
+    activation: NormLaw
+    weight_gradient: NormLaw
+    bias_gradient: NormLaw
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ParameterGradients(Record):
+    """What `initdiag.parameter_gradients` returns: the laws of a chain's squared norms at initialisation (natural log).
+
+    Attributes
+    ----------
+    input_gradient : NormLaw
+        Of ``||J^T v||^2``, ``v`` the cotangent.
+    layers : tuple of LayerGradients
+        In the order of execution.
+    """
+
+    input_gradient: NormLaw
+    layers: tuple[LayerGradients, ...]

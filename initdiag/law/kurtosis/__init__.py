@@ -1,0 +1,1 @@
+"""What the excess kurtosis of non-Gaussian weights adds to the law."""

@@ -1,0 +1,138 @@
+"""The exact law of one layer at finite width: moments of the log of a gated chi-square.
+
+For Gaussian weights and independent gates, ``||D W u||^2`` is distributed as ``v X`` with ``X = sum_i d_i^2 z_i^2``, ``z`` standard
+normal, whatever the unit vector ``u``: so the layers of a chain are independent, and ``ln||Ju||^2`` is a sum of independent terms,
+each taken given that its layer is not dead (some gate is open).
+
+*Bernoulli gates.* Given the number ``K`` of open gates, ``X`` is chi-square with ``K`` degrees of freedom: ``E ln = ln 2 + psi(K/2)``,
+``Var ln = psi'(K/2)``, averaged over the binomial ``K`` given ``K >= 1``.
+
+*Any discrete gate.* ``E exp(-t X) = (sum_a p_a (1 + 2 t d_a^2)^(-1/2))^n = L(t)``; given not dead, with ``P0 = P(d = 0)^n``,
+``Lc = (L - P0)/(1 - P0)``. From ``ln x = int (e^-t - e^-tx)/t dt`` and its derivative in an exponent,
+``E ln X = -I0`` and ``E ln^2 X = 2 (I1 + gamma I0)``, where ``I_k = int (ln t)^k (Lc - e^-t)/t dt``, gamma Euler's constant.
+
+*Haar weights.* ``z = |z| y`` with ``y`` uniform on the sphere of R^N, ``N = max(fan_in, fan_out)``, and ``|z|^2``, a chi-square with ``N`` degrees
+of freedom, independent of ``y``: the Haar layer is the Gaussian one without its radius, so subtract ``ln 2 + psi(N/2)`` and ``psi'(N/2)``.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special
+
+from initdiag.network.architecture import Gate, Layer
+
+__all__ = [
+    "LayerMoments",
+    "conditional_laplace",
+    "dead_probability",
+    "gate_log_moments",
+    "layer_log_moments",
+    "open_gates",
+]
+
+_WINDOW = 40.0
+"""Standard deviations of the binomial that are summed: beyond lies less than exp(-800)."""
+
+_STEP = 0.1
+"""Of the trapezium rule in ``ln t``; its error is about exp(-pi^2/step), below rounding."""
+
+
+@dataclass(frozen=True, slots=True)
+class LayerMoments:
+    """Mean and variance of a log (natural), given not dead."""
+
+    mean: float
+    variance: float
+
+
+def dead_probability(gate: Gate, width: int) -> float:
+    """Return P(every one of ``width`` gates is closed)."""
+    return gate.closed_probability**width
+
+
+def open_gates(gate: Gate, width: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the numbers ``K >= 1`` of open gates and their probabilities given ``K >= 1``, arrays of one length."""
+    p = 1.0 - gate.closed_probability
+    if p == 1.0:
+        return np.array([float(width)]), np.ones(1)
+    half = _WINDOW * math.sqrt(width * p * (1 - p)) + 10
+    k = np.arange(max(1, math.floor(width * p - half)), min(width, math.ceil(width * p + half)) + 1, dtype=np.float64)
+    log_pmf = -special.betaln(k + 1, width - k + 1) + k * math.log(p) + (width - k) * math.log1p(-p)
+    pmf = np.exp(log_pmf - log_pmf.max())
+    return k, pmf / pmf.sum()
+
+
+def layer_log_moments(layer: Layer) -> LayerMoments:
+    """Return mean and variance of ``ln||D W u||^2``, ``||u|| = 1``, exact for Gaussian and for Haar weights.
+
+    A layer whose weights are all zero has mean -inf and variance 0.
+    """
+    gate, weight = layer.activation.gate, layer.weight
+    assert gate is not None, "the exact law speaks of discrete gates only"
+    if weight.variance == 0:
+        return LayerMoments(-math.inf, 0.0)
+    unit = _gated_chi2(gate, layer.fan_out)
+    mean, variance = unit.mean + math.log(weight.variance), unit.variance
+    if weight.family == "haar":
+        n = max(layer.fan_in, layer.fan_out)
+        mean += math.log(n) - math.log(2) - float(special.digamma(n / 2))
+        variance = max(variance - float(special.polygamma(1, n / 2)), 0.0)
+    return LayerMoments(mean, variance)
+
+
+def gate_log_moments(gate: Gate, width: int) -> LayerMoments:
+    """Return mean and variance of ``ln sum_i d_i^2 z_i^2`` over ``width`` gates, given not all closed, ``z`` standard normal."""
+    return _gated_chi2(gate, width)
+
+
+@functools.lru_cache(maxsize=4096)
+def _gated_chi2(gate: Gate, width: int) -> LayerMoments:
+    """Moments of ``ln sum_i d_i^2 z_i^2`` given not all ``d_i = 0``; equal layers share one computation."""
+    scales = {abs(d) for d in gate.values if d != 0.0}
+    if len(scales) > 1:
+        return _by_laplace_transform(gate, width)
+    k, probability = open_gates(gate, width)
+    digamma = special.digamma(k / 2)
+    mean = float(probability @ digamma)
+    variance = float(probability @ special.polygamma(1, k / 2) + probability @ (digamma - mean) ** 2)
+    return LayerMoments(mean + math.log(2) + 2 * math.log(scales.pop()), variance)
+
+
+def _by_laplace_transform(gate: Gate, width: int) -> LayerMoments:
+    """Moments by the two integrals, in ``y = ln t``: the integrand is analytic in a strip, so the trapezium rule is exact to rounding."""
+    y, scale = _log_grid(gate, width)
+    mean, second = _log_integrals(y, conditional_laplace(gate, width, np.exp(y) / scale) - np.exp(-np.exp(y)))
+    return LayerMoments(mean + math.log(scale), second - mean**2)
+
+
+def _log_grid(gate: Gate, width: int) -> tuple[NDArray[np.float64], float]:
+    """Grid of ``y = ln t`` for the variable ``X / E X``, and ``E X``: wide enough for one open gate of the smallest value."""
+    smallest = min(abs(d) for d in gate.values if d != 0.0)
+    scale = width * gate.second_moment
+    return np.arange(-45.0, 110.0 + math.log(scale / smallest**2), _STEP), scale
+
+
+def _log_integrals(y: NDArray[np.float64], difference: NDArray[np.float64]) -> tuple[float, float]:
+    """``E ln X`` and ``E ln^2 X`` from ``Lc - e^-t`` at ``t = e^y``."""
+    i0, i1 = _STEP * float(difference.sum()), _STEP * float(y @ difference)
+    return -i0, 2 * (i1 + np.euler_gamma * i0)
+
+
+def _log_gate_laplace(gate: Gate, t: NDArray[np.float64]) -> NDArray[np.float64]:
+    """``ln sum_a p_a (1 + 2 t d_a^2)^(-1/2)``, accurate for small and for large ``t``."""
+    terms = [(d * d, p) for d, p in zip(gate.values, gate.probabilities, strict=True)]
+    direct = sum((p / np.sqrt(1 + 2 * t * d2) for d2, p in terms), start=np.zeros_like(t))
+    excess = sum((p * np.expm1(-0.5 * np.log1p(2 * t * d2)) for d2, p in terms), start=np.zeros_like(t))
+    return np.where(direct > 0.5, np.log1p(np.maximum(excess, -0.9)), np.log(np.minimum(direct, 1.0)))
+
+
+def conditional_laplace(gate: Gate, width: int, t: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return ``E[exp(-t X) | not dead]`` for ``X = sum d_i^2 z_i^2`` over ``width`` gates."""
+    dead = dead_probability(gate, width)
+    return np.asarray((np.exp(width * _log_gate_laplace(gate, t)) - dead) / (1 - dead))

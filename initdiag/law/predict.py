@@ -1,0 +1,236 @@
+"""`predict`: the law of a chain, composed of its layers' laws."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from initdiag.errors import InvalidInput, explain
+from initdiag.law import hanin_nica
+from initdiag.law import layer as layer_law
+from initdiag.law.kurtosis import corrections
+from initdiag.law.prediction import LayerPrediction, Prediction
+from initdiag.law.simulate import forward
+from initdiag.network.architecture import Architecture, Gate, Layer, positive_integer
+from initdiag.network.log_moments import LogMoments
+
+__all__ = ["LARGEST_ERROR", "predict"]
+
+_NARROWEST_FOR_SIGNS = 16
+"""Fewest inputs of a hidden layer with entries of two values: of fewer that are open and alike in size, sums cancel exactly in every unit.
+
+Explicit products: none of 20,000 chains of ten layers of 16, several in a hundred of width 8."""
+
+LARGEST_ERROR = 0.25
+"""Share of the log-variance that its own error may be before the formula is refused."""
+
+
+def predict(
+    architecture: Architecture | Sequence[int],
+    *,
+    draws: int = 2048,
+    seed: int = 0,
+    u_fourth: float | None = None,
+    **assumptions: Any,
+) -> Prediction:
+    """Predict the distribution of ``ln||Ju||^2``, ``J`` the input-output Jacobian at initialisation, ``||u|| = 1``.
+
+    Parameters
+    ----------
+    architecture : Architecture or sequence of int
+        What `trace` returned, or widths ``n_0, ..., n_L``.
+    draws, seed : int
+        Of the simulation, where an activation has no discrete gate (tanh, GELU ...).
+    u_fourth : float, optional
+        ``||u||_4^4`` of the unit vector that is propagated, from ``1/n_0`` (all coordinates alike) to 1 (one-hot); a uniform unit vector if
+        not given. It matters to weights that are neither Gaussian nor orthogonal.
+    **assumptions
+        With widths: as in `Architecture.from_widths`.
+
+    Returns
+    -------
+    Prediction
+        Exact for Gaussian and orthogonal weights with discrete gates; for other iid weights exact to first order in the kurtosis, with the error of
+        the formula (`initdiag.law.kurtosis.corrections`); simulated for other activations (`initdiag.law.simulate.forward`); coverage "none", with the reasons, for anything that is not a chain.
+
+    Raises
+    ------
+    InvalidInput
+        If widths or assumptions are out of range.
+
+    Examples
+    --------
+    >>> round(predict([784, 256, 256, 10], init="he_normal").log_mean, 2)
+    -3.79
+    """
+    if hasattr(architecture, "state_dict"):
+        got = type(architecture).__name__
+        do = "Trace the module first: initdiag.predict(initdiag.trace(model))."
+        raise InvalidInput(explain(expected="an Architecture, or widths", got=got, do=do))
+    if not isinstance(architecture, Architecture):
+        architecture = Architecture.from_widths(architecture, **assumptions)
+    elif assumptions:
+        raise InvalidInput(
+            explain(
+                expected="assumptions with widths only",
+                got=f"an Architecture and {sorted(assumptions)}",
+                do="Use architecture.replace(...) for a what-if.",
+            )
+        )
+    obstacles = _obstacles(architecture)
+    if obstacles:
+        return _uncovered(obstacles)
+    if any(layer.activation.gate is None for layer in architecture.layers):
+        return _simulated(architecture, positive_integer(draws, "draws"), seed)
+    prediction = _compose(architecture.layers, u_fourth)
+    limits = (*_cancelling(architecture.layers, u_fourth), *_too_coarse(prediction, architecture.layers))
+    return _uncovered(limits) if limits else prediction
+
+
+def _uncovered(reasons: tuple[str, ...]) -> Prediction:
+    numbers = (None,) * 9
+    return Prediction("none", reasons, *numbers, (), log_mean_error=None, log_variance_error=None)
+
+
+def _obstacles(architecture: Architecture) -> tuple[str, ...]:
+    """Why the theory does not cover the network; empty if it does."""
+    found = [f"{gap.path}: {gap.reason}" for gap in architecture.gaps]
+    for layer in architecture.layers:
+        if layer.activation.gate is None and not forward.is_simulated(layer.activation):
+            found.append(f"{layer.name}: {layer.activation.label} has no discrete gate law, nor can it be simulated")
+        if layer.bias is not None and not layer.bias.symmetric and layer.activation.name not in ("linear",):
+            found.append(f"{layer.name}: its bias is not symmetric about 0, so that its gates are not fair coins")
+        found.extend(f"{layer.name}: weights fail the hypothesis {name!r}" for name in layer.weight.failed)
+    return tuple(found)
+
+
+def _cancelling(layers: tuple[Layer, ...], u_fourth: float | None) -> Iterator[str]:
+    """Layers whose outputs may all be exactly 0, by chance alone, though gates are open; the first one only for a given ``u`` of several coordinates."""
+    exempt = 1 if u_fourth is None or u_fourth >= 1 else 0
+    for layer in layers[exempt:]:
+        weight = layer.weight
+        if weight.family == "other" and weight.kurtosis < 1.01 and layer.fan_in < _NARROWEST_FOR_SIGNS:
+            yield f"{layer.name}: entries of two values +-s cancel exactly behind {layer.fan_in} units"
+
+
+def _too_coarse(prediction: Prediction, layers: tuple[Layer, ...]) -> Iterator[str]:
+    """The layer to blame where the formula's error is more than a share of the log-variance: the one with the largest part in it."""
+    assert prediction.log_variance is not None
+    assert prediction.log_variance_error is not None
+    if prediction.log_variance_error > LARGEST_ERROR * prediction.log_variance:
+        errors = [c.log_variance_error for c in corrections.corrections(layers, prediction.u_fourth)]
+        layer = layers[errors.index(max(errors))]
+        yield (
+            f"{layer.name}: entries of kurtosis {layer.weight.kurtosis:.3g} are too far from Gaussian at this width: "
+            f"log-variance {prediction.log_variance:.3g} +- {prediction.log_variance_error:.2g}"
+        )
+
+
+def _compose(layers: tuple[Layer, ...], u_fourth: float | None) -> Prediction:
+    beta = math.fsum(map(hanin_nica.layer_beta, layers)) + hanin_nica.entry_kurtosis_term(layers[0], u_fourth)
+    added = corrections.corrections(layers, u_fourth)
+    shares = tuple(map(_layer_prediction, layers, added))
+    log_mean = math.fsum(s.log_mean for s in shares)
+    non_gaussian = sorted({layer.weight.family for layer in layers} - {"normal", "haar"})
+    rms_gain_log_mean = log_mean + math.log(layers[0].fan_in / layers[-1].fan_out)
+    log_variance = math.fsum(s.log_variance for s in shares)
+    hidden_drift, hidden_log_variance = _without_output_draw(shares, rms_gain_log_mean, log_variance)
+    return Prediction(
+        coverage="first-order" if non_gaussian else "exact",
+        reasons=tuple(f"{family} weights: first order in the excess kurtosis" for family in non_gaussian),
+        log_mean=log_mean,
+        log_variance=log_variance,
+        log_mean_se=0.0,
+        log_variance_se=0.0,
+        rms_gain_log_mean=rms_gain_log_mean,
+        hidden_drift=hidden_drift,
+        hidden_log_variance=hidden_log_variance,
+        beta=beta,
+        dead_probability=_any_dead(shares),
+        layers=shares,
+        log_mean_error=math.fsum(c.log_mean_error for c in added),
+        log_variance_error=math.fsum(c.log_variance_error for c in added),
+        u_fourth=u_fourth,
+        depth=len(layers),
+    )
+
+
+def _without_output_draw(
+    shares: tuple[LayerPrediction, ...], rms_gain_log_mean: float, log_variance: float
+) -> tuple[float, float]:
+    """Drift and log-variance with a linear output's draw replaced by its mean square: see `Prediction.hidden_drift`."""
+    output = shares[-1]
+    if output.gate != Gate((1.0,), (1.0,)) or output.gain == 0:
+        return rms_gain_log_mean, log_variance
+    drift = rms_gain_log_mean + 2 * math.log(output.gain) - output.rms_gain_log_mean
+    return drift, math.fsum(share.log_variance for share in shares[:-1])
+
+
+def _simulated(architecture: Architecture, draws: int, seed: int) -> Prediction:
+    log_norms = forward.simulate(architecture, draws, seed).log_norms
+    smooth = dict.fromkeys(layer.activation.label for layer in architecture.layers if layer.activation.gate is None)
+    others = sorted({layer.weight.family for layer in architecture.layers} - {"normal", "haar"})
+    reasons = [
+        f"{', '.join(smooth)}: simulated over {draws} draws, input of root mean square {architecture.input_rms:.3g}"
+    ]
+    reasons += [f"{family} weights: taken for Gaussian ones of their variance" for family in others]
+    moments = [LogMoments.of(row) for row in log_norms]
+    before = [LogMoments.of(np.zeros(draws)), *moments[:-1]]
+    layers = tuple(map(_simulated_layer, architecture.layers, before, moments))
+    return Prediction.simulated(
+        log_norms[-1],
+        tuple(reasons),
+        architecture.input_size,
+        architecture.output_size,
+        architecture.layers[-1].activation.name == "linear",
+        len(layers),
+        layers,
+    )
+
+
+def _simulated_layer(layer: Layer, before: LogMoments, after: LogMoments) -> LayerPrediction:
+    share = after.mean - before.mean
+    return LayerPrediction(
+        name=layer.name,
+        fan_in=layer.fan_in,
+        fan_out=layer.fan_out,
+        gate=layer.activation.gate,
+        gain=math.exp(share / 2) * math.sqrt(layer.fan_in / layer.fan_out),
+        log_mean=share,
+        log_variance=after.variance - before.variance,
+        beta=None,
+        dead_probability=after.dead_fraction - before.dead_fraction,
+        weight_variance=layer.weight.variance,
+        haar=layer.weight.family == "haar",
+    )
+
+
+def _layer_prediction(layer: Layer, correction: corrections.Correction) -> LayerPrediction:
+    gate = layer.activation.gate
+    assert gate is not None, "checked by _obstacles"
+    exact = layer_law.layer_log_moments(layer)
+    is_zero = layer.weight.variance == 0
+    return LayerPrediction(
+        name=layer.name,
+        fan_in=layer.fan_in,
+        fan_out=layer.fan_out,
+        gate=gate,
+        gain=layer.gain,
+        log_mean=exact.mean + correction.log_mean,
+        log_variance=exact.variance + correction.log_variance,
+        beta=hanin_nica.layer_beta(layer),
+        dead_probability=1.0 if is_zero else correction.dead_probability,
+        weight_variance=layer.weight.variance,
+        haar=layer.weight.family == "haar",
+        kurtosis=3.0 if layer.weight.family == "haar" else layer.weight.kurtosis,
+    )
+
+
+def _any_dead(shares: tuple[LayerPrediction, ...]) -> float:
+    """``1 - prod (1 - P_l)``, without cancellation where the P_l are small."""
+    if any(s.dead_probability == 1.0 for s in shares):
+        return 1.0
+    return 0.0 - math.expm1(math.fsum(math.log1p(-s.dead_probability) for s in shares))

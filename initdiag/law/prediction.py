@@ -1,0 +1,250 @@
+"""The record of what theory says about a network, layer by layer and in all."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from initdiag._core.serialization import Record
+from initdiag.errors import UnsupportedArchitecture
+from initdiag.network.architecture import Architecture, Gate
+from initdiag.network.log_moments import LogMoments
+
+if TYPE_CHECKING:
+    from initdiag.measuring.record import Measurement
+
+__all__ = ["LayerPrediction", "Prediction", "has_linear_output", "without_output_draw"]
+
+
+def without_output_draw(drift: float, log_variance: float, outputs: int) -> tuple[float, float]:
+    """Return drift and log-variance without the draw of a linear output layer of ``outputs`` units: a chi-square over its mean.
+
+    Its log has mean ``psi(n/2) - ln(n/2)`` and variance ``psi'(n/2)``.
+    """
+    from scipy import special
+
+    half = outputs / 2
+    left = max(log_variance - float(special.polygamma(1, half)), 0.0)
+    return drift - float(special.digamma(half)) + math.log(half), left
+
+
+def has_linear_output(architecture: Architecture) -> bool:
+    """Return whether the last layer gives the output and has no activation."""
+    last = architecture.layers[-1] if architecture.layers else None
+    return last is not None and last.activation.name == "linear" and last.fan_out == architecture.output_size
+
+
+@dataclass(frozen=True, slots=True)
+class LayerPrediction:
+    """One layer's share of the law of ``ln||Ju||^2``; the shares of independent layers add.
+
+    Attributes
+    ----------
+    name, fan_in, fan_out
+        As in the architecture.
+    gate : Gate or None
+        The discrete law of the activation's derivative; None where it has none (tanh, GELU ...).
+    gain : float
+        RMS gain of a perturbation, ``sqrt(v fan_in E d^2)``: 1 is healthy. Of a simulated layer, ``exp`` of half its share of the drift.
+    log_mean, log_variance : float
+        Share of the mean and of the variance of ``ln||Ju||^2`` (natural log), given not dead. Of a simulated layer, what it adds to both: its
+        share of the variance may be negative, for simulated layers are not independent.
+    beta : float or None
+        Share of Hanin and Nica's log-variance; None without a discrete gate.
+    dead_probability : float
+        P(every gate of the layer is closed).
+    weight_variance : float
+        Of an entry of the weight matrix.
+    haar : bool
+        Whether the weight matrix is orthogonal (Haar), not iid.
+    kurtosis : float
+        Of an entry of the weight matrix, ``E w^4/(E w^2)^2``: 3 if Gaussian.
+    """
+
+    name: str
+    fan_in: int
+    fan_out: int
+    gate: Gate | None
+    gain: float
+    log_mean: float
+    log_variance: float
+    beta: float | None
+    dead_probability: float
+    weight_variance: float
+    haar: bool
+    kurtosis: float = 3.0
+
+    @property
+    def rms_gain_log_mean(self) -> float:
+        """Share of the drift: ``log_mean + ln(fan_in/fan_out)`` (natural log)."""
+        return self.log_mean + math.log(self.fan_in / self.fan_out)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prediction(Record):
+    """The law of ``ln||Ju||^2``, ``||u|| = 1``, of a network at initialisation (natural log, given not dead).
+
+    Attributes
+    ----------
+    coverage : str
+        ``"exact"``; ``"first-order"`` (exact to first order in the excess kurtosis of non-Gaussian weights, and close beyond: the errors say how
+        close); ``"simulated"`` (the standard errors say how well); ``"none"`` (then the numbers are None).
+    reasons : tuple of str
+        Why the coverage is not exact.
+    log_mean, log_variance : float or None
+        Drift and fluctuation of ``ln||Ju||^2``.
+    log_mean_se, log_variance_se : float or None
+        0 unless simulated.
+    rms_gain_log_mean : float or None
+        ``log_mean + ln(n_0/n_L)``: the log of the squared RMS gain, 0 if healthy.
+    hidden_drift, hidden_log_variance : float or None
+        Drift and fluctuation without the draw of a linear output layer, its mean-square gain kept: the log-variance is that of every weight's
+        gradient. What risk and verdict judge: with one output ``(g.u)^2`` varies by ``psi'(1/2) = 4.9`` with the direction ``u`` alone.
+    beta : float or None
+        Hanin and Nica's log-variance for the actual gates (arXiv 1812.05994).
+    dead_probability : float or None
+        P(some layer has every gate closed), so that the gradient is exactly 0.
+    layers : tuple of LayerPrediction
+        The shares; empty without coverage, and for a simulation through a module's own forward.
+    samples : float64 array or None
+        The simulated draws of ``ln||Ju||^2``, -inf where dead, under coverage "simulated"; else None.
+    log_mean_error, log_variance_error : float or None
+        How far off the formula itself may be, one standard deviation (`initdiag.law.kurtosis.corrections`): 0 unless the coverage is "first-order".
+    u_fourth : float or None
+        ``||u||_4^4`` where it was given; None for a uniform unit vector.
+    depth : int or None
+        Linear layers, which the risk takes into account; None where it is not known.
+    """
+
+    coverage: str
+    reasons: tuple[str, ...]
+    log_mean: float | None
+    log_variance: float | None
+    log_mean_se: float | None
+    log_variance_se: float | None
+    rms_gain_log_mean: float | None
+    hidden_drift: float | None
+    hidden_log_variance: float | None
+    beta: float | None
+    dead_probability: float | None
+    layers: tuple[LayerPrediction, ...]
+    samples: NDArray[np.float64] | None = None
+    log_mean_error: float | None = 0.0
+    log_variance_error: float | None = 0.0
+    u_fourth: float | None = None
+    depth: int | None = None
+
+    @classmethod
+    def from_simulation(cls, architecture: Architecture, measurement: Measurement) -> Prediction:
+        """Return what a measurement with ``method="law"`` predicts: coverage "simulated", with its standard errors.
+
+        Parameters
+        ----------
+        architecture : Architecture
+            That was simulated, gaps and all.
+        measurement : Measurement
+            Of ``method="law"``: every linear layer of the module replaced by its law, inside the module's own forward.
+
+        Raises
+        ------
+        InvalidInput
+            For a measurement by another method: it is no simulation of the law.
+        """
+        from initdiag.measuring.judged import prediction_of
+
+        return prediction_of(architecture, measurement)
+
+    @classmethod
+    def simulated(
+        cls,
+        samples: NDArray[np.float64],
+        reasons: tuple[str, ...],
+        input_size: int,
+        output_size: int,
+        has_linear_output: bool,
+        depth: int,
+        layers: tuple[LayerPrediction, ...] = (),
+    ) -> Prediction:
+        """Return the prediction that simulated draws of ``ln||Ju||^2`` make."""
+        m = LogMoments.of(samples)
+        rms_gain = m.mean + math.log(input_size / output_size)
+        hidden = without_output_draw(rms_gain, m.variance, output_size) if has_linear_output else (rms_gain, m.variance)
+        return cls(
+            "simulated",
+            reasons,
+            m.mean,
+            m.variance,
+            m.mean_se,
+            m.variance_se,
+            rms_gain,
+            *hidden,
+            None,
+            m.dead_fraction,
+            layers,
+            samples,
+            depth=depth,
+        )
+
+    @property
+    def log_second_moment(self) -> float:
+        """``ln E||Ju||^2`` from the layers' gains, dead draws counting 0: ``2 sum ln gain + ln(n_L/n_0)``.
+
+        Raises
+        ------
+        UnsupportedArchitecture
+            Without coverage, or where it is a simulation.
+        """
+        self._require_layers("ln E||Ju||^2")
+        if self.beta is None:
+            raise UnsupportedArchitecture(
+                "Hanin and Nica's law speaks of discrete gates only: this network was simulated. Use law.log_moment(1)."
+            )
+        if any(layer.gain == 0 for layer in self.layers):
+            return -math.inf
+        ratio = self.layers[-1].fan_out / self.layers[0].fan_in
+        return 2 * math.fsum(math.log(layer.gain) for layer in self.layers) + math.log(ratio)
+
+    @property
+    def law(self) -> Any:
+        """The distribution of ``ln||Ju||^2`` given not dead, as a ``scipy.stats`` distribution.
+
+        Raises
+        ------
+        UnsupportedArchitecture
+            Without coverage there is no law.
+        """
+        if self.samples is not None:
+            from initdiag.law.distributions.empirical import EmpiricalLaw
+
+            return EmpiricalLaw(self.samples)
+        self._require_layers("a law")
+        from initdiag.law.distributions.chain import ChainLaw
+
+        return ChainLaw.of(self)
+
+    @property
+    def asymptotic_law(self) -> Any:
+        """Hanin and Nica's log-normal limit: a frozen ``scipy.stats.norm(drift - beta/2, sqrt(beta))``.
+
+        Raises
+        ------
+        UnsupportedArchitecture
+            Without coverage there is no law.
+        """
+        drift = self.log_second_moment
+        assert self.beta is not None
+        from scipy import stats
+
+        return stats.norm(drift - self.beta / 2, math.sqrt(self.beta))
+
+    def _require_layers(self, what: str) -> None:
+        if not self.layers:
+            reason = "; ".join(self.reasons) or "no layer"
+            raise UnsupportedArchitecture(
+                f"the theory does not cover this network, so that there is no {what}: {reason}. "
+                "Measure it instead: initdiag.measure(model)."
+            )

@@ -1,0 +1,1 @@
+"""Where the draws come from: random signs, redrawn weights, the law itself."""

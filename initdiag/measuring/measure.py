@@ -1,0 +1,227 @@
+"""`measure`: chunks of draws through an ensemble, collected into a `Measurement`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from numpy.typing import ArrayLike
+from torch import Tensor, nn
+
+from initdiag.errors import InvalidInput, explain
+from initdiag.measuring.collect import Chunk, Plan, Stopping, chunks, collected
+from initdiag.measuring.ensembles import random_numbers
+from initdiag.measuring.ensembles.networks import Laws, Redraws, Signs, can_be_stacked, mixes_rows, refuse_mixed_rows
+from initdiag.measuring.passes.gradients import Gradients, Loss
+from initdiag.measuring.passes.sign_chain import fast_log_norms, taped
+from initdiag.measuring.record import Measurement
+from initdiag.measuring.task import Task, checked_init, checked_seed, log_norms, log_norms_in_batch, prepared
+from initdiag.network.architecture import Architecture
+from initdiag.tracing.inputs import subject_of
+from initdiag.tracing.replica import own_modes, rng_preserved
+from initdiag.tracing.trace import trace_subject
+
+__all__ = ["measure"]
+
+METHODS = ("signs", "redraw", "law")
+PRECISIONS = ("auto", "native")
+
+_LOGGED = 4096
+"""Draws of a plain chain whose layers are looked at one by one: more would cost more than they tell."""
+
+_WORTH_STACKING = 8
+"""Draws from which on it is tried."""
+
+_CACHED = 1 << 24
+"""Bytes of the parameters of networks that share a pass off a chain: more of them are slower to allocate than they save."""
+
+_BUDGET = 1 << 28
+"""Bytes that the tensors of one chunk may take, about."""
+
+
+def measure(
+    model: nn.Module | Callable[[], nn.Module],
+    example_input: Tensor | None = None,
+    *,
+    input_size: Sequence[int] | None = None,
+    draws: int | str = 1024,
+    method: str = "signs",
+    init: Callable[[nn.Module], Any] | None = None,
+    seed: int = 0,
+    direction: Tensor | ArrayLike | None = None,
+    architecture: Architecture | None = None,
+    progress: bool = False,
+    module: str | None = None,
+    relative_error: float = 0.05,
+    time_budget: float = 60.0,
+    precision: str = "auto",
+    gradients: bool = True,
+    loss_fn: Callable[[Tensor, Tensor], Tensor] | None = None,
+    target: Tensor | None = None,
+) -> Measurement:
+    """Measure ``ln||Ju||^2`` over an ensemble of initialisations of the user's own module, by forward-mode autograd.
+
+    Parameters
+    ----------
+    model : nn.Module or factory
+        Left as it came, bit for bit.
+    example_input, input_size
+        As in `trace`. Rows are dealt out over the draws in turn; random normal rows where none are given.
+    draws : int or "auto"
+        How many. ``"auto"``: until ``relative_error`` is met or ``time_budget`` is spent; the record says which. Ctrl-C returns what there
+        is by then, labelled so.
+    method : str
+        ``"signs"``: random signs around the real weights (theory in `initdiag.measuring.ensembles.signs`). ``"redraw"``: parameters drawn
+        afresh, by the factory, by ``init``, or by ``reset_parameters`` where the weights look like it. ``"law"``: every linear layer
+        replaced by its Gaussian law (`initdiag.measuring.ensembles.gaussian`), a simulation of the initialisation at the cost of the widths.
+    init : callable, optional
+        As ``model.apply`` takes it; for redraws.
+    seed : int
+        Draw ``i`` depends on nothing but the seed and ``i``.
+    direction : Tensor or array_like, optional
+        The direction ``u``, of one input row's shape; a fresh uniform unit vector a draw if not given.
+    architecture : Architecture, optional
+        What `trace` returned for this model, to spare a second look.
+    progress : bool
+        Show a progress bar on a terminal, if it takes long enough to see.
+    module : str, optional
+        Path of a part that is measured alone, as in `trace`.
+    relative_error : float
+        For ``draws="auto"``: the standard error of the log-variance, relative to it, that is small enough.
+    time_budget : float
+        For ``draws="auto"``: seconds.
+    precision : str
+        ``"auto"``: kept in range, half types in float32, what is no chain in float64. ``"native"``: in the model's own arithmetic, as training
+        will run it: a norm that leaves its range counts as 0 or as infinite.
+    gradients : bool
+        Whether a backward pass looks at the layers' weight and bias gradients over the first 512 draws (not by ``"law"``, which has no weights).
+    loss_fn, target : callable and Tensor, optional
+        The gradients' loss: ``loss_fn(output, target)`` on a batch of one; ``target`` has a row for each of ``example_input``. By default the
+        output's product with a random unit vector.
+
+    Returns
+    -------
+    Measurement
+        With ``||u|| = 1``, natural logs, standard errors.
+
+    Raises
+    ------
+    InvalidInput
+        As `trace`; an unknown method; an ``init`` that raises.
+    UnsupportedArchitecture
+        If the ensemble does not exist for this module; the message says why and what to do.
+    """
+    stopping, seed = Stopping.of(draws, relative_error, time_budget), checked_seed(seed)
+    init = checked_init(init)
+    if method not in METHODS:
+        raise InvalidInput(
+            explain(expected=f"method: one of {', '.join(METHODS)}", got=repr(method), do="Choose one of these.")
+        )
+    if precision not in PRECISIONS:
+        raise InvalidInput(
+            explain(
+                expected=f"precision: one of {', '.join(PRECISIONS)}", got=repr(precision), do="Choose one of these."
+            )
+        )
+    is_native = precision == "native"
+    with rng_preserved(), own_modes():
+        subject = subject_of(model, example_input, input_size, module)
+        arch = architecture or trace_subject(subject)
+        task = prepared(subject.module, arch, subject.example, subject.size, seed, direction, is_native=is_native)
+        wanted = Gradients(task, gradients, Loss.of(loss_fn, target, len(task.rows)))
+        if method == "redraw":
+            plan = _redraws(task, stopping, wanted, Redraws(task, subject.factory, init))
+        else:
+            plan = _signs(task, stopping, wanted) if method == "signs" else _laws(task, stopping)
+        found = collected(plan, arch, method, seed, stopping, progress)
+    if is_native:
+        note = f"in the arithmetic of {str(task.dtype).removeprefix('torch.')}: a norm that leaves its range counts as 0 or infinite"
+        found = dataclasses.replace(found, notes=(*found.notes, note))
+    return found
+
+
+def _signs(task: Task, stopping: Stopping, gradients: Gradients) -> Plan:
+    networks = Signs(task)
+    refuse_mixed_rows(task, networks.of(range(4)))
+    steps = taped(task)
+
+    def found(chunk: range) -> Chunk:
+        if steps is None:
+            norms, logs = log_norms(task, networks.of(chunk), chunk)
+        else:
+            norms, logs = fast_log_norms(steps, task, networks.of(chunk), chunk, with_layers=chunk.start < _LOGGED)
+        return Chunk(chunk, norms, logs, gradients(networks.of, chunk))
+
+    found_chunks = map(found, chunks(stopping, _rows_in_budget(task)))
+    return Plan(found_chunks, lambda: (*networks.notes(), *gradients.notes))
+
+
+def _laws(task: Task, stopping: Stopping) -> Plan:
+    networks = Laws(task)
+    refuse_mixed_rows(task, networks.of(range(4)))
+
+    def found(chunk: range) -> Chunk:
+        return Chunk(chunk, *log_norms(task, networks.of(chunk), chunk))
+
+    return Plan(map(found, chunks(stopping, _rows_in_budget(task, most=1024))), networks.notes)
+
+
+def _redraws(task: Task, stopping: Stopping, gradients: Gradients, networks: Redraws) -> Plan:
+    if task.is_chain and task.has_only_layers:
+        return Plan(
+            _stacks(task, stopping, gradients, networks, mixes=False), lambda: (*networks.notes(), *gradients.notes)
+        )
+    drawn, how = _off_chain(task, stopping, gradients, networks)
+    return Plan(drawn, lambda: (*networks.notes(), *how, *gradients.notes))
+
+
+def _off_chain(
+    task: Task, stopping: Stopping, gradients: Gradients, networks: Redraws
+) -> tuple[Iterator[Chunk], tuple[str, ...]]:
+    """Chunks of draws, and how they are drawn where that is slow; a network that mixes rows is run on the whole batch."""
+    mixes = mixes_rows(task, networks.of(range(1)))
+    if task.has_only_layers and stopping.most >= _WORTH_STACKING and can_be_stacked(task, networks, mixes):
+        return _stacks(task, stopping, gradients, networks, mixes), ()
+    how = "drawn one by one: more than linear layers and batch normalisation cannot be stacked"
+    return _one_by_one(task, stopping, gradients, networks, mixes), (how,) if stopping.most >= _WORTH_STACKING else ()
+
+
+def _stacks(task: Task, stopping: Stopping, gradients: Gradients, networks: Redraws, mixes: bool) -> Iterator[Chunk]:
+    """Many networks at once."""
+    for chunk in chunks(stopping, _stack_in_budget(task, mixes)):
+        drawn = networks.stacked(chunk, len(task.rows) if mixes else 1)
+        if mixes:
+            yield Chunk(chunk, *log_norms_in_batch(task, drawn, chunk))
+        else:
+            yield Chunk(chunk, *log_norms(task, drawn, chunk), gradients.at_once(drawn, chunk))
+
+
+def _one_by_one(
+    task: Task, stopping: Stopping, gradients: Gradients, networks: Redraws, mixes: bool
+) -> Iterator[Chunk]:
+    """What cannot be stacked is loaded into the replica draw by draw."""
+    for one in chunks(stopping, 1):
+        loaded = networks.of(one)
+        if mixes:
+            yield Chunk(one, *log_norms_in_batch(task, loaded, one))
+        else:
+            yield Chunk(one, *log_norms(task, loaded, one), gradients.at_once(loaded, one))
+
+
+def _stack_in_budget(task: Task, mixes: bool) -> int:
+    """Networks whose parameters and, off a chain, whose values fit."""
+    size = sum(p.numel() for p in task.module.parameters()) * task.dtype.itemsize
+    if task.is_chain:
+        return max(1, min(_BUDGET // (4 * size), 1024))
+    widest = max(layer.fan_out for layer in task.arch.layers)
+    positions = task.rows[0].numel() // task.rows.shape[-1]
+    values = max(task.rows[0].numel(), widest * positions) * (len(task.rows) if mixes else 1) * task.dtype.itemsize
+    return max(1, min(_CACHED // size, _BUDGET // (32 * values), 1024))
+
+
+def _rows_in_budget(task: Task, most: int = 2048) -> int:
+    widest = max(task.arch.input_size, task.arch.output_size, *(layer.fan_out for layer in task.arch.layers))
+    rows = _BUDGET // (32 * widest * task.dtype.itemsize)
+    blocks = max(1, min(rows, most) // random_numbers.BLOCK)
+    return blocks * random_numbers.BLOCK

@@ -1,0 +1,1 @@
+"""What runs through the module: tangents forward, gradients backward."""

@@ -1,0 +1,1 @@
+"""The records that say what a network is."""

@@ -1,0 +1,149 @@
+"""A project's models: each diagnosed as it is configured, and held against what is allowed."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+from initdiag.diagnosing.diagnose import diagnose, fails
+from initdiag.diagnosing.report import Report
+from initdiag.diagnosing.verdict import Verdict
+from initdiag.project.baseline import Baseline
+from initdiag.project.config import FAIL_ON, ModelConfig
+from initdiag.project.targets import load
+from initdiag.rendering.words import percent, plain, risks
+
+__all__ = ["Outcome", "diagnose_model", "outcome"]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A report held against a rule.
+
+    Attributes
+    ----------
+    name : str
+        The model's.
+    report : Report
+        Without the ignored findings.
+    ignored : tuple of str
+        Codes that were dropped.
+    failures : tuple of str
+        Why it fails; empty if it passes.
+    remedy : str
+        What to change; empty where nothing needs to be.
+    """
+
+    name: str
+    report: Report
+    ignored: tuple[str, ...]
+    failures: tuple[str, ...]
+    remedy: str
+
+    @property
+    def exit_code(self) -> int:
+        """0 passes; 1 fails: at risk, or worse than the baseline; 3 fails without a verdict."""
+        if not self.failures:
+            return 0
+        return 3 if self.report.verdict is Verdict.NO_VERDICT else 1
+
+    @property
+    def summary(self) -> str:
+        """What failed and what to change, in a line or two; empty if it passes."""
+        if not self.failures:
+            return ""
+        lines = [f"{self.name}: {'; '.join(self.failures)}", f"    to change: {self.remedy}"]
+        return "\n".join(plain(line) for line in (lines if self.remedy else lines[:1]))
+
+    @property
+    def note(self) -> str:
+        """What was ignored, and a verdict that is let pass or stays what it is; empty if there is nothing to say."""
+        verdict = self.report.verdict
+        parts = [f"ignored {', '.join(self.ignored)}"] if self.ignored else []
+        if verdict is not Verdict.HEALTHY and not self.failures:
+            parts.append(f"{verdict.value} is let pass (--fail-on, or no worse than the baseline)")
+        elif verdict is not Verdict.HEALTHY and self.ignored:
+            parts.append(f"the verdict stays {verdict.value}")
+        return plain(f"{self.name}: {'; '.join(parts)}") if parts else ""
+
+
+def diagnose_model(model: ModelConfig, *, progress: bool = False) -> Report:
+    """Load a configured model and diagnose it.
+
+    Raises
+    ------
+    TargetError, InvalidInput
+        If it does not load, or as `initdiag.diagnose`.
+    """
+    return diagnose(
+        load(model.target, model.folder),
+        _batch(model),
+        input_size=model.input_size,
+        draws=model.draws,
+        spectrum=model.spectrum,
+        method=model.method,
+        optimizer=model.optimizer,
+        lr=model.lr,
+        loss=model.loss,
+        thresholds=model.thresholds,
+        seed=model.seed,
+        progress=progress,
+        target=model.target,
+        module=model.module,
+    )
+
+
+def _batch(model: ModelConfig) -> Any:
+    if model.example_input is None:
+        return None
+    batch = load(model.example_input, model.folder)
+    return batch() if callable(batch) and not hasattr(batch, "shape") else batch
+
+
+def outcome(
+    name: str,
+    report: Report,
+    *,
+    ignore: Collection[str] = (),
+    fail_on: str = "no-verdict",
+    baseline: Baseline | None = None,
+) -> Outcome:
+    """Return ``report`` without the ignored findings, and why it fails under ``fail_on`` (``"never"`` for not at all).
+
+    A model that the baseline knows fails only on what got worse.
+    """
+    kept = tuple(finding for finding in report.findings if finding.code not in ignore)
+    ignored = tuple(sorted({finding.code for finding in report.findings} - {finding.code for finding in kept}))
+    shown = dataclasses.replace(report, findings=kept)
+    failures = _failures(name, shown, FAIL_ON[fail_on], baseline)
+    return Outcome(name, shown, ignored, failures, _remedy(shown) if failures else "")
+
+
+def _failures(name: str, report: Report, fail_on: str | None, baseline: Baseline | None) -> tuple[str, ...]:
+    standing = baseline.models.get(name) if baseline else None
+    if standing is None:
+        return (_verdict(report),) if fails(report, fail_on) else ()
+    is_no_verdict = report.verdict is Verdict.NO_VERDICT
+    if fail_on is None or (is_no_verdict and fail_on != "no-verdict"):
+        return ()
+    return tuple(f"worse than the baseline: {reason}" for reason in standing.worse(report))
+
+
+def _verdict(report: Report) -> str:
+    if report.verdict is Verdict.NO_VERDICT:
+        return "NO_VERDICT: could be neither predicted nor measured, which is no pass"
+    return f"{report.verdict.value}, {risks(report)}"
+
+
+def _remedy(report: Report) -> str:
+    """The first advice with its effect, else the first finding's remedy."""
+    if report.advice:
+        best = report.advice[0]
+        what = f"{best.code}  for each layer's weight w and bias b" if best.code else best.action
+        return f"{what}  (risk {percent(best.risk_before)} -> {percent(best.risk_after)})"
+    if not report.findings:
+        return ""
+    first = report.findings[0]
+    return f"{first.message}: {first.remedy}" if report.verdict is Verdict.NO_VERDICT else first.remedy

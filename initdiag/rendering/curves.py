@@ -1,0 +1,243 @@
+"""The report's curves and bars as arrays: what the figure and the HTML page draw, so that they speak one language."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from initdiag.diagnosing.report import Report
+from initdiag.errors import UnsupportedArchitecture
+from initdiag.law.prediction import Prediction
+from initdiag.measuring.record import Measurement
+
+__all__ = [
+    "Band",
+    "Bars",
+    "Curve",
+    "Distribution",
+    "Shares",
+    "Spectrum",
+    "bands",
+    "bars",
+    "distribution",
+    "law_of",
+    "log_gains",
+    "shares",
+    "shift",
+    "spectrum",
+]
+
+Array = NDArray[np.float64]
+
+_LARGEST = 1e100
+"""A natural log beyond it is no measurement, and no axis can hold it: not drawn."""
+_POINTS = 241
+_TAIL = 1e-3
+"""Of the law, on either side, that a figure leaves out."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Curve:
+    """Ordinates ``y`` at abscissae ``x``."""
+
+    x: Array
+    y: Array
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Bars:
+    """A histogram: ``heights[i]`` between ``edges[i]`` and ``edges[i + 1]``; of area 1 if made by `bars`."""
+
+    edges: Array
+    heights: Array
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Distribution:
+    """``ln gain^2`` over initialisations: what was measured, the exact density, and Hanin and Nica's log-normal; and its range."""
+
+    measured: Bars | None
+    law: Curve | None
+    log_normal: Curve | None
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shares:
+    """Each layer's share of drift and fluctuation (natural log), in order."""
+
+    names: tuple[str, ...]
+    drift: Array
+    fluctuation: Array
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Band:
+    """A log-norm layer by layer: its mean over the draws, and two standard deviations either way."""
+
+    label: str
+    mean: Array
+    low: Array
+    high: Array
+
+
+def shift(report: Report) -> float:
+    """``ln(n_0/n_L)``: what ``ln||Ju||^2`` lacks to ``ln gain^2``."""
+    return math.log(report.architecture.input_size / report.architecture.output_size)
+
+
+def log_gains(report: Report) -> Array:
+    """Return the measured ``ln gain^2`` of the draws that are not dead."""
+    m = report.measurement
+    if m is None:
+        return np.empty(0)
+    return np.asarray(m.log_norms[np.abs(m.log_norms) < _LARGEST] + math.log(m.input_size / m.output_size))
+
+
+def _known(values: Array) -> Array:
+    """NaN for what cannot be drawn."""
+    return np.where(np.abs(values) < _LARGEST, values, np.nan)
+
+
+def law_of(prediction: Prediction) -> Any | None:
+    """Return the predicted law of ``ln||Ju||^2``; None where there is none, or no number to make one of."""
+    numbers = [prediction.log_mean, prediction.log_variance, *(layer.weight_variance for layer in prediction.layers)]
+    is_known = (
+        all(value is not None and math.isfinite(value) for value in numbers) and (prediction.log_variance or 0) > 0
+    )
+    has_gates = all(layer.gate is not None for layer in prediction.layers)
+    if prediction.coverage == "none" or not is_known or not (has_gates or prediction.samples is not None):
+        return None
+    try:
+        return prediction.law
+    except UnsupportedArchitecture:
+        return None
+
+
+def bars(values: Array, count: int | None = None) -> Bars | None:
+    """Return the histogram of ``values`` (area 1) in ``count`` bins, or as many as they bear; None for fewer than two, or all alike."""
+    if len(values) < 2:
+        return None
+    low, high = float(values.min()), float(values.max())
+    with np.errstate(over="ignore"):
+        span = high - low
+    if not 1e-9 * max(1.0, abs(low), abs(high)) < span < math.inf:
+        return None
+    number = count or int(np.clip(2 * len(values) ** (1 / 3) * 1.5, 10, 48))
+    heights, edges = np.histogram(values, bins=number, range=(low, high))
+    return Bars(edges, heights / (len(values) * span / number))
+
+
+def distribution(report: Report) -> Distribution | None:
+    """Return ``ln gain^2`` over initialisations, measured and predicted; None where there is neither."""
+    measured = bars(log_gains(report))
+    moved = shift(report)
+    law = law_of(report.prediction)
+    with np.errstate(all="ignore"):
+        predicted = None if law is None else law.ppf(np.array([_TAIL, 1 - _TAIL])) + moved
+    ends = [measured.edges[[0, -1]]] if measured else []
+    ends += [predicted] if predicted is not None and np.isfinite(predicted).all() else []
+    if not ends:
+        return None
+    low, high = float(np.min(ends)), float(np.max(ends))
+    if not 1e-9 * max(1.0, abs(low), abs(high)) < high - low < math.inf:
+        return None
+    grid = np.linspace(low, high, _POINTS)
+    asymptotic = _asymptotic(report.prediction)
+    return Distribution(measured, _density(law, grid, moved), _density(asymptotic, grid, moved), low, high)
+
+
+def _asymptotic(prediction: Prediction) -> Any | None:
+    beta, gains = prediction.beta, [layer.gain for layer in prediction.layers]
+    if not gains or beta is None or not 0 < beta < math.inf or not all(0 < gain < math.inf for gain in gains):
+        return None
+    return prediction.asymptotic_law
+
+
+def _density(law: Any | None, grid: Array, moved: float) -> Curve | None:
+    if law is None:
+        return None
+    try:
+        with np.errstate(all="ignore"):
+            y = np.asarray(law.pdf(grid - moved), dtype=np.float64)
+    except (UnsupportedArchitecture, np.linalg.LinAlgError):
+        return None
+    return Curve(grid, y) if np.isfinite(y).all() and y.max() > 0 else None
+
+
+def shares(report: Report) -> Shares | None:
+    """Return the layers' shares of drift and fluctuation; None without them."""
+    layers = report.prediction.layers
+    drift = _known(np.array([layer.rms_gain_log_mean for layer in layers]))
+    fluctuation = _known(np.array([layer.log_variance for layer in layers]))
+    if not layers or not (np.isfinite(drift).any() and np.isfinite(fluctuation).any()):
+        return None
+    return Shares(tuple(layer.name for layer in layers), drift, fluctuation)
+
+
+def bands(report: Report) -> tuple[Band, ...]:
+    """Return what was measured layer by layer: activations, perturbations and, where they were measured, weight gradients.
+
+    A perturbation is shown relative to the input's, per feature: ``ln||W t||^2 + ln(n_0/fan_out)``; at the output that is ``ln gain^2``.
+    """
+    m = report.measurement
+    if m is None or len(m.layers) < 2:
+        return ()
+    sizes = {layer.name: layer.fan_out for layer in report.architecture.layers}
+    per_feature = [math.log(m.input_size / sizes[one.name]) if one.name in sizes else math.nan for one in m.layers]
+    found = (
+        _band(m, "activations", "activation_log"),
+        _band(m, "perturbation", "tangent_log", np.array(per_feature)),
+        _band(m, "weight gradients", "weight_gradient.log"),
+    )
+    return tuple(band for band in found if band is not None)
+
+
+def _band(measurement: Measurement, label: str, field: str, moved: Array | float = 0.0) -> Band | None:
+    means = _known(_values(measurement, f"{field}_mean") + moved)
+    variances = _known(_values(measurement, f"{field}_variance"))
+    if not np.isfinite(means).any():
+        return None
+    spread = 2 * np.sqrt(np.where(variances >= 0, variances, 0.0))
+    return Band(label, means, means - spread, means + spread)
+
+
+def _values(measurement: Measurement, path: str) -> Array:
+    """A field of every layer, or a field of its field ``a.b``; NaN where it was not measured."""
+    found: list[Any] = list(measurement.layers)
+    for field in path.split("."):
+        found = [getattr(value, field, None) for value in found]
+    return np.array([math.nan if value is None else float(value) for value in found])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Spectrum:
+    """The density of ``ln lambda``, ``lambda`` the squared singular values of the Jacobian: predicted, and measured where it was.
+
+    ``zero_mass`` is the share of them that is 0.
+    """
+
+    law: Curve
+    measured: Bars | None
+    zero_mass: float
+
+
+def spectrum(report: Report) -> Spectrum | None:
+    """Return the spectrum; None where the report has none."""
+    found: Any = report.spectrum
+    if found is None:
+        return None
+    law = found.law
+    with np.errstate(all="ignore"):
+        tail, high = (float(x) for x in law.ppf(np.array([0.02, 1 - 1e-6])))
+        edge = float(found.log_lower_edge)
+        low = edge if edge > tail - 0.5 * (high - tail) else tail  # the lower tail may be very long
+        grid = np.linspace(low - 0.02 * (high - low), high + 0.05 * (high - low), _POINTS)
+        y = np.asarray(found.density(grid), dtype=np.float64)
+    is_drawable = math.isfinite(low) and math.isfinite(high) and low < high and np.isfinite(y).all() and y.max() > 0
+    return Spectrum(Curve(grid, y), None, float(found.zero_mass)) if is_drawable else None

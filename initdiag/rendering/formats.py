@@ -1,0 +1,37 @@
+"""The output formats by name: each turns reports into one text."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from initdiag.diagnosing.report import Report
+
+__all__ = ["FORMATS", "render"]
+
+_WRITERS = {
+    "markdown": "markdown:to_markdown",
+    "html": "html:to_html",
+    "github": "github:to_annotations",
+    "junit": "junit:to_junit",
+    "sarif": "sarif:to_sarif",
+    "csv": "layers_csv:to_csv",
+}
+
+FORMATS = ("console", "json", *_WRITERS)
+"""What ``--output-format`` takes."""
+
+
+def render(reports: Sequence[Report], output_format: str) -> str:
+    """Return the reports as one text of one of `FORMATS`; json is an object for one report and an array for several."""
+    if output_format == "console":
+        return "\n".join(str(report) for report in reports)
+    if output_format == "json":
+        data = [report.to_dict() for report in reports]
+        return json.dumps(data[0] if len(data) == 1 else data, indent=2, allow_nan=False) + "\n"
+    module, function = _WRITERS[output_format].split(":")
+    text: str = getattr(importlib.import_module(f"initdiag.rendering.{module}"), function)(*reports)
+    return text

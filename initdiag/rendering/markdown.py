@@ -1,0 +1,78 @@
+"""The report in Markdown: for a pull request, an issue or a step summary. Names are code spans, everything else is escaped."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+
+from initdiag.diagnosing.report import Report
+from initdiag.rendering import tables, words
+
+__all__ = ["to_markdown"]
+
+_MOST_LAYERS = 40
+_MOST_FINDINGS = 20
+_PUNCTUATION = re.compile(r"([\\`*\[\]|<>~&$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|:(?=//)|(?<=www)\.)", re.I)
+"""What could start or end a span, a link, a tag or a cell; what only means something at the start of a line is never there."""
+
+
+def to_markdown(*reports: Report) -> str:
+    """Return the reports in GitHub's Markdown, one section each."""
+    return "\n".join("\n".join(_section(words.printable(report))) for report in reports)
+
+
+def _section(report: Report) -> Iterator[str]:
+    yield f"## {words.verdict_name(report)}: {_code(report.target)}\n"
+    headline = words.headline(report)
+    yield f"**{_text(headline[0])}**{''.join(' ' + _text(line) for line in headline[1:])}\n"
+    yield f"{_text(words.chain_summary(report.architecture))}\\\n{_text(words.coverage(report))}\n"
+    if report.advice:
+        headers, rows = map(_text, tables.advice_headers(report)), tables.advice_rows(report)
+        is_code = [False, *(advice.is_snippet for advice in report.advice)]
+        yield _table(headers, (_cells(row, code) for row, code in zip(rows, is_code, strict=True)), "rlrrr")
+    if report.basis != "none":
+        rows = [(row.label, row.meaning, row.predicted, row.measured) for row in tables.number_rows(report)]
+        yield _table(("", "", "predicted", "measured"), map(_cells, rows), "llrr")
+        yield from (f"{_text(line)}\n" for line in tables.remarks(report))
+    if not report.ok and report.prediction.layers:
+        yield f"<details><summary>{words.where(report)}</summary>\n"
+        layers = tables.layer_rows(report, _MOST_LAYERS)
+        yield _table(tables.LAYER_HEADERS, (_cells(row, bool(row[0])) for row in layers), "rlrrlrrr")
+        yield "</details>\n"
+    yield from _findings(report)
+    yield f"<sub>{_text('; '.join(filter(None, (tables.footer(report), tables.provenance(report)))))}; "
+    yield f"initdiag {_text(report.initdiag_version)}</sub>\n"
+
+
+def _findings(report: Report) -> Iterator[str]:
+    shown = tables.other_findings(report)
+    for finding in shown[:_MOST_FINDINGS]:
+        where = f"{_code(finding.layer)}: " if finding.layer else ""
+        yield f"- {_text(finding.severity)} {_text(finding.code)}: {where}{_text(finding.message)}; {_text(finding.remedy)}"
+    if len(shown) > _MOST_FINDINGS:
+        yield f"- and {len(shown) - _MOST_FINDINGS} more"
+    if shown:
+        yield ""
+
+
+def _cells(row: Sequence[str], is_code: bool = False) -> list[str]:
+    """A row's cells, escaped; the second in a code span where it is code or a name."""
+    return [_code(cell) if is_code and index == 1 else _text(cell) for index, cell in enumerate(row)]
+
+
+def _table(headers: Iterable[str], rows: Iterable[Iterable[str]], justify: str) -> str:
+    rule = ["--:" if letter == "r" else "---" for letter in justify]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (headers, rule, *rows)) + "\n"
+
+
+def _text(text: str) -> str:
+    """Every character that Markdown could read as more than itself, escaped."""
+    return _PUNCTUATION.sub(r"\\\1", text)
+
+
+def _code(text: str) -> str:
+    """A code span, in a fence longer than any run of backticks inside, bars escaped for tables."""
+    inner = text.replace("|", "\\|") or " "
+    fence = "`" * (max(map(len, re.findall("`+", inner)), default=0) + 1)
+    pad = " " if inner.startswith("`") or inner.endswith("`") else ""
+    return f"{fence}{pad}{inner}{pad}{fence}"

@@ -1,0 +1,301 @@
+"""Words and numbers that every renderer shares."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import typing
+import unicodedata
+from typing import Any, TypeVar
+
+from initdiag.diagnosing.report import Report
+from initdiag.diagnosing.verdict import Verdict
+from initdiag.network.architecture import Architecture
+
+__all__ = [
+    "OPTIMIZER_NAMES",
+    "chain_summary",
+    "coverage",
+    "explanation",
+    "factor",
+    "headline",
+    "number",
+    "percent",
+    "percent_beside",
+    "plain",
+    "printable",
+    "risks",
+    "short",
+    "training",
+    "verdict_name",
+    "where",
+]
+
+T = TypeVar("T")
+
+_EVEN = 0.5
+"""Risk below which training is more likely to start than not."""
+
+_TOSS_UP = 0.05
+"""As close to that as counts as an even chance."""
+
+_MEDIAN_PAIR, _RARE_PAIR = 0.954, 2.772
+"""Standard deviations by which two draws of a normal law differ in half of all pairs, and in one of twenty: sqrt(2) times its quartile and 1.96."""
+
+_MOST_REASONS = 3
+"""That a line on coverage names; the findings name every gap."""
+
+_INITIALIZERS = {"torch_default": "PyTorch default", "lecun_normal": "LeCun normal", "lecun_uniform": "LeCun uniform"}
+OPTIMIZER_NAMES = {"sgd": "SGD", "momentum": "momentum", "adam": "Adam", "adamw": "AdamW"}
+
+
+def plain(text: str) -> str:
+    """Return ``text`` without control characters, line breaks and lone surrogates (a module's name may hold anything)."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join("\N{REPLACEMENT CHARACTER}" if _is_control(c) else c for c in text)
+
+
+def _is_control(character: str) -> bool:
+    category = unicodedata.category(character)
+    return category[0] == "C" or category in ("Zl", "Zp")
+
+
+def printable(record: T) -> T:
+    """Return a record with `plain` texts throughout: what every renderer makes of a report first."""
+    return typing.cast("T", _printable(record))
+
+
+def _printable(value: Any) -> Any:
+    if isinstance(value, str):
+        return plain(value)
+    if isinstance(value, tuple):
+        return tuple(_printable(item) for item in value)
+    if isinstance(value, dict):
+        return {_printable(key): item for key, item in value.items()}
+    if not dataclasses.is_dataclass(value) or isinstance(value, type):
+        return value
+    fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    changed = {name: new for name, old in fields.items() if (new := _printable(old)) is not old and not _same(new, old)}
+    return dataclasses.replace(value, **changed) if changed else value
+
+
+def _same(new: Any, old: Any) -> bool:
+    """Whether every part is the very one it was: comparing would compare arrays."""
+    if isinstance(new, tuple):
+        return len(new) == len(old) and all(a is b or _same(a, b) for a, b in zip(new, old, strict=True))
+    return isinstance(new, str | dict) and new == old
+
+
+def short(text: str, most: int) -> str:
+    """Return ``text``, its middle left out beyond ``most`` characters."""
+    if len(text) <= most:
+        return text
+    head = (most - 1) // 2
+    return f"{text[:head]}\N{HORIZONTAL ELLIPSIS}{text[len(text) - (most - 1 - head) :]}"
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    """Return a number for a table: ``-56.10``, ``0.083``; a dash where there is none."""
+    if value is None or math.isnan(value):
+        return "-"
+    if math.isinf(value) or abs(value) >= 1e5:
+        return f"{value:.3g}"
+    return f"{value:.{digits}f}" if abs(value) >= 0.1 or value == 0 else f"{value:.2g}"
+
+
+def percent(probability: float) -> str:
+    """Return a probability in words that do not round to certainty: ``<1 %``, ``62 %``, ``>99 %``."""
+    if not math.isfinite(probability):
+        return "-"
+    if 0 < probability < 0.005:
+        return "<1 %"
+    if 0.995 < probability < 1:
+        return ">99 %"
+    return f"{100 * probability:.0f} %"
+
+
+def percent_beside(probability: float, limit: float) -> str:
+    """Return `percent`, with as many decimals as keep it on its side of ``limit``."""
+    text, decimals = percent(probability), 0
+    while probability != limit and text == f"{100 * limit:.{decimals}f} %" and decimals < 3:
+        decimals += 1
+        text = f"{100 * probability:.{decimals}f} %"
+    return text
+
+
+def factor(log_square: float) -> str:
+    """Return the factor ``exp(|x|/2)`` of a log of a square, e.g. ``1.6e12``; finite text for any depth."""
+    exponent = abs(log_square) / 2 / math.log(10)
+    if not math.isfinite(exponent):
+        return "infinitely many" if math.isinf(exponent) else "unknown"
+    if exponent < 4:
+        return f"{10**exponent:.2g}" if exponent < 2 else f"{10**exponent:.0f}"
+    whole = math.floor(exponent)
+    return f"{10 ** (exponent - whole):.1f}e{whole}"
+
+
+def risks(report: Report) -> str:
+    """Return ``risk 100 % (SGD), 99 % (Adam)``, the judged optimiser first."""
+    judged = report.optimizer or "sgd"
+    names = sorted(report.risk, key=lambda name: name != judged)
+    limit = report.thresholds.max_risk
+    return "risk " + ", ".join(f"{percent_beside(report.risk[n], limit)} ({OPTIMIZER_NAMES.get(n, n)})" for n in names)
+
+
+def training(report: Report) -> str:
+    """Return for what training it was judged, e.g. ``SGD at learning rate 0.1, classification``."""
+    judged = report.optimizer or "sgd"
+    rate = "" if report.lr is None else f" at learning rate {report.lr:g}"
+    return f"{OPTIMIZER_NAMES.get(judged, judged)}{rate}{', ' + report.loss if report.loss else ''}"
+
+
+def verdict_name(report: Report) -> str:
+    """Return the verdict in capitals, e.g. ``NO VERDICT``."""
+    return report.verdict.value.replace("_", " ")
+
+
+def headline(report: Report) -> tuple[str, ...]:
+    """Return the verdict's meaning, in a sentence or two."""
+    if report.verdict is Verdict.NO_VERDICT:
+        is_known = report.measurement is not None or report.prediction.coverage != "none"
+        if is_known:
+            return ("Not judged: what is known of this module does not tell how it trains; see the findings.",)
+        return ("Not judged: the theory does not cover this module, and it was not measured.",)
+    first = f"{_start(report)}: {risks(report)}."
+    second = _size(report)
+    return (first, second) if second else (first,)
+
+
+def _start(report: Report) -> str:
+    """Whether training is likely to start, and how that goes with the verdict where the limit is not an even chance."""
+    risk = report.risk.get(report.optimizer or "sgd", math.nan)
+    is_likely = risk < _EVEN
+    if abs(risk - _EVEN) < _TOSS_UP:
+        return "Training may start or not"
+    starts = f"raining is {'' if is_likely else 'not '}likely to start"
+    if is_likely == report.ok:
+        return f"T{starts}"
+    side = "Below" if report.ok else "Not below"
+    return f"{side} the limit set ({percent(report.thresholds.max_risk)}), though t{starts}"
+
+
+def _size(report: Report) -> str:
+    """What happens to the gradient, with its number; empty for a healthy network, or where the number is not known."""
+    drift, variance = _judged_numbers(report)
+    if report.verdict in (Verdict.VANISHING, Verdict.EXPLODING) and not math.isnan(drift):
+        size = "small" if drift < 0 else "large"
+        place = "input" if report.architecture.first_layer is None else "first layer"
+        return f"A typical gradient reaches the {place} {factor(drift)} times too {size}."
+    if any(finding.code == "IND014" for finding in report.findings):
+        return "At this depth the learning rate takes too large a step, however the weights are drawn."
+    if report.verdict is Verdict.UNSTABLE and variance >= 0:
+        return _luck(drift, variance)
+    if report.verdict is Verdict.DEAD:
+        return "In most initialisations, or in all, the gradient is exactly zero."
+    return ""
+
+
+def _luck(drift: float, variance: float) -> str:
+    """How far two initialisations are apart, and where a typical one is."""
+    if not math.isfinite(variance):
+        return "The gradient's size is a matter of luck."
+    half, rare = (factor(count * math.sqrt(variance)) for count in (_MEDIAN_PAIR, _RARE_PAIR))
+    typical = f" A typical one is {factor(drift)} times too small." if -math.inf < drift < -_NOTABLE else ""
+    return f"The gradient's size is a matter of luck: half of all pairs of initialisations differ by a factor {half} or more, one in twenty by {rare}.{typical}"
+
+
+_NOTABLE = 2 * math.log(3)
+"""Drift from which on the typical gradient is worth a sentence: a factor 3."""
+
+
+_MEANINGS = {
+    Verdict.HEALTHY: "The gradient, the signal that tells each weight how to change, comes through the layers at a usable size.",
+    Verdict.VANISHING: "The gradient, the signal that tells each weight how to change, dies away on its way through the layers: the layers it should "
+    "reach last hardly learn.",
+    Verdict.EXPLODING: "The gradient, the signal that tells each weight how to change, grows on its way through the layers, so that the first steps of "
+    "training overshoot.",
+    Verdict.UNSTABLE: "The gradient, the signal that tells each weight how to change, has about the right size on average, but one random start has far "
+    "more of it than the next.",
+    Verdict.DEAD: "The gradient, the signal that tells each weight how to change, is cut off: some layer passes nothing, so that nothing is learnt.",
+    Verdict.NO_VERDICT: "Nothing is known of how this network will train. Not judged is not passed: the notes below say why.",
+}
+
+
+def where(report: Report) -> str:
+    """Return the title of the layers' shares."""
+    return "Where it grows" if report.verdict is Verdict.EXPLODING else "Where it is lost"
+
+
+def explanation(report: Report) -> tuple[str, ...]:
+    """Return the verdict for a reader who knows no theory: what it means, and how much."""
+    size = _size(report)
+    return (_MEANINGS[report.verdict], size) if size else (_MEANINGS[report.verdict],)
+
+
+def _judged_numbers(report: Report) -> tuple[float, float]:
+    """Drift and log-variance that the verdict rests on; NaN where there are none."""
+    p, m = report.prediction, report.measurement
+    if report.basis == "law" and p.hidden_drift is not None and p.hidden_log_variance is not None:
+        return p.hidden_drift, p.hidden_log_variance
+    return (m.rms_gain_log_mean, m.log_variance) if m is not None else (math.nan, math.nan)
+
+
+def chain_summary(architecture: Architecture) -> str:
+    """Return e.g. ``31 linear layers, 64 -> 30 x 64 -> 10, ReLU, linear output; weights: torch_default``."""
+    layers = architecture.layers
+    if not layers:
+        return f"no linear layer in {architecture.source}"
+    weights = ", ".join(dict.fromkeys(_weights(layer.weight.initializer, layer.weight.gain) for layer in layers))
+    if architecture.gaps:
+        return (
+            f"{_counted(len(layers), 'linear layer')} in {architecture.source}, not a plain chain; weights: {weights}"
+        )
+    hidden = ", ".join(dict.fromkeys(layer.activation.label for layer in layers[:-1]))
+    sizes = " -> ".join(_runs(list(architecture.widths)))
+    gates = f"{hidden}, {layers[-1].activation.label} output" if hidden else f"{layers[-1].activation.label} output"
+    return f"{_counted(len(layers), 'linear layer')}, {sizes}, {gates}; weights: {weights}"
+
+
+def _weights(initializer: str | None, gain: float) -> str:
+    if initializer is None:
+        return "not recognised"
+    name = _INITIALIZERS.get(
+        initializer, initializer.replace("_", " ").replace("he ", "He ").replace("xavier", "Xavier")
+    )
+    if abs(gain - 1) < 1e-3:
+        return name
+    return f"{name}, factor {gain * math.sqrt(2):.3g}" if initializer == "orthogonal" else f"{name} times {gain:.3g}"
+
+
+def _runs(widths: list[int]) -> list[str]:
+    """Fold equal hidden widths: ``64, 30 x 64, 10``; of many runs, the first and last ones."""
+    runs: list[list[int]] = []
+    for n in widths[1:-1]:
+        if runs and runs[-1][1] == n:
+            runs[-1][0] += 1
+        else:
+            runs.append([1, n])
+    words = [f"{count} x {n}" if count > 1 else str(n) for count, n in runs]
+    if len(words) > 8:
+        words = [*words[:4], "...", *words[-3:]]
+    return [str(widths[0]), *words, str(widths[-1])]
+
+
+def coverage(report: Report) -> str:
+    """Return which layers the theory covers, and how well, or why not."""
+    count, reasons = len(report.architecture.layers), report.prediction.reasons
+    if report.prediction.coverage == "simulated":
+        return f"Simulated, {_counted(count, 'linear layer')}: {'; '.join(reasons)}"
+    layers = _counted(count, "layer")
+    if report.prediction.coverage == "none":
+        said = [*dict.fromkeys(reasons)]
+        more = f"; and {len(said) - _MOST_REASONS} more" if len(said) > _MOST_REASONS else ""
+        why = f" ({'; '.join(said[:_MOST_REASONS])}{more})" if said else ""
+        return f"Covered by the theory: 0 of {layers}{why}"
+    how = "exact" if report.prediction.coverage == "exact" else "; ".join(reasons)
+    return f"Covered by the theory: {count} of {layers} ({how})"
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -1,0 +1,1 @@
+"""Reinitialising a user's own model, layer by layer."""

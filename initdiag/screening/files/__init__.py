@@ -1,0 +1,1 @@
+"""Screening whole files of architectures."""

@@ -1,0 +1,209 @@
+"""CSV and JSON lines: one candidate a line, read as bytes so that any line can be gone on from, and kept lines written as they came."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from initdiag.errors import InvalidInput, TargetError, explain
+from initdiag.law.batch.ragged import Ragged
+from initdiag.screening.files.batches import RISK, Batch, Reject, widths_of_list, widths_of_text
+
+__all__ = ["CsvFiles", "JsonLines"]
+
+_ROWS = 20_000
+_WIDTHS = 1 << 20
+"""Most rows, and about most widths, of a batch."""
+
+_LONGEST = 1 << 23
+"""Bytes of a line; a longer one is rejected without being read at once."""
+
+
+class _TextFiles(ABC):
+    """Lines in, lines out: see `initdiag.screening.files.batches.Files`."""
+
+    def __init__(self, source: Path, partial: Path, column: str) -> None:
+        self._column, self._partial = column, partial
+        self._in: BinaryIO = source.open("rb")
+        self._out: BinaryIO | None = None
+        self.size = os.fstat(self._in.fileno()).st_size
+        self._begins, self._first_line, self._header = 0, 1, b""
+
+    @abstractmethod
+    def _widths(self, line: str) -> tuple[Any, list[int]]:
+        """Return what is kept of a line, and its widths."""
+
+    @abstractmethod
+    def _line(self, row: Any, risk: float) -> str:
+        """Return the line that is written for a row."""
+
+    def batches(self, position: int) -> Iterator[Batch]:
+        position = max(position, self._begins)
+        number = self._first_line + self._lines_between(self._begins, position)
+        self._in.seek(position)
+        while True:
+            rows: list[Any] = []
+            widths: list[list[int]] = []
+            lines, rejects, total, first = [], [], 0, number
+            while number - first < _ROWS and total < _WIDTHS and (raw := self._in.readline(_LONGEST)):
+                try:
+                    row, found = self._widths(self._decoded(raw))
+                except InvalidInput as error:
+                    rejects.append(Reject(number, str(error), raw[:200].decode("utf-8", "replace").rstrip("\r\n")))
+                else:
+                    rows.append(row)
+                    widths.append(found)
+                    lines.append(number)
+                    total += len(found)
+                number += 1
+            if number == first:
+                return
+            yield Batch(
+                number - first,
+                Ragged.of(widths),
+                rows,
+                np.array(lines, dtype=np.int64),
+                self._in.tell(),
+                self._in.tell(),
+                rejects,
+            )
+
+    def _lines_between(self, start: int, stop: int) -> int:
+        """Count lines by their ends, in pieces."""
+        self._in.seek(start)
+        count, left = 0, stop - start
+        while left > 0 and (piece := self._in.read(min(left, 1 << 20))):
+            count += piece.count(b"\n")
+            left -= len(piece)
+        return count
+
+    def _decoded(self, raw: bytes) -> str:
+        if len(raw) == _LONGEST and not raw.endswith(b"\n"):
+            while (more := self._in.readline(_LONGEST)) and not more.endswith(b"\n"):
+                pass
+            raise InvalidInput(f"a line of more than {_LONGEST:,} bytes")
+        try:
+            line = raw.decode("utf-8").rstrip("\r\n")
+        except UnicodeDecodeError as error:
+            raise InvalidInput(f"not UTF-8: {error.reason} at byte {error.start}") from None
+        if not line.strip():
+            raise InvalidInput("an empty line")
+        return line
+
+    def begin(self, written: int) -> None:
+        self._out = self._partial.open("r+b" if written else "wb")
+        self._out.truncate(written)
+        self._out.seek(written)
+        if not written:
+            self._out.write(self._header)
+
+    def write(self, rows: Any, kept: NDArray[np.bool_], risk: NDArray[np.float64]) -> None:
+        assert self._out is not None
+        lines = [self._line(rows[i], float(risk[i])) + "\n" for i in np.flatnonzero(kept)]
+        self._out.write("".join(lines).encode())
+
+    def flush(self) -> int:
+        assert self._out is not None
+        self._out.flush()
+        return self._out.tell()
+
+    def finish(self, output: Path) -> None:
+        self.close()
+        self._partial.replace(output)
+
+    def close(self) -> None:
+        self._in.close()
+        if self._out is not None:
+            self._out.close()
+
+
+class JsonLines(_TextFiles):
+    """A list of widths a line, or an object that has one under the column's name; kept as objects, with the risk."""
+
+    def _widths(self, line: str) -> tuple[Any, list[int]]:
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise InvalidInput(f"not JSON: {error}") from None
+        row = value if isinstance(value, dict) else {self._column: value}
+        if self._column not in row:
+            raise InvalidInput(f"an object without {self._column!r}")
+        found = row[self._column]
+        return row, widths_of_text(found) if isinstance(found, str) else widths_of_list(found)
+
+    def _line(self, row: Any, risk: float) -> str:
+        return json.dumps({**row, RISK: risk})
+
+
+class CsvFiles(_TextFiles):
+    """A header and a row a line (no line breaks inside of quotes); widths such as ``784,256x8,10`` in the named column."""
+
+    def __init__(self, source: Path, partial: Path, column: str) -> None:
+        super().__init__(source, partial, column)
+        try:
+            raw = self._in.readline(_LONGEST)
+            names = self._names(raw, source)
+        except TargetError:
+            self._in.close()
+            raise
+        self._place, self._count = names.index(column), len(names)
+        self._earlier = names.index(RISK) if RISK in names else None
+        self._begins, self._first_line = self._in.tell(), 2
+        header = self._without_earlier(raw.rstrip(b"\r\n").decode("utf-8"), names)
+        self._header = f"{header},{RISK}\n".encode()
+
+    def _names(self, header: bytes, source: Path) -> list[str]:
+        """Return the columns' names: the widths' is among them, and an earlier risk's may be."""
+        try:
+            names = self._fields(header.decode("utf-8-sig").rstrip("\r\n"))
+        except (UnicodeDecodeError, InvalidInput) as error:
+            raise TargetError(f"{source}: the header cannot be read: {error}") from error
+        if self._column not in names or names.count(RISK) > 1:
+            named = f"Name the column of the widths with --column, and have at most one {RISK!r}."
+            do = named if any(map(_is_name, names)) else "Write a header as the first line: the columns' names."
+            raise TargetError(
+                explain(expected=f"a header with a column {self._column!r} in {source}", got=str(names[:20]), do=do)
+            )
+        return names
+
+    def _without_earlier(self, line: str, fields: list[str]) -> str:
+        """Return a line without the risk that an earlier screening wrote, else as it came."""
+        if self._earlier is None:
+            return line
+        if self._earlier == self._count - 1 and not line.endswith('"'):
+            return line.rpartition(",")[0]
+        rest = io.StringIO()
+        csv.writer(rest, lineterminator="").writerow(fields[: self._earlier] + fields[self._earlier + 1 :])
+        return rest.getvalue()
+
+    @staticmethod
+    def _fields(line: str) -> list[str]:
+        if '"' not in line:
+            return line.split(",")
+        try:
+            return next(csv.reader([line], strict=True))
+        except (csv.Error, StopIteration) as error:
+            raise InvalidInput(f"not CSV: {error}") from None
+
+    def _widths(self, line: str) -> tuple[Any, list[int]]:
+        fields = self._fields(line)
+        if len(fields) != self._count:
+            raise InvalidInput(f"{len(fields)} fields, the header has {self._count} (quote widths that have commas)")
+        return self._without_earlier(line, fields), widths_of_text(fields[self._place])
+
+    def _line(self, row: Any, risk: float) -> str:
+        return f"{row},{risk!r}"
+
+
+def _is_name(field: str) -> bool:
+    """Whether a field is rather a column's name than a row's value."""
+    return any(letter.isalpha() for letter in field.replace("x", ""))

@@ -1,0 +1,431 @@
+"""Verdicts, and the records they come in."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import io
+import json
+import math
+import re
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+from support.styles import mlp, seeded
+from torch import nn
+
+import initdiag
+from initdiag import Architecture, AtRisk, Report, Thresholds, Verdict
+from initdiag.diagnosing.agreement import agreement
+from initdiag.diagnosing.diagnose import diagnose_architecture
+from initdiag.project.outcome import outcome
+
+
+def verdict(widths, **assumptions):
+    return diagnose_architecture(Architecture.from_widths(widths, **assumptions)).verdict
+
+
+def test_the_modes_are_named():
+    assert verdict([64] * 31 + [10]) is Verdict.VANISHING
+    assert verdict([64, *[128] * 20, 10], init="he_normal", gain=1.5) is Verdict.EXPLODING
+    assert verdict([64, *[14] * 40, 10], init="he_normal") is Verdict.UNSTABLE
+    assert verdict([64, 2, 2, 2, 2, 10], init="he_normal") is Verdict.DEAD
+    for healthy in ([64, 256, 256, 256, 256, 256, 10], [784, 64, 64, 64, 1]):
+        assert verdict(healthy, init="he_normal") is Verdict.HEALTHY
+    assert verdict([64, 128, 128, 10]) is Verdict.HEALTHY
+    assert verdict([64, *[128] * 6, 10], activation="tanh", init="xavier_normal") is Verdict.HEALTHY
+    assert verdict([64, *[128] * 20, 10], activation="tanh") is Verdict.VANISHING
+
+
+def test_a_single_output_is_not_bad_luck():
+    """With one output (g.u)^2 varies by psi'(1/2) = 4.9 with the direction alone; no weight's gradient does."""
+    for activation in ("relu", "tanh"):
+        arch = Architecture.from_widths([2, 64, 64, 64, 1], activation=activation)
+        pred = diagnose_architecture(arch).prediction
+        assert pred.log_variance > 4.9
+        assert pred.hidden_log_variance < 0.6
+        assert diagnose_architecture(arch).verdict is Verdict.HEALTHY
+    one, ten = (initdiag.predict([64, 64, 64, n], init="he_normal") for n in (1, 10))
+    assert one.hidden_log_variance == pytest.approx(ten.hidden_log_variance)
+    assert one.hidden_drift == pytest.approx(ten.hidden_drift)
+    assert initdiag.failure_risk(one) == pytest.approx(initdiag.failure_risk(ten))
+
+
+def test_one_decision_rule():
+    arch = Architecture.from_widths([64] * 12 + [10])
+    risk = diagnose_architecture(arch).risk["sgd"]
+    at, above = Thresholds(max_risk=risk), Thresholds(max_risk=math.nextafter(risk, 1))
+    assert diagnose_architecture(arch, thresholds=at).verdict.is_at_risk
+    assert diagnose_architecture(arch, thresholds=above).verdict is Verdict.HEALTHY
+
+
+def test_the_default_judges_for_sgd_and_shows_both():
+    arch = Architecture.from_widths([64, *[128] * 15, 10])
+    default, adam = diagnose_architecture(arch), diagnose_architecture(arch, optimizer="adam")
+    assert default.verdict is Verdict.VANISHING
+    assert adam.verdict is Verdict.HEALTHY
+    assert default.risk == adam.risk
+    assert set(default.risk) == {"sgd", "adam"}
+    assert "SGD" in str(default)
+    assert "Adam" in str(default)
+
+
+def test_risk_rises_with_each_number():
+    from initdiag.diagnosing.risk import Training, risk_of_moments
+
+    for optimizer in ("sgd", "adam"):
+        for drifts in ([0, -1, -5, -30, -300], [0, 1, 5, 30, 300]):
+            risks = [risk_of_moments(d, 0.5, 0.0, 9, Training(optimizer)) for d in drifts]
+            assert risks == sorted(risks)
+            assert risks[-1] > 0.9
+        variances = [risk_of_moments(-1.0, v, 0.0, 9, Training(optimizer)) for v in (0.0, 0.01, 1.0, 30.0, 3000.0)]
+        assert variances == sorted(variances)
+        assert risk_of_moments(0.0, 0.1, 0.9, 9, Training(optimizer)) >= 0.9
+        assert risk_of_moments(-math.inf, 0.0, 1.0, 9, Training(optimizer)) == 1.0
+
+
+def test_advice_mends_what_it_is_given_for():
+    report = diagnose_architecture(Architecture.from_widths([64] * 31 + [10]))
+    assert [a.action.split("(")[0] for a in report.advice[:2]] == ["nn.init.kaiming_normal_", "nn.init.orthogonal_"]
+    for advice in report.advice:
+        assert advice.risk_after < advice.risk_before == report.risk["sgd"]
+        assert advice.drift_before == report.prediction.rms_gain_log_mean
+    narrow = diagnose_architecture(Architecture.from_widths([64, *[6] * 20, 10], init="he_normal"))
+    assert any("widen" in advice.action for advice in narrow.advice)
+    assert any("fewer layers" in advice.action for advice in narrow.advice)
+    assert all(advice.risk_after < 0.5 for advice in narrow.advice if "widen" in advice.action)
+
+
+def test_the_advised_initialiser_does_what_is_promised():
+    """Paste the first advice, trace again: the drift is the promised one."""
+    model = seeded(lambda: mlp([32] * 21 + [4]))
+    before = initdiag.diagnose(model, method="none")
+    for w, b in ((m.weight, m.bias) for m in model if isinstance(m, nn.Linear)):
+        exec(before.advice[0].code, {"nn": nn, "w": w, "b": b})
+    after = initdiag.diagnose(model, draws=4096)
+    assert after.prediction.rms_gain_log_mean == pytest.approx(before.advice[0].drift_after, abs=1e-6)
+    assert after.prediction.log_variance == pytest.approx(before.advice[0].log_variance_after, abs=1e-6)
+    assert after.agreement.agrees
+
+
+def test_check_prints_the_report_and_returns_it():
+    console = Console(record=True, width=100, file=io.StringIO())
+    report = initdiag.check(seeded(lambda: mlp([16, 64, 4])), console=console, draws=64)
+    text = console.export_text()
+    assert "HEALTHY" in text
+    assert report.ok
+    assert report.measurement.draws == 64
+
+
+def test_fail_on_and_assert_trainable():
+    deep = seeded(lambda: mlp([32] * 31))
+    quiet = Console(quiet=True)
+    assert not initdiag.check(deep, console=quiet, draws=64).ok
+    with pytest.raises(AtRisk, match="VANISHING") as caught:
+        initdiag.check(deep, console=quiet, fail_on="risk", draws=64)
+    assert caught.value.report.verdict is Verdict.VANISHING
+    with pytest.raises(AtRisk, match="What to do"):
+        initdiag.assert_trainable(deep, draws=64)
+    initdiag.assert_trainable(seeded(lambda: mlp([16, 64, 4])), draws=64)
+
+
+def _unjudged() -> nn.Module:
+    """Neither covered (a norm) nor measured (weights that are not symmetric, no initialiser)."""
+    model = nn.Sequential(nn.Linear(8, 8), nn.LayerNorm(8), nn.Linear(8, 8))
+    for layer in (model[0], model[2]):
+        nn.init.uniform_(layer.weight, 0.5, 1.5)
+    return model
+
+
+def test_no_verdict_is_never_a_pass():
+    quiet = Console(quiet=True)
+    report = initdiag.check(_unjudged(), console=quiet, fail_on="risk")
+    assert report.verdict is Verdict.NO_VERDICT
+    assert not report.ok
+    assert {"IND006", "IND009", "IND010"} <= {f.code for f in report.findings}
+    for call in (lambda m: initdiag.check(m, console=quiet, fail_on="no-verdict"), initdiag.assert_trainable):
+        with pytest.raises(AtRisk):
+            call(_unjudged())
+
+
+def test_what_is_no_chain_is_simulated_through_its_own_forward():
+    class Residual(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(32, 32), nn.Linear(32, 32)
+
+        def forward(self, x):
+            return x + self.b(self.a(x).relu())
+
+    report = initdiag.diagnose(seeded(Residual), draws=2048)
+    assert (report.basis, report.prediction.coverage) == ("law", "simulated")
+    assert report.verdict is Verdict.HEALTHY
+    assert report.agreement.agrees
+    assert report.prediction.log_variance_se > 0
+    assert "not a plain chain" in str(report)
+
+
+def test_what_cannot_be_simulated_is_judged_from_its_measurement():
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.w = nn.Linear(64, 64)
+
+        def forward(self, x):
+            return self.w(self.w(x).relu())
+
+    report = initdiag.diagnose(seeded(Tied), draws=512)
+    assert (report.basis, report.prediction.coverage) == ("measurement", "none")
+    assert report.prediction.log_mean is None
+    assert report.verdict is Verdict.HEALTHY
+
+
+def test_agreement_p_values_are_calibrated_and_sabotage_is_seen():
+    p_values = []
+    for seed in range(40):
+        init = "he_normal" if seed % 2 else "torch_default"
+        model = seeded(functools.partial(mlp, [20, 32, 24, 32, 8], init), seed)
+        p_values.append(initdiag.diagnose(model, draws=1024, seed=seed).agreement.p_value)
+    assert sum(p < 0.1 for p in p_values) <= 11
+    assert min(p_values) > 1e-3
+    assert 0.2 < sorted(p_values)[20] < 0.9
+
+
+def test_json_round_trip():
+    for model in (mlp([16, 32, 4]), _unjudged(), mlp([8, 1, 1, 8], init="he_normal")):
+        report = initdiag.diagnose(model, draws=32)
+        assert Report.from_dict(json.loads(report.to_json())) == report
+        assert json.dumps(report.to_dict(), allow_nan=False)
+
+
+def test_metrics_are_finite_floats():
+    metrics = initdiag.diagnose(mlp([16, 32, 4]), draws=32).to_metrics()
+    assert metrics["initdiag/ok"] == 1.0
+    assert all(type(v) is float and math.isfinite(v) for v in metrics.values())
+    assert metrics["initdiag/predicted_log_variance"] > 0
+
+
+def test_diagnosing_is_pure(capsys):
+    model = seeded(lambda: mlp([16, 32, 4]))
+    first, second = initdiag.diagnose(model, draws=64), initdiag.diagnose(model, draws=64)
+    assert capsys.readouterr() == ("", "")
+    assert first.to_dict() | {"elapsed": 0} == second.to_dict() | {"elapsed": 0}
+
+
+def test_a_factory_and_its_module_are_judged_alike():
+    torch.manual_seed(0)
+    report = initdiag.diagnose(lambda: mlp([16, 64, 4], init="he_normal"), draws=64)
+    assert report.ok
+    assert report.architecture.source == "Sequential"
+
+
+def test_dead_draws_disagree_where_every_one_is_dead():
+    """Inputs that are exactly 0 close every gate: no mean or variance can be tested, the share of dead draws can."""
+    report = initdiag.diagnose(mlp([16, 16, 16, 16], init="he_normal"), torch.zeros(2, 16), draws=64)
+    assert report.measurement.dead_fraction == 1.0
+    assert not report.agreement.agrees
+    assert (report.agreement.moments_p_value, report.agreement.shape_p_value) == (None, None)
+    (finding,) = (f for f in report.findings if f.code == "IND005")
+    assert "another share of draws is dead" in finding.message
+    assert "nan" not in finding.message
+    assert Report.from_dict(report.to_dict()).to_dict() == report.to_dict()
+
+
+class Sliced(nn.Module):
+    """One draw in a thousand is dead: a share that a simulation of as many draws does not know."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(12, 16), nn.Linear(10, 5)
+
+    def forward(self, x):
+        return self.b(self.a(x).relu()[:, :10])
+
+
+def test_a_simulated_share_of_dead_draws_has_an_error_of_its_own():
+    found = [initdiag.diagnose(seeded(Sliced, seed), seed=seed) for seed in range(12)]
+    assert all(report.prediction.coverage == "simulated" for report in found)
+    assert all(report.agreement.agrees for report in found)
+    assert sum(report.agreement.dead_p_value is not None for report in found) > 6
+
+
+def test_another_share_than_the_simulations_is_seen():
+    report = initdiag.diagnose(seeded(Sliced), torch.zeros(2, 12), draws=256)
+    simulated = dataclasses.replace(report.prediction, samples=np.arange(256.0), dead_probability=0.0)
+    dead = dataclasses.replace(report.measurement, dead_fraction=0.1)
+    assert agreement(report.architecture, dead, 0.001, simulated).dead_p_value < 1e-6
+
+
+class Attention(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.attention = nn.MultiheadAttention(12, 3, batch_first=True)
+
+    def forward(self, x):
+        return self.attention(x, x, x)
+
+
+NO_LINEAR = {
+    "rnn": (lambda: nn.RNN(12, 16, batch_first=True), (3, 7, 12), 112),
+    "lstm": (lambda: nn.LSTM(12, 16, batch_first=True), (3, 7, 12), 112),
+    "convolutions": (lambda: nn.Sequential(nn.Conv1d(3, 4, 3), nn.ReLU(), nn.Conv1d(4, 2, 3)), (2, 3, 8), 8),
+    "attention": (Attention, (2, 5, 12), 60),
+}
+
+
+@pytest.mark.parametrize("name", NO_LINEAR)
+def test_no_linear_layer_is_no_verdict_but_a_factory_can_be_redrawn(name):
+    build, size, outputs = NO_LINEAR[name]
+    report = initdiag.diagnose(build(), input_size=size, draws=4)
+    assert (report.verdict, report.basis) == (Verdict.NO_VERDICT, "none")
+    assert report.findings[0].code == "IND010"
+    assert "reaches no linear layer" in report.findings[0].message
+    result = outcome(name, report)
+    assert result.exit_code == 3
+    assert result.failures[0].startswith("NO_VERDICT")
+    for stage in (initdiag.trace, initdiag.measure, initdiag.measure_spectrum, initdiag.repair):
+        with pytest.raises(initdiag.UnsupportedArchitecture, match=r"reaches no linear layer .* method='redraw'"):
+            stage(build(), input_size=size)
+    report = initdiag.diagnose(build, input_size=size, draws=8)  # as the error advises
+    assert (report.verdict, report.basis) == (Verdict.HEALTHY, "measurement")
+    assert report.measurement.output_size == outputs
+    assert Report.from_dict(report.to_dict()) == report
+
+
+def test_what_becomes_of_a_gap_is_said_as_it_is():
+    def remedies(report):
+        return {finding.remedy for finding in report.findings if finding.code == "IND006"}
+
+    unjudged = initdiag.diagnose(_unjudged())
+    assert unjudged.findings[0].code == "IND010"
+    assert all(remedy.startswith("not judged: measure it") for remedy in remedies(unjudged))
+    assert remedies(initdiag.diagnose(Sliced(), draws=16)) == {
+        "judged from a simulation through the module's own forward"
+    }
+    report = initdiag.diagnose(Attention, input_size=(2, 5, 12), draws=8)
+    assert remedies(report) == {"judged from measurement"}
+
+
+def test_why_nothing_is_covered_is_in_every_text():
+    model = mlp([12, 16, 16, 5])
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        for layer in model[::2]:
+            nn.init.sparse_(layer.weight, 0.5)
+    report = initdiag.diagnose(model, draws=16)
+    reason = report.prediction.reasons[0].split(": log-variance")[0]
+    assert "entries of kurtosis" in reason
+    for text in (str(report), report.to_markdown(), report.to_html()):
+        flat = " ".join(text.replace("\\", "").split())
+        assert f"Covered by the theory: 0 of 3 layers ({reason}" in flat
+
+
+@pytest.mark.parametrize("widths", [[1, 1], [1, 1, 1, 1], [2, 2], [4, 1], [8, 8], [1, 1, 16], [16, 1, 1, 16]], ids=str)
+def test_signs_that_cannot_show_the_variance_do_not_disagree(widths):
+    for seed in range(6):
+        report = initdiag.diagnose(seeded(functools.partial(mlp, widths), seed), draws=256, seed=seed)
+        assert report.agreement is None or (report.agreement.agrees and report.agreement.moments_p_value is None)
+    assert "do not show how they vary: not compared" in " ".join(str(report).split())
+    drawn = initdiag.diagnose(functools.partial(mlp, widths), draws=256, method="redraw")
+    assert drawn.agreement.agrees
+    assert drawn.agreement.moments_p_value is not None
+    assert "not compared" not in str(drawn)
+
+
+def zero_headed(depth: int = 2) -> nn.Sequential:
+    """He weights behind an output layer of zeros."""
+    hidden = [part for _ in range(depth) for part in (nn.Linear(32, 32), nn.ReLU())]
+    model = nn.Sequential(*hidden, nn.Linear(32, 4))
+    for part in hidden[::2]:
+        nn.init.kaiming_normal_(part.weight)
+    nn.init.zeros_(model[-1].weight)
+    return model
+
+
+def test_an_output_layer_that_starts_at_zero_is_no_dead_network():
+    report = initdiag.diagnose(seeded(zero_headed), draws=64)
+    assert report.verdict is Verdict.HEALTHY
+    assert [(f.code, f.severity, f.layer) for f in report.findings] == [("IND015", "note", "4.weight")]
+    with_output = seeded(zero_headed)
+    nn.init.normal_(with_output[-1].weight, 0.0, 32**-0.5)
+    assert report.risk["sgd"] == pytest.approx(initdiag.diagnose(with_output, draws=64).risk["sgd"], abs=0.01)
+    hidden_too = seeded(zero_headed)
+    nn.init.zeros_(hidden_too[2].weight)
+    assert initdiag.diagnose(hidden_too, draws=64).verdict is Verdict.DEAD
+
+
+class ZeroHeadedSum(nn.Module):
+    """A residual sum before an output layer of zeros: no chain."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.out = nn.Linear(16, 16), nn.Linear(16, 16), nn.Linear(16, 2)
+        nn.init.zeros_(self.out.weight)
+
+    def forward(self, x):
+        return self.out(x + self.b(torch.relu(self.a(x))))
+
+
+def test_off_chains_an_output_layer_of_zeros_leaves_no_verdict():
+    report = initdiag.diagnose(seeded(ZeroHeadedSum), draws=64)
+    assert report.verdict is Verdict.NO_VERDICT
+    assert report.findings[0].code == "IND015"
+    assert "does not tell how it trains" in str(report)
+
+
+@pytest.mark.parametrize("draws", [1, 2, 3])
+def test_too_few_draws_are_no_verdict(draws):
+    model = seeded(ZeroHeadedSum)
+    nn.init.normal_(model.out.weight, 0.0, 0.25)
+    report = initdiag.diagnose(model, draws=draws)
+    assert (report.verdict, report.risk) == (Verdict.NO_VERDICT, {})
+    assert report.findings[0].message == "too few draws have a gradient for a log-variance"
+    assert initdiag.diagnose(model, draws=8).verdict is Verdict.HEALTHY
+
+
+def test_an_input_that_no_gradient_passes_is_dead_whatever_the_law_says():
+    model = seeded(lambda: zero_headed(3))
+    nn.init.normal_(model[-1].weight, 0.0, 32**-0.5)
+    for part in model[::2]:
+        nn.init.zeros_(part.bias)
+    report = initdiag.diagnose(model, torch.zeros(8, 32), draws=64)
+    assert (report.verdict, report.basis, report.advice) == (Verdict.DEAD, "measurement", ())
+    assert initdiag.diagnose(model, torch.randn(8, 32), draws=64).ok
+
+
+def test_a_law_that_is_refused_for_its_error_is_a_finding():
+    model = seeded(lambda: mlp([64, 64, 64, 64, 4]))
+    for part in model[::2]:
+        nn.init.sparse_(part.weight, 0.9, 0.1)
+    report = initdiag.diagnose(model, draws=64)
+    assert report.prediction.coverage == "none"
+    assert any(f.code == "IND006" and "too far from Gaussian" in f.message for f in report.findings)
+
+
+def test_a_risk_just_below_the_limit_does_not_read_as_the_limit():
+    report = diagnose_architecture(Architecture.from_widths([64, 128, 128, 10]))
+    close = dataclasses.replace(report, risk={"sgd": 0.4961, "adam": 0.1})
+    assert "Training may start or not: risk 49.6 % (SGD), 10 % (Adam)." in str(close)
+    assert "49.6 %" in close.to_html()
+    assert "49.996 % (SGD)" in str(dataclasses.replace(report, risk={"sgd": 0.49996, "adam": 0.1}))
+
+
+def test_luck_is_told_in_pairs_and_beside_it_what_is_typical():
+    """ln gain^2 is near normal: two draws differ by 0.954 sd or more in half of all pairs."""
+    report = diagnose_architecture(Architecture.from_widths([12] * 62 + [10], init="he_normal"))
+    text = " ".join(str(report).split())
+    pair, rare, typical = map(
+        float, re.search(r"pairs of initialisations differ by a factor (\S+) or more, one in twenty by (\S+)\. A typical one is (\S+) times too small", text).groups()
+    )  # fmt: skip
+    draws = report.prediction.law.rvs(size=(2, 20_000), random_state=0)
+    apart = np.abs(draws[0] - draws[1]) / 2
+    assert np.quantile(apart, 0.5) == pytest.approx(math.log(pair), rel=0.05)
+    assert np.quantile(apart, 0.95) == pytest.approx(math.log(rare), rel=0.05)
+    assert math.log(typical) == pytest.approx(-report.prediction.hidden_drift / 2, rel=0.02)
+
+
+def test_a_module_is_not_predicted_untraced():
+    with pytest.raises(initdiag.InvalidInput, match=r"predict\(initdiag.trace\(model\)\)"):
+        initdiag.predict(mlp([8, 2]))

@@ -1,0 +1,1 @@
+"""What several tests share: models, reports, a browser, a fresh installation."""
