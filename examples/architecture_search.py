@@ -81,7 +81,11 @@ class Task:
 
     def loss_of(self, outputs: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         is_classes = self.loss == "classification"
-        return nn.functional.cross_entropy(outputs, y) if is_classes else nn.functional.mse_loss(outputs[:, 0], y)
+        return (
+            nn.functional.cross_entropy(outputs, y)
+            if is_classes
+            else nn.functional.mse_loss(outputs[:, 0], y)
+        )
 
     def score(self, outputs: torch.Tensor, y: torch.Tensor) -> float:
         """Accuracy, or R^2."""
@@ -101,9 +105,13 @@ def task(name: str) -> Task:
     order = np.random.default_rng(0).permutation(len(x))
     held = len(x) // 5
     inputs = torch.tensor(x[order], dtype=torch.float32)
-    targets = torch.tensor(y[order], dtype=torch.int64 if loss == "classification" else torch.float32)
+    targets = torch.tensor(
+        y[order], dtype=torch.int64 if loss == "classification" else torch.float32
+    )
     sizes = [len(x) - 2 * held, held, held]
-    return Task(loss, inputs.split(sizes), targets.split(sizes), 10 if loss == "classification" else 1)
+    return Task(
+        loss, inputs.split(sizes), targets.split(sizes), 10 if loss == "classification" else 1
+    )
 
 
 @dataclass(frozen=True)
@@ -137,7 +145,11 @@ def draw(rng: np.random.Generator) -> Candidate:
     """A candidate at random."""
     depth = int(rng.integers(DEPTHS[0], DEPTHS[1] + 1))
     width = round(math.exp(rng.uniform(*np.log(WIDTHS))))
-    return Candidate(depth, width, **{name: values[rng.integers(len(values))] for name, values in CHOICES.items()})
+    return Candidate(
+        depth,
+        width,
+        **{name: values[rng.integers(len(values))] for name, values in CHOICES.items()},
+    )
 
 
 def mutate(parent: Candidate, rng: np.random.Generator) -> Candidate:
@@ -147,7 +159,10 @@ def mutate(parent: Candidate, rng: np.random.Generator) -> Candidate:
         value = parent.depth + int(rng.choice([-1, 1])) * int(rng.integers(1, 6))
         return replace(parent, depth=min(max(value, DEPTHS[0]), DEPTHS[1]))
     if name == "width":
-        return replace(parent, width=min(max(round(parent.width * 1.6 ** rng.uniform(-1, 1)), WIDTHS[0]), WIDTHS[1]))
+        return replace(
+            parent,
+            width=min(max(round(parent.width * 1.6 ** rng.uniform(-1, 1)), WIDTHS[0]), WIDTHS[1]),
+        )
     others = [value for value in CHOICES[name] if value != getattr(parent, name)]
     return replace(parent, **{name: others[rng.integers(len(others))]})
 
@@ -184,7 +199,9 @@ def train(name: str, candidate: Candidate, seed: int) -> Outcome:
     torch.manual_seed(seed)
     model = network(candidate.widths(of), candidate.init)
     if candidate.optimizer == "adam":
-        optimizer: torch.optim.Optimizer = torch.optim.Adam(model.parameters(), candidate.lr, fused=True)
+        optimizer: torch.optim.Optimizer = torch.optim.Adam(
+            model.parameters(), candidate.lr, fused=True
+        )
     else:
         optimizer = torch.optim.SGD(model.parameters(), candidate.lr, momentum=0.9)
     x, y = of.x[0], of.y[0]
@@ -204,7 +221,9 @@ def train(name: str, candidate: Candidate, seed: int) -> Outcome:
 def least_score(name: str, optimizer: str, lr: float) -> float:
     """A tenth of the way from chance to healthy networks' validation score."""
     healthy = itertools.product((2, 3), (64, 128), ("he_normal", "orthogonal"))
-    scores = [train(name, Candidate(d, w, init, optimizer, lr), 0).validation for d, w, init in healthy]
+    scores = [
+        train(name, Candidate(d, w, init, optimizer, lr), 0).validation for d, w, init in healthy
+    ]
     chance = task(name).chance
     return chance + 0.1 * (float(np.median(scores)) - chance)
 
@@ -242,7 +261,9 @@ def evolve(trials: list[Trial], rng: np.random.Generator) -> Candidate:
     if len(population) < POPULATION:
         return draw(rng)
     chosen = [population[i] for i in rng.choice(POPULATION, TOURNAMENT, replace=False)]
-    return mutate(max(chosen, key=lambda trial: np.nan_to_num(trial.validation, nan=-math.inf)).candidate, rng)
+    return mutate(
+        max(chosen, key=lambda trial: np.nan_to_num(trial.validation, nan=-math.inf)).candidate, rng
+    )
 
 
 STRATEGIES: dict[str, Callable[[list[Trial], np.random.Generator], Candidate]] = {
@@ -275,7 +296,9 @@ def search(strategy: str, name: str, seed: int, filtered: bool, budget: float) -
         failed = not (found.learnt and found.validation >= least)
         numbers = candidate.cost(of), candidate.risk(of), screened, screening
         scores = found.seconds, found.validation, found.test, failed
-        trials.append(Trial(strategy, name, seed, filtered, *asdict(candidate).values(), *numbers, *scores))
+        trials.append(
+            Trial(strategy, name, seed, filtered, *asdict(candidate).values(), *numbers, *scores)
+        )
         screened, begin = 0, time.process_time()
 
 
@@ -284,7 +307,11 @@ def both_arms(arguments: tuple[int, str, str, float]) -> list[Trial]:
     torch.set_num_threads(1)
     seed, strategy, name, trials = arguments
     budget = trials * mean_cost(name)
-    return [trial for filtered in (False, True) for trial in search(strategy, name, seed, filtered, budget)]
+    return [
+        trial
+        for filtered in (False, True)
+        for trial in search(strategy, name, seed, filtered, budget)
+    ]
 
 
 def wilson(failed: int, count: int) -> str:
@@ -304,12 +331,17 @@ class Arms:
     def searches(self, filtered: bool) -> list[list[Trial]]:
         """In the order of task and seed."""
         key = lambda trial: (trial.task, trial.seed)  # noqa: E731
-        return [list(found) for _, found in itertools.groupby(sorted(self.arm(filtered), key=key), key)]
+        return [
+            list(found) for _, found in itertools.groupby(sorted(self.arm(filtered), key=key), key)
+        ]
 
     def reduction(self) -> tuple[float, float, float]:
         """By what share the share of failed trials falls, and its interval: pairs of searches are drawn again."""
         counts = np.array(
-            [[(sum(t.failed for t in s), len(s)) for s in self.searches(filtered)] for filtered in (False, True)]
+            [
+                [(sum(t.failed for t in s), len(s)) for s in self.searches(filtered)]
+                for filtered in (False, True)
+            ]
         )
         chosen = np.random.default_rng(0).integers(counts.shape[1], size=(10_000, counts.shape[1]))
         failed, count = np.moveaxis(counts[:, chosen].sum(2), -1, 0)
@@ -322,7 +354,10 @@ class Arms:
     def difference(self, score: str) -> tuple[float, float, float]:
         """Of the networks chosen on the validation set, with less without the filter: mean and t interval over seeds."""
         without, filtered = (
-            [getattr(max(s, key=lambda t: np.nan_to_num(t.validation, nan=-math.inf)), score) for s in self.searches(f)]
+            [
+                getattr(max(s, key=lambda t: np.nan_to_num(t.validation, nan=-math.inf)), score)
+                for s in self.searches(f)
+            ]
             for f in (False, True)
         )
         found = np.array(filtered) - np.array(without)
@@ -336,7 +371,9 @@ class Arms:
             trials, searches = self.arm(filtered), self.searches(filtered)
             lost = [t for t in trials if t.failed]
             seconds, screening = sum(t.seconds for t in trials), sum(t.screening for t in trials)
-            best = [max(s, key=lambda t: np.nan_to_num(t.validation, nan=-math.inf)) for s in searches]
+            best = [
+                max(s, key=lambda t: np.nan_to_num(t.validation, nan=-math.inf)) for s in searches
+            ]
             printed += [
                 f"  {'with the filter' if filtered else 'without'}",
                 f"    failed trials        {wilson(len(lost), len(trials))}; by the risk {sum(t.risk for t in trials):.0f}",
@@ -350,7 +387,9 @@ class Arms:
         printed.append(f"  failed trials fall by   {reduction:.0%} ({low:.0%} to {high:.0%})")
         for score in ("validation", "test"):
             printed.append(
-                "  best, {:10s} with less without {:+.4f} ({:+.4f} to {:+.4f})".format(score, *self.difference(score))
+                "  best, {:10s} with less without {:+.4f} ({:+.4f} to {:+.4f})".format(
+                    score, *self.difference(score)
+                )
             )
         above = [t for t in self.arm(False) if t.risk >= MAX_RISK]
         printed.append(
@@ -360,7 +399,11 @@ class Arms:
 
 
 def by_strategy(trials: list[Trial]) -> dict[str, Arms]:
-    return {s: Arms([t for t in trials if t.strategy == s]) for s in STRATEGIES if any(t.strategy == s for t in trials)}
+    return {
+        s: Arms([t for t in trials if t.strategy == s])
+        for s in STRATEGIES
+        if any(t.strategy == s for t in trials)
+    }
 
 
 def expected(arms: Arms) -> bool:
@@ -392,7 +435,9 @@ def main() -> None:
     parser.add_argument("--strategies", nargs="+", choices=STRATEGIES, default=["random"])
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--trials", type=int, default=15, help="that a budget buys, of mean cost")
-    parser.add_argument("--quick", action="store_true", help="2 seeds, 3 trials, the digits alone: too few to tell")
+    parser.add_argument(
+        "--quick", action="store_true", help="2 seeds, 3 trials, the digits alone: too few to tell"
+    )
     arguments = parser.parse_args()
     tasks, seeds, trials = list(TASKS), arguments.seeds, arguments.trials
     if arguments.quick:

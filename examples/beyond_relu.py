@@ -57,7 +57,9 @@ class SwiGLU(nn.Module):
 
     def __init__(self, width=16, hidden=32, blocks=3):
         super().__init__()
-        self.gate, self.up = (nn.ModuleList(nn.Linear(width, hidden) for _ in range(blocks)) for _ in range(2))
+        self.gate, self.up = (
+            nn.ModuleList(nn.Linear(width, hidden) for _ in range(blocks)) for _ in range(2)
+        )
         self.down = nn.ModuleList(nn.Linear(hidden, width) for _ in range(blocks))
 
     def forward(self, x):
@@ -69,7 +71,11 @@ class SwiGLU(nn.Module):
 def chain(activation, widths=(16, 24, 24, 24, 24, 8), norm=False):
     layers = []
     for fan_in, fan_out in itertools.pairwise(widths):
-        layers += [nn.Linear(fan_in, fan_out), *([nn.LayerNorm(fan_out)] if norm else []), activation()]
+        layers += [
+            nn.Linear(fan_in, fan_out),
+            *([nn.LayerNorm(fan_out)] if norm else []),
+            activation(),
+        ]
     return nn.Sequential(*layers[: -2 if norm else -1])
 
 
@@ -122,13 +128,19 @@ def distance(a, b):
 
 def row(kind, found, reference=None):
     text = f"  {kind:8s}{found.log_mean:9.3f} +- {found.log_mean_se:.3f}{found.log_variance:9.3f} +- {found.log_variance_se:.3f}"
-    return text if reference is None else text + "".join(f"{z:+8.1f}" for z in distance(found, reference))
+    return (
+        text
+        if reference is None
+        else text + "".join(f"{z:+8.1f}" for z in distance(found, reference))
+    )
 
 
 def study(name, redraws, law_draws):
     """Print one network's rows, and assert that law and redraws agree."""
     model, x = subject(name)
-    redraw = initdiag.measure(model, x, method="redraw", init=initialiser(name), draws=redraws, seed=1)
+    redraw = initdiag.measure(
+        model, x, method="redraw", init=initialiser(name), draws=redraws, seed=1
+    )
     law = initdiag.measure(model, x, method="law", draws=law_draws, seed=2)
     predicted = simulated_chain(model, x, law_draws)
     print(name)
@@ -136,11 +148,15 @@ def study(name, redraws, law_draws):
     for kind, found in (("law", law), ("predict", predicted)):
         if found is not None:
             print(row(kind, found, redraw))
-            assert max(map(abs, distance(found, redraw))) < 4, f"{name}: {kind} and redraws disagree"
+            assert max(map(abs, distance(found, redraw))) < 4, (
+                f"{name}: {kind} and redraws disagree"
+            )
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--redraws", type=int, default=300)
     parser.add_argument("--law-draws", type=int, default=2048)
     options = parser.parse_args()

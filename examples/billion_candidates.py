@@ -92,18 +92,25 @@ def screened(task: Task) -> Summary:
     )  # the digits after these may differ between processes: sums are formed in the order of memory
     places = np.argsort(risk, kind="stable")[:BEST]
     best = tuple((int(place), float(risk[place])) for place in places)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
+        2**20 if sys.platform == "darwin" else 2**10
+    )
     return Summary(task, int(found.accepted.sum()), best, drawn - begin, done - drawn, peak)
 
 
-def parquet(candidates: tuple[np.ndarray, np.ndarray], found: initdiag.Screening, *, widths: bool) -> bytes:
+def parquet(
+    candidates: tuple[np.ndarray, np.ndarray], found: initdiag.Screening, *, widths: bool
+) -> bytes:
     """Place and risk of what is kept as a Parquet file, with the widths if they are wanted."""
     import pyarrow as pa
     from pyarrow import parquet as pq
 
     flat, offsets = candidates
     places = np.flatnonzero(found.accepted)
-    columns = {"place": pa.array(places.astype(np.int32)), "risk": pa.array(found.risk[places].astype(np.float32))}
+    columns = {
+        "place": pa.array(places.astype(np.int32)),
+        "risk": pa.array(found.risk[places].astype(np.float32)),
+    }
     if widths:
         lists = pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), pa.array(flat))
         columns["widths"] = lists.take(pa.array(places))
@@ -130,7 +137,10 @@ def dask(workers: int, address: str | None) -> Iterator[Run]:
     own = {"n_workers": workers, "threads_per_worker": 1, "dashboard_address": None}
     with distributed.Client(address) if address else distributed.Client(**own) as client:
         yield lambda tasks: (
-            summary for _, summary in distributed.as_completed(client.map(screened, tasks), with_results=True)
+            summary
+            for _, summary in distributed.as_completed(
+                client.map(screened, tasks), with_results=True
+            )
         )
 
 
@@ -177,22 +187,37 @@ def throughput_row(label: str, found: Sequence[Summary]) -> str:
     """A row of the first table: processor time a candidate (the median task's: a worker's first one builds tables), and what it makes for a billion."""
     count = found[0].task.count
     drawing, screening = (
-        float(np.median([getattr(s, name) for s in found])) / count for name in ("drawing", "screening")
+        float(np.median([getattr(s, name) for s in found])) / count
+        for name in ("drawing", "screening")
     )
     cost = drawing + screening
     walls = [clock(math.ceil(BILLION / MILLION / cores) * MILLION * cost) for cores in CORES]
     kept = sum(s.kept for s in found) / (count * len(found))
     cells = [f"{1e-6 / drawing:.1f}", f"{1e-6 / screening:.2f}", f"{BILLION * cost / 3600:.2f}"]
-    return " | ".join(["| " + label, *cells, *walls, f"{kept:.0%}", f"{max(s.mebibytes for s in found):.0f} MiB |"])
+    return " | ".join(
+        [
+            "| " + label,
+            *cells,
+            *walls,
+            f"{kept:.0%}",
+            f"{max(s.mebibytes for s in found):.0f} MiB |",
+        ]
+    )
 
 
 def sizes(task: Task, summary: Summary) -> Iterator[str]:
     """Rows of the second table: bytes a candidate, and for a billion."""
     candidates = task.candidates()
-    found = initdiag.screen(candidates, init=task.init, max_risk=1.0)  # every one is kept: the most that a file can be
-    yield _size("task and summary: all that travels", len(pickle.dumps((task, summary))) / task.count)
+    found = initdiag.screen(
+        candidates, init=task.init, max_risk=1.0
+    )  # every one is kept: the most that a file can be
+    yield _size(
+        "task and summary: all that travels", len(pickle.dumps((task, summary))) / task.count
+    )
     yield _size("one bit: kept or not", 1 / 8)
-    yield _size("the arrays: drawn on the worker, not sent", sum(a.nbytes for a in candidates) / task.count)
+    yield _size(
+        "the arrays: drawn on the worker, not sent", sum(a.nbytes for a in candidates) / task.count
+    )
     for widths in (False, True):
         what = "Parquet (zstd), a candidate that is kept: place, risk" + ", widths" * widths
         try:
@@ -218,13 +243,23 @@ def hand_out(run: Run) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--engine", choices=ENGINES, default="processes")
-    parser.add_argument("--address", help="of a Dask scheduler or Ray cluster; without: workers on this machine")
-    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="on this machine")
-    parser.add_argument("--tasks", type=int, help="of a million candidates, for each initialiser; default: 3 a worker")
-    parser.add_argument("--init", choices=INITS.values(), nargs="+", default=list(INITS.values()))
-    parser.add_argument("--output", help="folder in which the workers write what is kept, as Parquet")
     parser.add_argument(
-        "--quick", action="store_true", help="2 workers, tasks of 20,000 candidates: too small to measure by"
+        "--address", help="of a Dask scheduler or Ray cluster; without: workers on this machine"
+    )
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="on this machine")
+    parser.add_argument(
+        "--tasks",
+        type=int,
+        help="of a million candidates, for each initialiser; default: 3 a worker",
+    )
+    parser.add_argument("--init", choices=INITS.values(), nargs="+", default=list(INITS.values()))
+    parser.add_argument(
+        "--output", help="folder in which the workers write what is kept, as Parquet"
+    )
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="2 workers, tasks of 20,000 candidates: too small to measure by",
     )
     options = parser.parse_args()
     workers, count = (2, 20_000) if options.quick else (options.workers, MILLION)
@@ -236,7 +271,10 @@ def main() -> None:
     with ENGINES[options.engine](workers, options.address) as run:
         for label, init in INITS.items():
             if init in options.init:
-                work = [Task(number, init, count=count, folder=options.output) for number in range(tasks)]
+                work = [
+                    Task(number, init, count=count, folder=options.output)
+                    for number in range(tasks)
+                ]
                 found = sorted(run(work), key=lambda summary: summary.task.number)
                 check(found)
                 print(throughput_row(label, found), flush=True)

@@ -68,7 +68,9 @@ def main() -> None:
     assert after.ok
 
     scores = accuracy_after_training(model), accuracy_after_training(mended)
-    print(f"test accuracy after {EPOCHS} epochs: {scores[0]:.0%} as built, {scores[1]:.0%} with the first advice")
+    print(
+        f"test accuracy after {EPOCHS} epochs: {scores[0]:.0%} as built, {scores[1]:.0%} with the first advice"
+    )
     assert scores[0] < 0.2 < 0.8 < scores[1]
 
 

@@ -26,7 +26,10 @@ from initdiag.network.architecture import Activation, Layer, WeightLaw
 
 ENTRIES = {
     "normal": (3.0, lambda rng, shape: rng.standard_normal(shape, dtype=np.float32)),
-    "uniform": (9 / 5, lambda rng, shape: (rng.random(shape, dtype=np.float32) - 0.5) * np.float32(math.sqrt(12))),
+    "uniform": (
+        9 / 5,
+        lambda rng, shape: (rng.random(shape, dtype=np.float32) - 0.5) * np.float32(math.sqrt(12)),
+    ),
     "Rademacher": (1.0, lambda rng, shape: 2.0 * rng.integers(0, 2, shape, dtype=np.int8) - 1.0),
     "Laplace": (6.0, lambda rng, shape: rng.laplace(0.0, math.sqrt(0.5), shape)),
 }
@@ -40,7 +43,9 @@ def chain(width, depth, p=0.5, entries="normal"):
     family = "normal" if entries == "normal" else "other"
     weight = WeightLaw(family, p / width, ENTRIES[entries][0])
     gate = Activation("linear", dropout=1 - p)
-    return Architecture(tuple(Layer(str(i), width, width, weight, gate) for i in range(depth)), width, width)
+    return Architecture(
+        tuple(Layer(str(i), width, width, weight, gate) for i in range(depth)), width, width
+    )
 
 
 def log_gains(width, depth, rng, p=0.5, entries="normal", draws=DRAWS):
@@ -53,7 +58,11 @@ def log_gains(width, depth, rng, p=0.5, entries="normal", draws=DRAWS):
         logs = []
         for _ in range(depth):
             w = sample(rng, (size, width, width)).astype(np.float32, copy=False)
-            x = w @ x * ((rng.random((size, width, 1)) < p) / math.sqrt(p * width)).astype(np.float32)
+            x = (
+                w
+                @ x
+                * ((rng.random((size, width, 1)) < p) / math.sqrt(p * width)).astype(np.float32)
+            )
             with np.errstate(divide="ignore"):
                 logs.append(np.log(np.sum(x.astype(np.float64) ** 2, axis=(1, 2))))
         found.append(logs)
@@ -64,11 +73,18 @@ def moments(logs):
     """Mean, variance and their standard errors of the draws that are not dead."""
     alive = logs[np.isfinite(logs)]
     m, v = alive.mean(), alive.var(ddof=1)
-    return m, math.sqrt(v / alive.size), v, math.sqrt((np.mean((alive - m) ** 4) - v**2) / alive.size)
+    return (
+        m,
+        math.sqrt(v / alive.size),
+        v,
+        math.sqrt((np.mean((alive - m) ** 4) - v**2) / alive.size),
+    )
 
 
 def agree(found, se, expected, what, slack=0.0):
-    assert abs(found - expected) < 4 * se + slack * abs(expected), f"{what}: {found} +- {se}, expected {expected}"
+    assert abs(found - expected) < 4 * se + slack * abs(expected), (
+        f"{what}: {found} +- {se}, expected {expected}"
+    )
 
 
 def log_normality(samples):
@@ -78,7 +94,9 @@ def log_normality(samples):
     z = (logs + pred.beta / 2) / math.sqrt(pred.beta)
     found, wrong = (stats.kstest(y, "norm").statistic for y in (z, z - math.sqrt(pred.beta)))
     exact = stats.kstest(logs, pred.law.cdf)
-    print(f"1. n = {n}, depth {depth}: KS distance to N(-beta/2, beta) {found:.3f}, to N(+beta/2, beta) {wrong:.3f};")
+    print(
+        f"1. n = {n}, depth {depth}: KS distance to N(-beta/2, beta) {found:.3f}, to N(+beta/2, beta) {wrong:.3f};"
+    )
     print(
         f"   of the exact law to N(-beta/2, beta) {ks_distance(pred):.3f}; of the sample to the exact law p = {exact.pvalue:.2f}\n"
     )
@@ -100,7 +118,9 @@ def variance(samples):
             agree(found, se, pred.log_variance, f"log-variance at n = {n}, depth {depth}")
             table.append((n, depth, found, se, pred.log_variance, pred.beta))
             ratio = pred.log_variance / pred.beta
-            print(f"{n:20d}{depth:7d}{found:9.3f} +- {se:.3f}{pred.log_variance:8.3f}{pred.beta:10.3f}{ratio:13.3f}")
+            print(
+                f"{n:20d}{depth:7d}{found:9.3f} +- {se:.3f}{pred.log_variance:8.3f}{pred.beta:10.3f}{ratio:13.3f}"
+            )
     assert all(row[4] > row[5] for row in table)
     print()
     return table
@@ -111,7 +131,9 @@ def kolmogorov(depths=(5, 20), widths=(8, 32, 128, 512, 2048)):
     found = {}
     for depth in depths:
         preds = [predict(chain(n, depth)) for n in widths]
-        found[depth] = [(n, ks_distance(p), kolmogorov_rate(p)) for n, p in zip(widths, preds, strict=True)]
+        found[depth] = [
+            (n, ks_distance(p), kolmogorov_rate(p)) for n, p in zip(widths, preds, strict=True)
+        ]
     print("3. KS distance    " + "".join(f"  n = {n:<4d}" for n in widths))
     for depth, rows in found.items():
         print(f"   depth {depth:2d}, exact " + "".join(f"{row[1]:9.4f}" for row in rows))
@@ -137,7 +159,9 @@ def moment_table(samples, depth=3):
         table.append((k, found, se, exact, theorem))
         print(f"{k:23d}{found:10.3f} +- {se:.3f}{exact:9.3f}{theorem:12.3f}")
     error = depth / n**2
-    assert abs(math.log(table[1][3] / table[1][4]) + 12.5 * error) < 0.1 * 12.5 * error  # the O(1/n^2) term at k = 2
+    assert (
+        abs(math.log(table[1][3] / table[1][4]) + 12.5 * error) < 0.1 * 12.5 * error
+    )  # the O(1/n^2) term at k = 2
     print()
     return table
 
@@ -159,7 +183,9 @@ def sweep(rng, width=32, depth=8):
 
 def universality(rng, width=32, depth=8):
     """Entry laws of kurtosis 1 to 6: one log-normal; the predictions, of first order in the kurtosis, hold to 3 %."""
-    print(f"6. n = {width}, depth {depth}: entries   log-variance  predicted    beta  KS distance to N(-beta/2, beta)")
+    print(
+        f"6. n = {width}, depth {depth}: entries   log-variance  predicted    beta  KS distance to N(-beta/2, beta)"
+    )
     table = []
     for name in ENTRIES:
         logs = log_gains(width, depth, rng, entries=name)[-1]
@@ -169,7 +195,9 @@ def universality(rng, width=32, depth=8):
         distance = stats.kstest(logs, pred.asymptotic_law.cdf).statistic
         assert distance < 0.08
         table.append((name, found, se, pred.log_variance, pred.beta, np.sort(logs)))
-        print(f"{name:>29s}{found:9.3f} +- {se:.3f}{pred.log_variance:9.3f}{pred.beta:9.3f}{distance:12.3f}")
+        print(
+            f"{name:>29s}{found:9.3f} +- {se:.3f}{pred.log_variance:9.3f}{pred.beta:9.3f}{distance:12.3f}"
+        )
     betas = [row[4] for row in table]
     assert max(betas) - min(betas) < 0.05 * betas[0]
     return table
@@ -188,13 +216,20 @@ def panel_log_normality(axis, z):
 
 def panel_variance(axis, table):
     for depth, color in zip(DEPTHS, SHADES, strict=True):
-        n, _, found, se, exact, beta = np.array([row for row in table if row[1] == depth], dtype=float).T
+        n, _, found, se, exact, beta = np.array(
+            [row for row in table if row[1] == depth], dtype=float
+        ).T
         axis.errorbar(n, found, 2 * se, fmt="o", color=color, label=f"depth {depth}")
         axis.plot(n, exact, color=color)
         axis.plot(n, beta, "--", color=color)
     axis.plot([], [], "k", label="exact law")
     axis.plot([], [], "k--", label=r"$\beta = 5L/n$")
-    axis.set(title="2. log-variance (bars: two standard errors)", xlabel="width n", xscale="log", yscale="log")
+    axis.set(
+        title="2. log-variance (bars: two standard errors)",
+        xlabel="width n",
+        xscale="log",
+        yscale="log",
+    )
     axis.set_xticks(WIDTHS, WIDTHS)
     axis.minorticks_off()
 
@@ -204,7 +239,12 @@ def panel_kolmogorov(axis, found):
         n, exact, rate = np.array(rows).T
         axis.plot(n, exact, "o-", color=color, label=f"exact law, depth {depth}")
         axis.plot(n, rate, "--", color=color, label=f"rate of the bound, depth {depth}")
-    axis.set(title="3. Kolmogorov distance to the log-normal", xlabel="width n", xscale="log", yscale="log")
+    axis.set(
+        title="3. Kolmogorov distance to the log-normal",
+        xlabel="width n",
+        xscale="log",
+        yscale="log",
+    )
     axis.set_ylim(1e-4, 1.2)
 
 
@@ -213,7 +253,9 @@ def panel_moments(axis, table):
     axis.errorbar(k, found, 2 * se, fmt="o", color=SHADES[-1], label="products")
     axis.plot(k, exact, "k", label="exact law")
     axis.plot(k, theorem, "k--", label=r"$e^{k(k-1)\beta/2}$")
-    axis.set(title=f"4. moments, n = {WIDTHS[-1]}, depth 3", xlabel="k", ylabel=r"$E X^k$", yscale="log")
+    axis.set(
+        title=f"4. moments, n = {WIDTHS[-1]}, depth 3", xlabel="k", ylabel=r"$E X^k$", yscale="log"
+    )
     axis.set_xticks(k, k.astype(int))
     axis.set_yticks([1, 2, 3, 4], [1, 2, 3, 4])
     axis.minorticks_off()
@@ -223,7 +265,9 @@ def panel_sweep(axis, table, width=32, depth=8):
     p, found, se, *_ = np.array(table).T
     axis.errorbar(p, found, 2 * se, fmt="o", color=SHADES[-1], label="products")
     grid = np.linspace(p[0], 1.0, 40)
-    axis.plot(grid, [predict(chain(width, depth, q)).log_variance for q in grid], "k", label="exact law")
+    axis.plot(
+        grid, [predict(chain(width, depth, q)).log_variance for q in grid], "k", label="exact law"
+    )
     axis.plot(grid, (3 / grid - 1) * depth / width, "k--", label=r"$(3/p - 1)L/n$")
     title = f"5. gates open with probability p, n = {width}, depth {depth}"
     axis.set(title=title, xlabel="p", ylabel="log-variance", ylim=(0, None))
@@ -235,8 +279,18 @@ def panel_universality(axis, table):
         axis.plot(alive, np.linspace(0, 1, alive.size), color=color, lw=1.2, label=name)
     beta = table[0][4]
     grid = np.linspace(*axis.get_xlim(), 200)
-    axis.plot(grid, stats.norm.cdf(grid, -beta / 2, math.sqrt(beta)), "k:", lw=2, label=r"N$(-\beta/2, \beta)$")
-    axis.set(title="6. entries of any law, n = 32, depth 8", xlabel=r"$\ln X$", ylabel="distribution function")
+    axis.plot(
+        grid,
+        stats.norm.cdf(grid, -beta / 2, math.sqrt(beta)),
+        "k:",
+        lw=2,
+        label=r"N$(-\beta/2, \beta)$",
+    )
+    axis.set(
+        title="6. entries of any law, n = 32, depth 8",
+        xlabel=r"$\ln X$",
+        ylabel="distribution function",
+    )
 
 
 def draw(path, *found):
@@ -248,7 +302,14 @@ def draw(path, *found):
     matplotlib.use("agg")
     from matplotlib import pyplot as plt
 
-    panels = (panel_log_normality, panel_variance, panel_kolmogorov, panel_moments, panel_sweep, panel_universality)
+    panels = (
+        panel_log_normality,
+        panel_variance,
+        panel_kolmogorov,
+        panel_moments,
+        panel_sweep,
+        panel_universality,
+    )
     figure, axes = plt.subplots(2, 3, figsize=(13, 7.5), layout="constrained")
     for panel, axis, data in zip(panels, axes.flat, found, strict=True):
         panel(axis, data)
@@ -257,8 +318,12 @@ def draw(path, *found):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--figure", type=Path, metavar="PATH", help="draw it into this file (matplotlib)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--figure", type=Path, metavar="PATH", help="draw it into this file (matplotlib)"
+    )
     path = parser.parse_args().figure
     rng = np.random.default_rng(1)
     samples = {n: log_gains(n, DEPTHS[-1], rng) for n in WIDTHS}

@@ -31,10 +31,23 @@ WIDTH, DRAWS, DEPTHS = 400, 4, (1, 2, 4, 8, 16)
 NETWORKS = {
     "ReLU, Gaussian": {"init": "he_normal", "activation": "relu", "output": "relu"},
     "ReLU, orthogonal": {"init": "orthogonal", "activation": "relu", "output": "relu"},
-    "hard tanh, orthogonal": {"init": "orthogonal", "gain": 0.5**0.5, "activation": "hardtanh", "output": "hardtanh"},
+    "hard tanh, orthogonal": {
+        "init": "orthogonal",
+        "gain": 0.5**0.5,
+        "activation": "hardtanh",
+        "output": "hardtanh",
+    },
 }
 
-HIDDEN, TRAINED_WIDTH, SEEDS, RATES, BATCH, TARGET, MOST_STEPS = 24, 64, 6, (0.01, 0.03, 0.1), 128, 0.5, 400
+HIDDEN, TRAINED_WIDTH, SEEDS, RATES, BATCH, TARGET, MOST_STEPS = (
+    24,
+    64,
+    6,
+    (0.01, 0.03, 0.1),
+    128,
+    0.5,
+    400,
+)
 
 
 def weights(name, width, rng):
@@ -70,7 +83,9 @@ def singular_values(name, width, rng, counts):
 def measured(name, width, spectra, *, balanced):
     """Depth -> pooled singular values of a few networks, with the gates as they come or with their expected number."""
     rng = np.random.default_rng(0)
-    counts = [round(factor.open_count) for factor in spectra[max(DEPTHS)].factors] if balanced else None
+    counts = (
+        [round(factor.open_count) for factor in spectra[max(DEPTHS)].factors] if balanced else None
+    )
     draws = [singular_values(name, width, rng, counts) for _ in range(DRAWS)]
     return {depth: np.concatenate([draw[depth] for draw in draws]) for depth in DEPTHS}
 
@@ -83,22 +98,32 @@ def ks_distance(sigma, spectrum):
     distances = []
     for side, shift in (("right", 0.0), ("left", 1e-6)):
         above = (len(logs) - np.searchsorted(logs, logs, side)) / len(sigma)
-        distances.append(np.abs(above - (1 - spectrum.zero_mass) * spectrum.law.sf(logs - shift)).max())
+        distances.append(
+            np.abs(above - (1 - spectrum.zero_mass) * spectrum.law.sf(logs - shift)).max()
+        )
     return max(distances)
 
 
 def predictions(name, width):
-    return {depth: initdiag.predict_spectrum([width] * (depth + 1), **NETWORKS[name]) for depth in DEPTHS}
+    return {
+        depth: initdiag.predict_spectrum([width] * (depth + 1), **NETWORKS[name])
+        for depth in DEPTHS
+    }
 
 
 def compare_spectra():
     """Print and check the distances; return what a figure shows: name -> depth -> (spectrum, singular values)."""
-    print(f"KS distance of {DRAWS} networks' singular values to the prediction, by depth (width {WIDTH})\n")
+    print(
+        f"KS distance of {DRAWS} networks' singular values to the prediction, by depth (width {WIDTH})\n"
+    )
     print(f"{'':48s}" + "".join(f"{depth:>9d}" for depth in DEPTHS))
     shown = {}
     for name in NETWORKS:
         spectra = predictions(name, WIDTH)
-        sigma = {balanced: measured(name, WIDTH, spectra, balanced=balanced) for balanced in (False, True)}
+        sigma = {
+            balanced: measured(name, WIDTH, spectra, balanced=balanced)
+            for balanced in (False, True)
+        }
         for balanced, limit in ((False, 0.06), (True, 0.01)):
             distances = [ks_distance(sigma[balanced][depth], spectra[depth]) for depth in DEPTHS]
             label = f"{name}, {'expected number of gates' if balanced else 'gates as they come'}"
@@ -115,7 +140,9 @@ def check_width(name, wide):
     spectra = predictions(name, WIDTH // 4)
     narrow = measured(name, WIDTH // 4, spectra, balanced=True)
     distances = [ks_distance(narrow[depth], spectra[depth]) for depth in DEPTHS]
-    assert np.mean(distances) > 1.5 * np.mean(wide), f"{name}: {distances} at width {WIDTH // 4}, {wide} at {WIDTH}"
+    assert np.mean(distances) > 1.5 * np.mean(wide), (
+        f"{name}: {distances} at width {WIDTH // 4}, {wide} at {WIDTH}"
+    )
 
 
 def print_conditions(shown):
@@ -183,22 +210,31 @@ def compare_training():
     x = torch.tensor(digits.data, dtype=torch.float32)
     data = (x - x.mean()) / x.std(), torch.tensor(digits.target)
     for orthogonal in (False, True):
-        found = conditions_of(initdiag.predict_spectrum(initdiag.trace(network(torch, orthogonal, 0))))
+        found = conditions_of(
+            initdiag.predict_spectrum(initdiag.trace(network(torch, orthogonal, 0)))
+        )
         kind = "orthogonal" if orthogonal else "Gaussian"
         print(
             f"{kind:12s}(1/n) sum sigma^2 {math.exp(found.log_mean_square):.2f}, relative variance {found.isometry_distance:.2f}"
         )
     print(f"\nSGD steps to a training loss of {TARGET}, median over {SEEDS} seeds\n")
-    print(f"{'learning rate':16s}{'Gaussian':>10s}{'orthogonal':>12s}{'ratio':>8s}{'95 % interval':>18s}")
+    print(
+        f"{'learning rate':16s}{'Gaussian':>10s}{'orthogonal':>12s}{'ratio':>8s}{'95 % interval':>18s}"
+    )
     best = {False: math.inf, True: math.inf}
     for rate in RATES:
         steps = {
-            kind: np.array([steps_to_target(torch, data, kind, rate, seed) for seed in range(SEEDS)]) for kind in best
+            kind: np.array(
+                [steps_to_target(torch, data, kind, rate, seed) for seed in range(SEEDS)]
+            )
+            for kind in best
         }
         low, ratio, high = interval(np.log(steps[False] / steps[True]))
         medians = {kind: float(np.median(found)) for kind, found in steps.items()}
         best = {kind: min(best[kind], medians[kind]) for kind in best}
-        print(f"{rate:<16g}{medians[False]:10.0f}{medians[True]:12.0f}{ratio:8.2f}{low:11.2f} to {high:.2f}")
+        print(
+            f"{rate:<16g}{medians[False]:10.0f}{medians[True]:12.0f}{ratio:8.2f}{low:11.2f} to {high:.2f}"
+        )
         assert low > 1.3, f"learning rate {rate}: {low}"
     print(f"\neach at its best learning rate: {best[False]:.0f} against {best[True]:.0f} steps")
     assert best[False] > 1.3 * best[True]
@@ -228,12 +264,20 @@ def draw(shown, path):
 
 
 def panel(ax, spectrum, sigma):
-    low, high = max(float(spectrum.law.ppf(0.002)) / 2, spectrum.log_upper_edge / 2 - 9), spectrum.log_upper_edge / 2
+    low, high = (
+        max(float(spectrum.law.ppf(0.002)) / 2, spectrum.log_upper_edge / 2 - 9),
+        spectrum.log_upper_edge / 2,
+    )
     edges = np.linspace(low, high, 46)
     logs = np.log(sigma[sigma > 1e-9 * sigma.max()])
     for atom in spectrum.atoms:
         logs = logs[np.abs(logs - atom.log_eigenvalue / 2) > 1e-6]
-        ax.axvline(math.exp(atom.log_eigenvalue / 2), color="C3", lw=1.5, label=f"{100 * atom.mass:.0f} % at one value")
+        ax.axvline(
+            math.exp(atom.log_eigenvalue / 2),
+            color="C3",
+            lw=1.5,
+            label=f"{100 * atom.mass:.0f} % at one value",
+        )
     heights = np.histogram(logs, edges)[0] / (len(sigma) * (edges[1] - edges[0]))
     ax.stairs(heights, np.exp(edges), fill=True, color="0.8")
     grid = np.linspace(low, high + 0.2, 800)
@@ -244,7 +288,9 @@ def panel(ax, spectrum, sigma):
 
 
 def main():
-    parser = argparse.ArgumentParser(description="Predicted and measured Jacobian spectra, and training on digits.")
+    parser = argparse.ArgumentParser(
+        description="Predicted and measured Jacobian spectra, and training on digits."
+    )
     parser.add_argument("--figure", metavar="PATH", help="also draw the spectra (needs matplotlib)")
     path = parser.parse_args().figure
     if path is not None:

@@ -19,7 +19,15 @@ from initdiag import Architecture, Report
 from initdiag.diagnosing.diagnose import diagnose_architecture
 
 INITIALISERS = {"torch_default": "PyTorch default", "he_normal": "He", "orthogonal": "orthogonal"}
-COLUMNS = ("architecture", "widths", "initialisation", "drift", "fluctuation", "dead", "verdict (SGD)")
+COLUMNS = (
+    "architecture",
+    "widths",
+    "initialisation",
+    "drift",
+    "fluctuation",
+    "dead",
+    "verdict (SGD)",
+)
 
 
 @dataclass(frozen=True)
@@ -35,7 +43,9 @@ class Published:
 
 def hanin_rolnick(name: str, hidden: list[int]) -> Published:
     return Published(
-        f"Hanin-Rolnick, {name}", "Hanin and Rolnick 2018, arXiv 1803.01719 (here 20 hidden layers)", (784, *hidden, 10)
+        f"Hanin-Rolnick, {name}",
+        "Hanin and Rolnick 2018, arXiv 1803.01719 (here 20 hidden layers)",
+        (784, *hidden, 10),
     )
 
 
@@ -45,23 +55,57 @@ PUBLISHED = (
         "Hinton and Salakhutdinov 2006, Science 313:504 (logistic units there)",
         (784, 1000, 500, 250, 30, 250, 500, 1000, 784),
     ),
-    Published("rectifier MLP", "Glorot, Bordes and Bengio 2011, AISTATS", (784, 1000, 1000, 1000, 10)),
-    Published("AlexNet, classifier", "Krizhevsky et al. 2012, NIPS", (9216, 4096, 4096, 1000), dropout=0.5),
-    Published("dropout MLP", "Srivastava et al. 2014, JMLR 15:1929", (784, 1024, 1024, 1024, 10), dropout=0.5),
     Published(
-        "VGG, classifier", "Simonyan and Zisserman 2015, arXiv 1409.1556", (25088, 4096, 4096, 1000), dropout=0.5
+        "rectifier MLP", "Glorot, Bordes and Bengio 2011, AISTATS", (784, 1000, 1000, 1000, 10)
+    ),
+    Published(
+        "AlexNet, classifier", "Krizhevsky et al. 2012, NIPS", (9216, 4096, 4096, 1000), dropout=0.5
+    ),
+    Published(
+        "dropout MLP",
+        "Srivastava et al. 2014, JMLR 15:1929",
+        (784, 1024, 1024, 1024, 10),
+        dropout=0.5,
+    ),
+    Published(
+        "VGG, classifier",
+        "Simonyan and Zisserman 2015, arXiv 1409.1556",
+        (25088, 4096, 4096, 1000),
+        dropout=0.5,
     ),
     Published("DQN, head", "Mnih et al. 2015, Nature 518:529", (3136, 512, 18)),
-    Published("DDPG, actor (17 -> 6)", "Lillicrap et al. 2016, arXiv 1509.02971", (17, 400, 300, 6)),
+    Published(
+        "DDPG, actor (17 -> 6)", "Lillicrap et al. 2016, arXiv 1509.02971", (17, 400, 300, 6)
+    ),
     Published("TD3, critic (17 + 6)", "Fujimoto et al. 2018, arXiv 1802.09477", (23, 400, 300, 1)),
     Published("SAC, critic (17 + 6)", "Haarnoja et al. 2018, arXiv 1812.05905", (23, 256, 256, 1)),
-    Published("Wide & Deep, deep part", "Cheng et al. 2016, arXiv 1606.07792", (1200, 1024, 512, 256, 1)),
-    Published("random labels, MLP 3 x 512", "Zhang et al. 2017, arXiv 1611.03530", (2352, 512, 512, 512, 10)),
+    Published(
+        "Wide & Deep, deep part", "Cheng et al. 2016, arXiv 1606.07792", (1200, 1024, 512, 256, 1)
+    ),
+    Published(
+        "random labels, MLP 3 x 512",
+        "Zhang et al. 2017, arXiv 1611.03530",
+        (2352, 512, 512, 512, 10),
+    ),
     Published("NCF, MLP tower", "He et al. 2017, arXiv 1708.05031", (32, 16, 8, 1)),
-    Published("DLRM, bottom", "Naumov et al. 2019, arXiv 1906.00091; MLPerf", (13, 512, 256, 128), "relu"),
-    Published("DLRM, top", "Naumov et al. 2019, arXiv 1906.00091; MLPerf", (479, 1024, 1024, 512, 256, 1)),
-    Published("NeRF, before the skip", "Mildenhall et al. 2020, arXiv 2003.08934", (60, *[256] * 5), "relu"),
-    Published("NeRF, after the skip", "Mildenhall et al. 2020, arXiv 2003.08934", (316, *[256] * 3), "relu"),
+    Published(
+        "DLRM, bottom", "Naumov et al. 2019, arXiv 1906.00091; MLPerf", (13, 512, 256, 128), "relu"
+    ),
+    Published(
+        "DLRM, top", "Naumov et al. 2019, arXiv 1906.00091; MLPerf", (479, 1024, 1024, 512, 256, 1)
+    ),
+    Published(
+        "NeRF, before the skip",
+        "Mildenhall et al. 2020, arXiv 2003.08934",
+        (60, *[256] * 5),
+        "relu",
+    ),
+    Published(
+        "NeRF, after the skip",
+        "Mildenhall et al. 2020, arXiv 2003.08934",
+        (316, *[256] * 3),
+        "relu",
+    ),
     hanin_rolnick("30, 10 in turn", [30, 10] * 10),
     hanin_rolnick("30s, then 10s", [30] * 10 + [10] * 10),
     hanin_rolnick("10s, then 30s", [10] * 10 + [30] * 10),
@@ -93,12 +137,22 @@ def cells(published: Published, init: str, report: Report) -> tuple[str, ...]:
         f"{prediction.log_variance:.3f}",
         f"{dead:.1g}" if dead > 1e-12 else "0",
     )
-    return published.name, folded(published.widths), INITIALISERS[init], *numbers, report.verdict.value
+    return (
+        published.name,
+        folded(published.widths),
+        INITIALISERS[init],
+        *numbers,
+        report.verdict.value,
+    )
 
 
 def folded(widths: tuple[int, ...]) -> str:
     """``784-10x(30-10)-10`` and the like: equal neighbours counted, a long alternation too."""
-    if len(widths) > 12 and widths[1:3] * ((len(widths) - 2) // 2) == widths[1:-1] and widths[1] != widths[2]:
+    if (
+        len(widths) > 12
+        and widths[1:3] * ((len(widths) - 2) // 2) == widths[1:-1]
+        and widths[1] != widths[2]
+    ):
         return f"{widths[0]}-{(len(widths) - 2) // 2}x({widths[1]}-{widths[2]})-{widths[-1]}"
     runs: list[list[int]] = []
     for n in widths:
@@ -114,7 +168,9 @@ def terminal_table(found: list[tuple[Published, str, Report]]) -> Table:
     for published, init, report in found:
         name, widths, *rest = cells(published, init, report)
         is_first = init == next(iter(INITIALISERS))
-        table.add_row(*(name, widths) if is_first else ("", ""), *rest, end_section=init == "orthogonal")
+        table.add_row(
+            *(name, widths) if is_first else ("", ""), *rest, end_section=init == "orthogonal"
+        )
     return table
 
 
@@ -130,11 +186,19 @@ def check_claims(found: list[tuple[Published, str, Report]]) -> None:
     reports = {(p.name, init): r for p, init, r in found}
     for p in PUBLISHED:
         default, he, haar = (reports[p.name, init].prediction for init in INITIALISERS)
-        assert default.rms_gain_log_mean < he.rms_gain_log_mean, "PyTorch's default is a factor 6 a layer smaller"
+        assert default.rms_gain_log_mean < he.rms_gain_log_mean, (
+            "PyTorch's default is a factor 6 a layer smaller"
+        )
         assert haar.log_variance < he.log_variance, "orthogonal weights have no radius to fluctuate"
-    four = [p.name for p in PUBLISHED if p.name.startswith("Hanin-Rolnick") and p.name != "Hanin-Rolnick, constant 20"]
+    four = [
+        p.name
+        for p in PUBLISHED
+        if p.name.startswith("Hanin-Rolnick") and p.name != "Hanin-Rolnick, constant 20"
+    ]
     betas = [reports[name, "he_normal"].prediction.beta for name in four]
-    assert max(betas) - min(betas) < 1e-9, "sum 1/n is the same for four of Hanin and Rolnick's five"
+    assert max(betas) - min(betas) < 1e-9, (
+        "sum 1/n is the same for four of Hanin and Rolnick's five"
+    )
     assert reports["Hanin-Rolnick, constant 20", "he_normal"].prediction.beta < min(betas)
     assert {reports[name, "torch_default"].verdict.value for name in four} == {"VANISHING"}
 

@@ -32,7 +32,11 @@ def student(freedom):
 
     def draw(rng, shape):
         sample = rng.standard_t(freedom, shape)
-        return sample * np.sqrt((freedom - 2) / freedom) if freedom > 2 else 0.6745 * sample / np.median(np.abs(sample))
+        return (
+            sample * np.sqrt((freedom - 2) / freedom)
+            if freedom > 2
+            else 0.6745 * sample / np.median(np.abs(sample))
+        )
 
     return draw
 
@@ -97,7 +101,9 @@ def check(found):
 
 
 def main():
-    print(f"{DEPTH} square ReLU layers: KS distance to the predicted law (largest eigenvalue / predicted edge)\n")
+    print(
+        f"{DEPTH} square ReLU layers: KS distance to the predicted law (largest eigenvalue / predicted edge)\n"
+    )
     print(f"{'width':16s}" + "".join(f"{n:>20d}" for n in WIDTHS))
     found = {}
     for name, draw in {**FOUR_MOMENTS, **BEYOND}.items():

@@ -15,7 +15,14 @@ if TYPE_CHECKING:
     from initdiag.diagnosing.report import Report
     from initdiag.diagnosing.risk import failure_risk
     from initdiag.diagnosing.verdict import Thresholds, Verdict
-    from initdiag.errors import AtRisk, InitdiagError, InvalidInput, TargetError, UnsupportedArchitecture, WorkersLost
+    from initdiag.errors import (
+        AtRisk,
+        InitdiagError,
+        InvalidInput,
+        TargetError,
+        UnsupportedArchitecture,
+        WorkersLost,
+    )
     from initdiag.law.gradients import parameter_gradients
     from initdiag.law.hanin_nica import beta
     from initdiag.law.predict import predict
@@ -26,7 +33,14 @@ if TYPE_CHECKING:
     from initdiag.measuring.spectrum_record import SpectralMeasurement
     from initdiag.network.architecture import Architecture
     from initdiag.repairing.repair import Repair, repair
-    from initdiag.screening.screen import Screening, Sizing, accepts, screen, widths_for, widths_front
+    from initdiag.screening.screen import (
+        Screening,
+        Sizing,
+        accepts,
+        screen,
+        widths_for,
+        widths_front,
+    )
     from initdiag.spectrum.predict import predict_spectrum
     from initdiag.tracing.trace import trace
 

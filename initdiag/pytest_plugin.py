@@ -95,15 +95,21 @@ class _Collector:
 
     def __init__(self, config: Config) -> None:
         if not config.models:
-            raise pytest.UsageError(f"--initdiag: no models in [tool.initdiag] of {config.path or 'pyproject.toml'}")
+            raise pytest.UsageError(
+                f"--initdiag: no models in [tool.initdiag] of {config.path or 'pyproject.toml'}"
+            )
         self._config = config
 
-    def pytest_collect_file(self, file_path: Any, parent: pytest.Collector) -> pytest.Collector | None:
+    def pytest_collect_file(
+        self, file_path: Any, parent: pytest.Collector
+    ) -> pytest.Collector | None:
         """Collect ``pyproject.toml`` where it is asked for, e.g. ``pyproject.toml::model.py:build``."""
         return self._file(parent) if file_path == self._config.path else None
 
     @pytest.hookimpl(tryfirst=True)
-    def pytest_collection_modifyitems(self, session: pytest.Session, items: list[pytest.Item]) -> None:
+    def pytest_collection_modifyitems(
+        self, session: pytest.Session, items: list[pytest.Item]
+    ) -> None:
         """Add the models, before -m and -k choose, unless they have been collected by name."""
         if not any(isinstance(item, _ModelItem) for item in items):
             items.extend(self._file(session).collect())

@@ -60,7 +60,9 @@ CASES = {
 
 
 @pytest.mark.filterwarnings("ignore:Complex modules are a new feature", "ignore:Lazy modules")
-@pytest.mark.parametrize("entry", [initdiag.trace, initdiag.measure, initdiag.diagnose, initdiag.check])
+@pytest.mark.parametrize(
+    "entry", [initdiag.trace, initdiag.measure, initdiag.diagnose, initdiag.check]
+)
 @pytest.mark.parametrize(("build", "example", "message"), CASES.values(), ids=CASES.keys())
 def test_usage_faults_raise(entry, build, example, message):
     with pytest.raises(InvalidInput, match=message):
@@ -104,7 +106,9 @@ def test_an_all_zero_layer_is_a_finding_not_an_error():
     nn.init.zeros_(model[2].weight)
     report = initdiag.diagnose(model, draws=64)
     assert report.verdict is Verdict.DEAD
-    assert [(f.code, f.layer) for f in report.findings if f.code == "IND007"] == [("IND007", "2.weight")]
+    assert [(f.code, f.layer) for f in report.findings if f.code == "IND007"] == [
+        ("IND007", "2.weight")
+    ]
     assert report.measurement.dead_fraction == 1
     assert "nan" not in str(report).lower()
 
@@ -130,7 +134,18 @@ def test_a_file_that_does_not_import(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "784", "784,256x,10", "784,x8,10", "784,-3", "784;10", "784,0,10", "784,2.5", "784,256x0,10"]
+    "text",
+    [
+        "",
+        "784",
+        "784,256x,10",
+        "784,x8,10",
+        "784,-3",
+        "784;10",
+        "784,0,10",
+        "784,2.5",
+        "784,256x0,10",
+    ],
 )
 def test_bad_width_texts(text):
     with pytest.raises(InvalidInput, match="expected"):
@@ -145,15 +160,24 @@ def test_bad_sizes(text):
 
 CHAIN = initdiag.predict([4, 8, 2])
 WRONG = {
-    "a gain that overflows": (lambda: initdiag.predict([4, 4, 2], gain=1e200), "weight variance: a finite number"),
-    "widths for a prediction": (lambda: initdiag.failure_risk([4, 4]), "expected a Prediction, got list"),
+    "a gain that overflows": (
+        lambda: initdiag.predict([4, 4, 2], gain=1e200),
+        "weight variance: a finite number",
+    ),
+    "widths for a prediction": (
+        lambda: initdiag.failure_risk([4, 4]),
+        "expected a Prediction, got list",
+    ),
     "a rate in words": (lambda: initdiag.failure_risk(CHAIN, lr="a"), "lr: a positive number"),
     "an order in words": (lambda: CHAIN.law.log_moment("x"), "an order k >= 0, got 'x'"),
     "a negative order of a sample": (
         lambda: initdiag.predict([4, 4, 2], activation="tanh").law.log_moment(-1),
         "an order k >= 0, got -1",
     ),
-    "a direction in words": (lambda: initdiag.measure(mlp([4, 8, 2]), direction="x"), "direction: .* got str"),
+    "a direction in words": (
+        lambda: initdiag.measure(mlp([4, 8, 2]), direction="x"),
+        "direction: .* got str",
+    ),
     "a seed of 70 bits": (
         lambda: initdiag.measure(mlp([4, 8, 2]), seed=2**70),
         r"seed: a non-negative int below 2\*\*63",
@@ -209,7 +233,9 @@ def test_a_factory_that_fails_for_its_own_reasons_is_not_told_to_take_no_argumen
     def unreachable():
         raise RuntimeError("database not reachable")
 
-    with pytest.raises(InvalidInput, match=r"a factory that works, got RuntimeError from .*database not reachable"):
+    with pytest.raises(
+        InvalidInput, match=r"a factory that works, got RuntimeError from .*database not reachable"
+    ):
         initdiag.diagnose(unreachable)
     with pytest.raises(InvalidInput, match="without arguments"):
         initdiag.diagnose(lambda width: mlp([width, 2]))

@@ -17,5 +17,7 @@ QUICK = {"architecture_search.py", "billion_candidates.py"}
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.name)
 def test_example(path):
     quick = ["--quick"] if path.name in QUICK else []
-    done = subprocess.run([sys.executable, str(path), *quick], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, str(path), *quick], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr

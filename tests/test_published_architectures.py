@@ -14,7 +14,9 @@ EXAMPLE = Path(__file__).parent.parent / "examples" / "published_architectures.p
 @pytest.mark.parametrize("arguments", [[], ["--markdown"]])
 def test_published_architectures(arguments):
     code = f"import sys, runpy; sys.argv[1:] = {arguments!r}; runpy.run_path({str(EXAMPLE)!r}, run_name='__main__'); assert 'torch' not in sys.modules"
-    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("PyTorch default") == done.stdout.count("orthogonal") == 21
     assert "784-10x(30-10)-10" in done.stdout

@@ -91,11 +91,17 @@ def test_the_fixture(inner):
     )
     snippet = re.search(r"```python\n(def test_.*?)```", README.read_text(encoding="utf-8"), re.S)
     assert snippet is not None
-    inner.makepyfile(test_readme=f"import torch\nfrom net import wide as build_model\n\n{snippet[1]}")
+    inner.makepyfile(
+        test_readme=f"import torch\nfrom net import wide as build_model\n\n{snippet[1]}"
+    )
     result = inner.runpytest_subprocess(*STRICT, "--junit-xml=junit.xml")
     result.assert_outcomes(passed=5, failed=2)
     result.stdout.fnmatch_lines(
-        ["*Sequential: VANISHING, risk * % (SGD)*", "*to change: nn.init.kaiming_normal_(*", "*What to do*"]
+        [
+            "*Sequential: VANISHING, risk * % (SGD)*",
+            "*to change: nn.init.kaiming_normal_(*",
+            "*What to do*",
+        ]
     )
     result.stdout.fnmatch_lines(["*the initdiag marker takes keywords only, got ('adam',)*"])
     failure = re.search(r"_+ test_deep _+\n(.*?)\n_+ test", str(result.stdout), re.S)
@@ -110,17 +116,28 @@ def test_the_fixture(inner):
 
 def _properties(path: Path) -> dict[str, dict[str, str]]:
     cases = ET.parse(path).iter("testcase")
-    return {case.attrib["name"]: {p.attrib["name"]: p.attrib["value"] for p in case.iter("property")} for case in cases}
+    return {
+        case.attrib["name"]: {p.attrib["name"]: p.attrib["value"] for p in case.iter("property")}
+        for case in cases
+    }
 
 
 def test_the_configured_models_are_tests_with_xdist_a_baseline_and_warnings_as_errors(inner):
-    deep = {"verdict": "VANISHING", "risk": {"sgd": 1.0, "adam": 1.0}, "findings": ["IND001", "IND012"]}
+    deep = {
+        "verdict": "VANISHING",
+        "risk": {"sgd": 1.0, "adam": 1.0},
+        "findings": ["IND001", "IND012"],
+    }
     baseline = {"initdiag_baseline": 1, "models": {"net.py:deep": deep}}
     (inner.path / "base.json").write_text(json.dumps(baseline), encoding="utf-8")
     settings = '    baseline = "base.json"\n    [tool.pytest.ini_options]\n    filterwarnings = ["error"]\n'
-    inner.makepyprojecttoml(TABLE.replace('"net.py:deep"]', '"net.py:deep", "net.py:deeper"]') + settings)
+    inner.makepyprojecttoml(
+        TABLE.replace('"net.py:deep"]', '"net.py:deep", "net.py:deeper"]') + settings
+    )
     inner.makepyfile(test_other="def test_other(): pass")
-    result = inner.runpytest_subprocess(*STRICT, "--initdiag", "-v", "-n", "1", "--junit-xml=junit.xml")
+    result = inner.runpytest_subprocess(
+        *STRICT, "--initdiag", "-v", "-n", "1", "--junit-xml=junit.xml"
+    )
     result.assert_outcomes(passed=4, failed=1)
     result.stdout.fnmatch_lines_random(
         [
@@ -134,7 +151,9 @@ def test_the_configured_models_are_tests_with_xdist_a_baseline_and_warnings_as_e
     )
     properties = _properties(inner.path / "junit.xml")
     assert (
-        properties["net.py:deep"]["initdiag/verdict"] == properties["net.py:deeper"]["initdiag/verdict"] == "VANISHING"
+        properties["net.py:deep"]["initdiag/verdict"]
+        == properties["net.py:deeper"]["initdiag/verdict"]
+        == "VANISHING"
     )
     assert "initdiag/predicted_log_variance" in properties["net.py:build"]
     assert properties["test_other"] == {}
@@ -160,15 +179,21 @@ def test_errors_of_configuration(inner):
     inner.makepyprojecttoml("[tool.initdiag]\nmodle = []\n")
     result = inner.runpytest_subprocess(*STRICT, "--initdiag")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["ERROR: expected *tool.initdiag* with the keys *models*got 'modle'*"])
+    result.stderr.fnmatch_lines(
+        ["ERROR: expected *tool.initdiag* with the keys *models*got 'modle'*"]
+    )
     assert inner.runpytest_subprocess(*STRICT).ret == 0
     inner.makepyprojecttoml("[tool.initdiag]\n")
     result = inner.runpytest_subprocess(*STRICT, "--initdiag")
-    result.stderr.fnmatch_lines(["ERROR: --initdiag: no models in *tool.initdiag* of *pyproject.toml"])
+    result.stderr.fnmatch_lines(
+        ["ERROR: --initdiag: no models in *tool.initdiag* of *pyproject.toml"]
+    )
     inner.makepyprojecttoml('[tool.initdiag]\nmodels = ["test_other.py:gone"]\n')
     result = inner.runpytest_subprocess(*STRICT, "--initdiag")
     result.assert_outcomes(passed=1, failed=1)
-    result.stdout.fnmatch_lines(["test_other.py:gone: expected 'gone' in test_other.py, got names *"])
+    result.stdout.fnmatch_lines(
+        ["test_other.py:gone: expected 'gone' in test_other.py, got names *"]
+    )
     assert "Traceback" not in str(result.stdout)
 
 
@@ -184,7 +209,9 @@ UNUSED = """
 
 def test_unused_it_is_inert_and_loads_nothing(inner):
     inner.makepyfile(test_unused=UNUSED.format(there=True))
-    inner.runpytest_subprocess(*STRICT, "-p", "initdiag").assert_outcomes(passed=1)  # named, and not loaded twice
+    inner.runpytest_subprocess(*STRICT, "-p", "initdiag").assert_outcomes(
+        passed=1
+    )  # named, and not loaded twice
     result = inner.runpytest_subprocess("--markers")
     result.stdout.fnmatch_lines(["@pytest.mark.initdiag(*options of `initdiag_check`*"])
 

@@ -21,7 +21,9 @@ DELEGATES = {"law/prediction.py", "diagnosing/report.py", "spectrum/record.py"}
 TORCH = {"tracing", "measuring", "repairing"}
 """Folders that may import torch when they are imported: they read or run modules."""
 
-FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE or path.stem in ORDER)
+FILES = sorted(
+    path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE or path.stem in ORDER
+)
 
 
 def folder(path: Path) -> str:
@@ -29,7 +31,11 @@ def folder(path: Path) -> str:
 
 
 def is_type_checking(node: ast.AST) -> bool:
-    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+    return (
+        isinstance(node, ast.If)
+        and isinstance(node.test, ast.Name)
+        and node.test.id == "TYPE_CHECKING"
+    )
 
 
 def imports(path: Path, *, top_level_only: bool) -> Iterator[str]:

@@ -89,15 +89,37 @@ class Repository:
     def ci(self) -> tuple[int, str]:
         """The Action's own script, as GitHub runs it."""
         script = ACTION["runs"]["steps"][-1]["run"]
-        return self.run("bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", script, TARGETS="", ARGUMENTS="")
+        return self.run(
+            "bash",
+            "--noprofile",
+            "--norc",
+            "-eo",
+            "pipefail",
+            "-c",
+            script,
+            TARGETS="",
+            ARGUMENTS="",
+        )
 
     def pytest(self) -> tuple[int, str]:
-        return self.run(sys.executable, "-m", "pytest", "-q", "--initdiag", "-W", "error", "-p", "no:cacheprovider")
+        return self.run(
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "--initdiag",
+            "-W",
+            "error",
+            "-p",
+            "no:cacheprovider",
+        )
 
 
 def remedy(message: str) -> str:
     """The code that a message says to write."""
-    found = re.search(r"to change: (nn\.init\..*?)  for each layer's weight w and bias b  \(risk", message)
+    found = re.search(
+        r"to change: (nn\.init\..*?)  for each layer's weight w and bias b  \(risk", message
+    )
     assert found is not None, message
     return found[1]
 
@@ -117,9 +139,7 @@ def assert_readme_shows(message: str) -> None:
 
 def mended(code: str) -> str:
     """The model with that code in it."""
-    loop = (
-        "    for layer in net:\n        if isinstance(layer, nn.Linear):\n            w, b = layer.weight, layer.bias\n"
-    )
+    loop = "    for layer in net:\n        if isinstance(layer, nn.Linear):\n            w, b = layer.weight, layer.bias\n"
     return f"{BAD}{loop}            {code}\n{RETURN}"
 
 
@@ -156,7 +176,12 @@ def test_the_hook_runs_only_for_what_can_change_a_model(repository):
 
 def test_the_actions_inputs_reach_the_shell_through_the_environment_only():
     steps = ACTION["runs"]["steps"]
-    used = {name for step in steps for value in step["env"].values() for name in re.findall(r"inputs\.([\w-]+)", value)}
+    used = {
+        name
+        for step in steps
+        for value in step["env"].values()
+        for name in re.findall(r"inputs\.([\w-]+)", value)
+    }
     assert used | {"working-directory"} == set(ACTION["inputs"])
     assert not any("${{" in step["run"] for step in steps)
 

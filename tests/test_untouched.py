@@ -51,7 +51,9 @@ ENTRIES = {
     "measure signs": lambda m, x: initdiag.measure(m, x, draws=8),
     "measure redraw": lambda m, x: initdiag.measure(m, x, draws=3, method="redraw"),
     "measure spectrum": lambda m, x: initdiag.measure_spectrum(m, x, draws=2),
-    "measure spectrum by products": lambda m, x: initdiag.measure_spectrum(m, x, draws=2, method="redraw", dense=False),
+    "measure spectrum by products": lambda m, x: initdiag.measure_spectrum(
+        m, x, draws=2, method="redraw", dense=False
+    ),
     "diagnose": lambda m, x: initdiag.diagnose(m, x, draws=8),
     "check": lambda m, x: initdiag.check(m, x, draws=8),
     "assert_trainable": lambda m, x: initdiag.assert_trainable(m, x, draws=8),
@@ -78,7 +80,9 @@ def test_nothing_changes(entry, build, capsys):
     assert torch.equal(x, inputs)
     assert x._version == 0
     for old, new in zip(states, random_states(), strict=True):
-        assert np.array_equal(old, new) if isinstance(old, np.ndarray | torch.Tensor) else old == new
+        assert (
+            np.array_equal(old, new) if isinstance(old, np.ndarray | torch.Tensor) else old == new
+        )
     if isinstance(model, Stateful):
         assert model.count == 0
         assert model.kept == []
@@ -115,7 +119,8 @@ def test_two_threads_on_one_model():
     expected = initdiag.measure(model, draws=256).log_norms
     found: list[np.ndarray] = []
     threads = [
-        threading.Thread(target=lambda: found.append(initdiag.measure(model, draws=256).log_norms)) for _ in range(4)
+        threading.Thread(target=lambda: found.append(initdiag.measure(model, draws=256).log_norms))
+        for _ in range(4)
     ]
     for thread in threads:
         thread.start()

@@ -21,7 +21,13 @@ from initdiag.errors import InvalidInput, explain
 __all__ = ["Record", "decode", "encode"]
 
 T = TypeVar("T")
-_WRITTEN: dict[type, str] = {str: "a text", int: "an integer", bool: "true or false", dict: "an object", list: "a list"}
+_WRITTEN: dict[type, str] = {
+    str: "a text",
+    int: "an integer",
+    bool: "true or false",
+    dict: "an object",
+    list: "a list",
+}
 _PLAIN = (str, int, bool)
 _NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
@@ -133,7 +139,9 @@ def _decode_record(kind: Any, data: Any) -> Any:
             )
         )
     hints = _hints(kind)
-    found = {name: _decode_field(kind, name, hints[name], data[name]) for name in names if name in data}
+    found = {
+        name: _decode_field(kind, name, hints[name], data[name]) for name in names if name in data
+    }
     try:
         return kind(**found)
     except (TypeError, KeyError, ValueError, OverflowError) as error:
@@ -150,7 +158,9 @@ def _decode_field(kind: Any, name: str, hint: Any, data: Any) -> Any:
 
 
 def _not_saved(kind: Any, reason: str) -> InvalidInput:
-    return InvalidInput(f"not a saved {kind.__name__}: {reason}. Give what initdiag saved, unchanged.")
+    return InvalidInput(
+        f"not a saved {kind.__name__}: {reason}. Give what initdiag saved, unchanged."
+    )
 
 
 class Record:

@@ -26,12 +26,18 @@ def positive_integer(value: Any, what: str) -> int:
         number = 0
     if number < 1 or isinstance(value, bool):
         raise InvalidInput(
-            explain(expected=f"{what}: a positive integer", got=repr(value), do="Give whole numbers >= 1.")
+            explain(
+                expected=f"{what}: a positive integer",
+                got=repr(value),
+                do="Give whole numbers >= 1.",
+            )
         )
     return number
 
 
-def number_in(value: Any, what: str, low: float, high: float = math.inf, *, low_open: bool = False) -> float:
+def number_in(
+    value: Any, what: str, low: float, high: float = math.inf, *, low_open: bool = False
+) -> float:
     """Return ``value`` as a finite float in ``[low, high)``, or above ``low`` (``low_open``).
 
     Raises
@@ -44,8 +50,14 @@ def number_in(value: Any, what: str, low: float, high: float = math.inf, *, low_
     except (TypeError, ValueError):
         number = math.nan
     if not (low <= number < high) or (low_open and number == low) or isinstance(value, bool | str):
-        bounds = f"{'>' if low_open else '>='} {low:g}" + (f" and < {high:g}" if math.isfinite(high) else "")
-        raise InvalidInput(explain(expected=f"{what}: a finite number {bounds}", got=repr(value), do=f"Change {what}."))
+        bounds = f"{'>' if low_open else '>='} {low:g}" + (
+            f" and < {high:g}" if math.isfinite(high) else ""
+        )
+        raise InvalidInput(
+            explain(
+                expected=f"{what}: a finite number {bounds}", got=repr(value), do=f"Change {what}."
+            )
+        )
     return number
 
 
@@ -59,6 +71,10 @@ def choice(value: Any, what: str, choices: Sequence[str]) -> str:
     """
     if not isinstance(value, str) or value not in choices:
         raise InvalidInput(
-            explain(expected=f"{what}: one of {', '.join(choices)}", got=repr(value), do="Choose one of these.")
+            explain(
+                expected=f"{what}: one of {', '.join(choices)}",
+                got=repr(value),
+                do="Choose one of these.",
+            )
         )
     return value

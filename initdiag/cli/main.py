@@ -34,7 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; errors are one line on stderr and exit code 2, whatever they are: 1 says that a model is at risk."""
     try:
         code = _group.main(
-            args=None if arguments is None else list(arguments), prog_name="initdiag", standalone_mode=False
+            args=None if arguments is None else list(arguments),
+            prog_name="initdiag",
+            standalone_mode=False,
         )
     except click.ClickException as error:
         error.show()
@@ -57,7 +59,9 @@ def _said(error: Exception) -> str:
     )
 
 
-@click.group(help="What a PyTorch network's gradients will look like, before the first training step.")
+@click.group(
+    help="What a PyTorch network's gradients will look like, before the first training step."
+)
 @click.version_option(__version__, prog_name="initdiag")
 def _group() -> None:
     pass
@@ -74,20 +78,35 @@ def _draws(ctx: click.Context, param: click.Parameter, value: str) -> int | str:
 @_group.command("check")
 @click.argument("targets", nargs=-1, metavar="[TARGET]...")
 @click.option("--input-size", help="Shape of a batch, e.g. 2,784, if the model does not tell it.")
-@click.option("--input", "input_target", help="A batch tensor, or a function that makes one: file.py:name.")
-@click.option("--module", help="Path of a part of the model, e.g. head: the chain inside a larger model.")
+@click.option(
+    "--input", "input_target", help="A batch tensor, or a function that makes one: file.py:name."
+)
+@click.option(
+    "--module", help="Path of a part of the model, e.g. head: the chain inside a larger model."
+)
 @click.option(
     "--draws", metavar="N|auto", callback=_draws, default="1024", show_default=True,
     help="Of the measurement; auto: until it is precise.",
 )  # fmt: skip
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option(
-    "--method", type=click.Choice(["auto", "signs", "redraw", "law", "none"]), default="auto", show_default=True
+    "--method",
+    type=click.Choice(["auto", "signs", "redraw", "law", "none"]),
+    default="auto",
+    show_default=True,
 )
-@click.option("--fail-on", type=click.Choice(list(_FAIL_ON)), default="no-verdict", show_default=True)
+@click.option(
+    "--fail-on", type=click.Choice(list(_FAIL_ON)), default="no-verdict", show_default=True
+)
 @click.option("--spectrum", is_flag=True, help="Also predict the spectrum of the Jacobian.")
-@click.option("--baseline", type=FILE, help="Fail only on what got worse since this file was written.")
-@click.option("--write-baseline", type=FILE, help="Write there how the checked models stand today, and exit with 0.")
+@click.option(
+    "--baseline", type=FILE, help="Fail only on what got worse since this file was written."
+)
+@click.option(
+    "--write-baseline",
+    type=FILE,
+    help="Write there how the checked models stand today, and exit with 0.",
+)
 @training_options
 @output_options
 def _check(
@@ -112,7 +131,9 @@ def _check(
     fail_on = options["fail_on"] if _is_given("fail_on") else config.fail_on
     path = None if write_baseline else baseline or config.baseline
     known = Baseline.read(path) if path else None
-    outcomes = _outcomes(models, fail_on, known, progress=output_format == "console" and sys.stderr.isatty())
+    outcomes = _outcomes(
+        models, fail_on, known, progress=output_format == "console" and sys.stderr.isatty()
+    )
     write([one.report for one in outcomes], output_format, output_file)
     is_complete = len(outcomes) == len(models)
     if write_baseline:
@@ -132,16 +153,22 @@ def _with_options(models: Sequence[ModelConfig], options: dict[str, Any]) -> lis
     """The models with the options that were given on the command line in place of their own settings."""
     from initdiag.project.targets import anchored, parse_size
 
-    given = {name: value for name, value in options.items() if name != "fail_on" and _is_given(name)}
+    given = {
+        name: value for name, value in options.items() if name != "fail_on" and _is_given(name)
+    }
     if "input_size" in given:
         given["input_size"] = parse_size(given["input_size"])
     if "input_target" in given:
         given["example_input"] = anchored(given.pop("input_target"), Path.cwd())
     limit = {"max_risk": given.pop("max_risk")} if "max_risk" in given else {}
-    return [replace(model, thresholds=replace(model.thresholds, **limit), **given) for model in models]
+    return [
+        replace(model, thresholds=replace(model.thresholds, **limit), **given) for model in models
+    ]
 
 
-def _outcomes(models: list[ModelConfig], fail_on: str, known: Baseline | None, progress: bool) -> list[Outcome]:
+def _outcomes(
+    models: list[ModelConfig], fail_on: str, known: Baseline | None, progress: bool
+) -> list[Outcome]:
     """Of the models that can be diagnosed; the others' errors are said."""
     from initdiag.project.outcome import diagnose_model, outcome
 
@@ -152,7 +179,9 @@ def _outcomes(models: list[ModelConfig], fail_on: str, known: Baseline | None, p
         except Exception as error:
             click.echo(f"error: {model.name}: {_said(error)}", err=True)
         else:
-            found.append(outcome(model.name, report, ignore=model.ignore, fail_on=fail_on, baseline=known))
+            found.append(
+                outcome(model.name, report, ignore=model.ignore, fail_on=fail_on, baseline=known)
+            )
     return found
 
 
@@ -206,9 +235,15 @@ def _predict(
 @click.option("--dropout", type=float, help="Rate after hidden layers.")
 @click.option("--negative-slope", type=float, help="Of leaky_relu; with --activation.")
 @click.option("--input-size", help="Shape of a batch, e.g. 2,784, if the model does not tell it.")
-@click.option("--input", "input_target", help="A batch tensor, or a function that makes one: file.py:name.")
-@click.option("--module", help="Path of a part of the model, e.g. head: the chain inside a larger model.")
-@click.option("--output-format", type=click.Choice(["console", "json"]), default="console", show_default=True)
+@click.option(
+    "--input", "input_target", help="A batch tensor, or a function that makes one: file.py:name."
+)
+@click.option(
+    "--module", help="Path of a part of the model, e.g. head: the chain inside a larger model."
+)
+@click.option(
+    "--output-format", type=click.Choice(["console", "json"]), default="console", show_default=True
+)
 @click.option("--output-file", type=FILE, help="Write there, not to stdout.")
 def _spectrum(
     target: str,
@@ -229,7 +264,9 @@ def _spectrum(
     given = {name: value for name, value in assumptions.items() if value is not None}
     try:
         if target[:1].isdecimal() and ":" not in target:
-            architecture = _assumed(target, given, {"input-size": input_size, "input": input_target, "module": module})
+            architecture = _assumed(
+                target, given, {"input-size": input_size, "input": input_target, "module": module}
+            )
         else:
             architecture = _traced(target, given, input_size, input_target, module)
         report = spectral_report(architecture, target)
@@ -251,13 +288,19 @@ def _assumed(widths: str, given: dict[str, Any], of_models: dict[str, str | None
 
 
 def _traced(
-    target: str, given: dict[str, Any], input_size: str | None, input_target: str | None, module: str | None
+    target: str,
+    given: dict[str, Any],
+    input_size: str | None,
+    input_target: str | None,
+    module: str | None,
 ) -> Architecture:
     from initdiag.project.targets import load, parse_size
     from initdiag.tracing.trace import trace
 
     if "negative_slope" in given and "activation" not in given:
-        raise click.UsageError("--negative-slope needs --activation with a model, whose own slopes stay otherwise.")
+        raise click.UsageError(
+            "--negative-slope needs --activation with a model, whose own slopes stay otherwise."
+        )
     size = parse_size(input_size) if input_size else None
     example = load(input_target) if input_target else None
     example = example() if callable(example) and not hasattr(example, "shape") else example

@@ -10,7 +10,14 @@ import click
 
 from initdiag.rendering.formats import FORMATS
 
-__all__ = ["FILE", "LOSSES", "OPTIMIZERS", "assumption_options", "output_options", "training_options"]
+__all__ = [
+    "FILE",
+    "LOSSES",
+    "OPTIMIZERS",
+    "assumption_options",
+    "output_options",
+    "training_options",
+]
 
 FILE = click.Path(dir_okay=False, path_type=Path)
 
@@ -26,11 +33,25 @@ def training_options(command: Command) -> Command:
     return _all(
         command,
         [
-            click.option("--optimizer", type=click.Choice(OPTIMIZERS), help="Judge for it (default: plain SGD)."),
-            click.option("--lr", type=float, help="The learning rate (default: averaged over usual ones)."),
-            click.option("--loss", type=click.Choice(LOSSES), help="Kind of loss (default: averaged over both)."),
             click.option(
-                "--max-risk", type=click.FloatRange(0, 1), default=0.5, show_default=True, help="At risk from there."
+                "--optimizer",
+                type=click.Choice(OPTIMIZERS),
+                help="Judge for it (default: plain SGD).",
+            ),
+            click.option(
+                "--lr", type=float, help="The learning rate (default: averaged over usual ones)."
+            ),
+            click.option(
+                "--loss",
+                type=click.Choice(LOSSES),
+                help="Kind of loss (default: averaged over both).",
+            ),
+            click.option(
+                "--max-risk",
+                type=click.FloatRange(0, 1),
+                default=0.5,
+                show_default=True,
+                help="At risk from there.",
             ),
         ],
     )
@@ -41,12 +62,39 @@ def assumption_options(command: Command) -> Command:
     return _all(
         command,
         [
-            click.option("--init", default="torch_default", show_default=True, help="Initialiser of every layer."),
-            click.option("--activation", default="relu", show_default=True, help="Of the hidden layers."),
-            click.option("--output", default="linear", show_default=True, help="Of the last layer."),
-            click.option("--gain", type=float, default=1.0, show_default=True, help="Multiplies every weight."),
-            click.option("--dropout", type=float, default=0.0, show_default=True, help="Rate after hidden layers."),
-            click.option("--negative-slope", type=float, default=0.01, show_default=True, help="Of leaky_relu."),
+            click.option(
+                "--init",
+                default="torch_default",
+                show_default=True,
+                help="Initialiser of every layer.",
+            ),
+            click.option(
+                "--activation", default="relu", show_default=True, help="Of the hidden layers."
+            ),
+            click.option(
+                "--output", default="linear", show_default=True, help="Of the last layer."
+            ),
+            click.option(
+                "--gain",
+                type=float,
+                default=1.0,
+                show_default=True,
+                help="Multiplies every weight.",
+            ),
+            click.option(
+                "--dropout",
+                type=float,
+                default=0.0,
+                show_default=True,
+                help="Rate after hidden layers.",
+            ),
+            click.option(
+                "--negative-slope",
+                type=float,
+                default=0.01,
+                show_default=True,
+                help="Of leaky_relu.",
+            ),
         ],
     )
 
@@ -56,7 +104,9 @@ def output_options(command: Command) -> Command:
     return _all(
         command,
         [
-            click.option("--output-format", type=click.Choice(FORMATS), default="console", show_default=True),
+            click.option(
+                "--output-format", type=click.Choice(FORMATS), default="console", show_default=True
+            ),
             click.option("--output-file", type=FILE, help="Write there, not to stdout."),
         ],
     )

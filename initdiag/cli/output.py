@@ -27,7 +27,9 @@ def saved(file: IO[str]) -> list[Report]:
         data = json.load(file)
     except (ValueError, RecursionError) as error:
         expected, do = "a JSON report", "Write one with initdiag check --output-format json."
-        raise InvalidInput(explain(expected=expected, got=f"{file.name}: {error}", do=do)) from error
+        raise InvalidInput(
+            explain(expected=expected, got=f"{file.name}: {error}", do=do)
+        ) from error
     return [Report.from_dict(one) for one in (data if isinstance(data, list) else [data])]
 
 

@@ -22,7 +22,13 @@ __all__ = ["screen_command"]
 
 @click.command("screen")
 @click.argument("file", type=FILE)
-@click.option("-o", "--output-file", type=FILE, required=True, help="For the rows that are kept; the kind of FILE.")
+@click.option(
+    "-o",
+    "--output-file",
+    type=FILE,
+    required=True,
+    help="For the rows that are kept; the kind of FILE.",
+)
 @click.option("--column", default="widths", show_default=True, help="Of the widths.")
 @click.option("--restart", is_flag=True, help="Forget an interrupted run; else it is gone on with.")
 @training_options

@@ -23,7 +23,15 @@ from initdiag.law.predict import predict
 from initdiag.law.prediction import Prediction
 from initdiag.law.simulate.residual import can_be_residual, simulate_residual
 from initdiag.network.architecture import Activation, Architecture, Layer, WeightLaw
-from initdiag.network.reshape import equal_widths, parameters, same_budget, shortened, summary, widened, written
+from initdiag.network.reshape import (
+    equal_widths,
+    parameters,
+    same_budget,
+    shortened,
+    summary,
+    widened,
+    written,
+)
 
 __all__ = ["Advice", "advise"]
 
@@ -97,21 +105,34 @@ def advise(
         return ()
     risk = _scorer(training)
     before, target = _risk(prediction, training), _TARGET * max_risk
-    found = [_Remedy(action, code, arch, 1.0, risk(arch)) for action, code, arch in _initialisers(architecture)]
+    found = [
+        _Remedy(action, code, arch, 1.0, risk(arch))
+        for action, code, arch in _initialisers(architecture)
+    ]
     best = _best(found, architecture)
     if best.risk > target:
         also = "" if _same_weights(best.architecture, architecture) else f", with {best.action}"
-        more = (r for r in _beyond_initialisers(best, training, target) if r.risk < _LEAST_GAIN * best.risk)
+        more = (
+            r
+            for r in _beyond_initialisers(best, training, target)
+            if r.risk < _LEAST_GAIN * best.risk
+        )
         found += [dataclasses.replace(r, action=r.action + also) for r in more]
     worth = [r for r in found if r.risk < _LEAST_GAIN * before]
-    worth.sort(key=lambda r: (r.risk > target, -round((before - r.risk) / r.cost, 1)))  # of like ones, as listed
+    worth.sort(
+        key=lambda r: (r.risk > target, -round((before - r.risk) / r.cost, 1))
+    )  # of like ones, as listed
     return tuple(_advice(remedy, prediction, before) for remedy in worth)
 
 
 def _best(found: Sequence[_Remedy], architecture: Architecture) -> _Remedy:
     """The initialiser of the least risk; the one that the network has, unless another is clearly better."""
     best = min(found, key=lambda remedy: remedy.risk)
-    own = (r for r in found if _same_weights(r.architecture, architecture) and best.risk >= _LEAST_GAIN * r.risk)
+    own = (
+        r
+        for r in found
+        if _same_weights(r.architecture, architecture) and best.risk >= _LEAST_GAIN * r.risk
+    )
     return next(own, best)
 
 
@@ -127,7 +148,8 @@ def _same_weights(one: Architecture, other: Architecture) -> bool:
     """Whether every weight has the same law but for rounding, so that nothing need be said of the initialiser."""
     pairs = zip(one.layers, other.layers, strict=True)
     return all(
-        a.weight.family == b.weight.family and math.isclose(a.weight.variance, b.weight.variance, rel_tol=1e-6)
+        a.weight.family == b.weight.family
+        and math.isclose(a.weight.variance, b.weight.variance, rel_tol=1e-6)
         for a, b in pairs
     )
 
@@ -154,7 +176,9 @@ def _totals(architecture: Architecture) -> tuple[float, float, float]:
     drift = 2 * math.log(output.gain) if linear_output else 0.0
     variance = alive = 0.0
     counts = Counter(map(id, hidden if linear_output else architecture.layers))
-    for layer in {id(layer): layer for layer in architecture.layers if id(layer) in counts}.values():
+    for layer in {
+        id(layer): layer for layer in architecture.layers if id(layer) in counts
+    }.values():
         count, moments, gate = counts[id(layer)], layer_log_moments(layer), layer.activation.gate
         assert gate is not None
         drift += count * (moments.mean + math.log(layer.fan_in / layer.fan_out))
@@ -187,20 +211,29 @@ def _residual(best: _Remedy, training: Training) -> Iterator[_Remedy]:
     samples = simulate_residual(architecture, scale, _DRAWS, seed=0)
     sizes = architecture.input_size, architecture.output_size
     is_linear = architecture.layers[-1].activation.name == "linear"
-    after = Prediction.simulated(samples, ("skip connections, simulated",), *sizes, is_linear, _RESIDUAL_DEPTH)
+    after = Prediction.simulated(
+        samples, ("skip connections, simulated",), *sizes, is_linear, _RESIDUAL_DEPTH
+    )
     activation = "relu" if architecture.layers[0].activation.name == "relu" else "activation"
-    action = f"skip connections around {blocks} hidden layers, x + {scale:g} * layer({activation}(x))"
+    action = (
+        f"skip connections around {blocks} hidden layers, x + {scale:g} * layer({activation}(x))"
+    )
     code = best.code
     if equal != widths:
         action, code = f"{action}, all of {equal[1]} units", f"{_WIDTHS}{written(equal)}; {code}"
-    yield _Remedy(action, f"{code}  # and: {action}", architecture, 2.0, _risk(after, training), after)
+    yield _Remedy(
+        action, f"{code}  # and: {action}", architecture, 2.0, _risk(after, training), after
+    )
 
 
 def _initialisers(architecture: Architecture) -> Iterator[tuple[str, str, Architecture]]:
     """By the hidden layers: He and orthogonal for ReLU's family, by its slope, and for linear layers; Xavier, He and orthogonal of gain 1 for smooth ones."""
     hidden = list(_activations(architecture))[:-1] or list(_activations(architecture))
     slope = next((a.negative_slope for a in hidden if a.name == "leaky_relu"), 0.0)
-    is_smooth, is_linear = any(a.gate is None for a in hidden), all(a.name == "linear" for a in hidden)
+    is_smooth, is_linear = (
+        any(a.gate is None for a in hidden),
+        all(a.name == "linear" for a in hidden),
+    )
     slope = 1.0 if is_linear else slope
     gain = math.sqrt(1 / (1 + slope**2))
     he = f"nn.init.kaiming_normal_(w, {_nonlinearity(slope)})"
@@ -211,7 +244,11 @@ def _initialisers(architecture: Architecture) -> Iterator[tuple[str, str, Archit
     factor = 1.0 if is_smooth else math.sqrt(2) * gain
     argument = "" if is_smooth or is_linear else f", {factor:.4g}" if slope else ", 2**0.5"
     haar = f"nn.init.orthogonal_(w{argument})"
-    yield haar, f"{haar}; nn.init.zeros_(b)", architecture.replace(init="orthogonal", gain=factor / math.sqrt(2))
+    yield (
+        haar,
+        f"{haar}; nn.init.zeros_(b)",
+        architecture.replace(init="orthogonal", gain=factor / math.sqrt(2)),
+    )
 
 
 def _nonlinearity(slope: float) -> str:
@@ -229,7 +266,9 @@ def _has_shape(architecture: Architecture) -> bool:
     return len({layer.activation for layer in architecture.layers[:-1]}) == 1
 
 
-def _shapes(best: _Remedy, risk: Callable[[Architecture], float], target: float) -> Iterator[_Remedy]:
+def _shapes(
+    best: _Remedy, risk: Callable[[Architecture], float], target: float
+) -> Iterator[_Remedy]:
     """Changes of shape on top of the best initialiser. Whole-network ones by the least change that is enough."""
     widths = list(best.architecture.widths)
 
@@ -245,10 +284,14 @@ def _shapes(best: _Remedy, risk: Callable[[Architecture], float], target: float)
     narrow = _without_bottleneck(best.architecture)
     if narrow is not None:
         index, new = narrow
-        yield remedy(f"widen the bottleneck, hidden layer {index}: {widths[index]} -> {new[index]}", new)
+        yield remedy(
+            f"widen the bottleneck, hidden layer {index}: {widths[index]} -> {new[index]}", new
+        )
     is_simulated = any(activation.gate is None for activation in _activations(best.architecture))
     most = _WIDEST_SIMULATED if is_simulated else _WIDEST
-    wide = _least(lambda m: risk_of(widened(widths, m)) <= target, 1, (most - 1) * min(widths[1:-1]))
+    wide = _least(
+        lambda m: risk_of(widened(widths, m)) <= target, 1, (most - 1) * min(widths[1:-1])
+    )
     if wide is not None:
         new = widened(widths, wide)
         yield remedy(f"widen the hidden layers: {summary(widths)} -> {summary(new)}", new)
@@ -279,7 +322,9 @@ def _without_bottleneck(architecture: Architecture) -> tuple[int, list[int]] | N
 
     index = 1 + max(range(len(widths) - 2), key=lambda i: fluctuation(architecture.layers[i]))
     usual = math.ceil(statistics.median(widths[1:-1]))
-    return None if widths[index] >= usual else (index, [*widths[:index], usual, *widths[index + 1 :]])
+    return (
+        None if widths[index] >= usual else (index, [*widths[:index], usual, *widths[index + 1 :]])
+    )
 
 
 def _reshaped(architecture: Architecture, widths: list[int]) -> Architecture:
@@ -293,7 +338,9 @@ def _reshaped(architecture: Architecture, widths: list[int]) -> Architecture:
 
 
 @functools.lru_cache(maxsize=4096)
-def _layer(initializer: str | None, gain: float, activation: Activation, fan_in: int, fan_out: int) -> Layer:
+def _layer(
+    initializer: str | None, gain: float, activation: Activation, fan_in: int, fan_out: int
+) -> Layer:
     """A layer without a bias; equal ones are one object."""
     law = WeightLaw.from_initializer(initializer or "he_normal", fan_in, fan_out, gain)
     return Layer(f"{fan_in} -> {fan_out}", fan_in, fan_out, law, activation)

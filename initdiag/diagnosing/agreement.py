@@ -89,7 +89,9 @@ class Agreement:
     dead_p_value: float | None = None
 
 
-def expectation(architecture: Architecture, prediction: Prediction, method: str) -> Expectation | None:
+def expectation(
+    architecture: Architecture, prediction: Prediction, method: str
+) -> Expectation | None:
     """Return what ``method`` should measure on this very network, given its prediction; None where the theory does not cover it.
 
     Random signs keep ``|W|``. Given the sample mean squares ``s_l^2`` of the ``N_l`` entries, ``ln s_l^2`` is no longer random: the mean moves by
@@ -97,16 +99,29 @@ def expectation(architecture: Architecture, prediction: Prediction, method: str)
     """
     if prediction.coverage == "simulated":
         return _simulated(architecture, prediction, method)
-    if prediction.log_mean is None or prediction.log_variance is None or prediction.dead_probability is None:
+    if (
+        prediction.log_mean is None
+        or prediction.log_variance is None
+        or prediction.dead_probability is None
+    ):
         return None
-    mean_error, variance_error = prediction.log_mean_error or 0.0, prediction.log_variance_error or 0.0
+    mean_error, variance_error = (
+        prediction.log_mean_error or 0.0,
+        prediction.log_variance_error or 0.0,
+    )
     if method != "signs":
-        mean, variance, dead = prediction.log_mean, prediction.log_variance, prediction.dead_probability
+        mean, variance, dead = (
+            prediction.log_mean,
+            prediction.log_variance,
+            prediction.dead_probability,
+        )
         return Expectation(mean, variance, mean_error, variance_error, dead)
     lost = math.fsum(map(_lost_to_norms, architecture.layers))
     between = _between_weights(architecture.layers)
     return Expectation(
-        log_mean=prediction.log_mean + math.fsum(map(_log_norm_ratio, architecture.layers)) + lost / 2,
+        log_mean=prediction.log_mean
+        + math.fsum(map(_log_norm_ratio, architecture.layers))
+        + lost / 2,
         log_variance=prediction.log_variance - lost,
         log_mean_sd=math.hypot(mean_error, math.sqrt(0.75 * between)),
         log_variance_sd=math.hypot(variance_error, math.sqrt(2.5 * between)),
@@ -126,14 +141,17 @@ def _simulated(architecture: Architecture, prediction: Prediction, method: str) 
     assert prediction.dead_probability is not None
     shared = math.fsum(map(_lost_to_norms, architecture.layers)) if method == "signs" else 0.0
     kurtosis = math.fsum(
-        3 * abs(layer.weight.kurtosis - 3) / (layer.fan_in * layer.fan_out) for layer in architecture.layers
+        3 * abs(layer.weight.kurtosis - 3) / (layer.fan_in * layer.fan_out)
+        for layer in architecture.layers
     )
     return Expectation(
         prediction.log_mean,
         prediction.log_variance,
         math.sqrt(prediction.log_mean_se**2 + 4 * shared + kurtosis**2),
         math.sqrt(
-            prediction.log_variance_se**2 + (shared + 2 * kurtosis) ** 2 + 4 * shared * prediction.log_variance**2
+            prediction.log_variance_se**2
+            + (shared + 2 * kurtosis) ** 2
+            + 4 * shared * prediction.log_variance**2
         ),
         prediction.dead_probability,
     )
@@ -176,7 +194,10 @@ def _norm_variance(layer: Layer, entries: int, others: int) -> float:
 
 
 def agreement(
-    architecture: Architecture, measurement: Measurement, level: float, prediction: Prediction | None = None
+    architecture: Architecture,
+    measurement: Measurement,
+    level: float,
+    prediction: Prediction | None = None,
 ) -> Agreement | None:
     """Test the theory against the measurement; None where it does not cover the network, or nothing can be tested.
 
@@ -193,9 +214,14 @@ def agreement(
     moments = LogMoments.of(measurement.log_norms)
     is_hidden = measurement.method == "signs" and signs_hide_variance(architecture)
     has_moments = (
-        not is_hidden and moments.variance_se > 0 and math.isfinite(expected.log_mean) and expected.log_variance > 0
+        not is_hidden
+        and moments.variance_se > 0
+        and math.isfinite(expected.log_mean)
+        and expected.log_variance > 0
     )
-    mean_z, variance_z, moments_p_value = _moments_test(moments, expected) if has_moments else _NOT_TESTED
+    mean_z, variance_z, moments_p_value = (
+        _moments_test(moments, expected) if has_moments else _NOT_TESTED
+    )
     parts = (
         moments_p_value,
         _shape_p_value(architecture, prediction, expected, measurement) if has_moments else None,
@@ -205,7 +231,14 @@ def agreement(
         return None
     p_value = _smallest(parts)
     return Agreement(
-        expected.log_mean, expected.log_variance, mean_z, variance_z, p_value, level, p_value >= level, *parts
+        expected.log_mean,
+        expected.log_variance,
+        mean_z,
+        variance_z,
+        p_value,
+        level,
+        p_value >= level,
+        *parts,
     )
 
 
@@ -251,7 +284,10 @@ def _moments_p_value(mean_z: float, variance_z: float, correlation: float) -> fl
 
 
 def _shape_p_value(
-    architecture: Architecture, prediction: Prediction, expected: Expectation, measurement: Measurement
+    architecture: Architecture,
+    prediction: Prediction,
+    expected: Expectation,
+    measurement: Measurement,
 ) -> float | None:
     """Of the law itself: random signs have its shape only as long as little of its variance is the weights' norms'.
 
@@ -263,7 +299,11 @@ def _shape_p_value(
         prediction.coverage == "first-order" and not _has_few_entries(architecture)
     )
     alive = measurement.log_norms[np.isfinite(measurement.log_norms)]
-    return shape_p_value(prediction.law, alive) if is_known and has_shape and len(alive) >= LEAST_DRAWS else None
+    return (
+        shape_p_value(prediction.law, alive)
+        if is_known and has_shape and len(alive) >= LEAST_DRAWS
+        else None
+    )
 
 
 def _dead_p_value(prediction: Prediction, measurement: Measurement) -> float | None:

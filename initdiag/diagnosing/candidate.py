@@ -74,7 +74,9 @@ def candidate_seed(seed: int, index: int) -> int:
         If ``seed`` is not a non-negative int.
     """
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise InvalidInput(explain(expected="seed: a non-negative int", got=repr(seed), do="Pass e.g. seed=0."))
+        raise InvalidInput(
+            explain(expected="seed: a non-negative int", got=repr(seed), do="Pass e.g. seed=0.")
+        )
     state = np.random.SeedSequence((seed, index)).generate_state(1, np.uint64)
     return int(state[0] >> np.uint64(1))
 
@@ -82,7 +84,8 @@ def candidate_seed(seed: int, index: int) -> int:
 def run(task: Task) -> tuple[Checked, ...]:
     """Diagnose a task's candidates: what runs on a worker."""
     return tuple(
-        _checked(candidate, index, task) for index, candidate in zip(task.indices, task.candidates, strict=True)
+        _checked(candidate, index, task)
+        for index, candidate in zip(task.indices, task.candidates, strict=True)
     )
 
 
@@ -101,8 +104,12 @@ def _checked(candidate: Any, index: int, task: Task) -> Checked:
 
 def _judged(candidate: Any, task: Task) -> Report:
     is_architecture = isinstance(candidate, Architecture)
-    architecture = candidate if is_architecture else Architecture.from_widths(candidate, **task.assumptions)
-    return diagnose_architecture(architecture, **{k: task.options[k] for k in OF_WIDTHS if k in task.options})
+    architecture = (
+        candidate if is_architecture else Architecture.from_widths(candidate, **task.assumptions)
+    )
+    return diagnose_architecture(
+        architecture, **{k: task.options[k] for k in OF_WIDTHS if k in task.options}
+    )
 
 
 def _measured(candidate: Any, seed: int, options: Mapping[str, Any]) -> Report:

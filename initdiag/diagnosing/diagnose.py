@@ -61,10 +61,20 @@ def diagnose_architecture(
     training = Training(optimizer or "sgd", lr, loss)
     begin = time.perf_counter() if started is None else started
     limits = _limits(thresholds)
-    prediction = predict(architecture) if simulation is None else Prediction.from_simulation(architecture, simulation)
-    test = None if measurement is None else agreement(architecture, measurement, limits.agreement_level, prediction)
+    prediction = (
+        predict(architecture)
+        if simulation is None
+        else Prediction.from_simulation(architecture, simulation)
+    )
+    test = (
+        None
+        if measurement is None
+        else agreement(architecture, measurement, limits.agreement_level, prediction)
+    )
     angle = _separation(architecture, prediction)
-    judgement = judge(architecture, prediction, measurement, test, training, limits, not_measured, angle)
+    judgement = judge(
+        architecture, prediction, measurement, test, training, limits, not_measured, angle
+    )
     advice = _advice(architecture, prediction, judgement, training, limits)
     spectral = _spectral(architecture) if spectrum else _NO_SPECTRUM
     return Report(
@@ -95,7 +105,9 @@ def _limits(thresholds: Thresholds | None) -> Thresholds:
         return Thresholds()
     if not isinstance(thresholds, Thresholds):
         do = "Pass e.g. initdiag.Thresholds(max_risk=0.5)."
-        raise InvalidInput(explain(expected="thresholds: an initdiag.Thresholds", got=repr(thresholds), do=do))
+        raise InvalidInput(
+            explain(expected="thresholds: an initdiag.Thresholds", got=repr(thresholds), do=do)
+        )
     return thresholds
 
 
@@ -115,24 +127,37 @@ def _spectral(architecture: Architecture) -> _Spectral:
     try:
         found = spectral_report(architecture)
     except UnsupportedArchitecture as error:
-        return _Spectral(None, (Finding("IND025", "note", None, f"no spectrum: {error}", "see the reason"),))
+        return _Spectral(
+            None, (Finding("IND025", "note", None, f"no spectrum: {error}", "see the reason"),)
+        )
     return _Spectral(found.spectrum, found.findings)
 
 
 def _advice(
-    architecture: Architecture, prediction: Prediction, judgement: Judgement, training: Training, limits: Thresholds
+    architecture: Architecture,
+    prediction: Prediction,
+    judgement: Judgement,
+    training: Training,
+    limits: Thresholds,
 ) -> tuple[Advice, ...]:
     """What to change of a chain at risk, also of one behind a fixed map of the input; none where a measurement was judged."""
     chain = architecture.chain
     if chain is None or not judgement.verdict.is_at_risk or judgement.basis != "law":
         return ()
-    return advise(chain, prediction if chain is architecture else predict(chain), training, limits.max_risk)
+    return advise(
+        chain, prediction if chain is architecture else predict(chain), training, limits.max_risk
+    )
 
 
 def _separation(architecture: Architecture, prediction: Prediction) -> Separation | None:
     """How two inputs leave the last hidden layer; None where the law is not known, or nothing passes."""
-    is_known = prediction.coverage != "none" and not architecture.gaps and len(architecture.layers) > 1
-    passes = all(layer.weight.variance > 0 for layer in architecture.layers) and architecture.input_rms > 0
+    is_known = (
+        prediction.coverage != "none" and not architecture.gaps and len(architecture.layers) > 1
+    )
+    passes = (
+        all(layer.weight.variance > 0 for layer in architecture.layers)
+        and architecture.input_rms > 0
+    )
     return separation(architecture) if is_known and passes else None
 
 
@@ -248,10 +273,14 @@ def _measured(
             return run(drawn or subject.module, method=ensemble, init=init), None
         except UnsupportedArchitecture as error:
             reasons.setdefault(str(error), []).append(ensemble)
-    return None, " ".join(f"{', '.join(ensembles)}: {reason}" for reason, ensembles in reasons.items())
+    return None, " ".join(
+        f"{', '.join(ensembles)}: {reason}" for reason, ensembles in reasons.items()
+    )
 
 
-def _simulation(run: Callable[..., Measurement], module: nn.Module, architecture: Architecture) -> Measurement | None:
+def _simulation(
+    run: Callable[..., Measurement], module: nn.Module, architecture: Architecture
+) -> Measurement | None:
     """What predicts a module that is no chain: its own forward with each linear layer replaced by its law, where that can be done."""
     if not architecture.gaps:
         return None
@@ -307,7 +336,9 @@ def _print(report: Report, console: Console | None) -> None:
 
 
 def assert_trainable(
-    model: nn.Module | Callable[[], nn.Module], example_input: Tensor | None = None, **diagnose_options: Any
+    model: nn.Module | Callable[[], nn.Module],
+    example_input: Tensor | None = None,
+    **diagnose_options: Any,
 ) -> None:
     """Raise `AtRisk`, with the report's text, unless the network is judged healthy. Silent otherwise: for tests.
 
@@ -326,10 +357,14 @@ def assert_trainable(
 def fails(report: Report, fail_on: str | None) -> bool:
     """Return whether ``report`` is a failure under ``fail_on`` (None, ``"risk"`` or ``"no-verdict"``)."""
     at_risk = report.verdict.is_at_risk
-    return (fail_on is not None and at_risk) or (fail_on == "no-verdict" and report.verdict is Verdict.NO_VERDICT)
+    return (fail_on is not None and at_risk) or (
+        fail_on == "no-verdict" and report.verdict is Verdict.NO_VERDICT
+    )
 
 
 def _check_choice(what: str, value: Any, choices: tuple[str | None, ...]) -> None:
     if value not in choices:
         listed = ", ".join(repr(c) for c in choices)
-        raise InvalidInput(explain(expected=f"{what}: one of {listed}", got=repr(value), do="Choose one of these."))
+        raise InvalidInput(
+            explain(expected=f"{what}: one of {listed}", got=repr(value), do="Choose one of these.")
+        )

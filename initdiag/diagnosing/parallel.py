@@ -87,12 +87,16 @@ def check_many(
     """
     options = _checked_options(diagnose_options)
     if on_error not in ("result", "raise"):
-        raise InvalidInput(explain(expected='on_error: "result" or "raise"', got=repr(on_error), do="Choose one."))
+        raise InvalidInput(
+            explain(expected='on_error: "result" or "raise"', got=repr(on_error), do="Choose one.")
+        )
     candidate_seed(seed, 0)
     engine = None if executor is None else _Engine(executor)
     batches = _batches(candidates, positive_integer(chunk, "chunk"))
     tasks = (Task(start, batch, seed, options, dict(assumptions or {})) for start, batch in batches)
-    return _records(tasks, engine, positive_integer(in_flight, "in_flight"), raises=on_error == "raise")
+    return _records(
+        tasks, engine, positive_integer(in_flight, "in_flight"), raises=on_error == "raise"
+    )
 
 
 def _checked_options(options: dict[str, Any]) -> dict[str, Any]:
@@ -107,7 +111,9 @@ def _checked_options(options: dict[str, Any]) -> dict[str, Any]:
                 do="What is assumed of widths goes into assumptions={...}.",
             )
         )
-    diagnose_architecture(Architecture.from_widths([1, 1]), **{k: options[k] for k in OF_WIDTHS[:4] if k in options})
+    diagnose_architecture(
+        Architecture.from_widths([1, 1]), **{k: options[k] for k in OF_WIDTHS[:4] if k in options}
+    )
     return options
 
 
@@ -121,7 +127,9 @@ def _batches(candidates: Iterable[Any], size: int) -> Iterator[tuple[int, tuple[
         yield start, batch
 
 
-def _records(tasks: Iterable[Task], engine: _Engine | None, in_flight: int, *, raises: bool) -> Iterator[Checked]:
+def _records(
+    tasks: Iterable[Task], engine: _Engine | None, in_flight: int, *, raises: bool
+) -> Iterator[Checked]:
     results = map(run, tasks) if engine is None else _in_order(tasks, engine, in_flight)
     for record in itertools.chain.from_iterable(results):
         if raises and record.error is not None:
@@ -129,7 +137,9 @@ def _records(tasks: Iterable[Task], engine: _Engine | None, in_flight: int, *, r
         yield record
 
 
-def _in_order(tasks: Iterable[Task], engine: _Engine, in_flight: int) -> Iterator[tuple[Checked, ...]]:
+def _in_order(
+    tasks: Iterable[Task], engine: _Engine, in_flight: int
+) -> Iterator[tuple[Checked, ...]]:
     """The tasks' results in order, at most ``in_flight`` of them handed out."""
     window: deque[tuple[Task, Future[Any]]] = deque()
     try:
@@ -148,7 +158,9 @@ def _in_order(tasks: Iterable[Task], engine: _Engine, in_flight: int) -> Iterato
 def _first(window: deque[tuple[Task, Future[Any]]], engine: _Engine) -> tuple[Checked, ...]:
     """Take the first task's result from the window, with whatever repair that needs."""
     if _was_lost(window[0][1]):
-        engine.renew([index for task, future in window if _was_lost(future) for index in task.indices])
+        engine.renew(
+            [index for task, future in window if _was_lost(future) for index in task.indices]
+        )
         for place, (task, future) in enumerate(window):
             if _was_lost(future):
                 window[place] = task, _done(_alone(task, engine))

@@ -134,9 +134,18 @@ class Report(Record):
 
     def to_metrics(self) -> dict[str, float]:
         """Return the report's numbers by name, finite ones only, for an experiment tracker."""
-        found: dict[str, float | None] = {f"initdiag/risk_{name}": value for name, value in self.risk.items()}
+        found: dict[str, float | None] = {
+            f"initdiag/risk_{name}": value for name, value in self.risk.items()
+        }
         for source, record in (("predicted", self.prediction), ("measured", self.measurement)):
-            for name in ("log_mean", "log_variance", "rms_gain_log_mean", "beta", "dead_probability", "dead_fraction"):
+            for name in (
+                "log_mean",
+                "log_variance",
+                "rms_gain_log_mean",
+                "beta",
+                "dead_probability",
+                "dead_fraction",
+            ):
                 found[f"initdiag/{source}_{name}"] = getattr(record, name, None)
         for name in ("zero_mass", "log_mean_eigenvalue", "log_upper_edge"):
             found[f"initdiag/spectrum_{name}"] = getattr(self.spectrum, name, None)

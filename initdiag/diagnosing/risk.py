@@ -49,7 +49,12 @@ OPTIMIZERS = ("sgd", "adam")
 
 LOSSES = ("classification", "regression")
 
-FAMILIES = {"sgd": ("sgd", 1.0), "momentum": ("sgd", 10.0), "adam": ("adam", 1.0), "adamw": ("adam", 1.0)}
+FAMILIES = {
+    "sgd": ("sgd", 1.0),
+    "momentum": ("sgd", 10.0),
+    "adam": ("adam", 1.0),
+    "adamw": ("adam", 1.0),
+}
 """Whose curve, and the factor on the learning rate: in the long run a step under momentum 0.9 is ten times as large."""
 
 LEAST_VARIANCE = 1e-4
@@ -99,10 +104,16 @@ class Training:
             )
         if self.loss is not None and self.loss not in LOSSES:
             raise InvalidInput(
-                explain(expected='loss "classification" or "regression"', got=repr(self.loss), do="Or leave it out.")
+                explain(
+                    expected='loss "classification" or "regression"',
+                    got=repr(self.loss),
+                    do="Or leave it out.",
+                )
             )
         if self.lr is not None and not _is_rate(self.lr):
-            raise InvalidInput(explain(expected="lr: a positive number", got=repr(self.lr), do="Or leave it out."))
+            raise InvalidInput(
+                explain(expected="lr: a positive number", got=repr(self.lr), do="Or leave it out.")
+            )
 
 
 def _is_rate(lr: object) -> bool:
@@ -153,8 +164,16 @@ class Calibration:
     @classmethod
     def of(cls, data: dict[str, Any]) -> Calibration:
         """Return what the JSON document says."""
-        curves = {(family, loss): Curve(**c) for family, by in data["curves"].items() for loss, c in by.items()}
-        rates = {(o, loss): tuple(map(tuple, r)) for o, by in data["rates"].items() for loss, r in by.items()}
+        curves = {
+            (family, loss): Curve(**c)
+            for family, by in data["curves"].items()
+            for loss, c in by.items()
+        }
+        rates = {
+            (o, loss): tuple(map(tuple, r))
+            for o, by in data["rates"].items()
+            for loss, r in by.items()
+        }
         return cls(data["provenance"]["summary"], curves, rates)
 
 
@@ -162,7 +181,9 @@ class Calibration:
 def calibration() -> Calibration:
     """Return the shipped calibration."""
     text = (
-        importlib.resources.files("initdiag.diagnosing").joinpath("risk_coefficients.json").read_text(encoding="utf-8")
+        importlib.resources.files("initdiag.diagnosing")
+        .joinpath("risk_coefficients.json")
+        .read_text(encoding="utf-8")
     )
     return Calibration.of(json.loads(text))
 
@@ -194,7 +215,11 @@ def _mixture(training: Training) -> tuple[NDArray[np.float64], NDArray[np.float6
     family, factor = FAMILIES[training.optimizer]
     shares, rows = [], []
     for kind in LOSSES if training.loss is None else (training.loss,):
-        told = ((training.lr, 1.0),) if training.lr is not None else known.rates[training.optimizer, kind]
+        told = (
+            ((training.lr, 1.0),)
+            if training.lr is not None
+            else known.rates[training.optimizer, kind]
+        )
         for rate, share in told:
             shares.append(share)
             rows.append(known.curves[family, kind].at(rate * factor))
@@ -243,7 +268,9 @@ def risks(
 
 def _no_overshoot(depth: ArrayLike, coefficients: NDArray[np.float64]) -> NDArray[np.float64]:
     """Probabilities that the step is not too large, for each depth (any shape) and row of the coefficients."""
-    return np.asarray(special.expit(-coefficients[:, 6] - _log_depth(depth)[..., None] * coefficients[:, 7]))
+    return np.asarray(
+        special.expit(-coefficients[:, 6] - _log_depth(depth)[..., None] * coefficients[:, 7])
+    )
 
 
 def _log_depth(layers: ArrayLike) -> NDArray[np.float64]:
@@ -259,19 +286,33 @@ def _arguments(
     up, down = max(drift, 0.0), max(-drift, 0.0)
     fluctuation = math.log(max(hidden_log_variance, LEAST_VARIANCE))
     signal = coefficients[:, :6] @ (1.0, fluctuation, math.log1p(up), up, math.log1p(down), down)
-    return shares, signal, coefficients[:, 6] + _log_depth(depth or MIDDLE_DEPTH) * coefficients[:, 7]
+    return (
+        shares,
+        signal,
+        coefficients[:, 6] + _log_depth(depth or MIDDLE_DEPTH) * coefficients[:, 7],
+    )
 
 
 def risk_of_moments(
-    hidden_drift: float, hidden_log_variance: float, dead_probability: float, depth: int | None, training: Training
+    hidden_drift: float,
+    hidden_log_variance: float,
+    dead_probability: float,
+    depth: int | None,
+    training: Training,
 ) -> float:
     """Return the risk from the law's numbers themselves; see `failure_risk` and `risks`. Depth None: not known."""
     shares, signal, step = _arguments(hidden_drift, hidden_log_variance, depth, training)
-    return 1 - (1 - dead_probability) * float(shares @ (special.expit(-signal) * special.expit(-step)))
+    return 1 - (1 - dead_probability) * float(
+        shares @ (special.expit(-signal) * special.expit(-step))
+    )
 
 
 def log_odds(
-    hidden_drift: float, hidden_log_variance: float, dead_probability: float, depth: int | None, training: Training
+    hidden_drift: float,
+    hidden_log_variance: float,
+    dead_probability: float,
+    depth: int | None,
+    training: Training,
 ) -> float:
     """Return ``ln((1 - risk)/risk)`` without saturation (natural log); minus infinity where every network is dead. Arguments as in `risk_of_moments`."""
     if dead_probability == 1:
@@ -283,7 +324,11 @@ def log_odds(
 
 
 def risk_terms(
-    hidden_drift: float, hidden_log_variance: float, dead_probability: float, depth: int | None, training: Training
+    hidden_drift: float,
+    hidden_log_variance: float,
+    dead_probability: float,
+    depth: int | None,
+    training: Training,
 ) -> RiskTerms:
     """Return what the risk comes from; arguments as in `risk_of_moments`."""
     shares, coefficients = _mixture(training)
@@ -332,8 +377,20 @@ def failure_risk(
     training = Training(optimizer, lr, loss)
     if not isinstance(prediction, Prediction):
         got = type(prediction).__name__
-        raise InvalidInput(explain(expected="a Prediction", got=got, do="Pass initdiag.predict(widths) or of a trace."))
-    drift, variance, dead = prediction.hidden_drift, prediction.hidden_log_variance, prediction.dead_probability
+        raise InvalidInput(
+            explain(
+                expected="a Prediction", got=got, do="Pass initdiag.predict(widths) or of a trace."
+            )
+        )
+    drift, variance, dead = (
+        prediction.hidden_drift,
+        prediction.hidden_log_variance,
+        prediction.dead_probability,
+    )
     if drift is None or variance is None or dead is None:
-        raise UnsupportedArchitecture(f"no coverage, so no risk: {'; '.join(prediction.reasons)}. Measure it instead.")
-    return risk_of_moments(drift, variance, dead, prediction.depth or len(prediction.layers), training)
+        raise UnsupportedArchitecture(
+            f"no coverage, so no risk: {'; '.join(prediction.reasons)}. Measure it instead."
+        )
+    return risk_of_moments(
+        drift, variance, dead, prediction.depth or len(prediction.layers), training
+    )

@@ -76,8 +76,14 @@ def spectral_report(architecture: Architecture, target: str | None = None) -> Sp
     """
     spectrum = predict_spectrum(architecture)
     conditions = conditions_of(spectrum)
-    is_poor = conditions.share_within_decade < _GATHERED or conditions.isometry_distance >= _ISOMETRIC
-    changes = improvements(architecture, conditions) if is_poor or conditions.rank_share < _RESOLVED else ()
+    is_poor = (
+        conditions.share_within_decade < _GATHERED or conditions.isometry_distance >= _ISOMETRIC
+    )
+    changes = (
+        improvements(architecture, conditions)
+        if is_poor or conditions.rank_share < _RESOLVED
+        else ()
+    )
     findings = [
         *_scale_findings(architecture, conditions),
         *_rank_findings(spectrum, conditions, changes),
@@ -86,7 +92,9 @@ def spectral_report(architecture: Architecture, target: str | None = None) -> Sp
         *_isometry_findings(conditions, changes),
     ]
     findings.sort(key=lambda finding: finding.severity != "warning")
-    return SpectralReport(target or architecture.source, architecture, spectrum, conditions, changes, tuple(findings))
+    return SpectralReport(
+        target or architecture.source, architecture, spectrum, conditions, changes, tuple(findings)
+    )
 
 
 def _scale_findings(architecture: Architecture, conditions: Conditions) -> Iterator[Finding]:
@@ -99,7 +107,9 @@ def _scale_findings(architecture: Architecture, conditions: Conditions) -> Itera
     if abs(after) > abs(log) / 2:
         remedy = "fewer layers: no factor for the weights mends it"
     message = f"(1/n) sum sigma^2 of the Jacobian's singular values is {power(log)}, where 1 keeps the scale"
-    yield Finding("IND020", "warning" if abs(log) >= _FAR_OFF_SCALE else "note", None, message, remedy)
+    yield Finding(
+        "IND020", "warning" if abs(log) >= _FAR_OFF_SCALE else "note", None, message, remedy
+    )
 
 
 def _spread_findings(conditions: Conditions, changes: tuple[Improvement, ...]) -> Iterator[Finding]:
@@ -119,7 +129,11 @@ def _rank_findings(
     rank, resolved, total = conditions.rank_share, conditions.resolved_share, conditions.directions
     if rank >= _RESOLVED and resolved >= _RESOLVED:
         return
-    name, message = _narrowest(spectrum, conditions) if rank < _RESOLVED else (None, f"no direction of {total} is lost")
+    name, message = (
+        _narrowest(spectrum, conditions)
+        if rank < _RESOLVED
+        else (None, f"no direction of {total} is lost")
+    )
     share = _rank_share
     if resolved < _RESOLVED * rank:
         share = _resolved_share
@@ -149,7 +163,9 @@ def _narrowest(spectrum: SpectralLaw, conditions: Conditions) -> tuple[str | Non
     return layers[0].name if len(layers) == 1 else None, message
 
 
-def _isometry_findings(conditions: Conditions, changes: tuple[Improvement, ...]) -> Iterator[Finding]:
+def _isometry_findings(
+    conditions: Conditions, changes: tuple[Improvement, ...]
+) -> Iterator[Finding]:
     distance = conditions.isometry_distance
     if distance < _ISOMETRIC:
         return
@@ -176,7 +192,9 @@ def _width_findings(spectrum: SpectralLaw) -> Iterator[Finding]:
         yield Finding("IND024", "warning", None, message, _MEASURE)
 
 
-def _effects(changes: tuple[Improvement, ...] | list[Improvement], effect: Callable[[Conditions], str]) -> str:
+def _effects(
+    changes: tuple[Improvement, ...] | list[Improvement], effect: Callable[[Conditions], str]
+) -> str:
     return "; or ".join(f"{change.action}: {effect(change.after)}" for change in changes)
 
 

@@ -64,7 +64,11 @@ class Thresholds:
             value = getattr(self, name)
             if not isinstance(value, int | float) or not 0 <= value <= 1:
                 raise InvalidInput(
-                    explain(expected=f"{name} in [0, 1]", got=repr(value), do="Give a probability, e.g. 0.5.")
+                    explain(
+                        expected=f"{name} in [0, 1]",
+                        got=repr(value),
+                        do="Give a probability, e.g. 0.5.",
+                    )
                 )
 
 
@@ -129,19 +133,31 @@ def judge(
     unknown = () if numbers is None else tuple(_unknown_findings(architecture, numbers))
     if unknown:
         numbers, basis = None, "none"
-    how = "judged from measurement" if basis == "measurement" else _GAP_REMEDIES.get(prediction.coverage, "")
-    findings = [*unknown, *_structure_findings(architecture, how), *_coverage_findings(architecture, prediction, how)]
+    how = (
+        "judged from measurement"
+        if basis == "measurement"
+        else _GAP_REMEDIES.get(prediction.coverage, "")
+    )
+    findings = [
+        *unknown,
+        *_structure_findings(architecture, how),
+        *_coverage_findings(architecture, prediction, how),
+    ]
     findings += _agreement_findings(agreement)
     findings += _separation_findings(separation)
     if not_measured is not None:
         remedy = "do what the reason says, or pass a function that builds the network"
-        reason = Finding("IND010", "note", None, f"not measured: {not_measured.rstrip('.')}", remedy)
+        reason = Finding(
+            "IND010", "note", None, f"not measured: {not_measured.rstrip('.')}", remedy
+        )
         findings.insert(0 if numbers is None else len(findings), reason)
     if numbers is None:
         return Judgement(Verdict.NO_VERDICT, "none", {}, tuple(findings))
     judged = dict.fromkeys((*OPTIMIZERS, training.optimizer))
     risk = {
-        name: numbers.risk(training if name == training.optimizer else Training(name, None, training.loss))
+        name: numbers.risk(
+            training if name == training.optimizer else Training(name, None, training.loss)
+        )
         for name in judged
     }
     is_healthy = risk[training.optimizer] < thresholds.max_risk
@@ -162,16 +178,18 @@ def _unknown_findings(architecture: Architecture, numbers: _Numbers) -> Iterator
     """Why the numbers say nothing of how training goes; none where they do."""
     if numbers.dead == 1 and _starts_at_zero(architecture):
         yield Finding(
-            "IND015", "warning", architecture.layers[-1].name, _ZERO_OUTPUT, "judge the part before it: module="
+            "IND015",
+            "warning",
+            architecture.layers[-1].name,
+            _ZERO_OUTPUT,
+            "judge the part before it: module=",
         )
     elif numbers.dead < 1 and not numbers.overflows and math.isnan(numbers.variance):
         message = "too few draws have a gradient for a log-variance"
         yield Finding("IND010", "note", None, message, "ask for more draws, e.g. draws=1024")
 
 
-_ZERO_OUTPUT = (
-    "its weights start at zero: at the first step it alone has a gradient, from then on the others have one, too"
-)
+_ZERO_OUTPUT = "its weights start at zero: at the first step it alone has a gradient, from then on the others have one, too"
 
 
 def _starts_at_zero(architecture: Architecture) -> bool:
@@ -187,9 +205,13 @@ def _with_output(architecture: Architecture) -> Architecture:
     return replace(architecture, layers=(*hidden, replace(output, weight=weight, bias=None)))
 
 
-def _coverage_findings(architecture: Architecture, prediction: Prediction, how: str) -> Iterator[Finding]:
+def _coverage_findings(
+    architecture: Architecture, prediction: Prediction, how: str
+) -> Iterator[Finding]:
     """Why the law of a chain is refused (a gap is a finding of its own)."""
-    for reason in prediction.reasons if prediction.coverage == "none" and not architecture.gaps else ():
+    for reason in (
+        prediction.reasons if prediction.coverage == "none" and not architecture.gaps else ()
+    ):
         yield Finding("IND006", "note", None, f"not covered by the theory: {reason}", how)
 
 
@@ -205,7 +227,11 @@ def _numbers(
 ) -> tuple[_Numbers | None, str]:
     if not architecture.gaps and _starts_at_zero(architecture):
         prediction = predict(_with_output(architecture))
-    drift, variance, dead = prediction.hidden_drift, prediction.hidden_log_variance, prediction.dead_probability
+    drift, variance, dead = (
+        prediction.hidden_drift,
+        prediction.hidden_log_variance,
+        prediction.dead_probability,
+    )
     depth = architecture.depth if architecture.layers else None
     if dead == 1:
         return _Numbers(-math.inf, 0.0, 1.0, depth), "law"
@@ -215,7 +241,9 @@ def _numbers(
         return None, "none"
     if measurement.dead_fraction == 1.0:
         return _Numbers(-math.inf, 0.0, 1.0, depth), "measurement"
-    return _Numbers(*judged_moments(measurement, architecture), measurement.dead_fraction, depth), "measurement"
+    return _Numbers(
+        *judged_moments(measurement, architecture), measurement.dead_fraction, depth
+    ), "measurement"
 
 
 def _mode(numbers: _Numbers, training: Training) -> Verdict:
@@ -249,9 +277,19 @@ def _own_drift(numbers: _Numbers, training: Training) -> float:
 
 def _mode_finding(verdict: Verdict, numbers: _Numbers, training: Training) -> Finding:
     if verdict is Verdict.UNSTABLE and _overshoots(numbers, training):
-        rate = "usual learning rates take" if training.lr is None else f"a learning rate of {training.lr:g} takes"
+        rate = (
+            "usual learning rates take"
+            if training.lr is None
+            else f"a learning rate of {training.lr:g} takes"
+        )
         message = f"at a depth of {numbers.depth} linear layers {rate} too large a step, however the weights are drawn"
-        return Finding("IND014", "error", None, message, "a lower learning rate, fewer layers, or skip connections")
+        return Finding(
+            "IND014",
+            "error",
+            None,
+            message,
+            "a lower learning rate, fewer layers, or skip connections",
+        )
     gain = math.exp(min(abs(numbers.drift) / 2, 700.0))
     spread = math.exp(min(2 * math.sqrt(numbers.variance), 700.0))
     texts = {
@@ -287,22 +325,42 @@ def _structure_findings(architecture: Architecture, how: str) -> Iterator[Findin
     for layer in architecture.layers:
         if layer.weight.variance == 0 and _starts_at_zero(architecture):
             if not architecture.gaps:
-                yield Finding("IND015", "note", layer.name, _ZERO_OUTPUT, "judged as if its gain were 1")
+                yield Finding(
+                    "IND015", "note", layer.name, _ZERO_OUTPUT, "judged as if its gain were 1"
+                )
         elif layer.weight.variance == 0:
             message = "every weight is zero, so that no gradient passes"
-            yield Finding("IND007", "error", layer.name, message, "initialise it, or check the part before it alone")
+            yield Finding(
+                "IND007",
+                "error",
+                layer.name,
+                message,
+                "initialise it, or check the part before it alone",
+            )
         if layer.weight.failed:
             message = f"its weights fail: {', '.join(layer.weight.failed)}"
             is_copy = any(name.startswith(INDEPENDENT_OF) for name in layer.weight.failed)
-            checkpoint = "a trained checkpoint is no initialisation; otherwise see how it is initialised"
-            remedy = "it is a copy (copy.deepcopy?): initialise each layer afresh" if is_copy else checkpoint
+            checkpoint = (
+                "a trained checkpoint is no initialisation; otherwise see how it is initialised"
+            )
+            remedy = (
+                "it is a copy (copy.deepcopy?): initialise each layer afresh"
+                if is_copy
+                else checkpoint
+            )
             yield Finding("IND009", "warning", layer.name, message, remedy)
         if layer.bias is not None and not layer.bias.symmetric:
             message = "its bias is constant or skewed, so that gates are not fair coins"
-            yield Finding("IND011", "note", layer.name, message, "zero biases, for the theory to cover it")
-    if architecture.source != "widths" and any(layer.weight.sample_variance is None for layer in architecture.layers):
+            yield Finding(
+                "IND011", "note", layer.name, message, "zero biases, for the theory to cover it"
+            )
+    if architecture.source != "widths" and any(
+        layer.weight.sample_variance is None for layer in architecture.layers
+    ):
         message = "some weights were assumed, not read (meta device, or a what-if)"
-        yield Finding("IND013", "note", None, message, "give the weights values, to have them tested")
+        yield Finding(
+            "IND013", "note", None, message, "give the weights values, to have them tested"
+        )
     for name in architecture.unused:
         message = "the forward pass never reaches it"
         yield Finding("IND008", "warning", name, message, "remove it, or use it")
@@ -313,7 +371,9 @@ def _separation_findings(separation: Separation | None) -> list[Finding]:
         return []
     if separation.parallel > 0.5:
         message = f"two inputs at right angles leave it parallel in {separation.parallel:.0%} of networks: they differ in size alone"
-        return [Finding("IND012", "warning", separation.name, message, "widen the narrowest layers")]
+        return [
+            Finding("IND012", "warning", separation.name, message, "widen the narrowest layers")
+        ]
     if not separation.log_sine < LEAST_LOG_SINE:
         return []
     sine = math.exp(max(separation.log_sine / 2, -700.0))
@@ -327,10 +387,14 @@ def _agreement_findings(agreement: Agreement | None) -> list[Finding]:
         return []
     parts = []
     if agreement.moments_p_value is not None:
-        parts.append(f"mean {agreement.mean_z:+.1f}, variance {agreement.variance_z:+.1f} standard errors off")
+        parts.append(
+            f"mean {agreement.mean_z:+.1f}, variance {agreement.variance_z:+.1f} standard errors off"
+        )
     if agreement.dead_p_value is not None and agreement.dead_p_value < agreement.level:
         parts.append("another share of draws is dead")
-    message = f"prediction and measurement disagree (p = {agreement.p_value:.2g}): {'; '.join(parts)}"
+    message = (
+        f"prediction and measurement disagree (p = {agreement.p_value:.2g}): {'; '.join(parts)}"
+    )
     remedy = f"likely causes: {'; '.join(_likely_causes(agreement))}"
     return [Finding("IND005", "warning", None, message, remedy)]
 
@@ -341,9 +405,13 @@ def _likely_causes(agreement: Agreement) -> list[str]:
     if abs(agreement.mean_z) >= _CLEAR:
         causes.append("a gain or an activation other than the trace took it for")
     if abs(agreement.variance_z) >= _CLEAR:
-        causes.append("weights that are not independent (trained, tied, low rank), or inputs that are exactly 0")
+        causes.append(
+            "weights that are not independent (trained, tied, low rank), or inputs that are exactly 0"
+        )
     if agreement.shape_p_value is not None and agreement.shape_p_value < agreement.level:
-        causes.append("a few outsized or skewed weights, or a layer narrower than it looks (low rank, sparse)")
+        causes.append(
+            "a few outsized or skewed weights, or a layer narrower than it looks (low rank, sparse)"
+        )
     if agreement.dead_p_value is not None and agreement.dead_p_value < agreement.level:
         causes.append(
             "gates that are not open half of the time (skewed weights, a constant bias, inputs that are exactly 0)"

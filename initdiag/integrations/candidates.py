@@ -35,7 +35,12 @@ def prediction_of(candidate: Any, **options: Any) -> Prediction:
 
 
 def risk_of(
-    candidate: Any, *, optimizer: str = "sgd", lr: float | None = None, loss: str | None = None, **options: Any
+    candidate: Any,
+    *,
+    optimizer: str = "sgd",
+    lr: float | None = None,
+    loss: str | None = None,
+    **options: Any,
 ) -> float:
     """Return the calibrated risk that the candidate's training does not start, in [0, 1].
 

@@ -54,7 +54,10 @@ class Initdiag(pl.Callback):
             for logger in trainer.loggers:
                 logger.log_metrics(self.report.to_metrics(), step=0)
         if trainer.strategy.broadcast(self.report is not None and fails(self.report, self.fail_on)):
-            raise AtRisk(f"\n{self.report}" if self.report else "at risk: see rank zero's report", self.report)
+            raise AtRisk(
+                f"\n{self.report}" if self.report else "at risk: see rank zero's report",
+                self.report,
+            )
 
     def _example(self, module: pl.LightningModule) -> dict[str, Any]:
         is_given = self.options.get("input_size") is not None or module.example_input_array is None

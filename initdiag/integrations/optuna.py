@@ -10,7 +10,9 @@ from initdiag.integrations.candidates import risk_of
 try:
     import optuna
 except ImportError as error:
-    raise InitdiagError("expected optuna, got none. Install it: pip install 'initdiag[optuna]'") from error
+    raise InitdiagError(
+        "expected optuna, got none. Install it: pip install 'initdiag[optuna]'"
+    ) from error
 
 __all__ = ["constraints_func", "prune_at_risk"]
 
@@ -18,7 +20,12 @@ _KEY = "initdiag_risk"
 
 
 def prune_at_risk(
-    trial: optuna.Trial, candidate: Any, *, optimizer: str = "sgd", max_risk: float = 0.5, **options: Any
+    trial: optuna.Trial,
+    candidate: Any,
+    *,
+    optimizer: str = "sgd",
+    max_risk: float = 0.5,
+    **options: Any,
 ) -> float:
     """Return a candidate's risk; prune the trial if it is ``max_risk`` or more. Call it before training.
 
@@ -42,14 +49,18 @@ def prune_at_risk(
         As `risk_of`.
     """
     if not 0 < max_risk <= 1:
-        raise InvalidInput(explain(expected="max_risk in (0, 1]", got=repr(max_risk), do="E.g. 0.5."))
+        raise InvalidInput(
+            explain(expected="max_risk in (0, 1]", got=repr(max_risk), do="E.g. 0.5.")
+        )
     risk = risk_of(candidate, optimizer=optimizer, **options)
     trial.set_user_attr(_KEY, risk)
     trial.set_user_attr(f"{_KEY}_limit", max_risk)
     if hasattr(trial, "set_constraint"):
         trial.set_constraint(_KEY, risk - max_risk)
     if risk >= max_risk:
-        raise optuna.TrialPruned(f"risk {risk:.2g} that training does not start: at least {max_risk:.2g}")
+        raise optuna.TrialPruned(
+            f"risk {risk:.2g} that training does not start: at least {max_risk:.2g}"
+        )
     return risk
 
 

@@ -40,7 +40,11 @@ def score(candidate: Any, *, optimizer: str = "sgd", **options: Any) -> float:
     True
     """
     prediction = prediction_of(candidate, **options)
-    drift, variance, dead = prediction.hidden_drift, prediction.hidden_log_variance, prediction.dead_probability
+    drift, variance, dead = (
+        prediction.hidden_drift,
+        prediction.hidden_log_variance,
+        prediction.dead_probability,
+    )
     if drift is None or variance is None or dead is None:
         raise UnsupportedArchitecture(f"no score: {'; '.join(prediction.reasons)}")
     return log_odds(drift, variance, dead, prediction.depth, Training(optimizer))

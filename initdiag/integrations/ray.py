@@ -12,7 +12,9 @@ from initdiag.integrations.candidates import risk_of
 try:
     import ray
 except ImportError as error:
-    raise InitdiagError("expected ray, got none. Install it: pip install 'initdiag[ray]'") from error
+    raise InitdiagError(
+        "expected ray, got none. Install it: pip install 'initdiag[ray]'"
+    ) from error
 
 __all__ = ["ray_executor", "sample_accepted"]
 
@@ -79,7 +81,9 @@ def sample_accepted(
     >>> space = {"widths": tune.sample_from(lambda config: sample_accepted(draw))}  # doctest: +SKIP
     """
     if not 0 < max_risk <= 1:
-        raise InvalidInput(explain(expected="max_risk in (0, 1]", got=repr(max_risk), do="E.g. 0.5."))
+        raise InvalidInput(
+            explain(expected="max_risk in (0, 1]", got=repr(max_risk), do="E.g. 0.5.")
+        )
     for _ in range(attempts):
         widths = list(draw())
         if risk_of(widths, optimizer=optimizer, **options) < max_risk:

@@ -11,7 +11,9 @@ from initdiag.errors import AtRisk, InitdiagError
 try:
     from transformers import TrainerCallback
 except ImportError as error:
-    raise InitdiagError("expected transformers, got none. Install it: pip install 'initdiag[transformers]'") from error
+    raise InitdiagError(
+        "expected transformers, got none. Install it: pip install 'initdiag[transformers]'"
+    ) from error
 
 __all__ = ["Initdiag"]
 

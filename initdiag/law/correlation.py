@@ -126,13 +126,18 @@ def separation(architecture: Architecture) -> Separation:
     """
     hidden = architecture.layers[:-1]
     if any(layer.activation.gate is None for layer in hidden):
-        simulated = _layer_angle(hidden[-1], _log_sines(architecture, hidden, math.pi / 2, _DRAWS, 0)[-1])
+        simulated = _layer_angle(
+            hidden[-1], _log_sines(architecture, hidden, math.pi / 2, _DRAWS, 0)[-1]
+        )
         return Separation(simulated.name, simulated.log_mean, 0.0)
     square = architecture.input_rms * architecture.input_rms * architecture.input_size
     log_sine = log_apart = 0.0
     for layer in hidden:
         slope = _slope(layer)
-        signal, bias = layer.weight.variance * square, 0.0 if layer.bias is None else layer.bias.variance
+        signal, bias = (
+            layer.weight.variance * square,
+            0.0 if layer.bias is None else layer.bias.variance,
+        )
         share = 1.0 if bias == 0 or signal == math.inf else signal / (signal + bias)
         loss = _finite_width(layer.fan_out, slope, layer.weight.family == "haar")
         log_sine, log_still_apart = _through_one(log_sine, share, slope, loss)
@@ -169,11 +174,15 @@ def _through_one(log_sine: float, share: float, slope: float, loss: _Loss) -> tu
     sine_square = math.exp(min(log_sine, 0.0))
     gap = share * sine_square / (1 + math.sqrt(1 - sine_square))  # 1 - cos
     angle = 2 * math.asin(math.sqrt(gap / 2))
-    gained = math.sin(angle) - angle * math.cos(angle) if angle > 1e-2 else angle**3 / 3 - angle**5 / 30
+    gained = (
+        math.sin(angle) - angle * math.cos(angle) if angle > 1e-2 else angle**3 / 3 - angle**5 / 30
+    )
     bend = (1 - slope) ** 2 / (1 + slope**2)
     after = gap - bend * gained / math.pi
     left = loss.log_sine * (1 - bend * gap / 2)
-    log_parallel = loss.log_parallel + loss.width * math.log1p(-angle / math.pi) if loss.width > 1 else 0.0
+    log_parallel = (
+        loss.log_parallel + loss.width * math.log1p(-angle / math.pi) if loss.width > 1 else 0.0
+    )
     return math.log(after * (2 - after)) + left, _log1mexp(log_parallel)
 
 
@@ -187,13 +196,20 @@ def _finite_width(n: int, slope: float, is_haar: bool) -> _Loss:
     if n == 1:
         return _Loss(n, 0.0, 0.0)
     if slope == 1 and is_haar:
-        return _Loss(n, 0.0, -math.inf)  # orthogonal layers keep angles; where fan_out < fan_in, nearly
+        return _Loss(
+            n, 0.0, -math.inf
+        )  # orthogonal layers keep angles; where fan_out < fan_in, nearly
     if n > _NARROW:
         return _Loss(n, -2 * (1 + slope**4) / (n * (1 + slope**2) ** 2), -math.inf)
     is_open = np.arange(n + 1)
     closed = n - is_open
-    share = np.exp(special.gammaln(n + 1) - special.gammaln(is_open + 1) - special.gammaln(closed + 1)) / 2.0**n
-    across = _mean_log_square(np.maximum(is_open - 1, 0), np.where(is_open > 0, closed, n - 1), slope)
+    share = (
+        np.exp(special.gammaln(n + 1) - special.gammaln(is_open + 1) - special.gammaln(closed + 1))
+        / 2.0**n
+    )
+    across = _mean_log_square(
+        np.maximum(is_open - 1, 0), np.where(is_open > 0, closed, n - 1), slope
+    )
     change = across - _mean_log_square(is_open, closed, slope)
     apart = np.isfinite(change)
     log_parallel = -math.inf if slope else math.log(n) - n * math.log(2) - math.log1p(-(0.5**n))
@@ -208,17 +224,26 @@ def _mean_log_square(is_open: NDArray[np.int_], closed: NDArray[np.int_], slope:
         return np.asarray(np.log(2 * mean / degrees) + special.digamma(degrees / 2))
 
 
-def _log_sines(architecture: Architecture, layers: Sequence[Layer], angle: float, draws: int, seed: int) -> Array:
+def _log_sines(
+    architecture: Architecture, layers: Sequence[Layer], angle: float, draws: int, seed: int
+) -> Array:
     """``ln sin^2`` after each of the first ``layers`` of the chain, of shape (layers, draws)."""
     if not 0 < angle < math.pi:
-        raise InvalidInput(explain(expected="an angle in (0, pi)", got=repr(angle), do="Give radians."))
+        raise InvalidInput(
+            explain(expected="an angle in (0, pi)", got=repr(angle), do="Give radians.")
+        )
     if architecture.gaps:
-        raise UnsupportedArchitecture(f"not a plain chain: {architecture.gaps[0].path}: {architecture.gaps[0].reason}.")
+        raise UnsupportedArchitecture(
+            f"not a plain chain: {architecture.gaps[0].path}: {architecture.gaps[0].reason}."
+        )
     unknown = next((x.activation for x in layers if not is_simulated(x.activation)), None)
     if unknown is not None:
         raise UnsupportedArchitecture(f"{unknown.label} is not simulated.")
     radius = architecture.input_rms * math.sqrt(architecture.input_size)
-    blocks = [_block(layers, radius, angle, np.random.default_rng((seed, b))) for b in range(-(-draws // _BLOCK))]
+    blocks = [
+        _block(layers, radius, angle, np.random.default_rng((seed, b)))
+        for b in range(-(-draws // _BLOCK))
+    ]
     return np.concatenate(blocks, axis=1)[:, :draws]
 
 
@@ -238,7 +263,9 @@ class _Pairs:
 
 def _block(layers: Sequence[Layer], radius: float, angle: float, rng: np.random.Generator) -> Array:
     ones = np.ones(_BLOCK)
-    pairs = _Pairs(radius * ones, radius * (math.cos(angle) - 1) * ones, radius * math.sin(angle) * ones)
+    pairs = _Pairs(
+        radius * ones, radius * (math.cos(angle) - 1) * ones, radius * math.sin(angle) * ones
+    )
     found = []
     for layer in layers:
         pairs = _through(layer, pairs, rng)

@@ -41,7 +41,13 @@ from initdiag.law.gradient_records import LayerGradients, NormLaw, ParameterGrad
 from initdiag.law.predict import predict
 from initdiag.law.prediction import LayerPrediction, Prediction
 from initdiag.law.simulate import backward
-from initdiag.network.architecture import Activation, Architecture, Layer, WeightLaw, positive_integer
+from initdiag.network.architecture import (
+    Activation,
+    Architecture,
+    Layer,
+    WeightLaw,
+    positive_integer,
+)
 
 __all__ = ["parameter_gradients"]
 
@@ -97,7 +103,9 @@ def parameter_gradients(
         assumptions = {}
     draws = positive_integer(draws, "draws")
     _require_cover(architecture, assumptions)
-    return _Laws(architecture, _Cotangent.of(cotangent, architecture.output_size), draws, seed).all()
+    return _Laws(
+        architecture, _Cotangent.of(cotangent, architecture.output_size), draws, seed
+    ).all()
 
 
 def _require_cover(architecture: Architecture, assumptions: dict[str, Any]) -> None:
@@ -117,7 +125,9 @@ def _require_cover(architecture: Architecture, assumptions: dict[str, Any]) -> N
 def _covered(prediction: Prediction) -> Prediction:
     """Return the prediction, unless it is none: a chain may be covered forward and too far from Gaussian when transposed."""
     if prediction.coverage == "none":
-        raise UnsupportedArchitecture(f"no law of parameter gradients: {'; '.join(prediction.reasons)}.")
+        raise UnsupportedArchitecture(
+            f"no law of parameter gradients: {'; '.join(prediction.reasons)}."
+        )
     return prediction
 
 
@@ -134,8 +144,12 @@ class _Cotangent:
         if callable(given):
             return cls(None, False, lambda outputs, rng: given(outputs))
         if isinstance(given, str) and given in ("sphere", "gaussian"):
-            weight = WeightLaw("normal", 1 / size, 3.0) if given == "gaussian" else _isometry(1.0, size)
-            return cls(weight, False, functools.partial(_random_cotangent, is_unit=given == "sphere"))
+            weight = (
+                WeightLaw("normal", 1 / size, 3.0) if given == "gaussian" else _isometry(1.0, size)
+            )
+            return cls(
+                weight, False, functools.partial(_random_cotangent, is_unit=given == "sphere")
+            )
         try:
             v = np.asarray(given, dtype=np.float64)
         except (TypeError, ValueError):
@@ -148,7 +162,9 @@ class _Cotangent:
                     do="Give dLoss/d(output), one number an output.",
                 )
             )
-        return cls(_isometry(float(v @ v), size), True, lambda outputs, rng: np.tile(v, (len(outputs), 1)))
+        return cls(
+            _isometry(float(v @ v), size), True, lambda outputs, rng: np.tile(v, (len(outputs), 1))
+        )
 
 
 def _random_cotangent(outputs: Array, rng: np.random.Generator, *, is_unit: bool) -> Array:
@@ -164,13 +180,24 @@ def _isometry(square: float, size: int) -> WeightLaw:
 class _Laws:
     """The laws of one chain: in closed form where there is one, from one simulation where not. Layers are counted from 1."""
 
-    def __init__(self, architecture: Architecture, cotangent: _Cotangent, draws: int, seed: int) -> None:
-        self.architecture, self.cotangent, self.draws, self.seed = architecture, cotangent, draws, seed
+    def __init__(
+        self, architecture: Architecture, cotangent: _Cotangent, draws: int, seed: int
+    ) -> None:
+        self.architecture, self.cotangent, self.draws, self.seed = (
+            architecture,
+            cotangent,
+            draws,
+            seed,
+        )
         layers = architecture.layers
         self.has_gates = all(layer.activation.gate is not None for layer in layers)
         is_fixed_behind_a_gate = cotangent.is_fixed and layers[-1].activation != _LINEAR
-        self.has_closed_deltas = self.has_gates and cotangent.weight is not None and not is_fixed_behind_a_gate
-        self.until_bias = next((i for i, x in enumerate(layers) if x.bias and x.bias.variance > 0), len(layers))
+        self.has_closed_deltas = (
+            self.has_gates and cotangent.weight is not None and not is_fixed_behind_a_gate
+        )
+        self.until_bias = next(
+            (i for i, x in enumerate(layers) if x.bias and x.bias.variance > 0), len(layers)
+        )
 
     def all(self) -> ParameterGradients:
         """Return every norm's law."""
@@ -211,10 +238,21 @@ class _Laws:
     def _dead_below(self, index: int) -> tuple[LayerPrediction, ...]:
         """Return the layers before ``l`` whose death makes ``delta_l`` 0: a ReLU above, with no bias between, sees pre-activations 0, where it is closed."""
         layers = self.architecture.layers
-        relu = next((i for i in range(max(index, 1), len(layers) + 1) if layers[i - 1].activation.name == "relu"), None)
+        relu = next(
+            (
+                i
+                for i in range(max(index, 1), len(layers) + 1)
+                if layers[i - 1].activation.name == "relu"
+            ),
+            None,
+        )
         if relu is None:
             return ()
-        biased = (i for i in range(relu, 0, -1) if (bias := layers[i - 1].bias) is not None and bias.variance > 0)
+        biased = (
+            i
+            for i in range(relu, 0, -1)
+            if (bias := layers[i - 1].bias) is not None and bias.variance > 0
+        )
         return self._forward.layers[next(biased, 1) : index]
 
     @functools.cached_property
@@ -222,7 +260,9 @@ class _Laws:
         """The chain with the input as an isometry before it: its first ``l + 1`` factors make ``||a_l||^2``."""
         arch = self.architecture
         n = arch.input_size
-        return _predicted((Layer("input", n, n, _isometry(n * arch.input_rms**2, n), _LINEAR), *arch.layers))
+        return _predicted(
+            (Layer("input", n, n, _isometry(n * arch.input_rms**2, n), _LINEAR), *arch.layers)
+        )
 
     @functools.cached_property
     def _backward(self) -> Prediction:
@@ -235,14 +275,19 @@ class _Laws:
             Layer(layer.name, layer.fan_out, layer.fan_in, layer.weight, activation)
             for layer, activation in zip(layers, below, strict=True)
         ]
-        return _predicted((Layer("cotangent", n, n, self.cotangent.weight, layers[-1].activation), *back[::-1]))
+        return _predicted(
+            (Layer("cotangent", n, n, self.cotangent.weight, layers[-1].activation), *back[::-1])
+        )
 
     @functools.cached_property
     def _passes(self) -> backward.Backpropagation:
         return backward.simulate(self.architecture, self.cotangent.draw, self.draws, self.seed)
 
     def _closed(
-        self, factors: tuple[LayerPrediction, ...], layers: tuple[Layer, ...], alive: tuple[LayerPrediction, ...]
+        self,
+        factors: tuple[LayerPrediction, ...],
+        layers: tuple[Layer, ...],
+        alive: tuple[LayerPrediction, ...],
     ) -> NormLaw:
         """Return the law of the product of ``factors``, which come from the weights of ``layers``; not 0 if all of ``alive`` are not."""
         is_exact = {layer.weight.family for layer in layers} <= {"normal", "haar"}
@@ -259,18 +304,27 @@ class _Laws:
             hidden_drift=rms_gain,
             hidden_log_variance=log_variance,
             beta=math.fsum(given(factor.beta) for factor in factors),
-            dead_probability=0.0 - math.expm1(math.fsum(math.log1p(-factor.dead_probability) for factor in alive)),
+            dead_probability=0.0
+            - math.expm1(math.fsum(math.log1p(-factor.dead_probability) for factor in alive)),
             layers=factors,
         )
         return NormLaw(chain)
 
     def _simulated(self, samples: Array) -> NormLaw:
-        others = sorted({layer.weight.family for layer in self.architecture.layers} - {"normal", "haar"})
+        others = sorted(
+            {layer.weight.family for layer in self.architecture.layers} - {"normal", "haar"}
+        )
         reasons = [f"simulated over {self.draws} draws"]
-        reasons += [f"{family} weights: taken for Gaussian ones of their variance" for family in others]
+        reasons += [
+            f"{family} weights: taken for Gaussian ones of their variance" for family in others
+        ]
         sizes = self.architecture.input_size, self.architecture.output_size
         depth = len(self.architecture.layers)
-        return NormLaw(Prediction.simulated(samples, tuple(reasons), *sizes, has_linear_output=False, depth=depth))
+        return NormLaw(
+            Prediction.simulated(
+                samples, tuple(reasons), *sizes, has_linear_output=False, depth=depth
+            )
+        )
 
 
 def _predicted(layers: tuple[Layer, ...]) -> Prediction:

@@ -62,7 +62,11 @@ def open_gates(gate: Gate, width: int) -> tuple[NDArray[np.float64], NDArray[np.
     if p == 1.0:
         return np.array([float(width)]), np.ones(1)
     half = _WINDOW * math.sqrt(width * p * (1 - p)) + 10
-    k = np.arange(max(1, math.floor(width * p - half)), min(width, math.ceil(width * p + half)) + 1, dtype=np.float64)
+    k = np.arange(
+        max(1, math.floor(width * p - half)),
+        min(width, math.ceil(width * p + half)) + 1,
+        dtype=np.float64,
+    )
     log_pmf = -special.betaln(k + 1, width - k + 1) + k * math.log(p) + (width - k) * math.log1p(-p)
     pmf = np.exp(log_pmf - log_pmf.max())
     return k, pmf / pmf.sum()
@@ -100,14 +104,18 @@ def _gated_chi2(gate: Gate, width: int) -> LayerMoments:
     k, probability = open_gates(gate, width)
     digamma = special.digamma(k / 2)
     mean = float(probability @ digamma)
-    variance = float(probability @ special.polygamma(1, k / 2) + probability @ (digamma - mean) ** 2)
+    variance = float(
+        probability @ special.polygamma(1, k / 2) + probability @ (digamma - mean) ** 2
+    )
     return LayerMoments(mean + math.log(2) + 2 * math.log(scales.pop()), variance)
 
 
 def _by_laplace_transform(gate: Gate, width: int) -> LayerMoments:
     """Moments by the two integrals, in ``y = ln t``: the integrand is analytic in a strip, so the trapezium rule is exact to rounding."""
     y, scale = _log_grid(gate, width)
-    mean, second = _log_integrals(y, conditional_laplace(gate, width, np.exp(y) / scale) - np.exp(-np.exp(y)))
+    mean, second = _log_integrals(
+        y, conditional_laplace(gate, width, np.exp(y) / scale) - np.exp(-np.exp(y))
+    )
     return LayerMoments(mean + math.log(scale), second - mean**2)
 
 
@@ -128,8 +136,12 @@ def _log_gate_laplace(gate: Gate, t: NDArray[np.float64]) -> NDArray[np.float64]
     """``ln sum_a p_a (1 + 2 t d_a^2)^(-1/2)``, accurate for small and for large ``t``."""
     terms = [(d * d, p) for d, p in zip(gate.values, gate.probabilities, strict=True)]
     direct = sum((p / np.sqrt(1 + 2 * t * d2) for d2, p in terms), start=np.zeros_like(t))
-    excess = sum((p * np.expm1(-0.5 * np.log1p(2 * t * d2)) for d2, p in terms), start=np.zeros_like(t))
-    return np.where(direct > 0.5, np.log1p(np.maximum(excess, -0.9)), np.log(np.minimum(direct, 1.0)))
+    excess = sum(
+        (p * np.expm1(-0.5 * np.log1p(2 * t * d2)) for d2, p in terms), start=np.zeros_like(t)
+    )
+    return np.where(
+        direct > 0.5, np.log1p(np.maximum(excess, -0.9)), np.log(np.minimum(direct, 1.0))
+    )
 
 
 def conditional_laplace(gate: Gate, width: int, t: NDArray[np.float64]) -> NDArray[np.float64]:

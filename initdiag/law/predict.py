@@ -86,7 +86,10 @@ def predict(
     if any(layer.activation.gate is None for layer in architecture.layers):
         return _simulated(architecture, positive_integer(draws, "draws"), seed)
     prediction = _compose(architecture.layers, u_fourth)
-    limits = (*_cancelling(architecture.layers, u_fourth), *_too_coarse(prediction, architecture.layers))
+    limits = (
+        *_cancelling(architecture.layers, u_fourth),
+        *_too_coarse(prediction, architecture.layers),
+    )
     return _uncovered(limits) if limits else prediction
 
 
@@ -100,10 +103,20 @@ def _obstacles(architecture: Architecture) -> tuple[str, ...]:
     found = [f"{gap.path}: {gap.reason}" for gap in architecture.gaps]
     for layer in architecture.layers:
         if layer.activation.gate is None and not forward.is_simulated(layer.activation):
-            found.append(f"{layer.name}: {layer.activation.label} has no discrete gate law, nor can it be simulated")
-        if layer.bias is not None and not layer.bias.symmetric and layer.activation.name not in ("linear",):
-            found.append(f"{layer.name}: its bias is not symmetric about 0, so that its gates are not fair coins")
-        found.extend(f"{layer.name}: weights fail the hypothesis {name!r}" for name in layer.weight.failed)
+            found.append(
+                f"{layer.name}: {layer.activation.label} has no discrete gate law, nor can it be simulated"
+            )
+        if (
+            layer.bias is not None
+            and not layer.bias.symmetric
+            and layer.activation.name not in ("linear",)
+        ):
+            found.append(
+                f"{layer.name}: its bias is not symmetric about 0, so that its gates are not fair coins"
+            )
+        found.extend(
+            f"{layer.name}: weights fail the hypothesis {name!r}" for name in layer.weight.failed
+        )
     return tuple(found)
 
 
@@ -112,7 +125,11 @@ def _cancelling(layers: tuple[Layer, ...], u_fourth: float | None) -> Iterator[s
     exempt = 1 if u_fourth is None or u_fourth >= 1 else 0
     for layer in layers[exempt:]:
         weight = layer.weight
-        if weight.family == "other" and weight.kurtosis < 1.01 and layer.fan_in < _NARROWEST_FOR_SIGNS:
+        if (
+            weight.family == "other"
+            and weight.kurtosis < 1.01
+            and layer.fan_in < _NARROWEST_FOR_SIGNS
+        ):
             yield f"{layer.name}: entries of two values +-s cancel exactly behind {layer.fan_in} units"
 
 
@@ -121,7 +138,9 @@ def _too_coarse(prediction: Prediction, layers: tuple[Layer, ...]) -> Iterator[s
     assert prediction.log_variance is not None
     assert prediction.log_variance_error is not None
     if prediction.log_variance_error > LARGEST_ERROR * prediction.log_variance:
-        errors = [c.log_variance_error for c in corrections.corrections(layers, prediction.u_fourth)]
+        errors = [
+            c.log_variance_error for c in corrections.corrections(layers, prediction.u_fourth)
+        ]
         layer = layers[errors.index(max(errors))]
         yield (
             f"{layer.name}: entries of kurtosis {layer.weight.kurtosis:.3g} are too far from Gaussian at this width: "
@@ -130,17 +149,23 @@ def _too_coarse(prediction: Prediction, layers: tuple[Layer, ...]) -> Iterator[s
 
 
 def _compose(layers: tuple[Layer, ...], u_fourth: float | None) -> Prediction:
-    beta = math.fsum(map(hanin_nica.layer_beta, layers)) + hanin_nica.entry_kurtosis_term(layers[0], u_fourth)
+    beta = math.fsum(map(hanin_nica.layer_beta, layers)) + hanin_nica.entry_kurtosis_term(
+        layers[0], u_fourth
+    )
     added = corrections.corrections(layers, u_fourth)
     shares = tuple(map(_layer_prediction, layers, added))
     log_mean = math.fsum(s.log_mean for s in shares)
     non_gaussian = sorted({layer.weight.family for layer in layers} - {"normal", "haar"})
     rms_gain_log_mean = log_mean + math.log(layers[0].fan_in / layers[-1].fan_out)
     log_variance = math.fsum(s.log_variance for s in shares)
-    hidden_drift, hidden_log_variance = _without_output_draw(shares, rms_gain_log_mean, log_variance)
+    hidden_drift, hidden_log_variance = _without_output_draw(
+        shares, rms_gain_log_mean, log_variance
+    )
     return Prediction(
         coverage="first-order" if non_gaussian else "exact",
-        reasons=tuple(f"{family} weights: first order in the excess kurtosis" for family in non_gaussian),
+        reasons=tuple(
+            f"{family} weights: first order in the excess kurtosis" for family in non_gaussian
+        ),
         log_mean=log_mean,
         log_variance=log_variance,
         log_mean_se=0.0,
@@ -171,7 +196,9 @@ def _without_output_draw(
 
 def _simulated(architecture: Architecture, draws: int, seed: int) -> Prediction:
     log_norms = forward.simulate(architecture, draws, seed).log_norms
-    smooth = dict.fromkeys(layer.activation.label for layer in architecture.layers if layer.activation.gate is None)
+    smooth = dict.fromkeys(
+        layer.activation.label for layer in architecture.layers if layer.activation.gate is None
+    )
     others = sorted({layer.weight.family for layer in architecture.layers} - {"normal", "haar"})
     reasons = [
         f"{', '.join(smooth)}: simulated over {draws} draws, input of root mean square {architecture.input_rms:.3g}"

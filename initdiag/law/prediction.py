@@ -35,7 +35,11 @@ def without_output_draw(drift: float, log_variance: float, outputs: int) -> tupl
 def has_linear_output(architecture: Architecture) -> bool:
     """Return whether the last layer gives the output and has no activation."""
     last = architecture.layers[-1] if architecture.layers else None
-    return last is not None and last.activation.name == "linear" and last.fan_out == architecture.output_size
+    return (
+        last is not None
+        and last.activation.name == "linear"
+        and last.fan_out == architecture.output_size
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +176,11 @@ class Prediction(Record):
         """Return the prediction that simulated draws of ``ln||Ju||^2`` make."""
         m = LogMoments.of(samples)
         rms_gain = m.mean + math.log(input_size / output_size)
-        hidden = without_output_draw(rms_gain, m.variance, output_size) if has_linear_output else (rms_gain, m.variance)
+        hidden = (
+            without_output_draw(rms_gain, m.variance, output_size)
+            if has_linear_output
+            else (rms_gain, m.variance)
+        )
         return cls(
             "simulated",
             reasons,

@@ -79,13 +79,25 @@ class Stopping:
         for name, value in (("relative_error", relative_error), ("time_budget", time_budget)):
             if not value > 0:
                 raise InvalidInput(
-                    explain(expected=f"{name}: a positive number", got=repr(value), do="Pass e.g. 0.05 and 60.0.")
+                    explain(
+                        expected=f"{name}: a positive number",
+                        got=repr(value),
+                        do="Pass e.g. 0.05 and 60.0.",
+                    )
                 )
         if isinstance(draws, str) and draws != "auto":
             raise InvalidInput(
-                explain(expected='draws: a positive integer or "auto"', got=repr(draws), do="Pass e.g. 1024.")
+                explain(
+                    expected='draws: a positive integer or "auto"',
+                    got=repr(draws),
+                    do="Pass e.g. 1024.",
+                )
             )
-        return cls(None if draws == "auto" else positive_integer(draws, "draws"), relative_error, time_budget)
+        return cls(
+            None if draws == "auto" else positive_integer(draws, "draws"),
+            relative_error,
+            time_budget,
+        )
 
     @property
     def most(self) -> int:
@@ -138,7 +150,14 @@ def collected(
         input_size=arch.input_size,
         output_size=arch.output_size,
         layers=tuple(
-            LayerMeasurement(name, a.mean, a.variance, t.mean, t.variance, *_summaries(arch, name, gradients.get(name)))
+            LayerMeasurement(
+                name,
+                a.mean,
+                a.variance,
+                t.mean,
+                t.variance,
+                *_summaries(arch, name, gradients.get(name)),
+            )
             for name, a, t in layers.values()
         ),
         notes=(*plan.notes(), *_overflows(values)),
@@ -148,22 +167,38 @@ def collected(
 
 def _overflows(values: Sequence[NDArray[np.float64]]) -> tuple[str, ...]:
     draws, count = sum(map(len, values)), sum(int(np.isposinf(part).sum()) for part in values)
-    return (f"{count} of {draws} draws overflow: their norms are infinite, and so is the mean",) if count else ()
+    return (
+        (f"{count} of {draws} draws overflow: their norms are infinite, and so is the mean",)
+        if count
+        else ()
+    )
 
 
-def _add(layers: dict[int, tuple[str, RunningMoments, RunningMoments]], logs: Sequence[LayerLogs]) -> None:
+def _add(
+    layers: dict[int, tuple[str, RunningMoments, RunningMoments]], logs: Sequence[LayerLogs]
+) -> None:
     for index, log in enumerate(logs):
-        _, activation, tangent = layers.setdefault(index, (log.name, RunningMoments(), RunningMoments()))
+        _, activation, tangent = layers.setdefault(
+            index, (log.name, RunningMoments(), RunningMoments())
+        )
         activation.add(log.activation.cpu().numpy())
         tangent.add(log.tangent.cpu().numpy())
 
 
-def _summaries(arch: Architecture, name: str, logs: list[GradientLogs] | None) -> tuple[LogSummary | None, ...]:
+def _summaries(
+    arch: Architecture, name: str, logs: list[GradientLogs] | None
+) -> tuple[LogSummary | None, ...]:
     """Of the activations, weight gradients and bias gradients of one matrix."""
     if not logs:
         return None, None, None
-    columns = [[log.activation for log in logs], [log.weight for log in logs], [log.bias for log in logs]]
-    activation, weight, bias = (LogSummary.of(torch.cat(column).cpu().numpy()) for column in columns)
+    columns = [
+        [log.activation for log in logs],
+        [log.weight for log in logs],
+        [log.bias for log in logs],
+    ]
+    activation, weight, bias = (
+        LogSummary.of(torch.cat(column).cpu().numpy()) for column in columns
+    )
     has_bias = any(layer.bias is not None for layer in arch.layers if layer.name == name)
     return activation, weight, bias if has_bias else None
 
@@ -204,7 +239,10 @@ class RunningMoments:
         mean, count = float(finite.mean()), len(finite)
         previous = mean if self.count == 0 else self.mean
         total = self.count + count
-        self._squares += float(np.sum((finite - mean) ** 2)) + (mean - previous) ** 2 * self.count * count / total
+        self._squares += (
+            float(np.sum((finite - mean) ** 2))
+            + (mean - previous) ** 2 * self.count * count / total
+        )
         self.mean = previous + (mean - previous) * count / total
         self.count = total
 

@@ -14,10 +14,17 @@ __all__ = ["judged_moments", "prediction_of"]
 
 def judged_moments(measurement: Measurement, architecture: Architecture) -> tuple[float, float]:
     """Return the measured drift and fluctuation that risk and verdict judge: from the first layer on, without a linear output's draw."""
-    found, first = (measurement.rms_gain_log_mean, measurement.log_variance), architecture.first_layer
+    found, first = (
+        (measurement.rms_gain_log_mean, measurement.log_variance),
+        architecture.first_layer,
+    )
     if first is not None:
         found = measurement.from_first_layer(first.weight.variance, first.fan_in, first.fan_out)
-    return without_output_draw(*found, architecture.output_size) if has_linear_output(architecture) else found
+    return (
+        without_output_draw(*found, architecture.output_size)
+        if has_linear_output(architecture)
+        else found
+    )
 
 
 def prediction_of(architecture: Architecture, measurement: Measurement) -> Prediction:
@@ -31,7 +38,10 @@ def prediction_of(architecture: Architecture, measurement: Measurement) -> Predi
             )
         )
     gaps = sorted({gap.kind for gap in architecture.gaps})
-    reasons = (f"simulated through the module's own forward ({', '.join(gaps)})", *measurement.notes)
+    reasons = (
+        f"simulated through the module's own forward ({', '.join(gaps)})",
+        *measurement.notes,
+    )
     sizes = architecture.input_size, architecture.output_size
     output = has_linear_output(architecture)
     found = Prediction.simulated(measurement.log_norms, reasons, *sizes, output, architecture.depth)

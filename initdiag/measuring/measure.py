@@ -12,11 +12,25 @@ from torch import Tensor, nn
 from initdiag.errors import InvalidInput, explain
 from initdiag.measuring.collect import Chunk, Plan, Stopping, chunks, collected
 from initdiag.measuring.ensembles import random_numbers
-from initdiag.measuring.ensembles.networks import Laws, Redraws, Signs, can_be_stacked, mixes_rows, refuse_mixed_rows
+from initdiag.measuring.ensembles.networks import (
+    Laws,
+    Redraws,
+    Signs,
+    can_be_stacked,
+    mixes_rows,
+    refuse_mixed_rows,
+)
 from initdiag.measuring.passes.gradients import Gradients, Loss
 from initdiag.measuring.passes.sign_chain import fast_log_norms, taped
 from initdiag.measuring.record import Measurement
-from initdiag.measuring.task import Task, checked_init, checked_seed, log_norms, log_norms_in_batch, prepared
+from initdiag.measuring.task import (
+    Task,
+    checked_init,
+    checked_seed,
+    log_norms,
+    log_norms_in_batch,
+    prepared,
+)
 from initdiag.network.architecture import Architecture
 from initdiag.tracing.inputs import subject_of
 from initdiag.tracing.replica import own_modes, rng_preserved
@@ -116,19 +130,33 @@ def measure(
     init = checked_init(init)
     if method not in METHODS:
         raise InvalidInput(
-            explain(expected=f"method: one of {', '.join(METHODS)}", got=repr(method), do="Choose one of these.")
+            explain(
+                expected=f"method: one of {', '.join(METHODS)}",
+                got=repr(method),
+                do="Choose one of these.",
+            )
         )
     if precision not in PRECISIONS:
         raise InvalidInput(
             explain(
-                expected=f"precision: one of {', '.join(PRECISIONS)}", got=repr(precision), do="Choose one of these."
+                expected=f"precision: one of {', '.join(PRECISIONS)}",
+                got=repr(precision),
+                do="Choose one of these.",
             )
         )
     is_native = precision == "native"
     with rng_preserved(), own_modes():
         subject = subject_of(model, example_input, input_size, module)
         arch = architecture or trace_subject(subject)
-        task = prepared(subject.module, arch, subject.example, subject.size, seed, direction, is_native=is_native)
+        task = prepared(
+            subject.module,
+            arch,
+            subject.example,
+            subject.size,
+            seed,
+            direction,
+            is_native=is_native,
+        )
         wanted = Gradients(task, gradients, Loss.of(loss_fn, target, len(task.rows)))
         if method == "redraw":
             plan = _redraws(task, stopping, wanted, Redraws(task, subject.factory, init))
@@ -150,7 +178,9 @@ def _signs(task: Task, stopping: Stopping, gradients: Gradients) -> Plan:
         if steps is None:
             norms, logs = log_norms(task, networks.of(chunk), chunk)
         else:
-            norms, logs = fast_log_norms(steps, task, networks.of(chunk), chunk, with_layers=chunk.start < _LOGGED)
+            norms, logs = fast_log_norms(
+                steps, task, networks.of(chunk), chunk, with_layers=chunk.start < _LOGGED
+            )
         return Chunk(chunk, norms, logs, gradients(networks.of, chunk))
 
     found_chunks = map(found, chunks(stopping, _rows_in_budget(task)))
@@ -170,7 +200,8 @@ def _laws(task: Task, stopping: Stopping) -> Plan:
 def _redraws(task: Task, stopping: Stopping, gradients: Gradients, networks: Redraws) -> Plan:
     if task.is_chain and task.has_only_layers:
         return Plan(
-            _stacks(task, stopping, gradients, networks, mixes=False), lambda: (*networks.notes(), *gradients.notes)
+            _stacks(task, stopping, gradients, networks, mixes=False),
+            lambda: (*networks.notes(), *gradients.notes),
         )
     drawn, how = _off_chain(task, stopping, gradients, networks)
     return Plan(drawn, lambda: (*networks.notes(), *how, *gradients.notes))
@@ -181,13 +212,21 @@ def _off_chain(
 ) -> tuple[Iterator[Chunk], tuple[str, ...]]:
     """Chunks of draws, and how they are drawn where that is slow; a network that mixes rows is run on the whole batch."""
     mixes = mixes_rows(task, networks.of(range(1)))
-    if task.has_only_layers and stopping.most >= _WORTH_STACKING and can_be_stacked(task, networks, mixes):
+    if (
+        task.has_only_layers
+        and stopping.most >= _WORTH_STACKING
+        and can_be_stacked(task, networks, mixes)
+    ):
         return _stacks(task, stopping, gradients, networks, mixes), ()
     how = "drawn one by one: more than linear layers and batch normalisation cannot be stacked"
-    return _one_by_one(task, stopping, gradients, networks, mixes), (how,) if stopping.most >= _WORTH_STACKING else ()
+    return _one_by_one(task, stopping, gradients, networks, mixes), (
+        how,
+    ) if stopping.most >= _WORTH_STACKING else ()
 
 
-def _stacks(task: Task, stopping: Stopping, gradients: Gradients, networks: Redraws, mixes: bool) -> Iterator[Chunk]:
+def _stacks(
+    task: Task, stopping: Stopping, gradients: Gradients, networks: Redraws, mixes: bool
+) -> Iterator[Chunk]:
     """Many networks at once."""
     for chunk in chunks(stopping, _stack_in_budget(task, mixes)):
         drawn = networks.stacked(chunk, len(task.rows) if mixes else 1)
@@ -216,12 +255,18 @@ def _stack_in_budget(task: Task, mixes: bool) -> int:
         return max(1, min(_BUDGET // (4 * size), 1024))
     widest = max(layer.fan_out for layer in task.arch.layers)
     positions = task.rows[0].numel() // task.rows.shape[-1]
-    values = max(task.rows[0].numel(), widest * positions) * (len(task.rows) if mixes else 1) * task.dtype.itemsize
+    values = (
+        max(task.rows[0].numel(), widest * positions)
+        * (len(task.rows) if mixes else 1)
+        * task.dtype.itemsize
+    )
     return max(1, min(_CACHED // size, _BUDGET // (32 * values), 1024))
 
 
 def _rows_in_budget(task: Task, most: int = 2048) -> int:
-    widest = max(task.arch.input_size, task.arch.output_size, *(layer.fan_out for layer in task.arch.layers))
+    widest = max(
+        task.arch.input_size, task.arch.output_size, *(layer.fan_out for layer in task.arch.layers)
+    )
     rows = _BUDGET // (32 * widest * task.dtype.itemsize)
     blocks = max(1, min(rows, most) // random_numbers.BLOCK)
     return blocks * random_numbers.BLOCK

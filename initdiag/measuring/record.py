@@ -42,7 +42,11 @@ class LogSummary:
         if not len(alive):
             return cls(*[math.nan] * 5)
         if np.isposinf(alive).any():
-            return cls(math.inf, math.nan, *(float(q) for q in np.quantile(alive, _LEVELS, method="inverted_cdf")))
+            return cls(
+                math.inf,
+                math.nan,
+                *(float(q) for q in np.quantile(alive, _LEVELS, method="inverted_cdf")),
+            )
         variance = float(np.var(alive, ddof=1)) if len(alive) > 1 else math.nan
         return cls(float(alive.mean()), variance, *(float(q) for q in np.quantile(alive, _LEVELS)))
 
@@ -154,7 +158,10 @@ class Measurement(Record):
         """
         first = self.layers[0]
         mean = (
-            self.log_mean - first.tangent_log_mean + math.log(variance * fan_out) + math.log(fan_in / self.output_size)
+            self.log_mean
+            - first.tangent_log_mean
+            + math.log(variance * fan_out)
+            + math.log(fan_in / self.output_size)
         )
         return mean, max(self.log_variance - first.tangent_log_variance, 0.0) + 2 / fan_out
 

@@ -79,7 +79,9 @@ def _values(task: Task, networks: Signs | Redraws, network: range) -> NDArray[np
         return np.asarray(2 * (np.log(singular) + float(scale)))
 
 
-def _sides(task: Task, networks: Signs | Redraws, network: range) -> Iterator[tuple[Tensor, Tensor]]:
+def _sides(
+    task: Task, networks: Signs | Redraws, network: range
+) -> Iterator[tuple[Tensor, Tensor]]:
     """Rows of ``J^T`` or of ``J``, with the logs of their factors, as many at a time as the budget allows."""
     x, ensemble, (n_0, n_1) = task.inputs(network), networks.of(network), networks.sizes
     forward = n_0 <= n_1
@@ -116,7 +118,9 @@ def quadratures(task: Task, networks: Signs | Redraws, draws: int, steps: int) -
     rounding = math.log(n * _EPS)
     resolution = rounding if steps == n else max(2 * math.log(math.pi / (4 * steps)), rounding)
     largest, smallest = np.array(extremes).T
-    return Found(np.concatenate(nodes), np.concatenate(weights), largest.copy(), smallest.copy(), resolution)
+    return Found(
+        np.concatenate(nodes), np.concatenate(weights), largest.copy(), smallest.copy(), resolution
+    )
 
 
 def _probes(seed: int, draws: range, n: int) -> NDArray[np.float64]:
@@ -136,7 +140,9 @@ def _chunks(task: Task, networks: Signs | Redraws, draws: int, steps: int) -> It
         yield range(start, min(start + step, draws))
 
 
-def _extremes(task: Task, networks: Signs | Redraws, draw: int, start: NDArray[np.float64]) -> tuple[float, float]:
+def _extremes(
+    task: Task, networks: Signs | Redraws, draw: int, start: NDArray[np.float64]
+) -> tuple[float, float]:
     """``ln`` of the largest and the smallest eigenvalue of one draw's ``J^T J`` (or ``J J^T``), by ARPACK."""
     network = range(draw, draw + 1)
     gram = _gram(task, networks, network)
@@ -148,16 +154,28 @@ def _extremes(task: Task, networks: Signs | Redraws, draw: int, start: NDArray[n
     return float(logs[0]), float(logs[1])
 
 
-def _top(product: Callable[[NDArray[np.float64]], NDArray[np.float64]], start: NDArray[np.float64]) -> float:
+def _top(
+    product: Callable[[NDArray[np.float64]], NDArray[np.float64]], start: NDArray[np.float64]
+) -> float:
     """The largest eigenvalue of what is not negative; NaN where ARPACK does not converge."""
     if len(start) <= _SMALL:
-        return float(np.linalg.eigvalsh(np.stack([product(unit) for unit in np.eye(len(start))]))[-1])
+        return float(
+            np.linalg.eigvalsh(np.stack([product(unit) for unit in np.eye(len(start))]))[-1]
+        )
     image = product(start)
     if not image.any():
         return 0.0
     operator = LinearOperator((len(start), len(start)), matvec=product, dtype=np.float64)
     try:
-        found = eigsh(operator, 1, which="LA", v0=image, tol=_TOLERANCE, maxiter=_RESTARTS, return_eigenvectors=False)
+        found = eigsh(
+            operator,
+            1,
+            which="LA",
+            v0=image,
+            tol=_TOLERANCE,
+            maxiter=_RESTARTS,
+            return_eigenvectors=False,
+        )
     except ArpackNoConvergence:
         return math.nan
     return float(found[0])

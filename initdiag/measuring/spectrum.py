@@ -74,21 +74,33 @@ def measure_spectrum(
     UnsupportedArchitecture
         If the ensemble does not exist for this module, or its rows are mixed; the message says why and what to do.
     """
-    draws, steps, seed = positive_integer(draws, "draws"), positive_integer(steps, "steps"), checked_seed(seed)
+    draws, steps, seed = (
+        positive_integer(draws, "draws"),
+        positive_integer(steps, "steps"),
+        checked_seed(seed),
+    )
     init = checked_init(init)
     if method not in ("signs", "redraw"):
         raise InvalidInput(
             explain(
-                expected="method: signs or redraw", got=repr(method), do="Choose one: singular values need weights."
+                expected="method: signs or redraw",
+                got=repr(method),
+                do="Choose one: singular values need weights.",
             )
         )
     with rng_preserved(), own_modes():
         subject = subject_of(model, example_input, input_size, module)
         arch = architecture or trace_subject(subject)
-        task = prepared(subject.module, arch, subject.example, subject.size, seed, None, torch.float64)
+        task = prepared(
+            subject.module, arch, subject.example, subject.size, seed, None, torch.float64
+        )
         networks = Signs(task) if method == "signs" else Redraws(task, subject.factory, init)
         refuse_mixed_rows(task, networks.of(range(4)) if isinstance(networks, Signs) else Loaded())
         is_dense = dense if dense is not None else fits_dense(*networks.sizes)
-        found = all_values(task, networks, draws) if is_dense else quadratures(task, networks, draws, steps)
+        found = (
+            all_values(task, networks, draws)
+            if is_dense
+            else quadratures(task, networks, draws, steps)
+        )
         n_0, n_1 = networks.sizes
     return SpectralMeasurement(method, draws, seed, n_0, n_1, *found, notes=networks.notes())

@@ -108,7 +108,9 @@ class SpectralMeasurement(Record):
     def log_moments(self, k: int = 4) -> NDArray[np.float64]:
         """Return ``ln m_1, ..., ln m_k``: no overflow or underflow at any depth."""
         with np.errstate(divide="ignore"):
-            return np.asarray(np.log(self._scaled_moments(k).mean(axis=0)) + np.arange(1, k + 1) * self._log_scale)
+            return np.asarray(
+                np.log(self._scaled_moments(k).mean(axis=0)) + np.arange(1, k + 1) * self._log_scale
+            )
 
     def cdf(self, log_lambda: ArrayLike) -> NDArray[np.float64]:
         """Return the share of eigenvalues with ``ln lambda <= log_lambda``, zeros included, per draw: shape ``(draws, ...)``.
@@ -133,13 +135,21 @@ class SpectralMeasurement(Record):
         """
         points = np.asarray(edges, dtype=np.float64)
         if points.ndim != 1 or len(points) < 2 or not np.all(np.diff(points) > 0):
-            raise InvalidInput(explain(expected="at least two ascending edges", got=repr(edges), do="Use np.linspace."))
+            raise InvalidInput(
+                explain(
+                    expected="at least two ascending edges", got=repr(edges), do="Use np.linspace."
+                )
+            )
         shares = np.diff(self.cdf(points), axis=1) / np.diff(points)
         return shares.mean(axis=0), _standard_error(shares)
 
     @property
     def _shares(self) -> NDArray[np.float64]:
-        return np.full(self.log_nodes.shape, 1.0 / self.input_size) if self.weights is None else self.weights
+        return (
+            np.full(self.log_nodes.shape, 1.0 / self.input_size)
+            if self.weights is None
+            else self.weights
+        )
 
     @property
     def _is_resolved(self) -> NDArray[np.bool_]:

@@ -114,7 +114,14 @@ def prepared(
     copy = replica(module, lambda t: copied(t).to(dtype) if t.is_floating_point() else copied(t))
     copy.requires_grad_(False)
     task = Task(
-        copy, module, arch, rows.detach().to(dtype), seed, _checked_direction(direction, rows), dtype, is_native
+        copy,
+        module,
+        arch,
+        rows.detach().to(dtype),
+        seed,
+        _checked_direction(direction, rows),
+        dtype,
+        is_native,
     )
     _require_gradient(task)
     return task
@@ -150,7 +157,11 @@ def checked_seed(seed: Any) -> int:
         number = -1
     if isinstance(seed, bool) or not 0 <= number < 1 << 63:
         raise InvalidInput(
-            explain(expected="seed: a non-negative int below 2**63", got=repr(seed), do="Pass e.g. seed=0.")
+            explain(
+                expected="seed: a non-negative int below 2**63",
+                got=repr(seed),
+                do="Pass e.g. seed=0.",
+            )
         )
     return number
 
@@ -196,11 +207,15 @@ def _checked_direction(direction: Any, rows: Tensor) -> Tensor | None:
         u = torch.as_tensor(direction).detach().double()
     except (TypeError, ValueError, RuntimeError) as error:
         got = type(direction).__name__
-        raise InvalidInput(explain(expected=expected, got=got, do="Pass a tensor or an array of numbers.")) from error
+        raise InvalidInput(
+            explain(expected=expected, got=got, do="Pass a tensor or an array of numbers.")
+        ) from error
     norm = float(torch.linalg.vector_norm(u))
     if u.shape != rows.shape[1:] or not math.isfinite(norm) or norm == 0:
         got = f"shape {tuple(u.shape)}, norm {norm:g}"
-        raise InvalidInput(explain(expected=expected, got=got, do="Pass a vector in the input's space."))
+        raise InvalidInput(
+            explain(expected=expected, got=got, do="Pass a vector in the input's space.")
+        )
     return u / norm
 
 
@@ -213,15 +228,21 @@ def log_norms(task: Task, ensemble: Ensemble, draws: range, u: Tensor | None = N
 def log_norms_in_batch(task: Task, ensemble: Ensemble, draws: range) -> Logs:
     """Return the same for draws whose networks mix the rows of a batch: one row's output to its own input, in the whole batch."""
     rows = len(task.rows)
-    own = torch.tensor([index * rows + draw % rows for index, draw in enumerate(draws)], device=task.rows.device)
+    own = torch.tensor(
+        [index * rows + draw % rows for index, draw in enumerate(draws)], device=task.rows.device
+    )
     x = task.rows.repeat(len(draws), *[1] * (task.rows.dim() - 1))
     u = torch.zeros_like(x)
     u[own] = task.directions(draws, x[own])
-    norms, logs = _pass(task, ensemble, range(draws.start * rows, draws.stop * rows), x, u, batch=rows)
+    norms, logs = _pass(
+        task, ensemble, range(draws.start * rows, draws.stop * rows), x, u, batch=rows
+    )
     return norms[own], [LayerLogs(g.name, g.activation[own], g.tangent[own]) for g in logs]
 
 
-def _pass(task: Task, ensemble: Ensemble, draws: range, x: Tensor, u: Tensor, batch: int = 1) -> Logs:
+def _pass(
+    task: Task, ensemble: Ensemble, draws: range, x: Tensor, u: Tensor, batch: int = 1
+) -> Logs:
     """Pass, and pass again where tangents that cannot be rescaled on the way underflow."""
 
     def run(of_input: float, scale: float) -> Logs:
@@ -231,11 +252,20 @@ def _pass(task: Task, ensemble: Ensemble, draws: range, x: Tensor, u: Tensor, ba
     return found if task.rescales_tangent or task.is_native else rescued(found, run, flat(u).any(1))
 
 
-def _single_pass(task: Task, ensemble: Ensemble, draws: range, x: Tensor, u: Tensor, batch: int) -> Logs:
+def _single_pass(
+    task: Task, ensemble: Ensemble, draws: range, x: Tensor, u: Tensor, batch: int
+) -> Logs:
     origins = Provenance(dict(task.module.named_parameters()))
     layers = frozenset(layer.name for layer in task.arch.layers)
     interposer = Interposer(
-        origins, layers, ensemble, draws, task.seed, task.rescales_tangent, task.rescales_primal, batch
+        origins,
+        layers,
+        ensemble,
+        draws,
+        task.seed,
+        task.rescales_tangent,
+        task.rescales_primal,
+        batch,
     )
     _, tangent = dual_forward(task, interposer, x, u)
     return interposer.log_square(tangent), interposer.logs
@@ -260,7 +290,9 @@ def graph_forward(task: Task, interposer: AbstractContextManager[Any], leaf: Ten
     Without tangents: PyTorch's forward-mode rule of attention's softmax overwrites what the backward pass needs.
     """
     with torch.enable_grad():
-        out = _run(task, interposer, leaf.clone(), "reverse")  # a leaf may not be changed in place, as a ReLU may do
+        out = _run(
+            task, interposer, leaf.clone(), "reverse"
+        )  # a leaf may not be changed in place, as a ReLU may do
     return _by_rows(out, len(leaf))
 
 
@@ -314,5 +346,7 @@ def _first_tensor(out: Any) -> Tensor:
     values = out.values() if isinstance(out, dict) else out if isinstance(out, list | tuple) else ()
     found = next((v for v in values if isinstance(v, Tensor) and v.is_floating_point()), None)
     if found is None:
-        raise UnsupportedArchitecture(f"the forward pass returns {type(out).__name__}, in which no tensor was found.")
+        raise UnsupportedArchitecture(
+            f"the forward pass returns {type(out).__name__}, in which no tensor was found."
+        )
     return found

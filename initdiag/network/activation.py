@@ -69,7 +69,9 @@ class Gate:
     @property
     def closed_probability(self) -> float:
         """P(d = 0)."""
-        return math.fsum(p for d, p in zip(self.values, self.probabilities, strict=True) if d == 0.0)
+        return math.fsum(
+            p for d, p in zip(self.values, self.probabilities, strict=True) if d == 0.0
+        )
 
 
 @functools.lru_cache(maxsize=1024)
@@ -98,7 +100,9 @@ class Activation:
     def __post_init__(self) -> None:
         choice(self.name, "activation", ACTIVATIONS)
         number_in(self.dropout, "dropout", 0.0, 1.0)
-        if not math.isfinite(self.negative_slope) or (self.negative_slope and self.name != "leaky_relu"):
+        if not math.isfinite(self.negative_slope) or (
+            self.negative_slope and self.name != "leaky_relu"
+        ):
             raise InvalidInput(
                 explain(
                     expected="a finite negative_slope, of leaky_relu alone",
@@ -128,9 +132,11 @@ class Activation:
 @functools.lru_cache(maxsize=1024)
 def _gate(activation: Activation) -> Gate | None:
     """`Activation.gate`; a network has few activations and asks for their gates often."""
-    branches = {"linear": (1.0,), "relu": (0.0, 1.0), "leaky_relu": (activation.negative_slope, 1.0)}.get(
-        activation.name
-    )
+    branches = {
+        "linear": (1.0,),
+        "relu": (0.0, 1.0),
+        "leaky_relu": (activation.negative_slope, 1.0),
+    }.get(activation.name)
     if branches is None:
         return None
     keep, share = 1.0 - activation.dropout, 1.0 / len(branches)

@@ -15,7 +15,14 @@ from typing import Any
 from initdiag._core.validation import number_in, positive_integer
 from initdiag.errors import InvalidInput, explain
 from initdiag.network.activation import ACTIVATIONS, Activation, Gate
-from initdiag.network.weights import INITIALIZERS, KURTOSIS, BiasLaw, Hypothesis, WeightLaw, canonical_initializer
+from initdiag.network.weights import (
+    INITIALIZERS,
+    KURTOSIS,
+    BiasLaw,
+    Hypothesis,
+    WeightLaw,
+    canonical_initializer,
+)
 
 __all__ = [
     "ACTIVATIONS",
@@ -54,7 +61,11 @@ class Layer:
     def gain(self) -> float:
         """RMS gain of a perturbation through the layer, ``sqrt(v fan_in E d^2)``; NaN where the gate is not discrete."""
         gate = self.activation.gate
-        return math.nan if gate is None else math.sqrt(self.weight.variance * self.fan_in * gate.second_moment)
+        return (
+            math.nan
+            if gate is None
+            else math.sqrt(self.weight.variance * self.fan_in * gate.second_moment)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +148,11 @@ class Architecture:
         if not self.gaps:
             return self
         first = self.first_layer if len(self.gaps) == 1 else None
-        return None if first is None else dataclasses.replace(self, input_size=first.fan_in, gaps=(), shortest=None)
+        return (
+            None
+            if first is None
+            else dataclasses.replace(self, input_size=first.fan_in, gaps=(), shortest=None)
+        )
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -195,7 +210,9 @@ class Architecture:
                 name=str(index),
                 fan_in=sizes[index],
                 fan_out=sizes[index + 1],
-                weight=WeightLaw.from_initializer(inits[index], sizes[index], sizes[index + 1], gains[index]),
+                weight=WeightLaw.from_initializer(
+                    inits[index], sizes[index], sizes[index + 1], gains[index]
+                ),
                 activation=_activation(names[index], dropouts[index], negative_slope),
                 bias=_nominal_bias(inits[index], sizes[index]),
             )
@@ -235,9 +252,13 @@ class Architecture:
                 slope = 0.01 if negative_slope is None else negative_slope
                 layer = dataclasses.replace(layer, activation=_activation(name, rate, slope))
             else:
-                layer = dataclasses.replace(layer, activation=_adjusted(layer.activation, rate, negative_slope))
+                layer = dataclasses.replace(
+                    layer, activation=_adjusted(layer.activation, rate, negative_slope)
+                )
             layers.append(_reinitialised(layer, inits[index], gains[index]))
-        if negative_slope is not None and all(layer.activation.name != "leaky_relu" for layer in layers):
+        if negative_slope is not None and all(
+            layer.activation.name != "leaky_relu" for layer in layers
+        ):
             raise InvalidInput(
                 explain(
                     expected="negative_slope of leaky_relu alone",
@@ -280,7 +301,11 @@ def _nominal_bias(init: str, fan_in: int) -> BiasLaw | None:
 
 
 def _activation(name: str, dropout: float, negative_slope: float) -> Activation:
-    return Activation(name, negative_slope if name == "leaky_relu" else 0.0, number_in(dropout, "dropout", 0.0, 1.0))
+    return Activation(
+        name,
+        negative_slope if name == "leaky_relu" else 0.0,
+        number_in(dropout, "dropout", 0.0, 1.0),
+    )
 
 
 def _validated_widths(widths: Any) -> list[int]:
@@ -305,6 +330,10 @@ def _per_layer(value: Any, count: int, what: str) -> list[Any]:
         return [value] * count
     if len(value) != count:
         raise InvalidInput(
-            explain(expected=f"{what}: one value, or {count}", got=f"{len(value)} values", do="Give one a layer.")
+            explain(
+                expected=f"{what}: one value, or {count}",
+                got=f"{len(value)} values",
+                do="Give one a layer.",
+            )
         )
     return list(value)

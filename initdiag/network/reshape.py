@@ -9,7 +9,15 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 
-__all__ = ["equal_widths", "parameters", "same_budget", "shortened", "summary", "widened", "written"]
+__all__ = [
+    "equal_widths",
+    "parameters",
+    "same_budget",
+    "shortened",
+    "summary",
+    "widened",
+    "written",
+]
 
 
 def widened(widths: list[int], more: int) -> list[int]:
@@ -41,7 +49,11 @@ def same_budget(widths: list[int]) -> Iterator[tuple[str, list[int]]]:
 def equal_widths(widths: list[int]) -> list[int]:
     """Equal hidden widths for the same number of parameters at most."""
     hidden = widths[1:-1]
-    n = hidden[0] if len(set(hidden)) == 1 else _equal_width(len(hidden), widths[0], widths[-1], parameters(widths))
+    n = (
+        hidden[0]
+        if len(set(hidden)) == 1
+        else _equal_width(len(hidden), widths[0], widths[-1], parameters(widths))
+    )
     return [widths[0], *[max(n, 1)] * len(hidden), widths[-1]]
 
 

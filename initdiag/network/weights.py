@@ -10,7 +10,15 @@ from typing import Any
 from initdiag._core.validation import choice, number_in
 from initdiag.errors import InvalidInput, explain
 
-__all__ = ["INDEPENDENT_OF", "INITIALIZERS", "KURTOSIS", "BiasLaw", "Hypothesis", "WeightLaw", "canonical_initializer"]
+__all__ = [
+    "INDEPENDENT_OF",
+    "INITIALIZERS",
+    "KURTOSIS",
+    "BiasLaw",
+    "Hypothesis",
+    "WeightLaw",
+    "canonical_initializer",
+]
 
 KURTOSIS = {"normal": 3.0, "uniform": 9 / 5, "truncated_normal": 2.3655367}
 """E w^4 / (E w^2)^2 of an entry, by family (textbook values; the normal truncated at 2 standard deviations)."""
@@ -35,7 +43,10 @@ def _orthogonal(fan_in: int, fan_out: int) -> float:
 
 
 INITIALIZERS: dict[str, tuple[str, Callable[[int, int], float]]] = {
-    "torch_default": ("uniform", _fan_in(1 / 3)),  # nn.Linear.reset_parameters: uniform on +-1/sqrt(fan_in)
+    "torch_default": (
+        "uniform",
+        _fan_in(1 / 3),
+    ),  # nn.Linear.reset_parameters: uniform on +-1/sqrt(fan_in)
     "he_normal": ("normal", _fan_in(2.0)),  # He et al. 2015, arXiv 1502.01852
     "he_uniform": ("uniform", _fan_in(2.0)),
     "he_normal_fan_out": ("normal", _fan_out(2.0)),
@@ -44,10 +55,16 @@ INITIALIZERS: dict[str, tuple[str, Callable[[int, int], float]]] = {
     "xavier_uniform": ("uniform", _xavier),
     "lecun_normal": ("normal", _fan_in(1.0)),  # LeCun et al. 1998
     "lecun_uniform": ("uniform", _fan_in(1.0)),
-    "he_truncated_normal": ("truncated_normal", _fan_in(2.0)),  # Keras, JAX: truncated at 2 sd, then this variance
+    "he_truncated_normal": (
+        "truncated_normal",
+        _fan_in(2.0),
+    ),  # Keras, JAX: truncated at 2 sd, then this variance
     "xavier_truncated_normal": ("truncated_normal", _xavier),
     "lecun_truncated_normal": ("truncated_normal", _fan_in(1.0)),
-    "orthogonal": ("haar", _orthogonal),  # Saxe et al. 2014 with the factor sqrt 2 that ReLU asks for
+    "orthogonal": (
+        "haar",
+        _orthogonal,
+    ),  # Saxe et al. 2014 with the factor sqrt 2 that ReLU asks for
 }
 """Initialiser name -> (family, variance of an entry from fan_in and fan_out)."""
 

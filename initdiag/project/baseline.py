@@ -44,7 +44,9 @@ class Standing:
         return cls(
             report.verdict,
             risk,
-            tuple(sorted({finding.code for finding in report.findings if finding.severity != "note"})),
+            tuple(
+                sorted({finding.code for finding in report.findings if finding.severity != "note"})
+            ),
         )
 
     def worse(self, report: Report) -> Iterator[str]:
@@ -81,7 +83,9 @@ class Baseline:
             for name, one in self.models.items()
         }
         data = {"initdiag_baseline": _VERSION, "models": models}
-        return json.dumps(data, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n"
+        return (
+            json.dumps(data, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n"
+        )
 
     @classmethod
     def read(cls, path: Path) -> Baseline:
@@ -95,7 +99,11 @@ class Baseline:
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
             version = data["initdiag_baseline"]
-            models = {name: _standing(one) for name, one in data["models"].items()} if version == _VERSION else {}
+            models = (
+                {name: _standing(one) for name, one in data["models"].items()}
+                if version == _VERSION
+                else {}
+            )
         except OSError as error:
             raise _no_baseline(path, error.strerror or str(error)) from error
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -120,13 +128,17 @@ def risk_margin(report: Report) -> float:
     return max(RISK_MARGIN, _STANDARD_ERRORS * math.sqrt(2) * error)
 
 
-def _risk_error(moments: tuple[Any, ...], errors: tuple[Any, ...], depth: int | None, training: Training) -> float:
+def _risk_error(
+    moments: tuple[Any, ...], errors: tuple[Any, ...], depth: int | None, training: Training
+) -> float:
     """Standard error of the risk, from those of drift and fluctuation (taken as independent), by central differences."""
     drift, variance, dead = moments
     by_drift, by_variance = ((error or 0.0) for error in errors)
 
     def risk(sign: int, d: float, v: float) -> float:
-        return risk_of_moments(drift + sign * d, max(variance + sign * v, 0.0), dead, depth, training)
+        return risk_of_moments(
+            drift + sign * d, max(variance + sign * v, 0.0), dead, depth, training
+        )
 
     slopes = (risk(1, d, v) - risk(-1, d, v) for d, v in ((by_drift, 0.0), (0.0, by_variance)))
     found = math.hypot(*slopes) / 2

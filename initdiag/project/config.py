@@ -145,7 +145,9 @@ def _table(path: Path) -> dict[str, Any] | None:
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise TargetError(explain(expected=f"TOML in {path}", got=str(error), do="Correct the file.")) from error
+        raise TargetError(
+            explain(expected=f"TOML in {path}", got=str(error), do="Correct the file.")
+        ) from error
     tool = data.get("tool")
     table = tool.get("initdiag") if isinstance(tool, dict) else None
     if table is not None and not isinstance(table, dict):
@@ -155,7 +157,9 @@ def _table(path: Path) -> dict[str, Any] | None:
 
 def _config(path: Path, table: dict[str, Any]) -> Config:
     where = f"{path}: [tool.initdiag]"
-    values = _values(where, table, {**_SHARED, "models": _models, "baseline": _text, "fail_on": _fail_on})
+    values = _values(
+        where, table, {**_SHARED, "models": _models, "baseline": _text, "fail_on": _fail_on}
+    )
     entries, baseline = values.pop("models", []), values.pop("baseline", None)
     fail_on = values.pop("fail_on", "no-verdict")
     defaults = {**values, "thresholds": _thresholds_of(where, values.pop("thresholds", {}))}
@@ -164,25 +168,43 @@ def _config(path: Path, table: dict[str, Any]) -> Config:
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise _wrong(f"{where} models", "each model once", twice)
-    return Config(path, path.parent, models, defaults, path.parent / baseline if baseline else None, fail_on)
+    return Config(
+        path, path.parent, models, defaults, path.parent / baseline if baseline else None, fail_on
+    )
 
 
-def _model(where: str, folder: Path, entry: str | dict[str, Any], defaults: dict[str, Any]) -> ModelConfig:
+def _model(
+    where: str, folder: Path, entry: str | dict[str, Any], defaults: dict[str, Any]
+) -> ModelConfig:
     """A model's own settings before the project's; thresholds key by key, ignored codes added."""
     own = {"target": entry} if isinstance(entry, str) else entry
     where = f"{where} model {own.get('target', '')!r}"
-    kinds = {**_SHARED, "target": _text, "module": _text, "input_size": _size, "example_input": _text}
+    kinds = {
+        **_SHARED,
+        "target": _text,
+        "module": _text,
+        "input_size": _size,
+        "example_input": _text,
+    }
     values = _values(where, own, kinds)
     if "target" not in values:
         raise _wrong(where, "a table with a target", own)
     limits = defaults["thresholds"]
-    given = {"max_risk": limits.max_risk, "agreement_level": limits.agreement_level, **values.pop("thresholds", {})}
+    given = {
+        "max_risk": limits.max_risk,
+        "agreement_level": limits.agreement_level,
+        **values.pop("thresholds", {}),
+    }
     ignore = (*defaults.get("ignore", ()), *values.pop("ignore", ()))
     thresholds = _thresholds_of(where, given)
-    return ModelConfig(**{**defaults, **values, "folder": folder, "thresholds": thresholds, "ignore": ignore})
+    return ModelConfig(
+        **{**defaults, **values, "folder": folder, "thresholds": thresholds, "ignore": ignore}
+    )
 
 
-def _values(where: str, table: dict[str, Any], kinds: dict[str, Callable[[str, Any], Any]]) -> dict[str, Any]:
+def _values(
+    where: str, table: dict[str, Any], kinds: dict[str, Callable[[str, Any], Any]]
+) -> dict[str, Any]:
     unknown = [key for key in table if key not in kinds]
     if unknown:
         raise TargetError(
@@ -239,7 +261,9 @@ def _size(where: str, value: Any) -> tuple[int, ...]:
 
 def _codes(where: str, value: Any) -> tuple[str, ...]:
     is_list = isinstance(value, list)
-    if not is_list or not all(isinstance(code, str) and re.fullmatch(r"IND\d{3}", code) for code in value):
+    if not is_list or not all(
+        isinstance(code, str) and re.fullmatch(r"IND\d{3}", code) for code in value
+    ):
         raise _wrong(where, 'codes of findings, e.g. ["IND011"]', value)
     return tuple(value)
 
@@ -251,7 +275,9 @@ def _table_of(where: str, value: Any) -> dict[str, Any]:
 
 
 def _thresholds_of(where: str, given: dict[str, Any]) -> Thresholds:
-    values = _values(f"{where} thresholds", given, dict.fromkeys(("max_risk", "agreement_level"), lambda _, v: v))
+    values = _values(
+        f"{where} thresholds", given, dict.fromkeys(("max_risk", "agreement_level"), lambda _, v: v)
+    )
     try:
         return Thresholds(**values)
     except InvalidInput as error:
@@ -281,4 +307,6 @@ _SHARED: dict[str, Callable[[str, Any], Any]] = {
 
 
 def _wrong(where: str, expected: str, got: Any) -> TargetError:
-    return TargetError(explain(expected=f"{where}: {expected}", got=repr(got), do="Correct pyproject.toml."))
+    return TargetError(
+        explain(expected=f"{where}: {expected}", got=repr(got), do="Correct pyproject.toml.")
+    )

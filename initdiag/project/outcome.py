@@ -115,13 +115,17 @@ def outcome(
     A model that the baseline knows fails only on what got worse.
     """
     kept = tuple(finding for finding in report.findings if finding.code not in ignore)
-    ignored = tuple(sorted({finding.code for finding in report.findings} - {finding.code for finding in kept}))
+    ignored = tuple(
+        sorted({finding.code for finding in report.findings} - {finding.code for finding in kept})
+    )
     shown = dataclasses.replace(report, findings=kept)
     failures = _failures(name, shown, FAIL_ON[fail_on], baseline)
     return Outcome(name, shown, ignored, failures, _remedy(shown) if failures else "")
 
 
-def _failures(name: str, report: Report, fail_on: str | None, baseline: Baseline | None) -> tuple[str, ...]:
+def _failures(
+    name: str, report: Report, fail_on: str | None, baseline: Baseline | None
+) -> tuple[str, ...]:
     standing = baseline.models.get(name) if baseline else None
     if standing is None:
         return (_verdict(report),) if fails(report, fail_on) else ()
@@ -146,4 +150,6 @@ def _remedy(report: Report) -> str:
     if not report.findings:
         return ""
     first = report.findings[0]
-    return f"{first.message}: {first.remedy}" if report.verdict is Verdict.NO_VERDICT else first.remedy
+    return (
+        f"{first.message}: {first.remedy}" if report.verdict is Verdict.NO_VERDICT else first.remedy
+    )

@@ -39,12 +39,20 @@ def load(target: str, folder: Path | None = None) -> Any:
             )
         )
     is_file = place.endswith(".py")
-    module = _from_file(place, target, folder or Path()) if is_file else _from_package(place, target, folder)
+    module = (
+        _from_file(place, target, folder or Path())
+        if is_file
+        else _from_package(place, target, folder)
+    )
     value: Any = module
     for part in name.split("."):
         if not hasattr(value, part):
             public = ", ".join(n for n in vars(module) if not n.startswith("_"))
-            raise TargetError(explain(expected=f"{part!r} in {place}", got=f"names {public}", do="Correct the target."))
+            raise TargetError(
+                explain(
+                    expected=f"{part!r} in {place}", got=f"names {public}", do="Correct the target."
+                )
+            )
         value = getattr(value, part)
     return value
 
@@ -53,7 +61,11 @@ def _from_file(place: str, target: str, folder: Path) -> ModuleType:
     path = folder / place
     if not path.is_file():
         raise TargetError(
-            explain(expected=f"a file {place}", got=f"none in {folder.resolve()}", do="Give a path from that folder.")
+            explain(
+                expected=f"a file {place}",
+                got=f"none in {folder.resolve()}",
+                do="Give a path from that folder.",
+            )
         )
     name = f"_initdiag_target_{hashlib.sha1(str(path.resolve()).encode()).hexdigest()[:12]}"
     spec = importlib.util.spec_from_file_location(name, path)
@@ -111,7 +123,11 @@ def parse_widths(text: str) -> list[int]:
         width, times, count = part.strip().partition("x")
         if not width.isdecimal() or (times and (not count.isdecimal() or int(count) == 0)):
             raise TargetError(
-                explain(expected="widths such as 784,256x8,10", got=repr(text), do=f"Correct the part {part!r}.")
+                explain(
+                    expected="widths such as 784,256x8,10",
+                    got=repr(text),
+                    do=f"Correct the part {part!r}.",
+                )
             )
         widths.extend([int(width)] * int(count or 1))
     return widths
@@ -134,7 +150,9 @@ def parse_size(text: str) -> tuple[int, ...]:
     if not all(part.isdecimal() and int(part) for part in parts):
         raise TargetError(
             explain(
-                expected="the shape of a batch such as 2,784", got=repr(text), do="Give positive numbers, batch first."
+                expected="the shape of a batch such as 2,784",
+                got=repr(text),
+                do="Give positive numbers, batch first.",
             )
         )
     return tuple(map(int, parts))

@@ -23,7 +23,9 @@ _MOST_LAYERS = 60
 
 def to_text(report: Report, width: int = 80) -> str:
     """Return the report as plain text of at most ``width`` columns."""
-    console = Console(file=io.StringIO(), width=width, no_color=True, highlight=False, legacy_windows=False)
+    console = Console(
+        file=io.StringIO(), width=width, no_color=True, highlight=False, legacy_windows=False
+    )
     console.print(renderable(report))
     file = console.file
     assert isinstance(file, io.StringIO)
@@ -61,7 +63,9 @@ def _verdict(report: Report) -> RenderableType:
     grid = Table.grid(padding=(0, 3))
     style = _STYLES.get(report.verdict, "bold red")
     for index, line in enumerate(words.headline(report)):
-        grid.add_row(Text(words.verdict_name(report) if index == 0 else "", style=style), Text(line))
+        grid.add_row(
+            Text(words.verdict_name(report) if index == 0 else "", style=style), Text(line)
+        )
     return grid
 
 
@@ -82,7 +86,10 @@ def _numbers(report: Report) -> RenderableType:
     """The two numbers, predicted beside measured, with standard errors, and the test of one against the other."""
     p, m = report.prediction, report.measurement
     table = _table("llrr", no_wrap=True)
-    _add(table, ("", "", "predicted" if p.coverage != "none" else "", "" if m is None else "measured"))
+    _add(
+        table,
+        ("", "", "predicted" if p.coverage != "none" else "", "" if m is None else "measured"),
+    )
     for row in tables.number_rows(report):
         _add(table, (row.label, row.meaning, row.predicted, row.measured))
     lines: list[RenderableType] = [table, *(Text(line) for line in tables.remarks(report))]
@@ -96,7 +103,10 @@ def _histogram(report: Report) -> RenderableType | None:
     if found is None:
         return None
     levels = np.ceil(found.heights / found.heights.max() * (len(_BARS) - 1)).astype(int)
-    ends = [f"{end:.1f}" if abs(end) < 1e5 else f"{end:.3g}" for end in (found.edges[0], found.edges[-1])]
+    ends = [
+        f"{end:.1f}" if abs(end) < 1e5 else f"{end:.3g}"
+        for end in (found.edges[0], found.edges[-1])
+    ]
     line = _table("ll")
     _add(line, (f"{ends[0]} {''.join(_BARS[i] for i in levels)} {ends[1]}", "ln gain^2 over draws"))
     quantiles = _table("rrrr")
@@ -111,9 +121,16 @@ def _layers(report: Report) -> RenderableType | None:
     if not report.prediction.layers:
         return None
     table = _table("rlrrlrrr", no_wrap=True)
-    table.columns[1].no_wrap = False  # the names alone give way in a narrow terminal: numbers and headers stay whole
+    table.columns[
+        1
+    ].no_wrap = (
+        False  # the names alone give way in a narrow terminal: numbers and headers stay whole
+    )
     for index, row in enumerate(
-        (("", words.where(report), *tables.LAYER_HEADERS[2:]), *tables.layer_rows(report, _MOST_LAYERS))
+        (
+            ("", words.where(report), *tables.LAYER_HEADERS[2:]),
+            *tables.layer_rows(report, _MOST_LAYERS),
+        )
     ):
         cells = (Text(cell, no_wrap=True, overflow="ellipsis") for cell in row)
         table.add_row(*cells, style="" if index else "bold")
@@ -151,7 +168,9 @@ def _footer(report: Report) -> RenderableType:
     grid = Table.grid(expand=True, padding=(0, 2))
     grid.add_column()
     grid.add_column(justify="right")
-    grid.add_row(Text(tables.footer(report), style="dim"), Text(f"{report.elapsed:.2f} s", style="dim"))
+    grid.add_row(
+        Text(tables.footer(report), style="dim"), Text(f"{report.elapsed:.2f} s", style="dim")
+    )
     if not report.risk:
         return grid
     return Group(grid, Text(tables.provenance(report), style="dim"))

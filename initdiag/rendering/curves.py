@@ -96,7 +96,9 @@ def log_gains(report: Report) -> Array:
     m = report.measurement
     if m is None:
         return np.empty(0)
-    return np.asarray(m.log_norms[np.abs(m.log_norms) < _LARGEST] + math.log(m.input_size / m.output_size))
+    return np.asarray(
+        m.log_norms[np.abs(m.log_norms) < _LARGEST] + math.log(m.input_size / m.output_size)
+    )
 
 
 def _known(values: Array) -> Array:
@@ -106,12 +108,21 @@ def _known(values: Array) -> Array:
 
 def law_of(prediction: Prediction) -> Any | None:
     """Return the predicted law of ``ln||Ju||^2``; None where there is none, or no number to make one of."""
-    numbers = [prediction.log_mean, prediction.log_variance, *(layer.weight_variance for layer in prediction.layers)]
+    numbers = [
+        prediction.log_mean,
+        prediction.log_variance,
+        *(layer.weight_variance for layer in prediction.layers),
+    ]
     is_known = (
-        all(value is not None and math.isfinite(value) for value in numbers) and (prediction.log_variance or 0) > 0
+        all(value is not None and math.isfinite(value) for value in numbers)
+        and (prediction.log_variance or 0) > 0
     )
     has_gates = all(layer.gate is not None for layer in prediction.layers)
-    if prediction.coverage == "none" or not is_known or not (has_gates or prediction.samples is not None):
+    if (
+        prediction.coverage == "none"
+        or not is_known
+        or not (has_gates or prediction.samples is not None)
+    ):
         return None
     try:
         return prediction.law
@@ -149,12 +160,19 @@ def distribution(report: Report) -> Distribution | None:
         return None
     grid = np.linspace(low, high, _POINTS)
     asymptotic = _asymptotic(report.prediction)
-    return Distribution(measured, _density(law, grid, moved), _density(asymptotic, grid, moved), low, high)
+    return Distribution(
+        measured, _density(law, grid, moved), _density(asymptotic, grid, moved), low, high
+    )
 
 
 def _asymptotic(prediction: Prediction) -> Any | None:
     beta, gains = prediction.beta, [layer.gain for layer in prediction.layers]
-    if not gains or beta is None or not 0 < beta < math.inf or not all(0 < gain < math.inf for gain in gains):
+    if (
+        not gains
+        or beta is None
+        or not 0 < beta < math.inf
+        or not all(0 < gain < math.inf for gain in gains)
+    ):
         return None
     return prediction.asymptotic_law
 
@@ -189,7 +207,10 @@ def bands(report: Report) -> tuple[Band, ...]:
     if m is None or len(m.layers) < 2:
         return ()
     sizes = {layer.name: layer.fan_out for layer in report.architecture.layers}
-    per_feature = [math.log(m.input_size / sizes[one.name]) if one.name in sizes else math.nan for one in m.layers]
+    per_feature = [
+        math.log(m.input_size / sizes[one.name]) if one.name in sizes else math.nan
+        for one in m.layers
+    ]
     found = (
         _band(m, "activations", "activation_log"),
         _band(m, "perturbation", "tangent_log", np.array(per_feature)),
@@ -198,7 +219,9 @@ def bands(report: Report) -> tuple[Band, ...]:
     return tuple(band for band in found if band is not None)
 
 
-def _band(measurement: Measurement, label: str, field: str, moved: Array | float = 0.0) -> Band | None:
+def _band(
+    measurement: Measurement, label: str, field: str, moved: Array | float = 0.0
+) -> Band | None:
     means = _known(_values(measurement, f"{field}_mean") + moved)
     variances = _known(_values(measurement, f"{field}_variance"))
     if not np.isfinite(means).any():
@@ -239,5 +262,11 @@ def spectrum(report: Report) -> Spectrum | None:
         low = edge if edge > tail - 0.5 * (high - tail) else tail  # the lower tail may be very long
         grid = np.linspace(low - 0.02 * (high - low), high + 0.05 * (high - low), _POINTS)
         y = np.asarray(found.density(grid), dtype=np.float64)
-    is_drawable = math.isfinite(low) and math.isfinite(high) and low < high and np.isfinite(y).all() and y.max() > 0
+    is_drawable = (
+        math.isfinite(low)
+        and math.isfinite(high)
+        and low < high
+        and np.isfinite(y).all()
+        and y.max() > 0
+    )
     return Spectrum(Curve(grid, y), None, float(found.zero_mass)) if is_drawable else None

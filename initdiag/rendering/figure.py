@@ -21,7 +21,14 @@ if TYPE_CHECKING:
 
 __all__ = ["figure"]
 
-_MEASURED, _LAW, _NORMAL, _ACTIVATIONS, _INK, _QUIET = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#16191d", "#59616b"
+_MEASURED, _LAW, _NORMAL, _ACTIVATIONS, _INK, _QUIET = (
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#CC79A7",
+    "#16191d",
+    "#59616b",
+)
 _BAND_STYLES = {
     "activations": (_ACTIVATIONS, (0, (1, 1.5))),
     "perturbation": (_MEASURED, "-"),
@@ -78,7 +85,8 @@ def figure(report: Report) -> Figure:
     with style.context(["default", _LOOK]):
         rows, columns = _GRIDS[len(drawers)]
         whole = Figure(
-            figsize=(4.4 * columns + 0.4, 3.4 * rows + 0.3), layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.08)
+            figsize=(4.4 * columns + 0.4, 3.4 * rows + 0.3),
+            layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.08),
         )
         name = f"{words.verdict_name(report)}: {words.short(report.target, 70)}"
         whole.suptitle(name, x=0.01, ha="left", fontweight="bold", color=_INK)
@@ -129,7 +137,13 @@ def _distribution(part: SubFigure, data: curves.Distribution) -> None:
     if data.measured is not None:
         _bars(axes, data.measured, _MEASURED, alpha=0.55, label="measured")
     if data.log_normal is not None:
-        axes.plot(data.log_normal.x, data.log_normal.y, color=_NORMAL, linestyle="--", label="log-normal (Hanin-Nica)")
+        axes.plot(
+            data.log_normal.x,
+            data.log_normal.y,
+            color=_NORMAL,
+            linestyle="--",
+            label="log-normal (Hanin-Nica)",
+        )
     if data.law is not None:
         axes.plot(data.law.x, data.law.y, color=_LAW, label="predicted")
     axes.set(xlabel="ln gain²", yticks=[], xlim=(data.low, data.high))
@@ -156,7 +170,10 @@ def _gain_axis(axes: Any) -> None:
 def _shares(part: SubFigure, data: curves.Shares) -> None:
     upper, lower = part.subplots(2, 1, sharex=True)
     edges = np.arange(len(data.names) + 1, dtype=np.float64) - 0.5
-    for axes, values, label in ((upper, data.drift, "drift"), (lower, data.fluctuation, "fluctuation")):
+    for axes, values, label in (
+        (upper, data.drift, "drift"),
+        (lower, data.fluctuation, "fluctuation"),
+    ):
         _bars(axes, curves.Bars(edges, values), _LAW)
         axes.axhline(0, color=_QUIET, linewidth=0.8)
         axes.set_ylabel(label)

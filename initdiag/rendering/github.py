@@ -22,12 +22,19 @@ _LONGEST_MESSAGE = 4000
 
 def to_annotations(*reports: Report) -> str:
     """Return at most ten workflow commands, the worst first; the last says how many more there are."""
-    found = [(report, finding) for report in map(words.printable, reports) for finding in problems(report)]
+    found = [
+        (report, finding)
+        for report in map(words.printable, reports)
+        for finding in problems(report)
+    ]
     found.sort(key=lambda pair: severity_rank(pair[1]))
     left = len(found) - MOST_ANNOTATIONS
     last = f" ({left} more: see the step summary)" if left > 0 else ""
     shown = found[:MOST_ANNOTATIONS]
-    lines = [_annotation(*pair, last if index == MOST_ANNOTATIONS else "") for index, pair in enumerate(shown, start=1)]
+    lines = [
+        _annotation(*pair, last if index == MOST_ANNOTATIONS else "")
+        for index, pair in enumerate(shown, start=1)
+    ]
     return "".join(f"{line}\n" for line in lines)
 
 

@@ -36,7 +36,9 @@ _GLOSSARY = (
 
 def to_html(*reports: Report) -> str:
     """Return one page with all the reports, one after the other."""
-    title = escape("; ".join(f"{report.verdict.value}: {words.plain(report.target)}" for report in reports[:3]))
+    title = escape(
+        "; ".join(f"{report.verdict.value}: {words.plain(report.target)}" for report in reports[:3])
+    )
     head = (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
@@ -54,14 +56,30 @@ def to_fragment(report: Report) -> str:
 
 
 def _style() -> str:
-    return resources.files("initdiag.rendering").joinpath("report.css").read_text(encoding="utf-8").strip()
+    return (
+        resources.files("initdiag.rendering")
+        .joinpath("report.css")
+        .read_text(encoding="utf-8")
+        .strip()
+    )
 
 
 def _article(report: Report, *, with_data: bool = True) -> str:
     shown = words.printable(report)
-    data = f'<script type="application/json" class="initdiag-report">{_data(report)}</script>\n' if with_data else ""
+    data = (
+        f'<script type="application/json" class="initdiag-report">{_data(report)}</script>\n'
+        if with_data
+        else ""
+    )
     evidence = f'<h2>What was found</h2>\n<section class="panels">\n{_panels(shown)}{_numbers(shown)}</section>\n'
-    parts = (_first_screen(shown), evidence, _findings(shown), _layers(shown), _glossary(shown), _footer(shown))
+    parts = (
+        _first_screen(shown),
+        evidence,
+        _findings(shown),
+        _layers(shown),
+        _glossary(shown),
+        _footer(shown),
+    )
     return f'<main class="initdiag">\n{"".join(parts)}{data}</main>\n'
 
 
@@ -87,7 +105,9 @@ def _risks(report: Report) -> str:
         return '<div class="card"><h2>Risk</h2><p>Unknown: a network that was not judged may be anything.</p></div>\n'
     judged = report.optimizer or "sgd"
     names = sorted(report.risk, key=lambda name: name != judged)
-    rows = "".join(_risk(name, report.risk[name], report.thresholds.max_risk, name == judged) for name in names)
+    rows = "".join(
+        _risk(name, report.risk[name], report.thresholds.max_risk, name == judged) for name in names
+    )
     limit = escape(words.percent(report.thresholds.max_risk))
     return (
         f'<div class="card"><h2>Risk that training does not start</h2>\n{rows}'
@@ -122,8 +142,14 @@ def _what_to_do(report: Report) -> str:
 
 def _remedies(report: Report) -> Iterator[str]:
     for advice in report.advice:
-        action = f"<code>{escape(advice.action)}</code>" if advice.is_snippet else _typeset(advice.action)
-        before, after = (escape(words.percent(risk)) for risk in (advice.risk_before, advice.risk_after))
+        action = (
+            f"<code>{escape(advice.action)}</code>"
+            if advice.is_snippet
+            else _typeset(advice.action)
+        )
+        before, after = (
+            escape(words.percent(risk)) for risk in (advice.risk_before, advice.risk_after)
+        )
         yield f'{action}<span class="effect">lowers the risk from {before} to <strong>{after}</strong></span>'
 
 
@@ -140,14 +166,18 @@ def _numbers(report: Report) -> str:
     if report.basis != "none":
         m = report.measurement
         notes = [*tables.remarks(report), *(f"note: {note}" for note in (m.notes if m else ()))]
-        body += _number_table(report) + "".join(f'<p class="note">{_typeset(note)}</p>\n' for note in notes)
+        body += _number_table(report) + "".join(
+            f'<p class="note">{_typeset(note)}</p>\n' for note in notes
+        )
     return f'<div class="card numbers"><h3>In numbers</h3>\n{body}</div>\n'
 
 
 def _number_table(report: Report) -> str:
     predicted = "predicted" if report.prediction.coverage != "none" else ""
     measured = "measured" if report.measurement is not None else ""
-    head = f'<tr><th></th><th class="number">{predicted}</th><th class="number">{measured}</th></tr>'
+    head = (
+        f'<tr><th></th><th class="number">{predicted}</th><th class="number">{measured}</th></tr>'
+    )
     rows = []
     for row in tables.number_rows(report):
         name = (
@@ -166,7 +196,9 @@ def _typeset(text: str) -> str:
     for plain, sign in (("^2", "²"), ("+-", "±"), (" -> ", " → ")):
         text = text.replace(plain, sign)
     return re.sub(
-        r"(\d)e\+?(-?\d+)\b", lambda found: f"{found[1]}&nbsp;&times;&nbsp;10<sup>{found[2]}</sup>", escape(text)
+        r"(\d)e\+?(-?\d+)\b",
+        lambda found: f"{found[1]}&nbsp;&times;&nbsp;10<sup>{found[2]}</sup>",
+        escape(text),
     )
 
 
@@ -175,7 +207,9 @@ def _findings(report: Report) -> str:
     if not shown:
         return ""
     items = "".join(_finding(finding) for finding in shown[:_MOST_FINDINGS])
-    more = f"<li>and {len(shown) - _MOST_FINDINGS} more</li>\n" if len(shown) > _MOST_FINDINGS else ""
+    more = (
+        f"<li>and {len(shown) - _MOST_FINDINGS} more</li>\n" if len(shown) > _MOST_FINDINGS else ""
+    )
     return f"<h2>Also found</h2>\n<ul>\n{items}{more}</ul>\n"
 
 
@@ -208,8 +242,11 @@ def _footer(report: Report) -> str:
 def _table(headers: Sequence[str], rows: Iterable[Sequence[str]], justify: str) -> str:
     """A table that scrolls by itself; columns are numbers (``r``), names (``n``) or words."""
     styles = [{"r": ' class="number"', "n": ' class="name"'}.get(letter, "") for letter in justify]
-    head = "".join(f"<th{style}>{escape(cell)}</th>" for cell, style in zip(headers, styles, strict=True))
+    head = "".join(
+        f"<th{style}>{escape(cell)}</th>" for cell, style in zip(headers, styles, strict=True)
+    )
     body = "".join(
-        f"<tr>{''.join(f'<td{s}>{escape(c)}</td>' for c, s in zip(row, styles, strict=True))}</tr>\n" for row in rows
+        f"<tr>{''.join(f'<td{s}>{escape(c)}</td>' for c, s in zip(row, styles, strict=True))}</tr>\n"
+        for row in rows
     )
     return f'<div class="scroll"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody></table></div>\n'

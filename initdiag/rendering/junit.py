@@ -35,7 +35,10 @@ def _case(report: Report) -> ElementTree.Element:
     attributes = {"classname": "initdiag", "name": report.target, "time": _seconds(report)}
     case = ElementTree.Element("testcase", attributes)
     properties = ElementTree.SubElement(case, "properties")
-    numbers = {"initdiag/verdict": report.verdict.value, **{k: repr(v) for k, v in report.to_metrics().items()}}
+    numbers = {
+        "initdiag/verdict": report.verdict.value,
+        **{k: repr(v) for k, v in report.to_metrics().items()},
+    }
     for name, value in numbers.items():
         ElementTree.SubElement(properties, "property", {"name": name, "value": value})
     if not report.ok:
@@ -44,7 +47,9 @@ def _case(report: Report) -> ElementTree.Element:
         if first is not None:
             message = f"{message} To change: {remedy(report, first)}"
         kind = "error" if report.verdict is Verdict.NO_VERDICT else "failure"
-        outcome = ElementTree.SubElement(case, kind, {"message": message, "type": report.verdict.value})
+        outcome = ElementTree.SubElement(
+            case, kind, {"message": message, "type": report.verdict.value}
+        )
         outcome.text = f"\n{to_text(report, width=100)}"
     return case
 

@@ -43,7 +43,12 @@ def _rows(report: Report) -> Iterator[list[str]]:
         seen = measured.get(layer.name)
         yield [
             _cell(value)
-            for value in (report.target, index, *_values(layer, share), *_seen(seen.pop(0) if seen else None))
+            for value in (
+                report.target,
+                index,
+                *_values(layer, share),
+                *_seen(seen.pop(0) if seen else None),
+            )
         ]
 
 
@@ -59,7 +64,14 @@ def _values(layer: Layer, share: LayerPrediction | None) -> tuple[Any, ...]:
     )
     if share is None:
         return (*known, *[None] * 5)
-    return (*known, share.gain, share.rms_gain_log_mean, share.log_variance, share.beta, share.dead_probability)
+    return (
+        *known,
+        share.gain,
+        share.rms_gain_log_mean,
+        share.log_variance,
+        share.beta,
+        share.dead_probability,
+    )
 
 
 def _seen(entry: LayerMeasurement | None) -> tuple[float | None, ...]:

@@ -12,7 +12,9 @@ __all__ = ["to_markdown"]
 
 _MOST_LAYERS = 40
 _MOST_FINDINGS = 20
-_PUNCTUATION = re.compile(r"([\\`*\[\]|<>~&$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|:(?=//)|(?<=www)\.)", re.I)
+_PUNCTUATION = re.compile(
+    r"([\\`*\[\]|<>~&$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|:(?=//)|(?<=www)\.)", re.I
+)
 """What could start or end a span, a link, a tag or a cell; what only means something at the start of a line is never there."""
 
 
@@ -29,15 +31,22 @@ def _section(report: Report) -> Iterator[str]:
     if report.advice:
         headers, rows = map(_text, tables.advice_headers(report)), tables.advice_rows(report)
         is_code = [False, *(advice.is_snippet for advice in report.advice)]
-        yield _table(headers, (_cells(row, code) for row, code in zip(rows, is_code, strict=True)), "rlrrr")
+        yield _table(
+            headers, (_cells(row, code) for row, code in zip(rows, is_code, strict=True)), "rlrrr"
+        )
     if report.basis != "none":
-        rows = [(row.label, row.meaning, row.predicted, row.measured) for row in tables.number_rows(report)]
+        rows = [
+            (row.label, row.meaning, row.predicted, row.measured)
+            for row in tables.number_rows(report)
+        ]
         yield _table(("", "", "predicted", "measured"), map(_cells, rows), "llrr")
         yield from (f"{_text(line)}\n" for line in tables.remarks(report))
     if not report.ok and report.prediction.layers:
         yield f"<details><summary>{words.where(report)}</summary>\n"
         layers = tables.layer_rows(report, _MOST_LAYERS)
-        yield _table(tables.LAYER_HEADERS, (_cells(row, bool(row[0])) for row in layers), "rlrrlrrr")
+        yield _table(
+            tables.LAYER_HEADERS, (_cells(row, bool(row[0])) for row in layers), "rlrrlrrr"
+        )
         yield "</details>\n"
     yield from _findings(report)
     yield f"<sub>{_text('; '.join(filter(None, (tables.footer(report), tables.provenance(report)))))}; "
@@ -57,7 +66,9 @@ def _findings(report: Report) -> Iterator[str]:
 
 def _cells(row: Sequence[str], is_code: bool = False) -> list[str]:
     """A row's cells, escaped; the second in a code span where it is code or a name."""
-    return [_code(cell) if is_code and index == 1 else _text(cell) for index, cell in enumerate(row)]
+    return [
+        _code(cell) if is_code and index == 1 else _text(cell) for index, cell in enumerate(row)
+    ]
 
 
 def _table(headers: Iterable[str], rows: Iterable[Iterable[str]], justify: str) -> str:

@@ -14,16 +14,25 @@ from initdiag.rendering import words
 __all__ = ["RULES", "Location", "locate", "problems", "remedy", "sentence", "severity_rank"]
 
 RULES = {
-    "IND000": ("not-judged", "The network could be neither predicted nor measured: it was not judged."),
+    "IND000": (
+        "not-judged",
+        "The network could be neither predicted nor measured: it was not judged.",
+    ),
     "IND001": ("vanishing-gradient", "The gradient vanishes on its way through the layers."),
     "IND002": ("exploding-gradient", "The gradient explodes on its way through the layers."),
-    "IND003": ("unstable-gradient", "The gradient's size differs too much from one initialisation to the next."),
+    "IND003": (
+        "unstable-gradient",
+        "The gradient's size differs too much from one initialisation to the next.",
+    ),
     "IND004": ("dead-network", "Most initialisations have a gradient of exactly zero."),
     "IND005": ("theory-contradicted", "Prediction and measurement disagree."),
     "IND006": ("not-covered", "A part of the network is not covered by the theory."),
     "IND007": ("zero-weights", "Every weight of a layer is zero."),
     "IND008": ("unused-weights", "The forward pass never reaches these weights."),
-    "IND009": ("weights-fail-hypotheses", "A layer's weights are no draw of a symmetric iid or orthogonal law."),
+    "IND009": (
+        "weights-fail-hypotheses",
+        "A layer's weights are no draw of a symmetric iid or orthogonal law.",
+    ),
     "IND010": ("not-measured", "The network could not be measured."),
     "IND011": ("asymmetric-bias", "A bias is constant or skewed."),
     "IND012": ("inputs-collapse", "Different inputs become indistinguishable with depth."),
@@ -34,7 +43,10 @@ RULES = {
     "IND021": ("jacobian-spread", "The Jacobian's singular values spread over decades."),
     "IND022": ("jacobian-rank", "The Jacobian loses rank."),
     "IND023": ("jacobian-isometry", "The Jacobian is far from an isometry."),
-    "IND024": ("spectrum-at-finite-width", "Depth over width makes the limiting spectrum untrustworthy."),
+    "IND024": (
+        "spectrum-at-finite-width",
+        "Depth over width makes the limiting spectrum untrustworthy.",
+    ),
     "IND025": ("no-spectrum", "The Jacobian's spectrum could not be predicted."),
 }
 """Finding code -> (name, what it means). A code keeps its meaning for ever."""
@@ -55,13 +67,19 @@ def problems(report: Report) -> list[Finding]:
     found = sorted(report.findings, key=severity_rank)
     if report.verdict is Verdict.NO_VERDICT:
         message = " ".join(words.headline(report))
-        found.insert(0, Finding("IND000", "warning", None, message, "see the other findings for why"))
+        found.insert(
+            0, Finding("IND000", "warning", None, message, "see the other findings for why")
+        )
     return found
 
 
 def severity_rank(finding: Finding) -> int:
     """0 for an error, 1 for a warning, 2 for anything less."""
-    return _SEVERITIES.index(finding.severity) if finding.severity in _SEVERITIES else len(_SEVERITIES) - 1
+    return (
+        _SEVERITIES.index(finding.severity)
+        if finding.severity in _SEVERITIES
+        else len(_SEVERITIES) - 1
+    )
 
 
 def remedy(report: Report, finding: Finding) -> str:
@@ -86,7 +104,11 @@ def locate(target: str) -> Location | None:
     place, _, name = target.rpartition(":")
     if not place or "\0" in place:
         return None
-    candidates = [place] if place.endswith(".py") else [f"{base}{place.replace('.', '/')}.py" for base in ("", "src/")]
+    candidates = (
+        [place]
+        if place.endswith(".py")
+        else [f"{base}{place.replace('.', '/')}.py" for base in ("", "src/")]
+    )
     here = Path.cwd().resolve()
     for candidate in candidates:
         try:
@@ -101,6 +123,8 @@ def locate(target: str) -> Location | None:
 def _line(path: Path, name: str) -> int:
     """The line that defines ``name``, 1 if it is not found."""
     text = path.read_text(encoding="utf-8", errors="replace")
-    definition = re.compile(rf"^(?:async def|def|class)?\s*{re.escape(name.split('.')[0])}\b\s*[(:=]")
+    definition = re.compile(
+        rf"^(?:async def|def|class)?\s*{re.escape(name.split('.')[0])}\b\s*[(:=]"
+    )
     lines = enumerate(text.split(os.linesep if os.linesep in text else "\n"), start=1)
     return next((number for number, line in lines if definition.match(line)), 1)

@@ -15,19 +15,31 @@ from initdiag.rendering.rules import RULES, locate, problems, sentence, severity
 
 __all__ = ["to_sarif"]
 
-_SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
+_SCHEMA = (
+    "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
+)
 _LEVELS = ("error", "warning", "note")
 
 
 def to_sarif(*reports: Report) -> str:
     """Return one run: the rules that were broken, and a result a finding."""
-    found = [(report, finding) for report in map(words.printable, reports) for finding in problems(report)]
+    found = [
+        (report, finding)
+        for report in map(words.printable, reports)
+        for finding in problems(report)
+    ]
     codes = sorted({finding.code for _, finding in found})
-    driver = {"name": "initdiag", "semanticVersion": __version__, "rules": [_rule(code) for code in codes]}
+    driver = {
+        "name": "initdiag",
+        "semanticVersion": __version__,
+        "rules": [_rule(code) for code in codes],
+    }
     run = {
         "tool": {"driver": driver},
         "columnKind": "unicodeCodePoints",
-        "results": [_result(report, finding, codes.index(finding.code)) for report, finding in found],
+        "results": [
+            _result(report, finding, codes.index(finding.code)) for report, finding in found
+        ],
     }
     log = {"$schema": _SCHEMA, "version": "2.1.0", "runs": [run]}
     return json.dumps(log, indent=1, allow_nan=False) + "\n"
@@ -56,7 +68,10 @@ def _location(report: Report, finding: Finding) -> dict[str, Any]:
     place = locate(report.target)
     if place is not None:
         artifact = {"uri": quote(place.path), "uriBaseId": "%SRCROOT%"}
-        location["physicalLocation"] = {"artifactLocation": artifact, "region": {"startLine": place.line}}
+        location["physicalLocation"] = {
+            "artifactLocation": artifact,
+            "region": {"startLine": place.line},
+        }
     return location
 
 

@@ -45,7 +45,11 @@ def report_schema() -> dict[str, Any]:
 
 def shipped_schema() -> dict[str, Any]:
     """Return the schema that the package ships."""
-    text = resources.files("initdiag.rendering").joinpath("report.schema.json").read_text(encoding="utf-8")
+    text = (
+        resources.files("initdiag.rendering")
+        .joinpath("report.schema.json")
+        .read_text(encoding="utf-8")
+    )
     return typing.cast("dict[str, Any]", json.loads(text))
 
 
@@ -85,12 +89,17 @@ def _record(kind: Any, definitions: dict[str, Any]) -> dict[str, Any]:
     for field in fields:
         described = {"description": texts[field.name]} if field.name in texts else {}
         properties[field.name] = {**described, **_schema(hints[field.name], definitions)}
-    is_optional = [f.default is not dataclasses.MISSING or f.default_factory is not dataclasses.MISSING for f in fields]
+    is_optional = [
+        f.default is not dataclasses.MISSING or f.default_factory is not dataclasses.MISSING
+        for f in fields
+    ]
     return {
         "description": (inspect.getdoc(kind) or "").split("\n", 1)[0],
         "type": "object",
         "properties": properties,
-        "required": [field.name for field, optional in zip(fields, is_optional, strict=True) if not optional],
+        "required": [
+            field.name for field, optional in zip(fields, is_optional, strict=True) if not optional
+        ],
         "additionalProperties": False,
     }
 
@@ -99,6 +108,8 @@ def _descriptions(kind: Any) -> dict[str, str]:
     """What the docstring's section "Attributes" says of each field."""
     section = (inspect.getdoc(kind) or "").partition("Attributes\n----------\n")[2]
     found = {}
-    for names, text in re.findall(r"^(\S[^\n:]*)(?: : [^\n]*)?\n((?:    [^\n]*\n?)+)", section, re.M):
+    for names, text in re.findall(
+        r"^(\S[^\n:]*)(?: : [^\n]*)?\n((?:    [^\n]*\n?)+)", section, re.M
+    ):
         found.update(dict.fromkeys(names.split(", "), " ".join(text.split())))
     return found

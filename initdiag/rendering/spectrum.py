@@ -26,7 +26,9 @@ _LEAST = 0.001
 def section(law: SpectralLaw, conditions: Conditions | None = None) -> RenderableType:
     """Return the spectrum's part of a report."""
     found = conditions_of(law) if conditions is None else conditions
-    parts: list[RenderableType] = [Text("Spectrum of the Jacobian, in the limit of large width", style="bold")]
+    parts: list[RenderableType] = [
+        Text("Spectrum of the Jacobian, in the limit of large width", style="bold")
+    ]
     parts += [part for part in (_density(law), _quantiles(law, found)) if part is not None]
     parts.append(Padding(_conditions(law, found), (0, 0, 0, 2)))
     return Group(*parts)
@@ -49,7 +51,9 @@ def renderable(report: SpectralReport) -> RenderableType:
 def to_text(report: SpectralReport, width: int = 80) -> str:
     """Return a spectral report as plain text of at most ``width`` columns."""
     file = io.StringIO()
-    Console(file=file, width=width, no_color=True, highlight=False, legacy_windows=False).print(renderable(report))
+    Console(file=file, width=width, no_color=True, highlight=False, legacy_windows=False).print(
+        renderable(report)
+    )
     return "\n".join(line.rstrip() for line in file.getvalue().splitlines()) + "\n"
 
 
@@ -63,7 +67,9 @@ def _density(law: SpectralLaw) -> RenderableType | None:
     shares = np.diff(law.law.cdf(edges))
     levels = np.ceil(shares / shares.max() * (len(_BARS) - 1)).astype(int)
     bars = "".join(_BARS[max(level, 0)] for level in levels)
-    return Padding(Text(f"{power(low / 2)} {bars} {power(high / 2)}  sigma, log scale"), (0, 0, 0, 2))
+    return Padding(
+        Text(f"{power(low / 2)} {bars} {power(high / 2)}  sigma, log scale"), (0, 0, 0, 2)
+    )
 
 
 def _quantiles(law: SpectralLaw, conditions: Conditions) -> RenderableType:
@@ -72,7 +78,9 @@ def _quantiles(law: SpectralLaw, conditions: Conditions) -> RenderableType:
         table.add_column(justify="right")
     smallest = "0" if math.isinf(law.log_lower_edge) else power(law.log_lower_edge / 2)
     table.add_row("", "smallest", "5 %", "50 %", "95 %", "largest")
-    table.add_row("sigma > 0", smallest, *map(power, conditions.log_quantiles), power(law.log_upper_edge / 2))
+    table.add_row(
+        "sigma > 0", smallest, *map(power, conditions.log_quantiles), power(law.log_upper_edge / 2)
+    )
     return Padding(table, (0, 0, 0, 2))
 
 
@@ -82,9 +90,13 @@ def _conditions(law: SpectralLaw, conditions: Conditions) -> RenderableType:
         table.add_column(justify=justify)
     total, distance = conditions.directions, conditions.isometry_distance
     table.add_row("scale", "(1/n) sum sigma^2", power(conditions.log_mean_square), "1 keeps it")
-    table.add_row("spread", "within a decade", words.percent(conditions.share_within_decade), "of sigma > 0")
+    table.add_row(
+        "spread", "within a decade", words.percent(conditions.share_within_decade), "of sigma > 0"
+    )
     table.add_row("rank", "sigma > 0", f"{conditions.rank_share * total:.0f}", f"of {total}")
-    table.add_row("isometry", "relative variance of sigma^2", words.number(distance), "0 is isometric")
+    table.add_row(
+        "isometry", "relative variance of sigma^2", words.number(distance), "0 is isometric"
+    )
     for row in _finite_width(law):
         table.add_row(*row)
     return table
@@ -104,7 +116,9 @@ def _improvements(report: SpectralReport) -> RenderableType:
     table = Table.grid(padding=(0, 2))
     for justify in ("left", "right", "right", "right"):
         table.add_column(justify=justify)
-    table.add_row("What would change it", "relative variance", "within a decade", "rank", style="bold")
+    table.add_row(
+        "What would change it", "relative variance", "within a decade", "rank", style="bold"
+    )
     table.add_row("(as it is)", *_effect(report.conditions))
     for change in report.improvements:
         table.add_row(Text(change.action), *_effect(change.after))
@@ -112,7 +126,10 @@ def _improvements(report: SpectralReport) -> RenderableType:
 
 
 def _effect(conditions: Conditions) -> tuple[str, str, str]:
-    share, rank = words.percent(conditions.share_within_decade), conditions.rank_share * conditions.directions
+    share, rank = (
+        words.percent(conditions.share_within_decade),
+        conditions.rank_share * conditions.directions,
+    )
     return words.number(conditions.isometry_distance), share, f"{rank:.0f}"
 
 
@@ -124,5 +141,9 @@ def _findings(findings: tuple[Finding, ...]) -> Iterator[RenderableType]:
     table = Table.grid(padding=(0, 2))
     for finding in findings:
         where = f"{words.plain(finding.layer)}: " if finding.layer else ""
-        table.add_row(finding.code, finding.severity, Text(f"{where}{words.plain(finding.message)}; {finding.remedy}"))
+        table.add_row(
+            finding.code,
+            finding.severity,
+            Text(f"{where}{words.plain(finding.message)}; {finding.remedy}"),
+        )
     yield Padding(table, (0, 0, 0, 1))

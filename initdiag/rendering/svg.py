@@ -10,7 +10,19 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Frame", "area", "bars", "bottom_axis", "decades", "left_axis", "legend", "line", "lines", "text", "ticks"]
+__all__ = [
+    "Frame",
+    "area",
+    "bars",
+    "bottom_axis",
+    "decades",
+    "left_axis",
+    "legend",
+    "line",
+    "lines",
+    "text",
+    "ticks",
+]
 
 Array = NDArray[np.float64]
 
@@ -40,7 +52,9 @@ class Frame:
 
     def px(self, x: float | Array) -> Array:
         """Pixels of abscissae."""
-        return self.left + self.width * (np.asarray(x, dtype=np.float64) - self.x[0]) / (self.x[1] - self.x[0])
+        return self.left + self.width * (np.asarray(x, dtype=np.float64) - self.x[0]) / (
+            self.x[1] - self.x[0]
+        )
 
     def py(self, y: float | Array) -> Array:
         """Pixels of ordinates, kept inside the frame."""
@@ -65,7 +79,9 @@ def decades(low: float, high: float, most: int = 5) -> list[tuple[float, str]]:
     if high - low > 2:
         return [(x, _power(x)) for x in ticks(low, high, most) if x == round(x)]
     marks = [
-        (math.log10(m) + e, f"{m * 10.0**e:g}") for e in range(math.floor(low), math.ceil(high) + 1) for m in (1, 2, 5)
+        (math.log10(m) + e, f"{m * 10.0**e:g}")
+        for e in range(math.floor(low), math.ceil(high) + 1)
+        for m in (1, 2, 5)
     ]
     inside = [(x, label) for x, label in marks if low <= x <= high]
     return inside[:: max(1, math.ceil(len(inside) / most))]
@@ -122,12 +138,16 @@ def bars(frame: Frame, edges: Array, heights: Array, style: str, titles: Sequenc
     left, base = frame.px(edges), float(frame.py(0.0))
     tops = frame.py(np.where(np.isfinite(heights), heights, 0.0))
     shapes = [
-        f"M{a:.2f} {base:.1f}V{y:.1f}H{b:.2f}V{base:.1f}Z" for a, b, y in zip(left[:-1], left[1:], tops, strict=True)
+        f"M{a:.2f} {base:.1f}V{y:.1f}H{b:.2f}V{base:.1f}Z"
+        for a, b, y in zip(left[:-1], left[1:], tops, strict=True)
     ]
     if not titles:
         return f'<path class="{style}" d="{"".join(shapes)}"/>'
     named = zip(shapes, titles, strict=True)
-    return "".join(f'<path class="{style}" d="{d}"><title>{html.escape(name)}</title></path>' for d, name in named)
+    return "".join(
+        f'<path class="{style}" d="{d}"><title>{html.escape(name)}</title></path>'
+        for d, name in named
+    )
 
 
 def bottom_axis(frame: Frame, label: str, marks: Sequence[tuple[float, str]] | None = None) -> str:
@@ -140,7 +160,11 @@ def bottom_axis(frame: Frame, label: str, marks: Sequence[tuple[float, str]] | N
         *((x, frame.bottom, x, frame.bottom + 4) for x, _ in at),
     ]
     names = "".join(text(x, frame.bottom + 16, name) for x, name in at)
-    return lines(rule, "axis") + names + text((frame.left + frame.right) / 2, frame.bottom + 32, label, style="label")
+    return (
+        lines(rule, "axis")
+        + names
+        + text((frame.left + frame.right) / 2, frame.bottom + 32, label, style="label")
+    )
 
 
 def left_axis(frame: Frame, most: int = 4) -> str:
@@ -160,7 +184,11 @@ def legend(left: float, y: float, entries: Iterable[tuple[str, str, bool]]) -> s
     """Return ``(style, words, is_filled)`` entries side by side from pixel ``left`` on."""
     parts = []
     for style, words, is_filled in entries:
-        swatch = f"M{left:.1f} {y - 8:.1f}h14v8h-14Z" if is_filled else f"M{left:.1f} {y - 4:.1f}h18"
-        parts.append(f'<path class="{style}" d="{swatch}"/>' + text(left + 22, y, words, anchor="start"))
+        swatch = (
+            f"M{left:.1f} {y - 8:.1f}h14v8h-14Z" if is_filled else f"M{left:.1f} {y - 4:.1f}h18"
+        )
+        parts.append(
+            f'<path class="{style}" d="{swatch}"/>' + text(left + 22, y, words, anchor="start")
+        )
         left += 36 + 6.2 * len(words)
     return "".join(parts)

@@ -37,7 +37,9 @@ def panels(report: Report) -> list[Panel]:
 def to_svg(panel: Panel) -> str:
     """Return a panel as an ``svg`` element for an HTML page, sized by its place."""
     name = html.escape(f"{panel.title}. {panel.note}")
-    return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{name}">{panel.shapes}</svg>'
+    return (
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{name}">{panel.shapes}</svg>'
+    )
 
 
 def _distribution(report: Report) -> Panel | None:
@@ -45,7 +47,9 @@ def _distribution(report: Report) -> Panel | None:
     if found is None:
         return None
     drawn = [curve for curve in (found.law, found.log_normal) if curve is not None]
-    tops = [float(curve.y.max()) for curve in drawn] + ([float(found.measured.heights.max())] if found.measured else [])
+    tops = [float(curve.y.max()) for curve in drawn] + (
+        [float(found.measured.heights.max())] if found.measured else []
+    )
     margin = 0.02 * (found.high - found.low)
     frame = svg.Frame(
         14,
@@ -57,7 +61,9 @@ def _distribution(report: Report) -> Panel | None:
     )
     shapes, entries = [], []
     if found.measured is not None:
-        shapes.append(svg.bars(frame, found.measured.edges, found.measured.heights, "measured fill"))
+        shapes.append(
+            svg.bars(frame, found.measured.edges, found.measured.heights, "measured fill")
+        )
         entries.append(("measured fill", "measured", True))
     if found.law is not None:
         entries.append(("law", "predicted", False))
@@ -71,17 +77,28 @@ def _distribution(report: Report) -> Panel | None:
         "The size at which a random change of the input comes out, over many initialisations of this network: 1 is healthy. "
         "How far the hump is from 1 is the drift; how broad it is, the fluctuation."
     )
-    return Panel("How large the gradient is", note, svg.legend(14, 12, entries) + "".join(shapes) + axes)
+    return Panel(
+        "How large the gradient is", note, svg.legend(14, 12, entries) + "".join(shapes) + axes
+    )
 
 
 def _gain_axis(frame: svg.Frame) -> str:
     """The upper axis: the gain itself, in powers of ten."""
     unit = 2 * math.log(10)
-    at = [(float(frame.px(x * unit)), name) for x, name in svg.decades(frame.x[0] / unit, frame.x[1] / unit)]
-    rule = [(frame.left, frame.top, frame.right, frame.top), *((x, frame.top - 4, x, frame.top) for x, _ in at)]
+    at = [
+        (float(frame.px(x * unit)), name)
+        for x, name in svg.decades(frame.x[0] / unit, frame.x[1] / unit)
+    ]
+    rule = [
+        (frame.left, frame.top, frame.right, frame.top),
+        *((x, frame.top - 4, x, frame.top) for x, _ in at),
+    ]
     names = "".join(svg.text(x, frame.top - 8, name) for x, name in at)
     label = svg.text(
-        (frame.left + frame.right) / 2, frame.top - 24, "gain: size of the gradient at the input", style="label"
+        (frame.left + frame.right) / 2,
+        frame.top - 24,
+        "gain: size of the gradient at the input",
+        style="label",
     )
     return svg.lines(rule, "axis") + names + label
 
@@ -96,9 +113,19 @@ def _healthy(frame: svg.Frame) -> str:
         return svg.lines([(x, frame.top, x, frame.bottom)], "healthy") + words_
     if high <= 0:
         return svg.text(
-            frame.right - 4, frame.top + 14, "healthy (0) \N{RIGHTWARDS ARROW}", anchor="end", style="quiet"
+            frame.right - 4,
+            frame.top + 14,
+            "healthy (0) \N{RIGHTWARDS ARROW}",
+            anchor="end",
+            style="quiet",
         )
-    return svg.text(frame.left + 4, frame.top + 14, "\N{LEFTWARDS ARROW} healthy (0)", anchor="start", style="quiet")
+    return svg.text(
+        frame.left + 4,
+        frame.top + 14,
+        "\N{LEFTWARDS ARROW} healthy (0)",
+        anchor="start",
+        style="quiet",
+    )
 
 
 def _shares(report: Report) -> Panel | None:
@@ -121,7 +148,9 @@ def _shares(report: Report) -> Panel | None:
         ]
         zero = float(frame.py(0.0))
         shapes.append(svg.lines([(frame.left, zero, frame.right, zero)], "axis"))
-    shapes.append(svg.bottom_axis(frame, "layer, from input to output", _layer_marks(len(found.names))))
+    shapes.append(
+        svg.bottom_axis(frame, "layer, from input to output", _layer_marks(len(found.names)))
+    )
     note = "What each layer adds to the two numbers. Below 0 the first shrinks the gradient, above 0 it enlarges it; tall bars in the second are narrow layers."
     return Panel("Where it is lost", note, "".join(shapes))
 
@@ -155,27 +184,38 @@ def _bands(report: Report) -> Panel | None:
         return None
     every = np.concatenate([edge for band in found for edge in (band.low, band.high)])
     count = len(found[0].mean)
-    frame = svg.Frame(52, 34, WIDTH - 66, HEIGHT - 80, (0.0, float(count - 1)), _range(every, with_zero=False))
+    frame = svg.Frame(
+        52, 34, WIDTH - 66, HEIGHT - 80, (0.0, float(count - 1)), _range(every, with_zero=False)
+    )
     x = np.arange(count, dtype=np.float64)
     shapes, entries = [svg.left_axis(frame, 6)], []
     for band, style in zip(found, _BAND_STYLES, strict=False):
-        shapes += [svg.area(frame, x, band.low, band.high, f"{style} band"), svg.line(frame, x, band.mean, style)]
+        shapes += [
+            svg.area(frame, x, band.low, band.high, f"{style} band"),
+            svg.line(frame, x, band.mean, style),
+        ]
         entries.append((style, band.label, False))
     axis = svg.bottom_axis(frame, "layer, from input to output", _layer_marks(count))
     note = "Natural log of the mean square of activations and of a perturbation of the input, and of the weight gradients' squared norm. Lines are means over the draws, bands two standard deviations either way. Flat is healthy."
-    return Panel("Layer by layer, as measured", note, svg.legend(14, 14, entries) + "".join(shapes) + axis)
+    return Panel(
+        "Layer by layer, as measured", note, svg.legend(14, 14, entries) + "".join(shapes) + axis
+    )
 
 
 def _spectrum(report: Report) -> Panel | None:
     found = curves.spectrum(report)
     if found is None:
         return None
-    tops = [float(found.law.y.max())] + ([float(found.measured.heights.max())] if found.measured else [])
+    tops = [float(found.law.y.max())] + (
+        [float(found.measured.heights.max())] if found.measured else []
+    )
     low, high = float(found.law.x[0]), float(found.law.x[-1])
     frame = svg.Frame(14, 34, WIDTH - 28, HEIGHT - 80, (low, high), (0.0, 1.06 * max(tops)))
     shapes, entries = [], [("law", "predicted", False)]
     if found.measured is not None:
-        shapes.append(svg.bars(frame, found.measured.edges, found.measured.heights, "measured fill"))
+        shapes.append(
+            svg.bars(frame, found.measured.edges, found.measured.heights, "measured fill")
+        )
         entries.insert(0, ("measured fill", "measured", True))
     shapes.append(svg.line(frame, found.law.x, found.law.y, "law"))
     axis = svg.bottom_axis(frame, "ln of the squared singular values of the Jacobian")

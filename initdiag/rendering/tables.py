@@ -63,16 +63,33 @@ def number_rows(report: Report) -> list[NumberRow]:
     drift = "" if m is None else _with_error(m.rms_gain_log_mean, m.log_mean_se)
     variance = "" if m is None else _with_error(m.log_variance, m.log_variance_se)
     rows = [
-        NumberRow("drift", "mean of ln gain^2", _predicted(p.rms_gain_log_mean, p.log_mean_se), drift),
-        NumberRow("fluctuation", "log-variance, draw to draw", _predicted(p.log_variance, p.log_variance_se), variance),
+        NumberRow(
+            "drift", "mean of ln gain^2", _predicted(p.rms_gain_log_mean, p.log_mean_se), drift
+        ),
+        NumberRow(
+            "fluctuation",
+            "log-variance, draw to draw",
+            _predicted(p.log_variance, p.log_variance_se),
+            variance,
+        ),
     ]
     if report.architecture.first_layer is not None and p.hidden_drift is not None:
         rows.insert(1, NumberRow("", "from the first layer on", words.number(p.hidden_drift), ""))
-    if p.hidden_log_variance is not None and p.log_variance and p.hidden_log_variance < 0.8 * p.log_variance:
-        rows.append(NumberRow("", "without the output's own draw", words.number(p.hidden_log_variance), ""))
+    if (
+        p.hidden_log_variance is not None
+        and p.log_variance
+        and p.hidden_log_variance < 0.8 * p.log_variance
+    ):
+        rows.append(
+            NumberRow("", "without the output's own draw", words.number(p.hidden_log_variance), "")
+        )
     if p.beta is not None:
         rows.append(NumberRow("", "Hanin-Nica beta", words.number(p.beta), ""))
-    dead = "" if m is None or math.isnan(m.dead_fraction) else f"{round(m.dead_fraction * m.draws)} of {m.draws}"
+    dead = (
+        ""
+        if m is None or math.isnan(m.dead_fraction)
+        else f"{round(m.dead_fraction * m.draws)} of {m.draws}"
+    )
     predicted_dead = "" if p.dead_probability is None else words.percent(p.dead_probability)
     rows.append(NumberRow("dead networks", "gradient exactly 0", predicted_dead, dead))
     if m is not None and m.overflow_fraction:
@@ -113,7 +130,10 @@ def _compared(report: Report) -> str:
     ):
         return ""
     shift = m.rms_gain_log_mean - m.log_mean
-    mean, variance = words.number(a.expected_log_mean + shift), words.number(a.expected_log_variance)
+    mean, variance = (
+        words.number(a.expected_log_mean + shift),
+        words.number(a.expected_log_variance),
+    )
     return f": these very weights, whose norms random signs keep, are expected to show {mean} and {variance}"
 
 
@@ -138,7 +158,10 @@ def quantile_rows(report: Report) -> list[tuple[str, ...]]:
     law = curves.law_of(report.prediction)
     if law is not None:
         rows.append(("predicted", law.ppf(levels) + curves.shift(report)))
-    return [(name, *(f"{q:.2f}" if abs(q) < 1e5 else f"{q:.3g}" for q in quantiles)) for name, quantiles in rows]
+    return [
+        (name, *(f"{q:.2f}" if abs(q) < 1e5 else f"{q:.3g}" for q in quantiles))
+        for name, quantiles in rows
+    ]
 
 
 def layer_rows(report: Report, most: int) -> list[tuple[str, ...]]:
@@ -149,7 +172,11 @@ def layer_rows(report: Report, most: int) -> list[tuple[str, ...]]:
     if len(rows) <= most:
         return rows
     head, tail = rows[: most // 2], rows[len(rows) - most // 2 :]
-    return [*head, ("", f"... ({len(rows) - len(head) - len(tail)} rows left out)", *[""] * 6), *tail]
+    return [
+        *head,
+        ("", f"... ({len(rows) - len(head) - len(tail)} rows left out)", *[""] * 6),
+        *tail,
+    ]
 
 
 def _folded(layers: tuple[LayerPrediction, ...], labels: list[str]) -> Iterator[tuple[str, ...]]:
@@ -201,7 +228,11 @@ def advice_rows(report: Report) -> list[tuple[str, ...]]:
         return []
     first = report.advice[0]
     rows: list[tuple[str, ...]] = [
-        ("", "(as it is)", *_effect(first.drift_before, first.log_variance_before, first.risk_before))
+        (
+            "",
+            "(as it is)",
+            *_effect(first.drift_before, first.log_variance_before, first.risk_before),
+        )
     ]
     for index, advice in enumerate(report.advice, start=1):
         effect = _effect(advice.drift_after, advice.log_variance_after, advice.risk_after)

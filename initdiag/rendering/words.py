@@ -45,7 +45,11 @@ _MEDIAN_PAIR, _RARE_PAIR = 0.954, 2.772
 _MOST_REASONS = 3
 """That a line on coverage names; the findings name every gap."""
 
-_INITIALIZERS = {"torch_default": "PyTorch default", "lecun_normal": "LeCun normal", "lecun_uniform": "LeCun uniform"}
+_INITIALIZERS = {
+    "torch_default": "PyTorch default",
+    "lecun_normal": "LeCun normal",
+    "lecun_uniform": "LeCun uniform",
+}
 OPTIMIZER_NAMES = {"sgd": "SGD", "momentum": "momentum", "adam": "Adam", "adamw": "AdamW"}
 
 
@@ -76,14 +80,20 @@ def _printable(value: Any) -> Any:
     if not dataclasses.is_dataclass(value) or isinstance(value, type):
         return value
     fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-    changed = {name: new for name, old in fields.items() if (new := _printable(old)) is not old and not _same(new, old)}
+    changed = {
+        name: new
+        for name, old in fields.items()
+        if (new := _printable(old)) is not old and not _same(new, old)
+    }
     return dataclasses.replace(value, **changed) if changed else value
 
 
 def _same(new: Any, old: Any) -> bool:
     """Whether every part is the very one it was: comparing would compare arrays."""
     if isinstance(new, tuple):
-        return len(new) == len(old) and all(a is b or _same(a, b) for a, b in zip(new, old, strict=True))
+        return len(new) == len(old) and all(
+            a is b or _same(a, b) for a, b in zip(new, old, strict=True)
+        )
     return isinstance(new, str | dict) and new == old
 
 
@@ -140,7 +150,9 @@ def risks(report: Report) -> str:
     judged = report.optimizer or "sgd"
     names = sorted(report.risk, key=lambda name: name != judged)
     limit = report.thresholds.max_risk
-    return "risk " + ", ".join(f"{percent_beside(report.risk[n], limit)} ({OPTIMIZER_NAMES.get(n, n)})" for n in names)
+    return "risk " + ", ".join(
+        f"{percent_beside(report.risk[n], limit)} ({OPTIMIZER_NAMES.get(n, n)})" for n in names
+    )
 
 
 def training(report: Report) -> str:
@@ -160,7 +172,9 @@ def headline(report: Report) -> tuple[str, ...]:
     if report.verdict is Verdict.NO_VERDICT:
         is_known = report.measurement is not None or report.prediction.coverage != "none"
         if is_known:
-            return ("Not judged: what is known of this module does not tell how it trains; see the findings.",)
+            return (
+                "Not judged: what is known of this module does not tell how it trains; see the findings.",
+            )
         return ("Not judged: the theory does not cover this module, and it was not measured.",)
     first = f"{_start(report)}: {risks(report)}."
     second = _size(report)
@@ -188,7 +202,9 @@ def _size(report: Report) -> str:
         place = "input" if report.architecture.first_layer is None else "first layer"
         return f"A typical gradient reaches the {place} {factor(drift)} times too {size}."
     if any(finding.code == "IND014" for finding in report.findings):
-        return "At this depth the learning rate takes too large a step, however the weights are drawn."
+        return (
+            "At this depth the learning rate takes too large a step, however the weights are drawn."
+        )
     if report.verdict is Verdict.UNSTABLE and variance >= 0:
         return _luck(drift, variance)
     if report.verdict is Verdict.DEAD:
@@ -201,7 +217,11 @@ def _luck(drift: float, variance: float) -> str:
     if not math.isfinite(variance):
         return "The gradient's size is a matter of luck."
     half, rare = (factor(count * math.sqrt(variance)) for count in (_MEDIAN_PAIR, _RARE_PAIR))
-    typical = f" A typical one is {factor(drift)} times too small." if -math.inf < drift < -_NOTABLE else ""
+    typical = (
+        f" A typical one is {factor(drift)} times too small."
+        if -math.inf < drift < -_NOTABLE
+        else ""
+    )
     return f"The gradient's size is a matter of luck: half of all pairs of initialisations differ by a factor {half} or more, one in twenty by {rare}.{typical}"
 
 
@@ -246,14 +266,18 @@ def chain_summary(architecture: Architecture) -> str:
     layers = architecture.layers
     if not layers:
         return f"no linear layer in {architecture.source}"
-    weights = ", ".join(dict.fromkeys(_weights(layer.weight.initializer, layer.weight.gain) for layer in layers))
+    weights = ", ".join(
+        dict.fromkeys(_weights(layer.weight.initializer, layer.weight.gain) for layer in layers)
+    )
     if architecture.gaps:
-        return (
-            f"{_counted(len(layers), 'linear layer')} in {architecture.source}, not a plain chain; weights: {weights}"
-        )
+        return f"{_counted(len(layers), 'linear layer')} in {architecture.source}, not a plain chain; weights: {weights}"
     hidden = ", ".join(dict.fromkeys(layer.activation.label for layer in layers[:-1]))
     sizes = " -> ".join(_runs(list(architecture.widths)))
-    gates = f"{hidden}, {layers[-1].activation.label} output" if hidden else f"{layers[-1].activation.label} output"
+    gates = (
+        f"{hidden}, {layers[-1].activation.label} output"
+        if hidden
+        else f"{layers[-1].activation.label} output"
+    )
     return f"{_counted(len(layers), 'linear layer')}, {sizes}, {gates}; weights: {weights}"
 
 
@@ -265,7 +289,11 @@ def _weights(initializer: str | None, gain: float) -> str:
     )
     if abs(gain - 1) < 1e-3:
         return name
-    return f"{name}, factor {gain * math.sqrt(2):.3g}" if initializer == "orthogonal" else f"{name} times {gain:.3g}"
+    return (
+        f"{name}, factor {gain * math.sqrt(2):.3g}"
+        if initializer == "orthogonal"
+        else f"{name} times {gain:.3g}"
+    )
 
 
 def _runs(widths: list[int]) -> list[str]:

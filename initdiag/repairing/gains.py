@@ -68,14 +68,19 @@ def factors(arch: Architecture) -> dict[str, float]:
         for layer, step in zip(arch.layers, steps, strict=True):
             found[layer.name] *= step
         assert prediction.log_mean_se is not None
-        if not is_smooth or 2 * math.fsum(abs(math.log(s)) for s in steps) < max(prediction.log_mean_se / 4, 1e-3):
+        if not is_smooth or 2 * math.fsum(abs(math.log(s)) for s in steps) < max(
+            prediction.log_mean_se / 4, 1e-3
+        ):
             return found
     raise UnsupportedArchitecture("no weights were found for which every layer's gain is 1.")
 
 
 def sought(drift_at: Callable[[float], tuple[float, float]], slope: float) -> float:
     """Find the log factor at which the drift is within its standard error of 0, by secants inside a bracket; return that drift."""
-    low, high = (-math.inf, -math.inf), (math.inf, math.inf)  # (log factor, drift): drift below and above 0
+    low, high = (
+        (-math.inf, -math.inf),
+        (math.inf, math.inf),
+    )  # (log factor, drift): drift below and above 0
     at = 0.0
     for step in range(_STEPS):
         drift, error = drift_at(at)

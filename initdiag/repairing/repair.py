@@ -122,11 +122,25 @@ def repair(
 def _check(model: Any, method: Any, seed: Any) -> None:
     faults = []
     if not isinstance(model, nn.Module):
-        faults.append(("the module itself, which is changed in place", type(model).__name__, "Call the factory first."))
+        faults.append(
+            (
+                "the module itself, which is changed in place",
+                type(model).__name__,
+                "Call the factory first.",
+            )
+        )
     elif any(map(nn.parameter.is_lazy, model.parameters())) or is_meta(model):
-        faults.append(("parameters that have values", "lazy or meta ones", "Run or materialise the module first."))
+        faults.append(
+            (
+                "parameters that have values",
+                "lazy or meta ones",
+                "Run or materialise the module first.",
+            )
+        )
     if method not in METHODS:
-        faults.append((f"method: one of {', '.join(METHODS)}", repr(method), "Choose one of these."))
+        faults.append(
+            (f"method: one of {', '.join(METHODS)}", repr(method), "Choose one of these.")
+        )
     if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int) or seed < 0):
         faults.append(("seed: a non-negative int, or None", repr(seed), "Pass e.g. seed=0."))
     for expected, got, do in faults:
@@ -218,7 +232,9 @@ class _Mended:
         for layer in self.arch.layers:
             square = _rms(self._get(layer.name)) ** 2
             if self.method == "orthogonal":
-                weight = dataclasses.replace(layer.weight, family="haar", variance=square, hypotheses=())
+                weight = dataclasses.replace(
+                    layer.weight, family="haar", variance=square, hypotheses=()
+                )
             elif self.method == "he_normal":
                 weight = dataclasses.replace(
                     layer.weight, family="normal", kurtosis=3.0, variance=square, hypotheses=()
@@ -240,7 +256,9 @@ class _Mended:
             return found.rms_gain_log_mean, found.log_mean_se
 
         drift, _ = drift_at(0.0)
-        saturates = drift < 0 and any(layer.activation.name in BOUNDED for layer in self.arch.layers)
+        saturates = drift < 0 and any(
+            layer.activation.name in BOUNDED for layer in self.arch.layers
+        )
         self.drift_after = drift if saturates else sought(drift_at, 2 * len(self.arch.layers))
 
     def _measurement(self) -> Measurement:
@@ -254,7 +272,9 @@ class _Mended:
                 )  # fmt: skip
             except UnsupportedArchitecture as error:
                 reasons.append(f"{ensemble}: {error}")
-        raise UnsupportedArchitecture(f"no repair, for the network cannot be measured. {' '.join(reasons)}")
+        raise UnsupportedArchitecture(
+            f"no repair, for the network cannot be measured. {' '.join(reasons)}"
+        )
 
     def record(self) -> Repair:
         """Return what was done."""
@@ -269,7 +289,9 @@ class _Mended:
             for name in self.before
             if name in self.layers or self.before[name] > 0
         )
-        return Repair(self.method, self.basis, self.seed, self.drift_before, self.drift_after, changes)
+        return Repair(
+            self.method, self.basis, self.seed, self.drift_before, self.drift_after, changes
+        )
 
 
 def _rms(tensor: Tensor) -> float:
@@ -289,7 +311,9 @@ def _commit(module: nn.Module, work: nn.Module) -> None:
     """Copy what changed in the replica to the user's module: all of it, or nothing."""
     named = [*module.named_parameters(), *module.named_buffers()]
     mended = dict([*work.named_parameters(), *work.named_buffers()])
-    changed = [(tensor, mended[name]) for name, tensor in named if not torch.equal(tensor, mended[name])]
+    changed = [
+        (tensor, mended[name]) for name, tensor in named if not torch.equal(tensor, mended[name])
+    ]
     kept = [(tensor, tensor.detach().clone()) for tensor, _ in changed]
     done = 0
     try:

@@ -113,7 +113,11 @@ def screen(
     risk = np.empty(len(architectures))
     for start in range(0, len(risk), _CHUNK):
         part = slice(start, start + _CHUNK)
-        moments = found.hidden_drift[part], found.hidden_log_variance[part], found.dead_probability[part]
+        moments = (
+            found.hidden_drift[part],
+            found.hidden_log_variance[part],
+            found.dead_probability[part],
+        )
         risk[part] = risks(*moments, depth[part], training)
     return Screening(
         found.beta,
@@ -158,12 +162,16 @@ def accepts(
     """
     _check_limit(max_risk)
     prediction = predict(widths, **assumptions)
-    return prediction.coverage != "none" and failure_risk(prediction, optimizer, lr, loss) < max_risk
+    return (
+        prediction.coverage != "none" and failure_risk(prediction, optimizer, lr, loss) < max_risk
+    )
 
 
 def _check_limit(max_risk: float) -> None:
     if not 0 <= max_risk <= 1:
-        raise InvalidInput(explain(expected="max_risk from 0 to 1", got=repr(max_risk), do="Give a probability."))
+        raise InvalidInput(
+            explain(expected="max_risk from 0 to 1", got=repr(max_risk), do="Give a probability.")
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +236,13 @@ def widths_for(
 
 
 def widths_front(
-    budget: int, depths: Iterable[int], *, fan_in: int, fan_out: int, unit: str = "parameters", **options: Any
+    budget: int,
+    depths: Iterable[int],
+    *,
+    fan_in: int,
+    fan_out: int,
+    unit: str = "parameters",
+    **options: Any,
 ) -> list[Sizing]:
     """Return the best widths of each depth under one budget: depth against risk.
 
@@ -251,11 +265,15 @@ def widths_front(
     [True, False]
     """
     if unit not in UNITS:
-        raise InvalidInput(explain(expected=f"unit: one of {', '.join(UNITS)}", got=repr(unit), do="Choose one."))
+        raise InvalidInput(
+            explain(expected=f"unit: one of {', '.join(UNITS)}", got=repr(unit), do="Choose one.")
+        )
     limit = Budget.of(**{unit: budget})
     rows = [best_widths(depth, fan_in, fan_out, **{unit: budget}) for depth in depths]
     found = screen(rows, **options)
     return [
         Sizing(tuple(row), limit.cost(row), float(variance), float(risk), bool(accepted))
-        for row, variance, risk, accepted in zip(rows, found.log_variance, found.risk, found.accepted, strict=True)
+        for row, variance, risk, accepted in zip(
+            rows, found.log_variance, found.risk, found.accepted, strict=True
+        )
     ]

@@ -58,7 +58,13 @@ class Budget:
     what: str
 
     @classmethod
-    def of(cls, *, parameters: int | None = None, sum_of_widths: int | None = None, flops: int | None = None) -> Budget:
+    def of(
+        cls,
+        *,
+        parameters: int | None = None,
+        sum_of_widths: int | None = None,
+        flops: int | None = None,
+    ) -> Budget:
         """Return the one budget that is given; see `best_widths`.
 
         Raises
@@ -68,7 +74,11 @@ class Budget:
         """
         given = {
             name: value
-            for name, value in (("parameters", parameters), ("sum_of_widths", sum_of_widths), ("flops", flops))
+            for name, value in (
+                ("parameters", parameters),
+                ("sum_of_widths", sum_of_widths),
+                ("flops", flops),
+            )
             if value is not None
         }
         if len(given) != 1:
@@ -124,7 +134,8 @@ def best_widths(
     """
     budget = Budget.of(parameters=parameters, sum_of_widths=sum_of_widths, flops=flops)
     depth, fan_in, fan_out = (
-        positive_integer(n, name) for n, name in ((depth, "depth"), (fan_in, "fan_in"), (fan_out, "fan_out"))
+        positive_integer(n, name)
+        for n, name in ((depth, "depth"), (fan_in, "fan_in"), (fan_out, "fan_out"))
     )
     least = budget.cost([fan_in, *[1] * (depth - 1), fan_out])
     if least > budget.limit:
@@ -150,12 +161,16 @@ def real_widths(depth: int, fan_in: int, fan_out: int, budget: Budget) -> tuple[
         middle = (low + high) / 2
         x = _stationary(x, middle, fan_in, fan_out, budget)
         n = np.concatenate([[fan_in], np.exp(x), [fan_out]])
-        is_dear = budget.product * float(n[:-1] @ n[1:]) + budget.unit * float(n[1:-1].sum()) > spare
+        is_dear = (
+            budget.product * float(n[:-1] @ n[1:]) + budget.unit * float(n[1:-1].sum()) > spare
+        )
         low, high = (middle, high) if is_dear else (low, middle)
     return np.exp(_stationary(x, high, fan_in, fan_out, budget)), math.exp(high)
 
 
-def _stationary(x: Array, log_multiplier: float, fan_in: int, fan_out: int, budget: Budget) -> Array:
+def _stationary(
+    x: Array, log_multiplier: float, fan_in: int, fan_out: int, budget: Budget
+) -> Array:
     for _ in range(_CONTRACTIONS):
         n = np.concatenate([[fan_in], np.exp(x), [fan_out]])
         x = -0.5 * (log_multiplier + np.log(budget.product * (n[:-2] + n[2:]) + budget.unit))
@@ -175,7 +190,9 @@ class _Labels:
         return _Labels(self.width[index], self.cost[index], self.value[index], self.parent[index])
 
 
-def _whole_widths(real: Array, multiplier: float, fan_in: int, fan_out: int, budget: Budget) -> list[int]:
+def _whole_widths(
+    real: Array, multiplier: float, fan_in: int, fan_out: int, budget: Budget
+) -> list[int]:
     windows = [_window(n, len(real)) for n in real]
     rest = _rest(windows, multiplier, fan_out, budget)
     cheapest = _rest([w[:1] for w in windows], 1.0, fan_out, budget, value=0.0)
@@ -186,10 +203,14 @@ def _whole_widths(real: Array, multiplier: float, fan_in: int, fan_out: int, bud
     history: list[_Labels] = []
     for window, value, least in zip(windows, rest, cheapest, strict=True):
         labels = _extended(labels, window, budget)
-        least_cost = least[0] + budget.product * (labels.width - window[0]) * _next_least(windows, history, fan_out)
+        least_cost = least[0] + budget.product * (labels.width - window[0]) * _next_least(
+            windows, history, fan_out
+        )
         bound = labels.value + value[np.searchsorted(window, labels.width)]
         bound += multiplier * (labels.cost - budget.limit)
-        kept = np.flatnonzero((labels.cost + least_cost <= budget.limit) & (bound <= best * (1 + 1e-12)))
+        kept = np.flatnonzero(
+            (labels.cost + least_cost <= budget.limit) & (bound <= best * (1 + 1e-12))
+        )
         kept = _undominated(labels, kept)
         most = max(_LABELS // len(real), 8)
         if len(kept) > most:
@@ -217,13 +238,23 @@ def _window(real: float, layers: int) -> NDArray[np.int64]:
 
 
 def _rest(
-    windows: list[NDArray[np.int64]], multiplier: float, fan_out: int, budget: Budget, value: float = 1.0
+    windows: list[NDArray[np.int64]],
+    multiplier: float,
+    fan_out: int,
+    budget: Budget,
+    value: float = 1.0,
 ) -> list[Array]:
     """For each layer and width: least ``value sum 1/n + multiplier cost`` of the layers after it, without a budget."""
     own = budget.unit * fan_out if budget.product else 0
-    after = [np.asarray(multiplier * (budget.product * windows[-1] * float(fan_out) + own), dtype=np.float64)]
+    after = [
+        np.asarray(
+            multiplier * (budget.product * windows[-1] * float(fan_out) + own), dtype=np.float64
+        )
+    ]
     for this, following in zip(windows[-2::-1], windows[:0:-1], strict=True):
-        steps = value / following + multiplier * following * (budget.product * this[:, None] + float(budget.unit))
+        steps = value / following + multiplier * following * (
+            budget.product * this[:, None] + float(budget.unit)
+        )
         after.append(np.asarray((steps + after[-1]).min(axis=1), dtype=np.float64))
     return after[::-1]
 

@@ -74,7 +74,8 @@ def conditions_of(law: SpectralLaw) -> Conditions:
     resolved = distribution.sf(law.log_upper_edge + 2 * math.log(_SINGLE_PRECISION))
     return Conditions(
         directions=directions,
-        log_mean_square=law.log_mean_eigenvalue + math.log(law.input_size / law.factors[-1].fan_out),
+        log_mean_square=law.log_mean_eigenvalue
+        + math.log(law.input_size / law.factors[-1].fan_out),
         share_within_decade=_share_within_decade(distribution),
         rank_share=rank_share,
         resolved_share=rank_share * float(resolved),

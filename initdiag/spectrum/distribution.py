@@ -64,7 +64,9 @@ class _Table:
     def _moment_by_parts(self, n: int) -> float:
         """``[-x^n T] + int n x^(n-1) T dx`` for the continuous tail T, by the trapezium rule with end corrections from ``T' = -density``."""
         x, density = self.node, -self.y.imag / np.pi
-        tail = self.tail - sum((a.mass * (x < a.log_eigenvalue) for a in self.atoms), np.zeros_like(x))
+        tail = self.tail - sum(
+            (a.mass * (x < a.log_eigenvalue) for a in self.atoms), np.zeros_like(x)
+        )
         values = n * x ** (n - 1) * tail
         slopes = n * (n - 1) * x ** max(n - 2, 0) * tail - n * x ** (n - 1) * density
         h = np.diff(x)
@@ -112,7 +114,11 @@ class _Table:
         found, lost = homotopy.refine(self.equation, state.interpolate(self.node, x), x)
         tail = self.equation.tail(found.y, found.log_tau)
         right = np.clip(np.searchsorted(self.node, x), 1, len(self.node) - 1)
-        lost |= (x < self.node[0]) | (tail > self.tail[right - 1] + _ROUNDING) | (tail < self.tail[right] - _ROUNDING)
+        lost |= (
+            (x < self.node[0])
+            | (tail > self.tail[right - 1] + _ROUNDING)
+            | (tail < self.tail[right] - _ROUNDING)
+        )
         if lost.any():
             found = found.replace(lost, homotopy.solve(self.equation, x[lost]))
             tail = self.equation.tail(found.y, found.log_tau)
@@ -128,7 +134,10 @@ def _off_atoms(x: Real, atoms: tuple[Atom, ...]) -> Real:
 
 @lru_cache(maxsize=32)
 def _table(
-    input_size: int, factors: tuple[SpectralFactor, ...], edges: tuple[float, float], atoms: tuple[Atom, ...]
+    input_size: int,
+    factors: tuple[SpectralFactor, ...],
+    edges: tuple[float, float],
+    atoms: tuple[Atom, ...],
 ) -> _Table:
     equation = chain_equation(input_size, factors)
     if equation.start - sum(a.mass for a in atoms) < _ROUNDING:
@@ -148,7 +157,9 @@ def _table(
     node = low + (high - low) * np.sin(np.pi / 2 * (np.arange(_NODES) + 0.5) / _NODES) ** 2
     margin = _MARGIN * (high - low)
     state = homotopy.solve(equation, _off_atoms(node, atoms))
-    tail = np.minimum.accumulate(np.clip(equation.tail(state.y, state.log_tau), 0.0, equation.start))
+    tail = np.minimum.accumulate(
+        np.clip(equation.tail(state.y, state.log_tau), 0.0, equation.start)
+    )
     return _Table(equation, atoms, node, tail, state.y, (low + margin, high - margin), state=state)
 
 
@@ -183,7 +194,9 @@ class SpectrumDistribution(LogLaw):
         self._share = 1 - spectrum.zero_mass
         low = spectrum.log_lower_edge
         if spectrum.atoms and spectrum.atoms[0].log_eigenvalue <= low:
-            low = np.nextafter(low, -np.inf)  # scipy takes sf for 1 at the lower end: wrong at an atom
+            low = np.nextafter(
+                low, -np.inf
+            )  # scipy takes sf for 1 at the lower end: wrong at an atom
         super().__init__(a=low, b=spectrum.log_upper_edge, name="spectrum")
 
     def _updated_ctor_param(self) -> dict[str, Any]:
@@ -195,7 +208,9 @@ class SpectrumDistribution(LogLaw):
     def _evaluate(self, x: Any) -> tuple[Real, Real]:
         flat = np.asarray(x, dtype=np.float64)
         density, tail = _table_of(self.spectrum).evaluate(flat.ravel())
-        return density.reshape(flat.shape) / self._share, np.minimum(tail / self._share, 1.0).reshape(flat.shape)
+        return density.reshape(flat.shape) / self._share, np.minimum(
+            tail / self._share, 1.0
+        ).reshape(flat.shape)
 
     def _pdf(self, x: Any) -> Real:
         return self._evaluate(x)[0]
@@ -223,7 +238,9 @@ def _inverse_tail(table: _Table, wanted: Real) -> Real:
     part = np.clip((tail[index - 1] - wanted) / np.where(drop > 0, drop, 1.0), 0.0, 1.0)
     x = low + part * (high - low)
     below = wanted > tail[0]
-    if table.node.size and table.equation.ties > 1 and below.any():  # there the mass goes like lambda^(1/ties)
+    if (
+        table.node.size and table.equation.ties > 1 and below.any()
+    ):  # there the mass goes like lambda^(1/ties)
         ties, start = table.equation.ties, table.equation.start
         with np.errstate(divide="ignore"):
             log_part = np.log((start - wanted[below]) / (start - tail[0]))

@@ -46,7 +46,9 @@ def log_upper_edge(equation: ChainEquation, found: tuple[Atom, ...] = ()) -> flo
     if root is None and found:
         return found[-1].log_eigenvalue
     if root is None:  # the limit m -> infinity
-        return equation.log_scale + math.fsum(g.power * math.log(g.squares[-1]) for g in equation.gates)
+        return equation.log_scale + math.fsum(
+            g.power * math.log(g.squares[-1]) for g in equation.gates
+        )
     return _log_eigenvalue(equation, *root)
 
 
@@ -77,7 +79,9 @@ def _next_singularity(equation: ChainEquation) -> float | None:
     return min(beyond) if beyond else None
 
 
-def _first_critical(equation: ChainEquation, y_and_m: Callable[[Real], tuple[Real, Real]]) -> tuple[Real, Real] | None:
+def _first_critical(
+    equation: ChainEquation, y_and_m: Callable[[Real], tuple[Real, Real]]
+) -> tuple[Real, Real] | None:
     """Return ``y`` and ``m`` at the first zero of ``dz/dm`` along the given line, ``v`` rising."""
 
     def derivative(v: Real) -> Real:
@@ -98,7 +102,9 @@ def _slope(equation: ChainEquation, y: Real, m: Real) -> Real:
     total = np.array([q / f for f, q in zip(factors, equation.powers, strict=True)]).sum(axis=0)
     for gate in equation.gates:
         tau, gap = real_tau(gate, y, m)
-        rate = ((tau[:, None] / gap) * (np.array(gate.squares) / gap)) @ np.array(gate.probabilities)
+        rate = ((tau[:, None] / gap) * (np.array(gate.squares) / gap)) @ np.array(
+            gate.probabilities
+        )
         total = total + gate.power * (1 / m - 1 / (gate.ratio * rate))
     return np.asarray(total)
 
@@ -123,7 +129,9 @@ def real_tau(gate: GateTerm, y: Real, m: Real) -> tuple[Real, Real]:
     return _tau_and_gap(squares, above, between, (low + high) / 2)
 
 
-def _tau_and_gap(squares: Real, above: NDArray[np.bool_], between: NDArray[np.bool_], v: Real) -> tuple[Real, Real]:
+def _tau_and_gap(
+    squares: Real, above: NDArray[np.bool_], between: NDArray[np.bool_], v: Real
+) -> tuple[Real, Real]:
     """Return ``tau(v)`` and ``tau - d^2`` (gate's values last) without cancellation."""
     e, largest, least = np.exp(v), squares[-1], squares[0]
     tau = np.where(above, largest * (1 + e), np.where(between, least / (1 + e), -e))
@@ -141,23 +149,32 @@ def atoms(input_size: int, factors: tuple[SpectralFactor, ...]) -> tuple[Atom, .
     """Return the atoms away from 0, ascending."""
     if not all(factor.haar for factor in factors):
         return ()
-    choices = [sorted(zip(f.probabilities, f.squared_gates, strict=True), reverse=True) for f in factors]
+    choices = [
+        sorted(zip(f.probabilities, f.squared_gates, strict=True), reverse=True) for f in factors
+    ]
     likeliest = [options[0] for options in choices]
     picks = [likeliest]
     for index, options in enumerate(choices):
-        picks.extend([*likeliest[:index], option, *likeliest[index + 1 :]] for option in options[1:])
+        picks.extend(
+            [*likeliest[:index], option, *likeliest[index + 1 :]] for option in options[1:]
+        )
     found: dict[float, float] = {}
     for pick in picks:
         mass = _intersection(input_size, factors, pick)
         if mass > _ROUNDING and all(d2 > 0 for _, d2 in pick):
             position = math.fsum(
-                math.log(f.variance * f.larger_width * d2) for f, (_, d2) in zip(factors, pick, strict=True)
+                math.log(f.variance * f.larger_width * d2)
+                for f, (_, d2) in zip(factors, pick, strict=True)
             )
             found[position] = found.get(position, 0.0) + mass
     return tuple(Atom(position, mass) for position, mass in sorted(found.items()))
 
 
-def _intersection(input_size: int, factors: tuple[SpectralFactor, ...], pick: list[tuple[float, float]]) -> float:
+def _intersection(
+    input_size: int, factors: tuple[SpectralFactor, ...], pick: list[tuple[float, float]]
+) -> float:
     """Share of the input space that every layer maps by the picked value alone; negative if there is none."""
-    lost = math.fsum(f.larger_width - f.fan_out * p for f, (p, _) in zip(factors, pick, strict=True))
+    lost = math.fsum(
+        f.larger_width - f.fan_out * p for f, (p, _) in zip(factors, pick, strict=True)
+    )
     return 1 - lost / input_size

@@ -86,7 +86,9 @@ class ChainEquation:
         """Return ``ln z`` at ``m = y - a``, ``Im m <= 0``; its imaginary part is the total phase, not reduced."""
         powers = np.array(self.powers, dtype=float)
         x, below = y.real[..., None] + self.shifts, -y.imag[..., None]
-        total = self.log_scale + np.log(np.hypot(x, below)) @ powers + 1j * (_angle(x, below) @ powers)
+        total = (
+            self.log_scale + np.log(np.hypot(x, below)) @ powers + 1j * (_angle(x, below) @ powers)
+        )
         for gate, t in zip(self.gates, log_tau, strict=True):
             m = y - self.start
             total = total + gate.power * (np.log(np.abs(m)) + 1j * _angle(m.real, -m.imag) + t)
@@ -97,14 +99,18 @@ class ChainEquation:
         powers, vanishing = np.array(self.powers, dtype=float), self.shifts == 0
         x, below = y.real[..., None] + self.shifts[~vanishing], -y.imag[..., None]
         share = powers[~vanishing] / (x**2 + below**2)
-        total = powers[vanishing].sum() + y * ((x * share).sum(axis=-1) + 1j * (below * share).sum(axis=-1))
+        total = powers[vanishing].sum() + y * (
+            (x * share).sum(axis=-1) + 1j * (below * share).sum(axis=-1)
+        )
         extra = sum(gate.power for gate in self.gates)
         return np.asarray(total + extra * y / (y - self.start))
 
     def tail(self, y: Complex, log_tau: tuple[Complex, ...] = ()) -> Real:
         """Return ``P(Lambda > lambda) = Im A(m)/pi``."""
         powers, points = np.array(self.powers, dtype=float), np.array(self.points)
-        imaginary = -(_angle(y.real[..., None] + self.shifts, -y.imag[..., None]) @ (powers * points))
+        imaginary = -(
+            _angle(y.real[..., None] + self.shifts, -y.imag[..., None]) @ (powers * points)
+        )
         imaginary = imaginary + (powers.sum() + sum(g.power for g in self.gates)) * y.imag
         for gate, t in zip(self.gates, log_tau, strict=True):
             argument = np.abs(
@@ -145,7 +151,8 @@ def chain_equation(input_size: int, factors: tuple[SpectralFactor, ...]) -> Chai
     start = min(opened)
     kept = sorted((c, q) for c, q in points.items() if q)
     terms = tuple(
-        GateTerm(count / math.fsum(p), d2, p, power, count - start) for (count, d2, p), power in gates.items()
+        GateTerm(count / math.fsum(p), d2, p, power, count - start)
+        for (count, d2, p), power in gates.items()
     )
     return ChainEquation(
         log_scale,
@@ -160,7 +167,11 @@ def chain_equation(input_size: int, factors: tuple[SpectralFactor, ...]) -> Chai
 
 def _open(factor: SpectralFactor) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return the positive values of ``d^2`` and their probabilities."""
-    pairs = [(d2, p) for d2, p in zip(factor.squared_gates, factor.probabilities, strict=True) if d2 > 0 and p > 0]
+    pairs = [
+        (d2, p)
+        for d2, p in zip(factor.squared_gates, factor.probabilities, strict=True)
+        if d2 > 0 and p > 0
+    ]
     return tuple(d2 for d2, _ in pairs), tuple(p for _, p in pairs)
 
 

@@ -55,14 +55,17 @@ class State:
     def interpolate(self, node: Real, x: Real) -> State:
         """Return the linear interpolation at ``x`` of states at the ascending ``node``."""
         log_y, *log_tau = (
-            np.interp(x, node, v.real) + 1j * np.interp(x, node, v.imag) for v in (self.log_y, *self.log_tau)
+            np.interp(x, node, v.real) + 1j * np.interp(x, node, v.imag)
+            for v in (self.log_y, *self.log_tau)
         )
         return State(log_y, tuple(log_tau))
 
     def replace(self, where: NDArray[np.bool_], other: State) -> State:
         """Return the state with the entries ``where`` taken from ``other``, in order."""
         merged = []
-        for mine, theirs in zip((self.log_y, *self.log_tau), (other.log_y, *other.log_tau), strict=True):
+        for mine, theirs in zip(
+            (self.log_y, *self.log_tau), (other.log_y, *other.log_tau), strict=True
+        ):
             new = mine.copy()
             new[where] = theirs
             merged.append(new)
@@ -83,7 +86,10 @@ def solve(equation: ChainEquation, log_lambda: Real) -> State:
         If Newton's method loses the path: not known to happen away from the edges.
     """
     zeros = np.zeros(log_lambda.shape, dtype=np.complex128)
-    state, lost = State(zeros, (zeros,) * len(equation.gates)), np.ones(log_lambda.shape, dtype=bool)
+    state, lost = (
+        State(zeros, (zeros,) * len(equation.gates)),
+        np.ones(log_lambda.shape, dtype=bool),
+    )
     for ratio in _PATHS:
         found, wrong = _follow(equation, log_lambda[lost], ratio)
         state = state.replace(lost, found)
@@ -95,7 +101,9 @@ def solve(equation: ChainEquation, log_lambda: Real) -> State:
     )
 
 
-def _follow(equation: ChainEquation, log_lambda: Real, ratio: float) -> tuple[State, NDArray[np.bool_]]:
+def _follow(
+    equation: ChainEquation, log_lambda: Real, ratio: float
+) -> tuple[State, NDArray[np.bool_]]:
     """Return the state at the path's end, and where it was lost."""
     state = _at_negative(equation, log_lambda)
     phi = np.pi
@@ -105,14 +113,18 @@ def _follow(equation: ChainEquation, log_lambda: Real, ratio: float) -> tuple[St
     return refine(equation, state, log_lambda)
 
 
-def refine(equation: ChainEquation, state: State, log_lambda: Real) -> tuple[State, NDArray[np.bool_]]:
+def refine(
+    equation: ChainEquation, state: State, log_lambda: Real
+) -> tuple[State, NDArray[np.bool_]]:
     """Return the state at ``z = lambda`` from a near one, and where it was lost."""
     state, residual = _newton(equation, state, log_lambda.astype(np.complex128), 60, _TIGHT)
     right_side = state.y.imag <= _WRONG_SIDE * np.abs(state.y)
     return state, ~(right_side & (residual <= _LOST))  # a number that is not finite is lost, too
 
 
-def log_eigenvalue_at_negative(equation: ChainEquation, logit: Real) -> tuple[Real, tuple[Complex, ...]]:
+def log_eigenvalue_at_negative(
+    equation: ChainEquation, logit: Real
+) -> tuple[Real, tuple[Complex, ...]]:
     """Return ``ln lambda``, and the ``ln tau_g``, at which ``m(-lambda) = y - a``, ``logit = ln(y/(a - y))``."""
     y, m = equation.start / (1 + np.exp(-logit)), -equation.start / (1 + np.exp(logit))
     log_tau = tuple(np.log(-real_tau(gate, y, m)[0]) + 1j * np.pi for gate in equation.gates)
@@ -129,7 +141,9 @@ def _at_negative(equation: ChainEquation, log_lambda: Real) -> State:
     return _newton(equation, start, np.asarray(log_lambda + 1j * np.pi), 8, _TIGHT)[0]
 
 
-def _newton(equation: ChainEquation, state: State, log_z: Complex, count: int, enough: float) -> tuple[State, Real]:
+def _newton(
+    equation: ChainEquation, state: State, log_z: Complex, count: int, enough: float
+) -> tuple[State, Real]:
     """Return the state after at most ``count`` steps, or a step of size ``enough``, and what was left of the equation before the last."""
     residual = np.zeros(log_z.shape)
     with np.errstate(all="ignore"):  # what is not finite counts as lost
@@ -150,7 +164,9 @@ def _newton_step(equation: ChainEquation, state: State, log_z: Complex) -> tuple
         linear.append((shift, rate))
     step = -residual / slope
     step = step / np.maximum(1.0, np.abs(step))
-    log_tau = tuple(t + shift + rate * step for t, (shift, rate) in zip(state.log_tau, linear, strict=True))
+    log_tau = tuple(
+        t + shift + rate * step for t, (shift, rate) in zip(state.log_tau, linear, strict=True)
+    )
     return State(state.log_y + step, log_tau), np.abs(residual), np.abs(step)
 
 
@@ -159,7 +175,10 @@ def _gate_step(gate: GateTerm, y: Complex, m: Complex, log_tau: Complex) -> tupl
 
     ``E[tau/(tau - d^2); open] = share`` or ``E[d^2/(tau - d^2)] = m/ratio``, whichever sides are smaller: no digits are lost.
     """
-    inverse = np.array(gate.squares) * np.exp(-np.maximum(log_tau.real, _LEAST_LOG_TAU) - 1j * log_tau.imag)[..., None]
+    inverse = (
+        np.array(gate.squares)
+        * np.exp(-np.maximum(log_tau.real, _LEAST_LOG_TAU) - 1j * log_tau.imag)[..., None]
+    )
     fraction = 1 / (1 - inverse)  # tau/(tau - d^2)
     closeness = inverse * fraction  # d^2/(tau - d^2), which is fraction - 1
     share, moment = gate.mean(fraction), gate.mean(closeness)
@@ -167,4 +186,6 @@ def _gate_step(gate: GateTerm, y: Complex, m: Complex, log_tau: Complex) -> tupl
     value = np.where(use_share, share, moment)
     wanted = np.where(use_share, gate.share(y), m / gate.ratio)
     derivative = -gate.mean(closeness * fraction) / value  # d ln value / d ln tau
-    return np.asarray(np.log(wanted / value) / derivative), np.asarray((y / gate.ratio / wanted) / derivative)
+    return np.asarray(np.log(wanted / value) / derivative), np.asarray(
+        (y / gate.ratio / wanted) / derivative
+    )

@@ -13,7 +13,15 @@ from initdiag.spectrum.conditions import Conditions, conditions_of
 from initdiag.spectrum.mean_field import SMOOTH, squared_gates
 from initdiag.spectrum.predict import predict_spectrum
 
-__all__ = ["Improvement", "bottlenecks", "improvements", "log_mean_square", "orthogonal", "rescaled", "widened"]
+__all__ = [
+    "Improvement",
+    "bottlenecks",
+    "improvements",
+    "log_mean_square",
+    "orthogonal",
+    "rescaled",
+    "widened",
+]
 
 _TRIED = [1.1**power for power in range(-15, 16)]
 """Factors for the weights that are tried, 0.24 to 4.2 in steps of 10 %."""
@@ -33,7 +41,8 @@ def improvements(architecture: Architecture, before: Conditions) -> tuple[Improv
     Every one is predicted, and left out if it does not help: nothing is promised from a rule of thumb.
     """
     found = [
-        Improvement(action, conditions_of(predict_spectrum(arch))) for action, arch in _changes(architecture, before)
+        Improvement(action, conditions_of(predict_spectrum(arch)))
+        for action, arch in _changes(architecture, before)
     ]
     return tuple(i for i in found if i.after.isometry_distance < 0.95 * before.isometry_distance)
 
@@ -51,7 +60,9 @@ def _changes(architecture: Architecture, before: Conditions) -> Iterator[tuple[s
 
 def orthogonal(architecture: Architecture) -> Architecture:
     """Return the chain with orthogonal (Haar) weights, every entry's variance as it is: the mean eigenvalue stays."""
-    return dataclasses.replace(architecture, layers=tuple(map(_orthogonal_layer, architecture.layers)))
+    return dataclasses.replace(
+        architecture, layers=tuple(map(_orthogonal_layer, architecture.layers))
+    )
 
 
 def _orthogonal_layer(layer: Layer) -> Layer:
@@ -62,7 +73,10 @@ def _orthogonal_layer(layer: Layer) -> Layer:
 
 def _orthogonal_words(architecture: Architecture) -> str:
     """`nn.init.orthogonal_` with its gain ``sqrt(v max(fan_in, fan_out))``, if that is one for all layers."""
-    gains = [math.sqrt(layer.weight.variance * max(layer.fan_in, layer.fan_out)) for layer in architecture.layers]
+    gains = [
+        math.sqrt(layer.weight.variance * max(layer.fan_in, layer.fan_out))
+        for layer in architecture.layers
+    ]
     if max(gains) < 1.01 * min(gains):
         return f"nn.init.orthogonal_(w, {gains[0]:.4g}) in every layer"
     return "orthogonal weights (nn.init.orthogonal_) with every layer's variance kept"
@@ -81,7 +95,9 @@ def widened(architecture: Architecture, chosen: tuple[int, ...], factor: int = 2
     for index in chosen:
         sizes[index + 1] *= factor
     layers = tuple(
-        dataclasses.replace(layer, fan_in=fan_in, fan_out=fan_out, weight=_resized(layer, fan_in, fan_out))
+        dataclasses.replace(
+            layer, fan_in=fan_in, fan_out=fan_out, weight=_resized(layer, fan_in, fan_out)
+        )
         for layer, fan_in, fan_out in zip(architecture.layers, sizes[:-1], sizes[1:], strict=True)
     )
     return dataclasses.replace(architecture, layers=layers)
@@ -124,7 +140,9 @@ def log_mean_square(architecture: Architecture) -> float:
     gates = squared_gates(architecture, architecture.input_rms**2)
     return math.fsum(
         math.log(
-            layer.weight.variance * layer.fan_in * math.fsum(p * d2 for d2, p in zip(squares, shares, strict=True))
+            layer.weight.variance
+            * layer.fan_in
+            * math.fsum(p * d2 for d2, p in zip(squares, shares, strict=True))
         )
         for layer, (squares, shares, _) in zip(architecture.layers, gates, strict=True)
     )

@@ -151,7 +151,10 @@ def _squared_gate(activation: Activation, q: float) -> SquaredGate:
         return *_merged([d * d for d in gate.values], list(gate.probabilities)), True
     keep = 1 - activation.dropout
     values, probabilities = _open_law(activation.name, q)
-    values, probabilities = np.append(values / keep**2, 0.0), np.append(probabilities * keep, 1 - keep)
+    values, probabilities = (
+        np.append(values / keep**2, 0.0),
+        np.append(probabilities * keep, 1 - keep),
+    )
     return *_merged(values.tolist(), probabilities.tolist()), False
 
 
@@ -170,7 +173,9 @@ def _open_law(name: str, q: float) -> tuple[Real, Real]:
     return np.maximum(SMOOTH[name][1](math.sqrt(q) * nodes) ** 2, _FLOOR), weights
 
 
-def _merged(values: list[float], probabilities: list[float]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _merged(
+    values: list[float], probabilities: list[float]
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return distinct values, ascending, and their probabilities; equal to 12 digits is equal."""
     law: dict[float, list[float]] = {}
     for value, p in zip(values, probabilities, strict=True):

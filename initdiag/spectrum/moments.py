@@ -116,7 +116,9 @@ def _mean_step(factor: SpectralFactor) -> float:
     return factor.variance * factor.fan_out * factor.gate_moment(1)
 
 
-def _second_step(factor: SpectralFactor, a: float, b: float, c: float) -> tuple[float, float, float]:
+def _second_step(
+    factor: SpectralFactor, a: float, b: float, c: float
+) -> tuple[float, float, float]:
     """One layer of the recursion for ``a, b, c``."""
     n, big, excess = factor.fan_out, factor.larger_width, factor.kurtosis - 3
     if factor.haar:

@@ -111,7 +111,12 @@ class _Plane:
 
     @classmethod
     def _of(cls, shifts: Real, powers: Real, reach: float) -> _Plane:
-        return cls(np.append(shifts, 1.0), np.append(reach - shifts, -1.0), np.append(powers, -powers.sum()), reach)
+        return cls(
+            np.append(shifts, 1.0),
+            np.append(reach - shifts, -1.0),
+            np.append(powers, -powers.sum()),
+            reach,
+        )
 
     def to_y(self, t: Complex) -> Complex:
         return t if self.reach == np.inf else t * self.reach / (1 - t)
@@ -142,7 +147,9 @@ def _curve(equation: ChainEquation, plane: _Plane, angles: _Angles) -> Curve:
         divide="ignore", invalid="ignore"
     ):  # where the slope is real the mass is not finite, and the curve refused
         weight = -y.imag / np.pi * (np.abs(slope) ** 2 / np.abs(slope.imag)) * angles.weight
-    return Curve(equation.log_eigenvalue(y).real[::-1], weight[::-1], equation.tail(y)[::-1], y[::-1])
+    return Curve(
+        equation.log_eigenvalue(y).real[::-1], weight[::-1], equation.tail(y)[::-1], y[::-1]
+    )
 
 
 def _holds_the_mass(equation: ChainEquation, curve: Curve) -> bool:
@@ -179,12 +186,16 @@ def _roots(equation: ChainEquation, plane: _Plane, angles: _Angles, log_r: Real)
     return log_r
 
 
-def _phase(equation: ChainEquation, plane: _Plane, angles: _Angles, log_r: Real) -> tuple[Real, Real]:
+def _phase(
+    equation: ChainEquation, plane: _Plane, angles: _Angles, log_r: Real
+) -> tuple[Real, Real]:
     """Return the total phase, with ``pi - k theta`` formed without cancellation, and its derivative by ``ln r``."""
     x, y = np.exp(log_r) * angles.cos, np.exp(log_r) * angles.sin
     phase, derivative = equation.ties * angles.delta, np.zeros_like(x)
     for start in range(0, len(plane.power), _AT_ONCE):
-        alpha, beta, power = (a[start : start + _AT_ONCE, None] for a in (plane.alpha, plane.beta, plane.power))
+        alpha, beta, power = (
+            a[start : start + _AT_ONCE, None] for a in (plane.alpha, plane.beta, plane.power)
+        )
         real, imaginary, sign = alpha + beta * x, beta * y, np.sign(alpha)
         phase = phase - (power * sign * np.arctan2(imaginary, real * sign)).sum(axis=0)
         derivative = derivative - (power * alpha * imaginary / (real**2 + imaginary**2)).sum(axis=0)

@@ -22,7 +22,10 @@ __all__ = ["predict_spectrum"]
 
 
 def predict_spectrum(
-    architecture: Architecture | Sequence[int], *, input_second_moment: float | None = None, **assumptions: Any
+    architecture: Architecture | Sequence[int],
+    *,
+    input_second_moment: float | None = None,
+    **assumptions: Any,
 ) -> SpectralLaw:
     """Predict the eigenvalues of ``J^T J`` (``n_0 x n_0``) at initialisation, in the limit of large width at fixed depth.
 
@@ -64,18 +67,31 @@ def predict_spectrum(
             )
         )
     _require_covered(architecture)
-    return _compose(architecture, architecture.input_rms**2 if input_second_moment is None else input_second_moment)
+    return _compose(
+        architecture,
+        architecture.input_rms**2 if input_second_moment is None else input_second_moment,
+    )
 
 
 def _require_covered(architecture: Architecture) -> None:
     """Refuse what the theory does not cover."""
     obstacles = [f"{gap.path}: {gap.reason}" for gap in architecture.gaps]
     for layer in architecture.layers:
-        if layer.bias is not None and not layer.bias.symmetric and layer.activation.name != "linear":
-            obstacles.append(f"{layer.name}: its bias is not symmetric about 0, so that its gates are not fair coins")
-        obstacles.extend(f"{layer.name}: weights fail the hypothesis {name!r}" for name in layer.weight.failed)
+        if (
+            layer.bias is not None
+            and not layer.bias.symmetric
+            and layer.activation.name != "linear"
+        ):
+            obstacles.append(
+                f"{layer.name}: its bias is not symmetric about 0, so that its gates are not fair coins"
+            )
+        obstacles.extend(
+            f"{layer.name}: weights fail the hypothesis {name!r}" for name in layer.weight.failed
+        )
         if layer.weight.variance == 0:
-            obstacles.append(f"{layer.name}: all its weights are zero, so that the Jacobian is zero")
+            obstacles.append(
+                f"{layer.name}: all its weights are zero, so that the Jacobian is zero"
+            )
     if obstacles:
         raise UnsupportedArchitecture(
             f"the spectrum of a plain chain only can be predicted, and here: {'; '.join(obstacles)}. "
@@ -95,12 +111,15 @@ def _compose(architecture: Architecture, input_second_moment: float) -> Spectral
         zero_mass=1 - min(n0, *(factor.open_count for factor in factors)) / n0,
         log_lower_edge=log_lower_edge(equation, found),
         log_upper_edge=log_upper_edge(equation, found),
-        log_mean_eigenvalue=math.fsum(map(_log_mean_factor, factors)) + math.log(architecture.output_size / n0),
+        log_mean_eigenvalue=math.fsum(map(_log_mean_factor, factors))
+        + math.log(architecture.output_size / n0),
         atoms=found,
     )
 
 
-def _factor(layer: Layer, gate: tuple[tuple[float, ...], tuple[float, ...], bool]) -> SpectralFactor:
+def _factor(
+    layer: Layer, gate: tuple[tuple[float, ...], tuple[float, ...], bool]
+) -> SpectralFactor:
     squares, probabilities, discrete = gate
     return SpectralFactor(
         name=layer.name,

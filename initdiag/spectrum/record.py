@@ -52,7 +52,9 @@ class SpectralFactor:
 
     def gate_moment(self, order: int) -> float:
         """Return ``E d^(2 order)``."""
-        return math.fsum(p * d2**order for d2, p in zip(self.squared_gates, self.probabilities, strict=True))
+        return math.fsum(
+            p * d2**order for d2, p in zip(self.squared_gates, self.probabilities, strict=True)
+        )
 
     @property
     def open_count(self) -> float:

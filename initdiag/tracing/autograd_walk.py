@@ -90,7 +90,11 @@ class _Walk:
 
     def _weight(self, node: Any) -> str:
         """Name of the factor beside the path: a parameter, at most transposed, or what was computed from parameters."""
-        edges = [edge for edge in node.next_functions[-2:] if edge[0] is not None and not self.reaches_input(edge[0])]
+        edges = [
+            edge
+            for edge in node.next_functions[-2:]
+            if edge[0] is not None and not self.reaches_input(edge[0])
+        ]
         if not edges:
             return "?"
         child, output = edges[-1]

@@ -54,7 +54,14 @@ class EntrySums:
             for part in tensor.detach().reshape(-1).split(_SLICE):
                 x = part.double().cpu().numpy()
                 square = x * x
-                sums += [x.sum(), square.sum(), x @ square, square @ square, square @ (square * square), *_signs(x)]
+                sums += [
+                    x.sum(),
+                    square.sum(),
+                    x @ square,
+                    square @ square,
+                    square @ (square * square),
+                    *_signs(x),
+                ]
                 largest = max(largest, float(np.abs(x).max()))
         if not (np.isfinite(sums).all() and math.isfinite(largest)):
             raise InvalidInput(

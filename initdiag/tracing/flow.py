@@ -64,12 +64,16 @@ class Flow:
         found = list(self._output_gaps())
         first = self.preprocessing()
         if first:
-            names = ", ".join(dict.fromkeys(call.function for call in first if call.kind != "reshape"))
+            names = ", ".join(
+                dict.fromkeys(call.function for call in first if call.kind != "reshape")
+            )
             reason = f"{names}: a fixed map of the input, in front of all layers; what follows it is judged"
             found.append(Gap("input", PREPROCESSING, reason))
         for call in self.live:
             found.extend(self._call_gaps(call) if call not in first else ())
-        found.extend(gap for call in self.linear_calls if isinstance(gap := self._composed(call), Gap))
+        found.extend(
+            gap for call in self.linear_calls if isinstance(gap := self._composed(call), Gap)
+        )
         counts = Counter(call.weight for call in self.linear_calls)
         found.extend(
             Gap(name, "reused", f"the weight is used {count} times")
@@ -91,10 +95,15 @@ class Flow:
         passed = inside | {-1}
         around = (set(call.inputs) & passed for call in self.live if call.index not in inside)
         is_fixed = all(
-            call.kind not in ("linear", "bias", "dropout") and call.path not in self._learnt for call in before
+            call.kind not in ("linear", "bias", "dropout") and call.path not in self._learnt
+            for call in before
         )
         changes = any(call.kind != "reshape" for call in before)
-        return tuple(before) if changes and is_fixed and all(sources <= entries for sources in around) else ()
+        return (
+            tuple(before)
+            if changes and is_fixed and all(sources <= entries for sources in around)
+            else ()
+        )
 
     def _ancestors(self, indices: set[int]) -> list[Call]:
         """The calls of these indices and all that they depend on, in the order of execution."""
@@ -112,7 +121,9 @@ class Flow:
             return None
         ways = {-1: 0}
         for call in self.live:
-            ways[call.index] = min(ways.get(source, 0) for source in call.inputs) + (call.kind == "linear")
+            ways[call.index] = min(ways.get(source, 0) for source in call.inputs) + (
+                call.kind == "linear"
+            )
         return ways[self._last]
 
     def _output_gaps(self) -> Iterator[Gap]:
@@ -131,10 +142,18 @@ class Flow:
             )
         elif call.kind == "other":
             yield Gap(path, call.function, _unknown(call.function))
-        elif (call.kind == "linear" and any(n != 1 for n in call.shape_in[1:-1])) or len(call.shape_in) < 2:
-            yield Gap(path, "positions", f"the layer is applied to each position of a {call.shape_in} tensor")
+        elif (call.kind == "linear" and any(n != 1 for n in call.shape_in[1:-1])) or len(
+            call.shape_in
+        ) < 2:
+            yield Gap(
+                path,
+                "positions",
+                f"the layer is applied to each position of a {call.shape_in} tensor",
+            )
         elif call.shape[:1] != (self._rows,) or call.shape_in[:1] != (self._rows,):
-            yield Gap(path, call.function, f"{call.function} mixes the batch dimension into {call.shape}")
+            yield Gap(
+                path, call.function, f"{call.function} mixes the batch dimension into {call.shape}"
+            )
         elif call.kind == "bias":
             yield from self._bias_gaps(call, path)
         elif call.kind in ("activation", "dropout"):
@@ -145,7 +164,11 @@ class Flow:
         if earlier is None or earlier.kind not in ("linear", "bias"):
             yield Gap(path, "bias", f"{call.bias} is added elsewhere than right after a linear map")
         elif earlier.bias is not None:
-            yield Gap(path, "bias", f"{call.bias} is added to a layer that has the bias {earlier.bias} already")
+            yield Gap(
+                path,
+                "bias",
+                f"{call.bias} is added to a layer that has the bias {earlier.bias} already",
+            )
 
     def _order_gaps(self, call: Call, path: str) -> Iterator[Gap]:
         earlier = next((c for c in self._before(call) if c.kind in ("linear", "other")), None)
@@ -184,9 +207,15 @@ class Flow:
             if call.kind == "activation":
                 repeats_relu = name == call.activation.name == "relu"
                 if name != "linear" and not repeats_relu:
-                    return Gap(call.path or "forward", call.function, f"{call.function} follows another activation")
+                    return Gap(
+                        call.path or "forward",
+                        call.function,
+                        f"{call.function} follows another activation",
+                    )
                 if dropout and call.activation.name not in _HOMOGENEOUS:
-                    reason = f"dropout comes before {call.function}, and changes the scale that it sees"
+                    reason = (
+                        f"dropout comes before {call.function}, and changes the scale that it sees"
+                    )
                     return Gap(call.path or "forward", call.function, reason)
                 name, slope = call.activation.name, call.activation.negative_slope
             dropout = _either(dropout, call.activation.dropout)
@@ -194,7 +223,9 @@ class Flow:
 
     def biases_of(self, linear: Call) -> tuple[str, ...]:
         """Return the names of the biases added by the linear map, and after it up to the next one."""
-        added = (call.bias for call in (linear, *self._onward(linear)) if call.kind in ("linear", "bias"))
+        added = (
+            call.bias for call in (linear, *self._onward(linear)) if call.kind in ("linear", "bias")
+        )
         return tuple(name for name in added if name is not None)
 
     def steps(self) -> tuple[str, ...]:

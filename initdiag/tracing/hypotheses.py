@@ -134,7 +134,9 @@ def _unevenness(marks: NDArray[np.bool_]) -> tuple[float, float]:
         freedom = (
             len(counts) - 1
         )  # exchangeable marks; with as many in each line across (nn.init.sparse_) the distance is larger
-        p_values[axis] = float(special.chdtrc(freedom, distance * freedom / len(counts))) if freedom else 1.0
+        p_values[axis] = (
+            float(special.chdtrc(freedom, distance * freedom / len(counts))) if freedom else 1.0
+        )
     return p_values[0], p_values[1]
 
 

@@ -110,7 +110,11 @@ def _log_likelihood(name: str, sample: Sample) -> float:
     family, variance = INITIALIZERS[name][0], sample.nominal(name)
     if family == "uniform":
         return -sample.sums.count * math.log(2 * math.sqrt(3 * variance))
-    return -sample.sums.count / 2 * (math.log(2 * math.pi * variance) + sample.sums.variance / variance)
+    return (
+        -sample.sums.count
+        / 2
+        * (math.log(2 * math.pi * variance) + sample.sums.variance / variance)
+    )
 
 
 def _candidates(sample: Sample) -> list[str]:
@@ -145,10 +149,14 @@ def _fits_jointly(name: str, gain: float, samples: Sequence[Sample]) -> bool:
     return abs(ratio - 1) <= tolerance + max(s.eps for s in distinct)
 
 
-def _of_an_initializer(family: str, members: Sequence[Sample], gains: Iterable[float]) -> list[WeightLaw] | None:
+def _of_an_initializer(
+    family: str, members: Sequence[Sample], gains: Iterable[float]
+) -> list[WeightLaw] | None:
     """The first initialiser that all ``members`` fit, one by one and together: He's for the network's own leaky ReLUs, or one without a gain."""
     names = [name for name, (kind, _) in INITIALIZERS.items() if kind == family]
-    options = [(name, gain) for gain in gains for name in names if name.startswith("he_")] + [(n, 1.0) for n in names]
+    options = [(name, gain) for gain in gains for name in names if name.startswith("he_")] + [
+        (n, 1.0) for n in names
+    ]
     for name, gain in options:
         if all(_plausible(name, s, gain) for s in members) and _fits_jointly(name, gain, members):
             return [WeightLaw.from_initializer(name, s.shape[1], s.shape[0], gain) for s in members]
@@ -165,7 +173,11 @@ def _is_family(family: str, sums: EntrySums, variance: float, slack: float) -> b
     largest = sums.largest / math.sqrt(variance)
     excess = (sums.kurtosis - KURTOSIS[family]) / math.sqrt(24 / sums.count)
     if family == "normal":
-        inside = [b for (b, _), least in zip(_BOUNDS.values(), (140, 800), strict=True) if sums.count > least]
+        inside = [
+            b
+            for (b, _), least in zip(_BOUNDS.values(), (140, 800), strict=True)
+            if sums.count > least
+        ]
         return -5 <= excess <= 8 and all(largest > b * (1 + slack) for b in inside)
     bound, density = _BOUNDS[family]
     shortest = bound * math.exp(-12 / (density * bound * sums.count))
@@ -197,7 +209,11 @@ def _orthogonality_error(rows: Tensor, v: NDArray[np.float64]) -> float:
     w = rows.double().cpu().numpy()
     image = w @ (w.T @ v)
     scale = np.sum(image * v) / np.sum(v * v)
-    return float(np.linalg.norm(image - scale * v) / (scale * np.linalg.norm(v))) if scale > 0 else math.inf
+    return (
+        float(np.linalg.norm(image - scale * v) / (scale * np.linalg.norm(v)))
+        if scale > 0
+        else math.inf
+    )
 
 
 def _law(sample: Sample, initializer: str | None) -> WeightLaw:
@@ -229,7 +245,9 @@ def _is_sparse(sample: Sample) -> bool:
     zeros = sums.count - sums.nonzero
     if zeros == 0 or zeros % sample.shape[1]:
         return False
-    excess = (sums.nonzero * sums.s4 / sums.s2**2 - KURTOSIS["normal"]) / math.sqrt(24 / sums.nonzero)
+    excess = (sums.nonzero * sums.s4 / sums.s2**2 - KURTOSIS["normal"]) / math.sqrt(
+        24 / sums.nonzero
+    )
     per_column = (sample.matrix == 0).sum(0)
     return -5 <= excess <= 8 and bool((per_column == per_column[0]).all())
 
@@ -251,7 +269,9 @@ def _in_common(family: str, members: Sequence[Sample]) -> list[WeightLaw] | None
     return [WeightLaw.from_initializer(name, s.shape[1], s.shape[0], gain) for s in members]
 
 
-def _common_log(members: Sequence[Sample], nominal: Sequence[float], family: str) -> tuple[float, float] | None:
+def _common_log(
+    members: Sequence[Sample], nominal: Sequence[float], family: str
+) -> tuple[float, float] | None:
     """Mean log ratio of sample to nominal variance and its standard error; None if the ratios differ by more than chance."""
     logs = [math.log(s.sums.variance / v) for s, v in zip(members, nominal, strict=True)]
     weights = [s.log_variance_sd(family) ** -2 for s in members]

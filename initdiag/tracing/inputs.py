@@ -14,12 +14,22 @@ from initdiag.errors import InvalidInput, explain
 from initdiag.network.architecture import positive_integer
 from initdiag.tracing.replica import as_module, copied, replica
 
-__all__ = ["Subject", "example_rows", "inputs_to_try", "is_meta", "require_weights", "subject_of", "unusable_input"]
+__all__ = [
+    "Subject",
+    "example_rows",
+    "inputs_to_try",
+    "is_meta",
+    "require_weights",
+    "subject_of",
+    "unusable_input",
+]
 
 _ROWS = 64
 """Random rows that a whole model is given to see what it hands to a part."""
 
-_FROM_NUMPY = "One floating-point torch.Tensor is taken: torch.from_numpy(x), of a list torch.tensor(x)."
+_FROM_NUMPY = (
+    "One floating-point torch.Tensor is taken: torch.from_numpy(x), of a list torch.tensor(x)."
+)
 _ONE_TENSOR = (
     "One tensor is taken: wrap the model in a module whose forward takes one tensor, or name a part by module= "
     "(the whole model is then run on a tuple of arguments, or a dict of them by name)."
@@ -73,8 +83,12 @@ def subject_of(model: Any, example: Any, size: Any, path: str | None) -> Subject
 
 def _inputs_of_whole(module: nn.Module, example: Any, size: Any) -> tuple[Any, ...]:
     """What to run a whole model on to see what it hands to a part: any tensor, e.g. of tokens; a tuple of arguments; a dict of them by name."""
-    is_free = isinstance(example, tuple | dict) or (isinstance(example, Tensor) and not example.is_floating_point())
-    return (example,) if is_free and size is None else inputs_to_try(module, example, size, rows=_ROWS)
+    is_free = isinstance(example, tuple | dict) or (
+        isinstance(example, Tensor) and not example.is_floating_point()
+    )
+    return (
+        (example,) if is_free and size is None else inputs_to_try(module, example, size, rows=_ROWS)
+    )
 
 
 def _materialised(module: nn.Module, example: Any, size: Any, path: str | None) -> nn.Module:
@@ -90,7 +104,12 @@ def _materialised(module: nn.Module, example: Any, size: Any, path: str | None) 
     module = copy.deepcopy(module)
     torch.default_generator.manual_seed(0)  # the same weights at every look
     with torch.no_grad():
-        _run(module, inputs_to_try(module, example, size) if path is None else _inputs_of_whole(module, example, size))
+        _run(
+            module,
+            inputs_to_try(module, example, size)
+            if path is None
+            else _inputs_of_whole(module, example, size),
+        )
     return module
 
 
@@ -100,7 +119,11 @@ def _part(module: nn.Module, path: str) -> nn.Module:
     except AttributeError as error:
         names = [name for name, _ in module.named_children()]
         raise InvalidInput(
-            explain(expected="module: the path of a submodule", got=repr(path), do=f"The first ones are {names}.")
+            explain(
+                expected="module: the path of a submodule",
+                got=repr(path),
+                do=f"The first ones are {names}.",
+            )
         ) from error
 
 
@@ -108,11 +131,18 @@ def _received(module: nn.Module, path: str, inputs: Sequence[Any]) -> Tensor:
     """What the whole model's forward pass hands to the part."""
     whole = replica(module, copied)
     seen: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
-    hook = whole.get_submodule(path).register_forward_pre_hook(lambda m, a, k: seen.append((a, k)), with_kwargs=True)
+    hook = whole.get_submodule(path).register_forward_pre_hook(
+        lambda m, a, k: seen.append((a, k)), with_kwargs=True
+    )
     with torch.no_grad():
         _run(whole, inputs)
     hook.remove()
-    if len(seen) != 1 or len(seen[0][0]) != 1 or seen[0][1] or not isinstance(seen[0][0][0], Tensor):
+    if (
+        len(seen) != 1
+        or len(seen[0][0]) != 1
+        or seen[0][1]
+        or not isinstance(seen[0][0][0], Tensor)
+    ):
         times = f"{len(seen)} calls" if len(seen) != 1 else "one call with other arguments"
         raise InvalidInput(
             explain(
@@ -152,13 +182,19 @@ def _cloned(value: Any) -> Any:
 
 def unusable_input(inputs: Sequence[Any], cause: Exception) -> InvalidInput:
     """Return the error for a forward pass that took none of ``inputs``; ``cause`` is the first failure."""
-    shapes = " or ".join(f"shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__ for x in inputs)
-    wants_more = isinstance(cause, TypeError) and "missing" in str(cause) and "argument" in str(cause)
+    shapes = " or ".join(
+        f"shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__ for x in inputs
+    )
+    wants_more = (
+        isinstance(cause, TypeError) and "missing" in str(cause) and "argument" in str(cause)
+    )
     return InvalidInput(
         explain(
             expected="a forward pass that takes the input",
             got=f"{type(cause).__name__} on a batch of {shapes}: {cause}",
-            do=_ONE_TENSOR if wants_more else "Pass the example_input (or input_size) that the network takes.",
+            do=_ONE_TENSOR
+            if wants_more
+            else "Pass the example_input (or input_size) that the network takes.",
         )
     )
 
@@ -171,7 +207,9 @@ def example_rows(module: nn.Module, architecture_input: int, rows: int, seed: in
 def _normal(module: nn.Module, shape: tuple[int, ...], seed: int) -> Tensor:
     dtype, device = _dtype_and_device(module)
     generator = torch.Generator("cpu").manual_seed(seed)
-    return torch.randn(shape, generator=generator, dtype=torch.float64, device="cpu").to(device, dtype)
+    return torch.randn(shape, generator=generator, dtype=torch.float64, device="cpu").to(
+        device, dtype
+    )
 
 
 def is_meta(module: nn.Module) -> bool:
@@ -198,7 +236,11 @@ def require_weights(module: nn.Module) -> None:
     for name, parameter in module.named_parameters():
         if parameter.is_complex():
             raise InvalidInput(
-                explain(expected="real parameters", got=f"{name!r} of {parameter.dtype}", do="Use real weights.")
+                explain(
+                    expected="real parameters",
+                    got=f"{name!r} of {parameter.dtype}",
+                    do="Use real weights.",
+                )
             )
 
 
@@ -210,14 +252,18 @@ def _dtype_and_device(module: nn.Module) -> tuple[torch.dtype, torch.device]:
 def inputs_to_try(module: nn.Module, example: Any, size: Any, rows: int = 2) -> tuple[Tensor, ...]:
     """The example itself; a fake of the stated size; or fakes of every linear layer's width, first defined first."""
     if example is not None and size is not None:
-        raise InvalidInput(explain(expected="example_input or input_size", got="both", do="Leave one out."))
+        raise InvalidInput(
+            explain(expected="example_input or input_size", got="both", do="Leave one out.")
+        )
     if example is not None:
         checked = _checked_example(example, module)
         return (checked.to("meta") if is_meta(module) else checked,)
     if size is not None:
         return (_normal(module, _checked_size(size), seed=0),)
     widths = dict.fromkeys(
-        width for part in module.modules() if isinstance(width := getattr(part, "in_features", None), int) and width > 0
+        width
+        for part in module.modules()
+        if isinstance(width := getattr(part, "in_features", None), int) and width > 0
     )
     if not widths:
         raise InvalidInput(
@@ -249,11 +295,15 @@ def _checked_example(example: Any, module: nn.Module) -> Tensor:
             explain(
                 expected="example_input of a floating-point dtype, which a gradient can flow to",
                 got=str(example.dtype),
-                do=f"{part}." if embeds else "Pass x.float(), or name the part after the embedding by module=.",
+                do=f"{part}."
+                if embeds
+                else "Pass x.float(), or name the part after the embedding by module=.",
             )
         )
     if example.device.type != "meta" and not bool(torch.isfinite(example).all()):
-        raise InvalidInput(explain(expected="a finite example_input", got="NaN or infinity", do="Clean the batch."))
+        raise InvalidInput(
+            explain(expected="a finite example_input", got="NaN or infinity", do="Clean the batch.")
+        )
     return example
 
 

@@ -92,7 +92,11 @@ def slot_of(module: nn.Module, name: str) -> Slot:
 
 
 def _parametrised(name: str, owner: nn.Module, attribute: str) -> Slot:
-    return Slot(name, lambda: getattr(owner, attribute).detach(), lambda value: setattr(owner, attribute, value))
+    return Slot(
+        name,
+        lambda: getattr(owner, attribute).detach(),
+        lambda value: setattr(owner, attribute, value),
+    )
 
 
 def _weight_normed(name: str, owner: nn.Module, hook: Any) -> Slot:

@@ -47,7 +47,11 @@ class Origin:
     @property
     def name(self) -> str:
         """What the weight is called: the parameter's name, or that of the attribute it was computed for."""
-        return computed_name(self.sources) + self.part if self.is_computed else next(iter(self.sources))
+        return (
+            computed_name(self.sources) + self.part
+            if self.is_computed
+            else next(iter(self.sources))
+        )
 
 
 def computed_name(sources: Iterable[str]) -> str:
@@ -88,7 +92,10 @@ class Provenance:
     """
 
     def __init__(self, parameters: Mapping[str, Tensor]) -> None:
-        self._origins = {id(p): Origin(frozenset((name,)), p, is_computed=False) for name, p in parameters.items()}
+        self._origins = {
+            id(p): Origin(frozenset((name,)), p, is_computed=False)
+            for name, p in parameters.items()
+        }
         self._alive: list[Tensor] = []
 
     def of(self, tensor: Any) -> Origin | None:
@@ -108,7 +115,9 @@ class Provenance:
             self._note(out, replace(first, is_transposed=not first.is_transposed))
         elif isinstance(out, Tensor):
             part = _stack_index(function, args, first.root)
-            self._note(out, Origin(frozenset().union(*(o.sources for o in origins)), out, part=part))
+            self._note(
+                out, Origin(frozenset().union(*(o.sources for o in origins)), out, part=part)
+            )
 
     def _note(self, tensor: Any, origin: Origin) -> None:
         if isinstance(tensor, Tensor) and id(tensor) not in self._origins:

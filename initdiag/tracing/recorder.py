@@ -76,7 +76,9 @@ def modules_named(module: nn.Module, stack: list[str]) -> Iterator[None]:
     handles = []
     for path, part in module.named_modules():
         handles.append(part.register_forward_pre_hook(lambda m, a, path=path: stack.append(path)))
-        handles.append(part.register_forward_hook(lambda m, a, o: (stack.pop(), None)[1], always_call=True))
+        handles.append(
+            part.register_forward_hook(lambda m, a, o: (stack.pop(), None)[1], always_call=True)
+        )
     try:
         yield
     finally:
@@ -115,7 +117,9 @@ class Recorder(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         name = torch_calls.function_name(func)
-        is_reshaped = torch_calls.is_reshape(name) and bool(args)  # what it is shaped as lends no values
+        is_reshaped = torch_calls.is_reshape(name) and bool(
+            args
+        )  # what it is shaped as lends no values
         used = list(tensors_in(args[:1] if is_reshaped else (args, kwargs)))
         inputs = tuple(self._values[id(t)] for t in used if id(t) in self._values)
         shape_in = next((tuple(t.shape) for t in used if id(t) in self._values), ())
@@ -138,7 +142,13 @@ class Recorder(TorchFunctionMode):
             self._alive.append(out)
 
     def _record(
-        self, name: str, args: Any, kwargs: Any, inputs: tuple[int, ...], shape_in: tuple[int, ...], out: Any
+        self,
+        name: str,
+        args: Any,
+        kwargs: Any,
+        inputs: tuple[int, ...],
+        shape_in: tuple[int, ...],
+        out: Any,
     ) -> None:
         results = list(tensors_in(out))
         if not results or name == "property":
@@ -147,7 +157,14 @@ class Recorder(TorchFunctionMode):
         index = len(self.calls)
         path = self.stack[-1] if self.stack else ""
         self.calls.append(
-            Call(index, name, path, shape_in=shape_in, shape=tuple(results[0].shape), **{"inputs": inputs, **meaning})
+            Call(
+                index,
+                name,
+                path,
+                shape_in=shape_in,
+                shape=tuple(results[0].shape),
+                **{"inputs": inputs, **meaning},
+            )
         )
         self._note_mask(name, args, kwargs, results[0])
         for tensor in results:
@@ -174,7 +191,9 @@ class Recorder(TorchFunctionMode):
         summands = torch_calls.bias_added(name, args, kwargs)
         if summands is not None:
             return self._bias_meaning(summands)
-        activation = torch_calls.activation_of(name, args, kwargs) or self._prelu(name, args, kwargs)
+        activation = torch_calls.activation_of(name, args, kwargs) or self._prelu(
+            name, args, kwargs
+        )
         if activation is not None:
             return {"kind": "activation", "activation": activation}
         rate = torch_calls.dropout_rate(name, args, kwargs)
@@ -186,7 +205,9 @@ class Recorder(TorchFunctionMode):
 
     def _linear_meaning(self, call: torch_calls.LinearCall) -> dict[str, Any]:
         weight, bias = self.origins.of(call.weight), self.origins.of(call.bias)
-        is_known = weight is not None and weight.root.dim() == 2 and id(call.weight) not in self._values
+        is_known = (
+            weight is not None and weight.root.dim() == 2 and id(call.weight) not in self._values
+        )
         if weight is None or not is_known or (call.bias is not None and bias is None):
             return {"kind": "other"}
         return {
@@ -210,12 +231,16 @@ class Recorder(TorchFunctionMode):
     def _prelu(self, name: str, args: Any, kwargs: Any) -> Activation | None:
         """A leaky ReLU with the learned slope, where all channels share one and it can be read."""
         origin = self.origins.of(torch_calls.prelu_weight(name, args, kwargs))
-        weight = None if origin is None or origin.is_computed else self.originals[origin.name].detach()
+        weight = (
+            None if origin is None or origin.is_computed else self.originals[origin.name].detach()
+        )
         if weight is None or weight.is_meta or not bool((weight == weight.reshape(-1)[0]).all()):
             return None
         return Activation("leaky_relu", float(weight.reshape(-1)[0]))
 
-    def _relu_of_several(self, name: str, args: Any, kwargs: Any, out: Tensor) -> dict[str, Any] | None:
+    def _relu_of_several(
+        self, name: str, args: Any, kwargs: Any, out: Tensor
+    ) -> dict[str, Any] | None:
         """A ReLU made of several calls, e.g. ``where(x > 0, x, 0)``: it depends on ``x`` alone."""
         for reading in torch_calls.relu_readings(name, args, kwargs):
             source = self._values.get(id(reading.x))

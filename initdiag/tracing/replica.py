@@ -85,7 +85,11 @@ def _inner(module: nn.Module) -> str | None:
     """Name of the child that ``torch.compile``, ``DataParallel`` or ``DistributedDataParallel`` wraps; None for another module."""
     if "_orig_mod" in module._modules:
         return "_orig_mod"
-    return "module" if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel) else None
+    return (
+        "module"
+        if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel)
+        else None
+    )
 
 
 def _unwrapped(module: nn.Module) -> nn.Module:
@@ -126,7 +130,9 @@ def rng_preserved() -> Iterator[None]:
 @contextmanager
 def own_modes() -> Iterator[None]:
     """Run in ordinary autograd mode and uncompiled, whatever mode the caller is in."""
-    is_compiling = "torch._dynamo" in sys.modules  # else nothing has been compiled yet, and the import is dear
+    is_compiling = (
+        "torch._dynamo" in sys.modules
+    )  # else nothing has been compiled yet, and the import is dear
     stance = torch.compiler.set_stance("force_eager") if is_compiling else nullcontext()
     with torch.inference_mode(False), torch.enable_grad(), stance:
         yield
@@ -166,7 +172,9 @@ class _Replicas:
             return self._module(value)
         if isinstance(value, Tensor):
             tensor = self._convert(value)
-            return self._kept(value, _as_parameter(tensor, value) if isinstance(value, nn.Parameter) else tensor)
+            return self._kept(
+                value, _as_parameter(tensor, value) if isinstance(value, nn.Parameter) else tensor
+            )
         if isinstance(value, tuple | set | deque):
             return self._collection(value)
         if isinstance(value, list | dict):
@@ -251,7 +259,9 @@ def _is_plain_with_tensors(value: Any) -> bool:
     """Whether it is an object of attributes alone, made and copied as python does by default, and some of them tensors."""
     kind = type(value)
     special = ("__new__", "__reduce__", "__reduce_ex__", "__getstate__")
-    is_plain = "__dict__" in dir(kind) and all(getattr(kind, name) is getattr(object, name) for name in special)
+    is_plain = "__dict__" in dir(kind) and all(
+        getattr(kind, name) is getattr(object, name) for name in special
+    )
     if not is_plain or any(getattr(base, "__slots__", ()) for base in kind.__mro__):
         return False
     return any(True for item in vars(value).values() for _ in _tensors_in(item))

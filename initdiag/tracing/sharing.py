@@ -31,7 +31,9 @@ _LEAST_SIGNS = 64
 """The same where all entries are of one size, so that signs alone can differ (level 2^-63 a pair)."""
 
 
-def kin(names: Sequence[str], computed: Mapping[str, Origin], parameters: Mapping[str, Tensor]) -> dict[str, list[str]]:
+def kin(
+    names: Sequence[str], computed: Mapping[str, Origin], parameters: Mapping[str, Tensor]
+) -> dict[str, list[str]]:
     """Return which weights are computed from a parameter of an earlier one: name -> ``[earlier, parameter]``.
 
     A parameter of one entry, such as a common gain, scales both alike and leaves them independent.
@@ -77,7 +79,9 @@ class _Print:
     index: int
 
 
-def copies(names: Sequence[str], matrices: Sequence[Tensor], sums: Sequence[EntrySums]) -> dict[str, str]:
+def copies(
+    names: Sequence[str], matrices: Sequence[Tensor], sums: Sequence[EntrySums]
+) -> dict[str, str]:
     """Return which matrices have the values of an earlier one: name -> earlier name.
 
     Up to a factor and a transposition, within rounding. Matrices of too few entries to tell are left out.
@@ -85,7 +89,9 @@ def copies(names: Sequence[str], matrices: Sequence[Tensor], sums: Sequence[Entr
     groups: dict[tuple[int, ...], list[_Print]] = {}
     for i, (matrix, s) in enumerate(zip(matrices, sums, strict=True)):
         if s.nonzero >= (_LEAST_ENTRIES if s.kurtosis > 1.01 else _LEAST_SIGNS):
-            groups.setdefault(tuple(sorted(matrix.shape)), []).append(_Print(_fingerprint(matrix, s), i))
+            groups.setdefault(tuple(sorted(matrix.shape)), []).append(
+                _Print(_fingerprint(matrix, s), i)
+            )
     found: dict[str, str] = {}
     for group in groups.values():
         for first, *others in _alike(sorted(group), matrices):
@@ -136,4 +142,8 @@ def _sine(a: Tensor, b: Tensor) -> float:
     x, y = a.detach().double().reshape(-1), b.detach().double().to(a.device).reshape(-1)
     square = float(x @ x)
     size = float(torch.linalg.vector_norm(y))
-    return float(torch.linalg.vector_norm(y - x * (float(x @ y) / square))) / size if square and size else 0.0
+    return (
+        float(torch.linalg.vector_norm(y - x * (float(x @ y) / square))) / size
+        if square and size
+        else 0.0
+    )

@@ -141,9 +141,13 @@ def _is_standard(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> b
     if name not in _SMOOTH:
         return False
     standard = _SMOOTH[name]
-    given = dict(zip(standard, args[1:], strict=False)) | {k: v for k, v in kwargs.items() if k in standard}
+    given = dict(zip(standard, args[1:], strict=False)) | {
+        k: v for k, v in kwargs.items() if k in standard
+    }
     further = [*args[1 + len(standard) :], *(v for k, v in kwargs.items() if k.endswith("scale"))]
-    return given == {k: standard[k] for k in given} and all(isinstance(v, bool) for v in further)  # inplace is one
+    return given == {k: standard[k] for k in given} and all(
+        isinstance(v, bool) for v in further
+    )  # inplace is one
 
 
 def _clamped(low: Any, high: Any) -> Activation | None:
@@ -164,7 +168,11 @@ def is_parametric(name: str) -> bool:
 def rrelu_bounds(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[float, float, bool]:
     """Return the range of an RReLU call's slope, and whether it is drawn (train mode) or the mean (eval mode)."""
     _, lower, upper, training = _bound(args, kwargs, ("input", "lower", "upper", "training"))
-    return 1 / 8 if lower is None else float(lower), 1 / 3 if upper is None else float(upper), bool(training)
+    return (
+        1 / 8 if lower is None else float(lower),
+        1 / 3 if upper is None else float(upper),
+        bool(training),
+    )
 
 
 def prelu_weight(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
@@ -186,7 +194,9 @@ class ReluReading:
     zero: Any
 
 
-def relu_readings(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Iterator[ReluReading]:
+def relu_readings(
+    name: str, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> Iterator[ReluReading]:
     """Yield the ways in which a call on two or three values may be a ReLU: ``maximum``, ``where``, a product, ``masked_fill``."""
     if name in ("maximum", "max", "fmax"):
         a, b = _bound(args, kwargs, ("input", "other"))
@@ -203,7 +213,9 @@ def relu_readings(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> 
         yield ReluReading(x, mask, False, value)
 
 
-def compared_with_zero(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Any, bool] | None:
+def compared_with_zero(
+    name: str, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> tuple[Any, bool] | None:
     """Return ``(x, True)`` for ``x > 0``, ``(x, False)`` for ``x < 0`` (or with equality); None for another call."""
     sides = {"gt": True, "ge": True, "lt": False, "le": False}
     if name not in sides:
@@ -230,7 +242,9 @@ def dropout_rate(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> f
     if name not in _COARSE_DROPOUTS and name != "dropout":
         return None
     _, rate, training = _bound(args, kwargs, ("input", "p", "training"))
-    training = kwargs.get("train", not name.endswith("alpha_dropout")) if training is None else training
+    training = (
+        kwargs.get("train", not name.endswith("alpha_dropout")) if training is None else training
+    )
     rate = (0.5 if rate is None else float(rate)) if training else 0.0
     return None if rate > 0 and name in _COARSE_DROPOUTS else rate
 

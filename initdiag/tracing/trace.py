@@ -16,7 +16,14 @@ from initdiag.network.architecture import Activation, Architecture, BiasLaw, Gap
 from initdiag.tracing import sharing, weights
 from initdiag.tracing.autograd_walk import Branching, steps_to_input
 from initdiag.tracing.flow import Flow
-from initdiag.tracing.inputs import Subject, inputs_to_try, is_meta, require_weights, subject_of, unusable_input
+from initdiag.tracing.inputs import (
+    Subject,
+    inputs_to_try,
+    is_meta,
+    require_weights,
+    subject_of,
+    unusable_input,
+)
 from initdiag.tracing.provenance import Origin, Provenance
 from initdiag.tracing.recorder import Call, Recorder, modules_named, tensors_in
 from initdiag.tracing.replica import copied, own_modes, replica, rng_preserved
@@ -145,7 +152,9 @@ def _run_real(module: nn.Module, x: Tensor) -> _Sighting:
 
 
 def _hollow(tensor: Tensor) -> Tensor:
-    return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=tensor.device)
+    return torch.empty_strided(
+        tensor.shape, tensor.stride(), dtype=tensor.dtype, device=tensor.device
+    )
 
 
 def _run(module: nn.Module, x: Tensor, convert: Callable[[Tensor], Tensor]) -> _Sighting:
@@ -161,15 +170,23 @@ def _run(module: nn.Module, x: Tensor, convert: Callable[[Tensor], Tensor]) -> _
         tensors = list(tensors_in(out))
         not_a_tensor = f"the output is a {type(out).__name__} of {len(tensors)} tensors"
         if tensors:
-            not_a_tensor += ", the first of which alone is judged (wrap the module to return another)"
+            not_a_tensor += (
+                ", the first of which alone is judged (wrap the module to return another)"
+            )
         shape = tuple(tensors[0].shape) if tensors else ()
-        return _Sighting(tuple(recorder.calls), None, tuple(x.shape), shape, not_a_tensor, recorder.computed)
+        return _Sighting(
+            tuple(recorder.calls), None, tuple(x.shape), shape, not_a_tensor, recorder.computed
+        )
     try:
-        steps: tuple[str, ...] | str = steps_to_input(out, leaf, {id(p): name for name, p in parameters.items()})
+        steps: tuple[str, ...] | str = steps_to_input(
+            out, leaf, {id(p): name for name, p in parameters.items()}
+        )
     except Branching as branching:
         steps = str(branching)
     last = recorder.source_of(out)
-    return _Sighting(tuple(recorder.calls), last, tuple(x.shape), tuple(out.shape), steps, recorder.computed)
+    return _Sighting(
+        tuple(recorder.calls), last, tuple(x.shape), tuple(out.shape), steps, recorder.computed
+    )
 
 
 def _root_mean_square(example: Any) -> float:
@@ -181,23 +198,33 @@ def _root_mean_square(example: Any) -> float:
     return rms if 0 < rms < math.inf else 1.0
 
 
-def _architecture(module: nn.Module, sighting: _Sighting, source: str, input_rms: float) -> Architecture:
-    learnt = frozenset(path for path, part in module.named_modules() if any(True for _ in part.parameters(False)))
+def _architecture(
+    module: nn.Module, sighting: _Sighting, source: str, input_rms: float
+) -> Architecture:
+    learnt = frozenset(
+        path for path, part in module.named_modules() if any(True for _ in part.parameters(False))
+    )
     flow = Flow(sighting.calls, sighting.last, sighting.input_shape, learnt)
     no_layer = () if flow.linear_calls else (Gap("forward", "no linear layer", f"it {_NO_LAYER}"),)
     names = [str(call.weight) for call in flow.linear_calls]
     kin = sharing.kin(names, sighting.computed, dict(module.named_parameters()))
-    of_flow = (_output_gap(gap, sighting.steps) if gap.kind == "output" else gap for gap in flow.gaps())
+    of_flow = (
+        _output_gap(gap, sighting.steps) if gap.kind == "output" else gap for gap in flow.gaps()
+    )
     own = (*of_flow, *sharing.shared_gaps(kin))
     gaps = no_layer or own or tuple(_disagreement(flow.steps(), sighting.steps))
     layers = _layers(module, flow, sighting.computed, kin)
-    used = {call.weight for call in flow.linear_calls}.union(*(o.sources for o in sighting.computed.values()))
+    used = {call.weight for call in flow.linear_calls}.union(
+        *(o.sources for o in sighting.computed.values())
+    )
     return Architecture(
         layers=layers,
         input_size=math.prod(sighting.input_shape[1:]),
         output_size=max(1, math.prod(sighting.output_shape[1:])),
         gaps=gaps,
-        unused=tuple(n for n, p in module.named_parameters() if p.dim() == 2 and n not in used and not gaps),
+        unused=tuple(
+            n for n, p in module.named_parameters() if p.dim() == 2 and n not in used and not gaps
+        ),
         source=source,
         training=module.training,
         input_rms=input_rms,
@@ -215,21 +242,32 @@ def _disagreement(recorded: tuple[str, ...], walked: tuple[str, ...] | str) -> I
     if isinstance(walked, str):
         yield Gap("output", "dataflow", walked)
     elif recorded != walked:
-        yield Gap("output", "dataflow", f"the calls show {recorded}, the autograd graph shows {walked}")
+        yield Gap(
+            "output", "dataflow", f"the calls show {recorded}, the autograd graph shows {walked}"
+        )
 
 
 def _layers(
     module: nn.Module, flow: Flow, computed: Mapping[str, Origin], kin: Mapping[str, Sequence[str]]
 ) -> tuple[Layer, ...]:
-    values = {**dict(module.named_parameters()), **{name: origin.root.detach() for name, origin in computed.items()}}
+    values = {
+        **dict(module.named_parameters()),
+        **{name: origin.root.detach() for name, origin in computed.items()},
+    }
     matrices = []
     for call in flow.linear_calls:
         assert call.weight is not None
         weight = values[call.weight]
         matrices.append((call.weight, weight.T if call.is_transposed else weight))
-    activations = [flow.activation_after(call) or Activation("linear") for call in flow.linear_calls]
+    activations = [
+        flow.activation_after(call) or Activation("linear") for call in flow.linear_calls
+    ]
     slopes = [a.negative_slope for a in activations if a.name == "leaky_relu"]
-    laws = weights.assumed_laws(matrices) if is_meta(module) else weights.weight_laws(matrices, kin, slopes)
+    laws = (
+        weights.assumed_laws(matrices)
+        if is_meta(module)
+        else weights.weight_laws(matrices, kin, slopes)
+    )
     return tuple(
         Layer(
             name=name,
@@ -239,7 +277,9 @@ def _layers(
             activation=activation,
             bias=_bias([(n, values[n]) for n in flow.biases_of(call)], matrix),
         )
-        for call, (name, matrix), law, activation in zip(flow.linear_calls, matrices, laws, activations, strict=True)
+        for call, (name, matrix), law, activation in zip(
+            flow.linear_calls, matrices, laws, activations, strict=True
+        )
     )
 
 
@@ -249,4 +289,6 @@ def _bias(added: Sequence[tuple[str, Tensor]], matrix: Tensor) -> BiasLaw | None
     if not laws:
         return None
     is_plain = len(laws) == 1 and (laws[0].variance == 0 or added[0][1].numel() == matrix.shape[0])
-    return laws[0] if is_plain else BiasLaw(math.fsum(law.variance for law in laws), symmetric=False)
+    return (
+        laws[0] if is_plain else BiasLaw(math.fsum(law.variance for law in laws), symmetric=False)
+    )

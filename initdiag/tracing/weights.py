@@ -38,7 +38,9 @@ def weight_laws(
     """
     samples = [Sample(w, EntrySums.of(w, name)) for name, w in matrices]
     earlier = {
-        **copies([name for name, _ in matrices], [s.matrix for s in samples], [s.sums for s in samples]),
+        **copies(
+            [name for name, _ in matrices], [s.matrix for s in samples], [s.sums for s in samples]
+        ),
         **{name: first for name, (first, _) in (kin or {}).items()},
     }
     return tuple(
@@ -46,7 +48,10 @@ def weight_laws(
             law,
             sample_variance=s.sums.variance,
             sample_kurtosis=s.sums.kurtosis,
-            hypotheses=(*weight_hypotheses(s.sums, s.matrix, law.family == "haar"), *_dependence(earlier.get(name))),
+            hypotheses=(
+                *weight_hypotheses(s.sums, s.matrix, law.family == "haar"),
+                *_dependence(earlier.get(name)),
+            ),
         )
         for (name, _), s, law in zip(matrices, samples, nominal_laws(samples, slopes), strict=True)
     )
@@ -58,7 +63,9 @@ def _dependence(earlier: str | None) -> tuple[Hypothesis, ...]:
 
 def assumed_laws(matrices: Sequence[tuple[str, Tensor]]) -> tuple[WeightLaw, ...]:
     """Return PyTorch's default law for matrices on the meta device, which have no values: assumed, not tested (no sample moments)."""
-    return tuple(WeightLaw.from_initializer("torch_default", w.shape[1], w.shape[0]) for _, w in matrices)
+    return tuple(
+        WeightLaw.from_initializer("torch_default", w.shape[1], w.shape[0]) for _, w in matrices
+    )
 
 
 def bias_law(name: str, bias: Tensor, fan_in: int) -> BiasLaw:
@@ -81,5 +88,6 @@ def bias_law(name: str, bias: Tensor, fan_in: int) -> BiasLaw:
     is_constant = bool((bias.detach() == bias.detach().reshape(-1)[0]).all())
     return BiasLaw(
         sums.variance,
-        symmetric=not is_constant and all(h.holds for h in sign_symmetry(sums, torch.finfo(bias.dtype).eps)),
+        symmetric=not is_constant
+        and all(h.holds for h in sign_symmetry(sums, torch.finfo(bias.dtype).eps)),
     )

@@ -40,12 +40,19 @@ def costs(commands, repeats=11, **options):
     for _ in range(repeats):
         for name, arguments in commands.items():
             before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-            done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=True, **options)
+            done = subprocess.run(
+                [sys.executable, *arguments], capture_output=True, text=True, check=True, **options
+            )
             after, wall = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter() - start
-            found[name][0].append((after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime) * 1e3)
+            found[name][0].append(
+                (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime) * 1e3
+            )
             found[name][1].append(wall * 1e3)
             found[name] = (*found[name][:2], done.stdout)
-    return {name: (statistics.median(cpu), statistics.median(wall), text) for name, (cpu, wall, text) in found.items()}
+    return {
+        name: (statistics.median(cpu), statistics.median(wall), text)
+        for name, (cpu, wall, text) in found.items()
+    }
 
 
 def test_the_command_line():
@@ -57,9 +64,15 @@ def test_the_command_line():
 
 def test_the_pytest_plugin_unused(tmp_path):
     (tmp_path / "test_nothing.py").write_text("def test_nothing(): pass\n", encoding="utf-8")
-    alone = {"PYTHONPATH": installation.python_path(tmp_path), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    alone = {
+        "PYTHONPATH": installation.python_path(tmp_path),
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+    }
     options = {"cwd": tmp_path, "env": {**os.environ, **alone}}
-    assert "initdiag(" in costs({"": ["-m", "pytest", "--markers", "-p", "initdiag"]}, repeats=1, **options)[""][2]
+    assert (
+        "initdiag("
+        in costs({"": ["-m", "pytest", "--markers", "-p", "initdiag"]}, repeats=1, **options)[""][2]
+    )
     run = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "test_nothing.py"]
     found = costs({"without": run, "with": [*run, "-p", "initdiag"]}, repeats=21, **options)
     imports = [float(costs({"": ["-c", IMPORT]}, repeats=1, **options)[""][2]) for _ in range(11)]
@@ -68,4 +81,6 @@ def test_the_pytest_plugin_unused(tmp_path):
         print(f"  pytest {name:8} the plugin, unused {cpu:6.0f} {wall:6.0f}")
         assert "1 passed" in text
     extra = found["with"][0] - found["without"][0]
-    print(f"  difference {extra:.1f} ms (aim: under 20); its import alone {statistics.median(imports) * 1e3:.1f} ms")
+    print(
+        f"  difference {extra:.1f} ms (aim: under 20); its import alone {statistics.median(imports) * 1e3:.1f} ms"
+    )

@@ -56,7 +56,9 @@ def by_gil_pelaez(prediction, points=4000):
     log_phi = np.zeros(points, dtype=complex)
     for layer in prediction.layers:
         k, p = layer_law.open_gates(layer.gate, layer.fan_out)
-        rising = np.exp(special.loggamma(k[:, None] / 2 + 1j * t) - special.loggamma(k / 2)[:, None])
+        rising = np.exp(
+            special.loggamma(k[:, None] / 2 + 1j * t) - special.loggamma(k / 2)[:, None]
+        )
         log_phi += np.log(p @ rising) + 1j * t * np.log(2 * layer.weight_variance)
     integrand = np.exp(-1j * np.outer(x, t) + log_phi).imag / t
     return 0.5 - integrand.sum(axis=1) * (t[1] - t[0]) / np.pi
@@ -73,10 +75,17 @@ def from_nothing(widths, assumptions):
 def test_construction_and_a_thousand_values():
     times = {}
     for name, (widths, assumptions) in NETS.items():
-        prediction = initdiag.predict(widths, **({"init": "he_normal", "output": "relu"} | assumptions))
+        prediction = initdiag.predict(
+            widths, **({"init": "he_normal", "output": "relu"} | assumptions)
+        )
         times[name] = milliseconds(lambda prediction=prediction: thousand_values(prediction))
-        cold = milliseconds(lambda widths=widths, assumptions=assumptions: from_nothing(widths, assumptions), 3)
-        print(f"\n{name}: law + 1,000 cdf values {times[name]:.1f} ms, with nothing cached {cold:.1f} ms", end="")
+        cold = milliseconds(
+            lambda widths=widths, assumptions=assumptions: from_nothing(widths, assumptions), 3
+        )
+        print(
+            f"\n{name}: law + 1,000 cdf values {times[name]:.1f} ms, with nothing cached {cold:.1f} ms",
+            end="",
+        )
     ratio = times["1,000 equal layers of 256"] / times["one layer of 256"]
     print(f"\n1,000 equal layers cost {ratio:.1f} times one layer")
 
@@ -90,14 +99,19 @@ def test_against_plain_inversion():
     slow = (time.process_time() - start) * 1e3
     np.testing.assert_allclose(thousand_values(prediction), plain, rtol=0, atol=1e-7)
     fast = milliseconds(lambda: thousand_values(prediction))
-    print(f"\nplain Gil-Pelaez {slow:.0f} ms, shifted lines {fast:.1f} ms: {slow / fast:.0f} times faster")
+    print(
+        f"\nplain Gil-Pelaez {slow:.0f} ms, shifted lines {fast:.1f} ms: {slow / fast:.0f} times faster"
+    )
 
 
 def test_quantiles_and_draws():
     prediction = initdiag.predict([64] * 21, init="he_normal", output="relu")
     law = prediction.law
     q = np.linspace(0.0005, 0.9995, 1000)
-    print(f"\n1,000 quantiles {milliseconds(lambda: law.ppf(q)):.1f} ms, 100,000 draws of 20 layers", end=" ")
+    print(
+        f"\n1,000 quantiles {milliseconds(lambda: law.ppf(q)):.1f} ms, 100,000 draws of 20 layers",
+        end=" ",
+    )
     print(f"{milliseconds(lambda: law.rvs(size=100_000, random_state=0), 3):.0f} ms")
     np.testing.assert_allclose(law.cdf(law.ppf(q)), q, rtol=1e-9)
     assert stats.kstest(law.rvs(size=100_000, random_state=0), law.cdf).pvalue > 1e-3
@@ -136,5 +150,8 @@ def test_the_simulated_law_against_redrawing():
         assert abs(found.mean - exact.log_mean) < 4 * found.mean_se
         assert abs(found.variance - exact.log_variance) < 4 * found.variance_se
     ratio = times["redraw"] / times["law"]
-    print(f"\n256x20: law {1e6 * times['law']:.0f} us a network (tracing and replica included), ", end="")
+    print(
+        f"\n256x20: law {1e6 * times['law']:.0f} us a network (tracing and replica included), ",
+        end="",
+    )
     print(f"re-initialise and jvp {1e3 * times['redraw']:.1f} ms: {ratio:.0f} times")

@@ -60,7 +60,10 @@ def wall(call: Callable[[], object]) -> float:
 
 
 def marginal(
-    measure: Callable[[int], object], few: int, many: int, clock: Callable[[Callable[[], object]], float] = cpu
+    measure: Callable[[int], object],
+    few: int,
+    many: int,
+    clock: Callable[[Callable[[], object]], float] = cpu,
 ) -> float:
     """Seconds a further draw."""
     measure(few)
@@ -107,9 +110,13 @@ def test_signs_against_the_naive_loop_and_against_a_forward(name, capsys):
     loop = (time.process_time() - start) / naive_draws
     torch.set_num_threads(os.cpu_count() or 1)
     loop_wall = wall(lambda: naive_loop(model, widths[0], naive_draws)) / naive_draws
-    wall_draw = marginal(lambda n: initdiag.measure(model, draws=n, architecture=arch), 2048, many, wall)
+    wall_draw = marginal(
+        lambda n: initdiag.measure(model, draws=n, architecture=arch), 2048, many, wall
+    )
     signs = initdiag.measure(model, draws=2048)
-    assert abs(signs.log_mean - naive.mean) < 5 * math.hypot(signs.log_mean_se, naive.mean_se) + 0.1, "the oracle"
+    assert (
+        abs(signs.log_mean - naive.mean) < 5 * math.hypot(signs.log_mean_se, naive.mean_se) + 0.1
+    ), "the oracle"
     show(
         capsys,
         f"{name}: signs {1e6 * per_draw:.1f} us a draw; naive loop {1e6 * loop:.0f} us: {loop / per_draw:.0f} times; "
@@ -125,7 +132,9 @@ def test_redraws_against_their_initialiser_and_the_naive_loop(name, capsys):
     arch = initdiag.trace(model)
     draws = 12 if name == "1024x10" else 128
     per_draw = marginal(
-        lambda n: initdiag.measure(model, draws=n, method="redraw", architecture=arch, gradients=False),
+        lambda n: initdiag.measure(
+            model, draws=n, method="redraw", architecture=arch, gradients=False
+        ),
         draws,
         3 * draws,
     )
@@ -134,11 +143,13 @@ def test_redraws_against_their_initialiser_and_the_naive_loop(name, capsys):
     loop = cpu(lambda: naive_loop(model, widths[0], draws)) / draws
     found = initdiag.measure(model, draws=128, method="redraw")
     assert agreement(arch, found, level=0.001).agrees, "the oracle"
-    law = marginal(lambda n: initdiag.measure(model, draws=n, method="law", architecture=arch), 2048, 8192)
-    simulated = initdiag.measure(model, draws=2048, method="law")
-    assert abs(simulated.log_mean - found.log_mean) < 5 * math.hypot(simulated.log_mean_se, found.log_mean_se), (
-        "the oracle"
+    law = marginal(
+        lambda n: initdiag.measure(model, draws=n, method="law", architecture=arch), 2048, 8192
     )
+    simulated = initdiag.measure(model, draws=2048, method="law")
+    assert abs(simulated.log_mean - found.log_mean) < 5 * math.hypot(
+        simulated.log_mean_se, found.log_mean_se
+    ), "the oracle"
     show(
         capsys,
         f"{name}: redraw {1e3 * per_draw:.2f} ms a draw: {per_draw / initialiser:.2f} initialisers, naive loop {loop / per_draw:.1f} times; "
@@ -200,9 +211,20 @@ def test_cost_over_depth_and_width(capsys):
             model = seeded(lambda depth=depth, width=width: mlp([width] * (depth + 1)))
             arch = initdiag.trace(model)
             per_draw = marginal(
-                lambda n, model=model, arch=arch: initdiag.measure(model, draws=n, architecture=arch), 2048, 6144
+                lambda n, model=model, arch=arch: initdiag.measure(
+                    model, draws=n, architecture=arch
+                ),
+                2048,
+                6144,
             )
-            rows.append((math.log(depth), math.log(width), math.log(per_draw), per_draw / (4 * depth * width**2)))
+            rows.append(
+                (
+                    math.log(depth),
+                    math.log(width),
+                    math.log(per_draw),
+                    per_draw / (4 * depth * width**2),
+                )
+            )
     a = np.array(rows)
     design = np.column_stack([np.ones(len(a)), a[:, 0], a[:, 1]])
     wide = a[:, 1] > math.log(100)

@@ -20,7 +20,9 @@ pytestmark = pytest.mark.benchmark
 def random_widths(count, narrowest=4):
     """1 to 12 hidden layers of up to 256 units, as in tests/evidence/fleet."""
     rng = np.random.default_rng(0)
-    return [[16, *rng.integers(narrowest, 257, rng.integers(1, 13)).tolist(), 10] for _ in range(count)]
+    return [
+        [16, *rng.integers(narrowest, 257, rng.integers(1, 13)).tolist(), 10] for _ in range(count)
+    ]
 
 
 def milliseconds(function, items, repeats=3):
@@ -53,11 +55,21 @@ def test_a_verdict_beyond_its_prediction(name):
         assert report.prediction == initdiag.predict(chain)
         assert report.risk["sgd"] == initdiag.failure_risk(report.prediction)
         assert report.ok
-    predicted, diagnosed = milliseconds(initdiag.predict, chains), milliseconds(diagnose_architecture, chains)
+    predicted, diagnosed = (
+        milliseconds(initdiag.predict, chains),
+        milliseconds(diagnose_architecture, chains),
+    )
     print(f"\n{name}, all healthy: ms each")
-    print(f"  prediction {predicted:.3f}, prediction and verdict {diagnosed:.3f}: a factor {diagnosed / predicted:.1f}")
-    print(f"  the verdict alone (risk, findings, report) {diagnosed - predicted:.3f} (aim: under 1)")
-    each = [milliseconds(diagnose_architecture, [c], 8) - milliseconds(initdiag.predict, [c], 8) for c in chains[:200]]
+    print(
+        f"  prediction {predicted:.3f}, prediction and verdict {diagnosed:.3f}: a factor {diagnosed / predicted:.1f}"
+    )
+    print(
+        f"  the verdict alone (risk, findings, report) {diagnosed - predicted:.3f} (aim: under 1)"
+    )
+    each = [
+        milliseconds(diagnose_architecture, [c], 8) - milliseconds(initdiag.predict, [c], 8)
+        for c in chains[:200]
+    ]
     print(f"  the dearest of {len(each)}: {max(each):.3f}")
 
 
@@ -69,7 +81,8 @@ def test_many_candidates():
 
     records = run(widths)
     assert all(
-        r.report.prediction == initdiag.predict(w, init="he_normal") for r, w in zip(records, widths, strict=True)
+        r.report.prediction == initdiag.predict(w, init="he_normal")
+        for r, w in zip(records, widths, strict=True)
     )
     each = milliseconds(run, [widths]) / len(widths)
     predicted = milliseconds(lambda w: initdiag.predict(w, init="he_normal"), widths)

@@ -54,10 +54,16 @@ def assert_equal_to_predict(architectures, tolerance, **assumptions):
     flat, offsets = architectures
     found = initdiag.screen(architectures, **assumptions)
     for index in np.random.default_rng(1).integers(0, len(found), 200):
-        prediction = initdiag.predict(flat[offsets[index] : offsets[index + 1]].tolist(), **assumptions)
+        prediction = initdiag.predict(
+            flat[offsets[index] : offsets[index + 1]].tolist(), **assumptions
+        )
         for name in ("beta", "log_mean", "rms_gain_log_mean", "log_variance", "dead_probability"):
-            assert getattr(found, name)[index] == pytest.approx(getattr(prediction, name), rel=tolerance, abs=tolerance)
-        assert found.risk[index] == pytest.approx(initdiag.failure_risk(prediction), rel=tolerance, abs=tolerance)
+            assert getattr(found, name)[index] == pytest.approx(
+                getattr(prediction, name), rel=tolerance, abs=tolerance
+            )
+        assert found.risk[index] == pytest.approx(
+            initdiag.failure_risk(prediction), rel=tolerance, abs=tolerance
+        )
 
 
 @pytest.mark.parametrize(
@@ -83,7 +89,10 @@ def test_a_million_architectures(init, tolerance):
         end="",
     )
     told = seconds(lambda: initdiag.screen(architectures, init=init, lr=0.1, loss="classification"))
-    print(f"; told learning rate and loss {COUNT / told / 1e6:.2f} million, {told / one_sum:.1f} times", end="")
+    print(
+        f"; told learning rate and loss {COUNT / told / 1e6:.2f} million, {told / one_sum:.1f} times",
+        end="",
+    )
     assert_equal_to_predict(architectures, tolerance, init=init)
 
 
@@ -95,7 +104,10 @@ def test_lists_and_one_by_one():
     start = time.process_time()
     single = [initdiag.accepts(row, init="he_normal") for row in rows[:200]]
     each = (time.process_time() - start) / 200
-    print(f"\nlists of lists {20_000 / lists / 1e6:.2f}, arrays {20_000 / arrays / 1e6:.2f} million a second; ", end="")
+    print(
+        f"\nlists of lists {20_000 / lists / 1e6:.2f}, arrays {20_000 / arrays / 1e6:.2f} million a second; ",
+        end="",
+    )
     print(f"accepts {each * 1e3:.2f} ms each, {each * 20_000 / arrays:.0f} times as much", end="")
     assert single == initdiag.screen(rows[:200], init="he_normal").accepted.tolist()
 
@@ -107,8 +119,12 @@ def zero_cost_proxies(widths, repeats=10):
 
     def once():
         pairs = itertools.pairwise(widths)
-        model = nn.Sequential(*[part for a, b in pairs for part in (nn.Linear(a, b), nn.ReLU())][:-1])
-        loss = nn.functional.cross_entropy(model(torch.ones(64, widths[0])), torch.zeros(64, dtype=torch.long))
+        model = nn.Sequential(
+            *[part for a, b in pairs for part in (nn.Linear(a, b), nn.ReLU())][:-1]
+        )
+        loss = nn.functional.cross_entropy(
+            model(torch.ones(64, widths[0])), torch.zeros(64, dtype=torch.long)
+        )
         loss.backward()
         return sum(float(p.grad.norm()) for p in model.parameters())
 
@@ -117,7 +133,9 @@ def zero_cost_proxies(widths, repeats=10):
 
 def test_beside_the_zero_cost_proxies():
     flat, offsets = ragged(2000)
-    proxies = np.mean([zero_cost_proxies(flat[offsets[i] : offsets[i + 1]].tolist(), 2) for i in range(20)])
+    proxies = np.mean(
+        [zero_cost_proxies(flat[offsets[i] : offsets[i + 1]].tolist(), 2) for i in range(20)]
+    )
     cost = seconds(lambda: initdiag.screen((flat, offsets), init="he_normal")) / 2000 * 1e3
     print(
         f"\na gradient-norm proxy {proxies:.1f} ms, screening {cost:.5f} ms an architecture: {proxies / cost:.0f} times"

@@ -51,8 +51,12 @@ def densities_by_roots(depth, log_lambda):
 
 def test_density_against_polynomial_roots():
     widths = [400] * 11
-    x = predict_spectrum(widths, init="he_normal", output="relu").law.ppf(np.linspace(0.1, 0.999, 1000))
-    ours, density = best_of(lambda: predict_spectrum(widths, init="he_normal", output="relu").density(x), 5)
+    x = predict_spectrum(widths, init="he_normal", output="relu").law.ppf(
+        np.linspace(0.1, 0.999, 1000)
+    )
+    ours, density = best_of(
+        lambda: predict_spectrum(widths, init="he_normal", output="relu").density(x), 5
+    )
     theirs, by_roots = best_of(lambda: densities_by_roots(10, x), 2)
     np.testing.assert_allclose(density, by_roots, rtol=1e-4)
     print(
@@ -60,11 +64,15 @@ def test_density_against_polynomial_roots():
     )
 
 
-@pytest.mark.parametrize("widths", [[400] * 101, list(range(200, 403, 2))], ids=["equal", "all different"])
+@pytest.mark.parametrize(
+    "widths", [[400] * 101, list(range(200, 403, 2))], ids=["equal", "all different"]
+)
 def test_density_at_depth_100(widths):
     spectrum = predict_spectrum(widths, init="he_normal", output="relu")
     x = np.linspace(-60.0, spectrum.log_upper_edge, 1002)[1:-1]
-    ours, density = best_of(lambda: predict_spectrum(widths, init="he_normal", output="relu").density(x), 5)
+    ours, density = best_of(
+        lambda: predict_spectrum(widths, init="he_normal", output="relu").density(x), 5
+    )
     mass = spectrum.law.sf(-60.0) * (1 - spectrum.zero_mass)
     assert integrate.trapezoid(density, x) == pytest.approx(mass, abs=1e-3)
     print(f"\n1,000 densities, L = 100: {1e3 * ours:.1f} ms")
@@ -89,11 +97,18 @@ def test_whole_spectrum_against_one_monte_carlo_draw():
     theirs, sample = best_of(one_draw, 1)
     at = np.quantile(sample, q)
     assert np.max(np.abs(np.interp(at, quantiles, q) - q)) < 0.01
-    print(f"\n1,000 quantiles: {1e3 * ours:.1f} ms, one draw of width {n} {theirs:.1f} s: {theirs / ours:.0f} times")
+    print(
+        f"\n1,000 quantiles: {1e3 * ours:.1f} ms, one draw of width {n} {theirs:.1f} s: {theirs / ours:.0f} times"
+    )
 
 
 def test_leaky_gates_by_the_homotopy():
-    assumptions = {"init": "he_normal", "activation": "leaky_relu", "negative_slope": 0.2, "output": "leaky_relu"}
+    assumptions = {
+        "init": "he_normal",
+        "activation": "leaky_relu",
+        "negative_slope": 0.2,
+        "output": "leaky_relu",
+    }
     x = np.linspace(-8, 3, 1000)
     ours, density = best_of(lambda: predict_spectrum([400] * 11, **assumptions).density(x), 3)
     spectrum = predict_spectrum([400] * 11, **assumptions)
@@ -125,7 +140,9 @@ def test_measuring_against_reverse_mode_row_by_row():
         return np.linalg.svd(jacobian.numpy(), compute_uv=False) ** 2
 
     architecture = initdiag.trace(model, x)
-    ours, found = best_of(lambda: initdiag.measure_spectrum(model, x, draws=1, architecture=architecture), 3)
+    ours, found = best_of(
+        lambda: initdiag.measure_spectrum(model, x, draws=1, architecture=architecture), 3
+    )
     theirs, expected = best_of(naive, 3)
     np.testing.assert_allclose(found.squared_singular_values[0], expected, rtol=1e-8, atol=1e-12)
     print(
@@ -142,4 +159,6 @@ def test_products_against_the_dense_decomposition():
     assert not found.is_dense
     assert np.all(np.abs(found.moments() - all_values.moments()) < 4 * found.moments_se())
     np.testing.assert_allclose(found.log_largest, all_values.log_largest[:2], atol=2e-4)
-    print(f"\n4 draws, 3 x 1,500: dense {dense:.1f} s, by products {large:.1f} s: {dense / large:.1f} times")
+    print(
+        f"\n4 draws, 3 x 1,500: dense {dense:.1f} s, by products {large:.1f} s: {dense / large:.1f} times"
+    )

@@ -46,7 +46,9 @@ def test_check_exit_codes(run, tmp_path):
     code, out, _ = run("check", DEEP, "--draws", "64")
     assert (code, "VANISHING" in out, "kaiming_normal_" in out) == (1, True, True)
     assert run("check", odd)[0] == 3
-    (tmp_path / "rnn.py").write_text("from torch import nn\nmodel = nn.RNN(12, 16, batch_first=True)\n")
+    (tmp_path / "rnn.py").write_text(
+        "from torch import nn\nmodel = nn.RNN(12, 16, batch_first=True)\n"
+    )
     code, out, _ = run("check", f"{tmp_path}/rnn.py:model", "--input-size", "2,7,12")
     assert (code, "reaches no linear layer" in out) == (3, True)
     assert run("check", odd, "--fail-on", "risk")[0] == 0
@@ -59,7 +61,9 @@ def test_check_exit_codes(run, tmp_path):
 
 def test_check_judges_for_the_optimizer_and_limit(run):
     assert run("check", DEEP, "--draws", "64", "--max-risk", "1")[0] == 0
-    code, out, _ = run("check", DEEP, "--draws", "64", "--optimizer", "adam", "--output-format", "json")
+    code, out, _ = run(
+        "check", DEEP, "--draws", "64", "--optimizer", "adam", "--output-format", "json"
+    )
     report = Report.from_dict(json.loads(out))
     assert code == (1 if report.risk["adam"] >= 0.5 else 0)
     assert report.optimizer == "adam"
@@ -67,7 +71,9 @@ def test_check_judges_for_the_optimizer_and_limit(run):
 
 def test_check_json_of_several(run, tmp_path):
     path = tmp_path / "out.json"
-    code, out, _ = run("check", DEEP, FIXED, "--draws", "64", "--output-format", "json", "--output-file", str(path))
+    code, out, _ = run(
+        "check", DEEP, FIXED, "--draws", "64", "--output-format", "json", "--output-file", str(path)
+    )
     assert (code, out) == (1, "")
     verdicts = [Report.from_dict(d).verdict.value for d in json.loads(path.read_text())]
     assert verdicts == ["VANISHING", "HEALTHY"]
@@ -84,7 +90,9 @@ def test_inputs(run, tmp_path):
     assert run("check", f"{target}:model", "--input-size", "2,3,4", "--draws", "64")[0] == 0
     assert run("check", f"{target}:model", "--input", f"{target}:batch", "--draws", "64")[0] == 0
     assert run("check", f"{target}:model", "--input", f"{target}:make", "--draws", "64")[0] == 0
-    assert run("check", f"{target}:model", "--input-size", "2x3x4", "--draws", "64")[0] == 0  # repeats nothing here
+    assert (
+        run("check", f"{target}:model", "--input-size", "2x3x4", "--draws", "64")[0] == 0
+    )  # repeats nothing here
     code, _, err = run("check", f"{target}:model", "--input-size", "2,3,5", "--draws", "64")
     assert (code, err.startswith("error: "), "Traceback" in err) == (2, True, False)
 
@@ -96,7 +104,9 @@ def test_predict(run):
     assert (code, "VANISHING" in out) == (0, True)
     assert run("predict", "64x31,10", "--fail-on", "risk")[0] == 1
     code, out, _ = run("predict", "64x31,10", "--output-format", "json")
-    assert Report.from_dict(json.loads(out)).prediction.log_variance == pytest.approx(2.6065, abs=1e-3)
+    assert Report.from_dict(json.loads(out)).prediction.log_variance == pytest.approx(
+        2.6065, abs=1e-3
+    )
     code, out, _ = run("predict", "64x9,10", "--activation", "tanh")
     assert (code, "simulated over 2048" in out) == (0, True)
 

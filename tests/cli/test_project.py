@@ -78,10 +78,14 @@ def test_bare_check_runs_the_configured_models(project, tmp_path, monkeypatch):
 
 
 def test_options_go_before_settings(project):
-    code, out, _ = project("net.py:deep", "--draws", "16", "--max-risk", "1", "--output-format", "json")
+    code, out, _ = project(
+        "net.py:deep", "--draws", "16", "--max-risk", "1", "--output-format", "json"
+    )
     (report,) = read(out)
     assert (code, report.measurement.draws, report.thresholds.max_risk) == (0, 16, 1.0)
-    code, out, _ = project("net.py:deep", "--module", "head", "--optimizer", "adam", "--output-format", "json")
+    code, out, _ = project(
+        "net.py:deep", "--module", "head", "--optimizer", "adam", "--output-format", "json"
+    )
     (report,) = read(out)
     assert (report.architecture.layers[0].name, report.optimizer) == ("0.weight", "adam")
     code, _, err = project("net.py:deep", "--input-size", "2,5")
@@ -128,4 +132,8 @@ def test_usage_and_configuration_errors(project, tmp_path):
     assert (code, "a TARGET, or models in [tool.initdiag]" in err) == (2, True)
     broken = '[tool.initdiag]\ndraws = 16\nmodels = ["net.py:build", "net.py:gone"]\n'
     code, _, err = project("--write-baseline", "base.json", table=broken)
-    assert (code, "error: net.py:gone" in err, (tmp_path / "base.json").exists()) == (2, True, False)
+    assert (code, "error: net.py:gone" in err, (tmp_path / "base.json").exists()) == (
+        2,
+        True,
+        False,
+    )

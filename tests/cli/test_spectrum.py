@@ -43,7 +43,13 @@ def spectrum(run, *arguments: str) -> SpectralReport:
 def test_of_widths(run):
     code, out, err = run("spectrum", "784,256x8,10", "--init", "orthogonal")
     assert (code, err) == (0, "")
-    for words in ("784,256x8,10", "weights: orthogonal", "Spectrum of the Jacobian", "relative variance", "█"):
+    for words in (
+        "784,256x8,10",
+        "weights: orthogonal",
+        "Spectrum of the Jacobian",
+        "relative variance",
+        "█",
+    ):
         assert words in out
     report = spectrum(run, "400,400,400", "--init", "he_normal", "--output", "relu")
     assert report.spectrum.upper_edge == pytest.approx(11.090, abs=1e-3)
@@ -51,9 +57,21 @@ def test_of_widths(run):
 
 
 def test_options_are_those_of_predict(run):
-    options = {"init": "he_normal", "activation": "leaky_relu", "negative_slope": 0.2, "dropout": 0.1, "gain": 1.5}
-    arguments = [part for name, value in options.items() for part in (f"--{name.replace('_', '-')}", str(value))]
-    assert spectrum(run, "30,40x2,20", *arguments).spectrum == initdiag.predict_spectrum([30, 40, 40, 20], **options)
+    options = {
+        "init": "he_normal",
+        "activation": "leaky_relu",
+        "negative_slope": 0.2,
+        "dropout": 0.1,
+        "gain": 1.5,
+    }
+    arguments = [
+        part
+        for name, value in options.items()
+        for part in (f"--{name.replace('_', '-')}", str(value))
+    ]
+    assert spectrum(run, "30,40x2,20", *arguments).spectrum == initdiag.predict_spectrum(
+        [30, 40, 40, 20], **options
+    )
     assert spectrum(run, "30,40x2,20").spectrum == initdiag.predict_spectrum([30, 40, 40, 20])
 
 
@@ -61,7 +79,9 @@ def test_of_a_model_and_what_if(run):
     report = spectrum(run, DEEP)
     assert report.architecture.source == "Sequential"
     assert report.spectrum.input_size == 64
-    assert report.conditions.log_mean_square == pytest.approx(30 * math.log(1 / 6) + math.log(1 / 3))
+    assert report.conditions.log_mean_square == pytest.approx(
+        30 * math.log(1 / 6) + math.log(1 / 3)
+    )
     changed = spectrum(run, DEEP, "--init", "orthogonal")
     assert all(factor.haar for factor in changed.spectrum.factors)
     assert changed.conditions.isometry_distance == pytest.approx(
@@ -80,10 +100,16 @@ def test_improvements_are_a_table(run):
 
 
 def test_into_a_file(run, tmp_path):
-    for name, mark in (("out.txt", "Spectrum of the Jacobian"), ("out.json", '"isometry_distance"')):
+    for name, mark in (
+        ("out.txt", "Spectrum of the Jacobian"),
+        ("out.json", '"isometry_distance"'),
+    ):
         path = tmp_path / name
         form = "json" if name.endswith("json") else "console"
-        assert run("spectrum", "64x4", "--output-file", str(path), "--output-format", form)[:2] == (0, "")
+        assert run("spectrum", "64x4", "--output-file", str(path), "--output-format", form)[:2] == (
+            0,
+            "",
+        )
         assert mark in path.read_text(encoding="utf-8")
 
 
@@ -134,14 +160,18 @@ def test_check_takes_a_flag(run):
 def test_the_readmes_output_is_what_is_printed(run, monkeypatch):
     path = ROOT / "README.md"
     shown = re.search(
-        r"^initdiag (spectrum .*)\n```\n\n```text\n(.*?)```", path.read_text(encoding="utf-8"), re.M | re.S
+        r"^initdiag (spectrum .*)\n```\n\n```text\n(.*?)```",
+        path.read_text(encoding="utf-8"),
+        re.M | re.S,
     )
     assert shown is not None
     monkeypatch.setenv("COLUMNS", "80")
     _, out, _ = run(*shown[1].split())
     printed = "\n".join(line.rstrip() for line in out.splitlines()) + "\n"
     if os.environ.get("INITDIAG_OVERWRITE_GOLDEN") == "1":
-        path.write_text(path.read_text(encoding="utf-8").replace(shown[2], printed), encoding="utf-8")
+        path.write_text(
+            path.read_text(encoding="utf-8").replace(shown[2], printed), encoding="utf-8"
+        )
         return
     assert shown[2] == printed
 

@@ -24,7 +24,9 @@ NARROW = [64, *[14] * 40, 10]
 DEEP = [64] * 31 + [10]
 
 
-def advised(widths: list[int], max_risk: float = 0.5, training: Training | None = None, **assumptions):
+def advised(
+    widths: list[int], max_risk: float = 0.5, training: Training | None = None, **assumptions
+):
     arch = Architecture.from_widths(widths, **assumptions)
     prediction = predict(arch)
     return arch, prediction, advise(arch, prediction, training or Training(), max_risk)
@@ -75,12 +77,16 @@ def test_the_fast_totals_are_the_predictions(init, output):
         found = predict(arch)
         totals = (found.hidden_drift, found.hidden_log_variance, found.dead_probability)
         assert advice._totals(arch) == pytest.approx(totals, rel=1e-9, abs=1e-12)
-        assert advice._totals(advice._reshaped(arch, widths)) == pytest.approx(totals, rel=1e-9, abs=1e-12)
+        assert advice._totals(advice._reshaped(arch, widths)) == pytest.approx(
+            totals, rel=1e-9, abs=1e-12
+        )
 
 
 def test_sabotage_a_wrong_law_after_the_change_would_show(monkeypatch):
     real = advice._reshaped
-    monkeypatch.setattr(advice, "_reshaped", lambda arch, widths: real(arch, widths).replace(gain=1.1))
+    monkeypatch.setattr(
+        advice, "_reshaped", lambda arch, widths: real(arch, widths).replace(gain=1.1)
+    )
     with pytest.raises(AssertionError):
         test_what_is_promised_is_the_law_of_what_is_pasted(NARROW, "he_normal", 0.5)
 
@@ -95,13 +101,20 @@ def test_the_widening_and_the_shortening_are_the_least_that_are_enough():
     width = next(n for n in range(7, 200) if risk([64, *[n] * 20, 10]) <= 0.25)
     depth = next(k for k in range(19, 0, -1) if risk([64, *[6] * k, 10]) <= 0.25)
     actions = [one.action for one in found]
-    assert f"widen the hidden layers: 20 x 6 -> 20 x {width}, with nn.init.orthogonal_(w, 2**0.5)" in actions
-    assert f"use fewer layers: 20 x 6 -> {depth} x 6, with nn.init.orthogonal_(w, 2**0.5)" in actions
+    assert (
+        f"widen the hidden layers: 20 x 6 -> 20 x {width}, with nn.init.orthogonal_(w, 2**0.5)"
+        in actions
+    )
+    assert (
+        f"use fewer layers: 20 x 6 -> {depth} x 6, with nn.init.orthogonal_(w, 2**0.5)" in actions
+    )
 
 
 def test_the_bottleneck_named_is_the_one_whose_widening_gains_most():
     arch, _, found = advised(BOTTLENECK, 0.03, init="he_normal")
-    assert any(one.action.startswith("widen the bottleneck, hidden layer 9: 5 -> 40") for one in found)
+    assert any(
+        one.action.startswith("widen the bottleneck, hidden layer 9: 5 -> 40") for one in found
+    )
     risks = []
     for index in range(1, len(BOTTLENECK) - 1):
         wider = [n + 5 * (i == index) for i, n in enumerate(BOTTLENECK)]
@@ -135,13 +148,20 @@ def test_enough_comes_first_and_nothing_that_does_not_help():
 def test_a_lower_learning_rate_is_the_largest_that_is_enough():
     widths, training = [64, *[64] * 40, 10], Training("sgd", 0.3, "classification")
     _, _, found = advised(widths, training=training, init="xavier_normal")
-    assert found[0].action == "lower the learning rate: 0.3 -> 0.03, with nn.init.orthogonal_(w, 2**0.5)"
+    assert (
+        found[0].action
+        == "lower the learning rate: 0.3 -> 0.03, with nn.init.orthogonal_(w, 2**0.5)"
+    )
     assert found[0].code.startswith("lr = 0.03; nn.init.orthogonal_(w, 2**0.5)")
     after = predict(widths, init="orthogonal")
     assert found[0].risk_after == pytest.approx(failure_risk(after, "sgd", 0.03, "classification"))
     assert found[0].risk_after <= 0.25 < failure_risk(after, "sgd", 0.09, "classification")
-    assert not any("learning rate" in one.action for one in advised(widths, init="xavier_normal")[2])
-    assert not any("learning rate" in one.action for one in advised(DEEP, training=Training("sgd", 0.01))[2])
+    assert not any(
+        "learning rate" in one.action for one in advised(widths, init="xavier_normal")[2]
+    )
+    assert not any(
+        "learning rate" in one.action for one in advised(DEEP, training=Training("sgd", 0.01))[2]
+    )
 
 
 def residual(widths: list[int], scale: float) -> nn.Sequential:
@@ -161,19 +181,29 @@ def residual(widths: list[int], scale: float) -> nn.Sequential:
         return linear
 
     pairs = list(itertools.pairwise(widths))
-    return nn.Sequential(layer(*pairs[0]), *(Skip(layer(*p)) for p in pairs[1:-1]), nn.ReLU(), layer(*pairs[-1]))
+    return nn.Sequential(
+        layer(*pairs[0]), *(Skip(layer(*p)) for p in pairs[1:-1]), nn.ReLU(), layer(*pairs[-1])
+    )
 
 
 def test_skip_connections_do_what_is_promised():
     """Against redraws of the module itself; without the skips the numbers are far off."""
     widths = [16, *[6] * 20, 10]
-    promised = next(one for one in advised(widths, init="he_normal")[2] if "skip connections" in one.action)
+    promised = next(
+        one for one in advised(widths, init="he_normal")[2] if "skip connections" in one.action
+    )
     assert "19 hidden layers, x + 0.229 * layer(relu(x))" in promised.action
     arch = Architecture.from_widths(widths, init="he_normal")
-    drawn = measure(lambda: residual(widths, 0.229), torch.ones(1, 16), draws=400, method="redraw", seed=3)
-    found, larger = (simulate_residual(arch, scale, 3000, seed=1) + np.log(16 / 10) for scale in (0.229, 0.4))
+    drawn = measure(
+        lambda: residual(widths, 0.229), torch.ones(1, 16), draws=400, method="redraw", seed=3
+    )
+    found, larger = (
+        simulate_residual(arch, scale, 3000, seed=1) + np.log(16 / 10) for scale in (0.229, 0.4)
+    )
     found, larger = found[np.isfinite(found)], larger[np.isfinite(larger)]
-    assert found.mean() == pytest.approx(drawn.rms_gain_log_mean, abs=4 * (drawn.log_mean_se + 0.03))
+    assert found.mean() == pytest.approx(
+        drawn.rms_gain_log_mean, abs=4 * (drawn.log_mean_se + 0.03)
+    )
     assert found.var() == pytest.approx(drawn.log_variance, abs=5 * drawn.log_variance_se)
     assert abs(found.var() - predict(arch).log_variance) > 20 * drawn.log_variance_se
     assert larger.mean() - found.mean() > 0.5

@@ -80,7 +80,10 @@ def test_risk_rises_with_each_number():
             risks = [risk_of_moments(d, 0.5, 0.0, 9, Training(optimizer)) for d in drifts]
             assert risks == sorted(risks)
             assert risks[-1] > 0.9
-        variances = [risk_of_moments(-1.0, v, 0.0, 9, Training(optimizer)) for v in (0.0, 0.01, 1.0, 30.0, 3000.0)]
+        variances = [
+            risk_of_moments(-1.0, v, 0.0, 9, Training(optimizer))
+            for v in (0.0, 0.01, 1.0, 30.0, 3000.0)
+        ]
         assert variances == sorted(variances)
         assert risk_of_moments(0.0, 0.1, 0.9, 9, Training(optimizer)) >= 0.9
         assert risk_of_moments(-math.inf, 0.0, 1.0, 9, Training(optimizer)) == 1.0
@@ -88,7 +91,10 @@ def test_risk_rises_with_each_number():
 
 def test_advice_mends_what_it_is_given_for():
     report = diagnose_architecture(Architecture.from_widths([64] * 31 + [10]))
-    assert [a.action.split("(")[0] for a in report.advice[:2]] == ["nn.init.kaiming_normal_", "nn.init.orthogonal_"]
+    assert [a.action.split("(")[0] for a in report.advice[:2]] == [
+        "nn.init.kaiming_normal_",
+        "nn.init.orthogonal_",
+    ]
     for advice in report.advice:
         assert advice.risk_after < advice.risk_before == report.risk["sgd"]
         assert advice.drift_before == report.prediction.rms_gain_log_mean
@@ -105,8 +111,12 @@ def test_the_advised_initialiser_does_what_is_promised():
     for w, b in ((m.weight, m.bias) for m in model if isinstance(m, nn.Linear)):
         exec(before.advice[0].code, {"nn": nn, "w": w, "b": b})
     after = initdiag.diagnose(model, draws=4096)
-    assert after.prediction.rms_gain_log_mean == pytest.approx(before.advice[0].drift_after, abs=1e-6)
-    assert after.prediction.log_variance == pytest.approx(before.advice[0].log_variance_after, abs=1e-6)
+    assert after.prediction.rms_gain_log_mean == pytest.approx(
+        before.advice[0].drift_after, abs=1e-6
+    )
+    assert after.prediction.log_variance == pytest.approx(
+        before.advice[0].log_variance_after, abs=1e-6
+    )
     assert after.agreement.agrees
 
 
@@ -145,7 +155,10 @@ def test_no_verdict_is_never_a_pass():
     assert report.verdict is Verdict.NO_VERDICT
     assert not report.ok
     assert {"IND006", "IND009", "IND010"} <= {f.code for f in report.findings}
-    for call in (lambda m: initdiag.check(m, console=quiet, fail_on="no-verdict"), initdiag.assert_trainable):
+    for call in (
+        lambda m: initdiag.check(m, console=quiet, fail_on="no-verdict"),
+        initdiag.assert_trainable,
+    ):
         with pytest.raises(AtRisk):
             call(_unjudged())
 
@@ -223,7 +236,9 @@ def test_a_factory_and_its_module_are_judged_alike():
 
 def test_dead_draws_disagree_where_every_one_is_dead():
     """Inputs that are exactly 0 close every gate: no mean or variance can be tested, the share of dead draws can."""
-    report = initdiag.diagnose(mlp([16, 16, 16, 16], init="he_normal"), torch.zeros(2, 16), draws=64)
+    report = initdiag.diagnose(
+        mlp([16, 16, 16, 16], init="he_normal"), torch.zeros(2, 16), draws=64
+    )
     assert report.measurement.dead_fraction == 1.0
     assert not report.agreement.agrees
     assert (report.agreement.moments_p_value, report.agreement.shape_p_value) == (None, None)
@@ -253,7 +268,9 @@ def test_a_simulated_share_of_dead_draws_has_an_error_of_its_own():
 
 def test_another_share_than_the_simulations_is_seen():
     report = initdiag.diagnose(seeded(Sliced), torch.zeros(2, 12), draws=256)
-    simulated = dataclasses.replace(report.prediction, samples=np.arange(256.0), dead_probability=0.0)
+    simulated = dataclasses.replace(
+        report.prediction, samples=np.arange(256.0), dead_probability=0.0
+    )
     dead = dataclasses.replace(report.measurement, dead_fraction=0.1)
     assert agreement(report.architecture, dead, 0.001, simulated).dead_p_value < 1e-6
 
@@ -270,7 +287,11 @@ class Attention(nn.Module):
 NO_LINEAR = {
     "rnn": (lambda: nn.RNN(12, 16, batch_first=True), (3, 7, 12), 112),
     "lstm": (lambda: nn.LSTM(12, 16, batch_first=True), (3, 7, 12), 112),
-    "convolutions": (lambda: nn.Sequential(nn.Conv1d(3, 4, 3), nn.ReLU(), nn.Conv1d(4, 2, 3)), (2, 3, 8), 8),
+    "convolutions": (
+        lambda: nn.Sequential(nn.Conv1d(3, 4, 3), nn.ReLU(), nn.Conv1d(4, 2, 3)),
+        (2, 3, 8),
+        8,
+    ),
     "attention": (Attention, (2, 5, 12), 60),
 }
 
@@ -286,7 +307,9 @@ def test_no_linear_layer_is_no_verdict_but_a_factory_can_be_redrawn(name):
     assert result.exit_code == 3
     assert result.failures[0].startswith("NO_VERDICT")
     for stage in (initdiag.trace, initdiag.measure, initdiag.measure_spectrum, initdiag.repair):
-        with pytest.raises(initdiag.UnsupportedArchitecture, match=r"reaches no linear layer .* method='redraw'"):
+        with pytest.raises(
+            initdiag.UnsupportedArchitecture, match=r"reaches no linear layer .* method='redraw'"
+        ):
             stage(build(), input_size=size)
     report = initdiag.diagnose(build, input_size=size, draws=8)  # as the error advises
     assert (report.verdict, report.basis) == (Verdict.HEALTHY, "measurement")
@@ -322,11 +345,17 @@ def test_why_nothing_is_covered_is_in_every_text():
         assert f"Covered by the theory: 0 of 3 layers ({reason}" in flat
 
 
-@pytest.mark.parametrize("widths", [[1, 1], [1, 1, 1, 1], [2, 2], [4, 1], [8, 8], [1, 1, 16], [16, 1, 1, 16]], ids=str)
+@pytest.mark.parametrize(
+    "widths", [[1, 1], [1, 1, 1, 1], [2, 2], [4, 1], [8, 8], [1, 1, 16], [16, 1, 1, 16]], ids=str
+)
 def test_signs_that_cannot_show_the_variance_do_not_disagree(widths):
     for seed in range(6):
-        report = initdiag.diagnose(seeded(functools.partial(mlp, widths), seed), draws=256, seed=seed)
-        assert report.agreement is None or (report.agreement.agrees and report.agreement.moments_p_value is None)
+        report = initdiag.diagnose(
+            seeded(functools.partial(mlp, widths), seed), draws=256, seed=seed
+        )
+        assert report.agreement is None or (
+            report.agreement.agrees and report.agreement.moments_p_value is None
+        )
     assert "do not show how they vary: not compared" in " ".join(str(report).split())
     drawn = initdiag.diagnose(functools.partial(mlp, widths), draws=256, method="redraw")
     assert drawn.agreement.agrees
@@ -347,10 +376,14 @@ def zero_headed(depth: int = 2) -> nn.Sequential:
 def test_an_output_layer_that_starts_at_zero_is_no_dead_network():
     report = initdiag.diagnose(seeded(zero_headed), draws=64)
     assert report.verdict is Verdict.HEALTHY
-    assert [(f.code, f.severity, f.layer) for f in report.findings] == [("IND015", "note", "4.weight")]
+    assert [(f.code, f.severity, f.layer) for f in report.findings] == [
+        ("IND015", "note", "4.weight")
+    ]
     with_output = seeded(zero_headed)
     nn.init.normal_(with_output[-1].weight, 0.0, 32**-0.5)
-    assert report.risk["sgd"] == pytest.approx(initdiag.diagnose(with_output, draws=64).risk["sgd"], abs=0.01)
+    assert report.risk["sgd"] == pytest.approx(
+        initdiag.diagnose(with_output, draws=64).risk["sgd"], abs=0.01
+    )
     hidden_too = seeded(zero_headed)
     nn.init.zeros_(hidden_too[2].weight)
     assert initdiag.diagnose(hidden_too, draws=64).verdict is Verdict.DEAD

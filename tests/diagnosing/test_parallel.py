@@ -22,7 +22,10 @@ from initdiag.diagnosing.parallel import Checked, candidate_seed, check_many
 
 
 def without_clock(records) -> list[Checked]:
-    return [dataclasses.replace(r, report=r.report and dataclasses.replace(r.report, elapsed=0.0)) for r in records]
+    return [
+        dataclasses.replace(r, report=r.report and dataclasses.replace(r.report, elapsed=0.0))
+        for r in records
+    ]
 
 
 def processes(workers: int = 2) -> ProcessPoolExecutor:
@@ -79,9 +82,19 @@ def test_alike_candidates_are_drawn_apart_and_another_seed_is_another_run(serial
 
 def test_the_callers_random_numbers_and_threads_stay():
     torch.manual_seed(1), np.random.seed(1), random.seed(1)
-    before = torch.get_num_threads(), torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()
+    before = (
+        torch.get_num_threads(),
+        torch.get_rng_state(),
+        np.random.get_state()[1].tolist(),
+        random.getstate(),
+    )
     list(check_many(zoo.FACTORIES[:1], draws=16))
-    after = torch.get_num_threads(), torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()
+    after = (
+        torch.get_num_threads(),
+        torch.get_rng_state(),
+        np.random.get_state()[1].tolist(),
+        random.getstate(),
+    )
     assert before[0] == after[0]
     assert torch.equal(before[1], after[1])
     assert before[2:] == after[2:]
@@ -108,7 +121,9 @@ def test_neither_order_nor_chunks_nor_flight_change_a_record(serially, in_flight
 @pytest.mark.parametrize("executor", [None, Recorder()])
 def test_candidates_may_be_endless(executor):
     drawn = itertools.count()
-    records = check_many(([8, 8 + next(drawn), 4] for _ in itertools.repeat(0)), executor, in_flight=4)
+    records = check_many(
+        ([8, 8 + next(drawn), 4] for _ in itertools.repeat(0)), executor, in_flight=4
+    )
     assert [r.index for r in itertools.islice(records, 6)] == list(range(6))
     records.close()
     assert next(drawn) <= 6 + 4 + 1
@@ -122,8 +137,13 @@ def test_threads(serially):
 def test_widths_under_assumptions_and_architectures():
     widths = [64] * 20
     architecture = initdiag.Architecture.from_widths(widths, init="he_normal")
-    records = [next(check_many([widths], assumptions={"init": "he_normal"})), next(check_many([architecture]))]
-    assert [r.report.prediction for r in records] == [initdiag.predict(widths, init="he_normal")] * 2
+    records = [
+        next(check_many([widths], assumptions={"init": "he_normal"})),
+        next(check_many([architecture])),
+    ]
+    assert [r.report.prediction for r in records] == [
+        initdiag.predict(widths, init="he_normal")
+    ] * 2
     assert next(check_many([widths], optimizer="adam")).report.optimizer == "adam"
 
 
@@ -166,7 +186,10 @@ def test_a_killed_process_is_replaced_and_a_killer_is_named(serially, tmp_path):
 def test_without_replacement_the_error_names_the_missing(serially):
     candidates = [zoo.FACTORIES[0], zoo.kills, *zoo.FACTORIES]
     delivered = []
-    with processes(1) as pool, pytest.raises(initdiag.WorkersLost, match="candidates 1, 2, 3 have no") as caught:
+    with (
+        processes(1) as pool,
+        pytest.raises(initdiag.WorkersLost, match="candidates 1, 2, 3 have no") as caught,
+    ):
         delivered.extend(check_many(candidates, pool, in_flight=3, **zoo.OPTIONS))
     assert caught.value.missing == (1, 2, 3)
     assert without_clock(delivered) == serially[:1]
@@ -174,14 +197,23 @@ def test_without_replacement_the_error_names_the_missing(serially):
 
 def test_dask(serially, tmp_path):
     """Two worker processes, one of which is killed in mid-run."""
-    distributed = pytest.importorskip("distributed", reason="needs dask: pip install 'initdiag[dask]'")
-    cluster = distributed.LocalCluster(2, threads_per_worker=1, dashboard_address=":0", memory_limit=0)
+    distributed = pytest.importorskip(
+        "distributed", reason="needs dask: pip install 'initdiag[dask]'"
+    )
+    cluster = distributed.LocalCluster(
+        2, threads_per_worker=1, dashboard_address=":0", memory_limit=0
+    )
     with cluster, distributed.Client(cluster) as client:
         candidates = [partial(zoo.killed_once, str(tmp_path / "mark"), 8, 2), *zoo.CANDIDATES[1:]]
-        records = without_clock(check_many(candidates, client.get_executor(), in_flight=4, **zoo.OPTIONS))
+        records = without_clock(
+            check_many(candidates, client.get_executor(), in_flight=4, **zoo.OPTIONS)
+        )
         with pytest.raises(initdiag.InvalidInput, match="get_executor"):
             check_many(candidates, client)
-        assert next(check_many([lambda: nn.Linear(2, 2)], client.get_executor(), draws=16)).report is not None
+        assert (
+            next(check_many([lambda: nn.Linear(2, 2)], client.get_executor(), draws=16)).report
+            is not None
+        )
     assert records == serially
     assert (tmp_path / "mark").exists()
 
@@ -196,12 +228,16 @@ def test_ray(serially, tmp_path, monkeypatch):
     from initdiag.integrations.ray import ray_executor
 
     folders = [str(Path(zoo.__file__).parents[1]), str(Path(initdiag.__file__).parent.parent)]
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(folders))  # workers import what pytest put on the path
+    monkeypatch.setenv(
+        "PYTHONPATH", os.pathsep.join(folders)
+    )  # workers import what pytest put on the path
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False)
     try:
         candidates = [partial(zoo.killed_once, str(tmp_path / "mark"), 8, 2), *zoo.CANDIDATES[1:]]
         records = without_clock(check_many(candidates, ray_executor(), in_flight=4, **zoo.OPTIONS))
-        assert next(check_many([lambda: nn.Linear(2, 2)], ray_executor(), draws=16)).report is not None
+        assert (
+            next(check_many([lambda: nn.Linear(2, 2)], ray_executor(), draws=16)).report is not None
+        )
     finally:
         ray.shutdown()
     assert records == serially

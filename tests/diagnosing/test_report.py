@@ -112,7 +112,9 @@ def test_wrong_types_are_refused_when_loading_not_when_rendering():
 
 
 @pytest.mark.parametrize("value", [[], None, 5, "x"])
-@pytest.mark.parametrize("name", ["risk", "target", "initdiag_version", "risk_provenance", "elapsed"])
+@pytest.mark.parametrize(
+    "name", ["risk", "target", "initdiag_version", "risk_provenance", "elapsed"]
+)
 def test_a_wrong_type_names_field_and_value(name, value):
     if isinstance(value, {"risk": dict, "elapsed": int}.get(name, str)):
         return
@@ -123,8 +125,12 @@ def test_a_wrong_type_names_field_and_value(name, value):
 @given(st.lists(st.floats(allow_nan=True, allow_infinity=True), min_size=1, max_size=20))
 def test_any_measurement_survives_json(values):
     with np.errstate(all="ignore"):
-        record = Measurement.of(np.array(values), method="signs", seed=0, input_size=3, output_size=2)
-    assert Measurement.from_dict(json.loads(json.dumps(record.to_dict(), allow_nan=False))) == record
+        record = Measurement.of(
+            np.array(values), method="signs", seed=0, input_size=3, output_size=2
+        )
+    assert (
+        Measurement.from_dict(json.loads(json.dumps(record.to_dict(), allow_nan=False))) == record
+    )
 
 
 @given(st.lists(st.one_of(st.none(), st.floats()), min_size=9, max_size=9))
@@ -136,15 +142,27 @@ def test_any_prediction_survives_json(values):
 @pytest.mark.parametrize("width", [80, 120])
 @pytest.mark.parametrize("is_terminal", [True, False])
 def test_markup_and_control_characters_in_names_are_plain_text(width, is_terminal):
-    names = ["[bold red]a[/bold red]", "b\x1b[2J\x1b]0;t\x07", "c\nd\r\te", "[/x]", ":smile:", "f" * 200]
+    names = [
+        "[bold red]a[/bold red]",
+        "b\x1b[2J\x1b]0;t\x07",
+        "c\nd\r\te",
+        "[/x]",
+        ":smile:",
+        "f" * 200,
+    ]
     report = reports.vanishing()
     renamed = [
         dataclasses.replace(layer, name=name, fan_in=64 + index)
         for index, (layer, name) in enumerate(zip(report.prediction.layers, names, strict=False))
     ]
-    report = dataclasses.replace(report, prediction=dataclasses.replace(report.prediction, layers=tuple(renamed)))
+    report = dataclasses.replace(
+        report, prediction=dataclasses.replace(report.prediction, layers=tuple(renamed))
+    )
     console = Console(
-        width=width, file=io.StringIO(), force_terminal=is_terminal, color_system="truecolor" if is_terminal else None
+        width=width,
+        file=io.StringIO(),
+        force_terminal=is_terminal,
+        color_system="truecolor" if is_terminal else None,
     )
     console.print(report)
     text = console.file.getvalue()
@@ -181,7 +199,8 @@ def test_numbers(value, text):
 
 
 @pytest.mark.parametrize(
-    ("p", "text"), [(0, "0 %"), (0.001, "<1 %"), (0.5, "50 %"), (0.996, ">99 %"), (0.994, "99 %"), (1, "100 %")]
+    ("p", "text"),
+    [(0, "0 %"), (0.001, "<1 %"), (0.5, "50 %"), (0.996, ">99 %"), (0.994, "99 %"), (1, "100 %")],
 )
 def test_percents_do_not_round_to_certainty(p, text):
     assert words.percent(p) == text
@@ -189,7 +208,13 @@ def test_percents_do_not_round_to_certainty(p, text):
 
 @pytest.mark.parametrize(
     ("log_square", "text"),
-    [(0.0, "1"), (-2 * math.log(50), "50"), (-56.1, "1.5e12"), (1e6, "1.7e217147"), (math.inf, "infinitely many")],
+    [
+        (0.0, "1"),
+        (-2 * math.log(50), "50"),
+        (-56.1, "1.5e12"),
+        (1e6, "1.7e217147"),
+        (math.inf, "infinitely many"),
+    ],
 )
 def test_factors(log_square, text):
     assert words.factor(log_square) == text
@@ -199,10 +224,15 @@ def test_words_of_one_layer_and_of_other_limits():
     single = str(diagnose_architecture(Architecture.from_widths([8, 4], init="he_normal")))
     assert "\n1 linear layer, 8 -> 4" in single
     assert "1 of 1 layer (exact)" in single
-    deep, flat = Architecture.from_widths([64] * 16 + [10]), Architecture.from_widths([64, 64, 10], init="he_normal")
+    deep, flat = (
+        Architecture.from_widths([64] * 16 + [10]),
+        Architecture.from_widths([64, 64, 10], init="he_normal"),
+    )
     lax = diagnose_architecture(deep, thresholds=Thresholds(max_risk=1.0))
     assert lax.ok
-    assert "Below the limit set (100 %), though training is not likely to start: risk >99 %" in str(lax)
+    assert "Below the limit set (100 %), though training is not likely to start: risk >99 %" in str(
+        lax
+    )
     strict = diagnose_architecture(flat, thresholds=Thresholds(max_risk=0.0))
     assert not strict.ok
     assert "Not below the limit set (0 %), though training is likely to start" in str(strict)

@@ -34,7 +34,9 @@ def test_the_honest_implementation_agrees():
 
 def test_a_wrong_gain_is_seen():
     weight = ARCH.layers[4].weight
-    wrong = dataclasses.replace(weight, variance=2 * weight.variance, sample_variance=2 * weight.sample_variance)
+    wrong = dataclasses.replace(
+        weight, variance=2 * weight.variance, sample_variance=2 * weight.sample_variance
+    )
     assert p_value(with_layer(ARCH, 4, weight=wrong)) < 1e-6
 
 
@@ -52,7 +54,9 @@ def test_shared_signs_are_seen(monkeypatch):
     from initdiag.measuring.ensembles import random_numbers
 
     honest = random_numbers.bits
-    monkeypatch.setattr(random_numbers, "bits", lambda *a: np.repeat(honest(*a)[:1], len(a[1]), axis=0))
+    monkeypatch.setattr(
+        random_numbers, "bits", lambda *a: np.repeat(honest(*a)[:1], len(a[1]), axis=0)
+    )
     assert p_value(draws=2048) < 1e-6
 
 

@@ -35,8 +35,16 @@ def test_scale_is_measured_against_one():
     off = findings([784, 256, 256, 10])["IND020"]
     assert off.severity == "warning"
     assert re.search(r"sigma\^2 .* is 0\.00926, where 1 keeps", off.message)
-    assert off.remedy == "multiply every weight by 2.18: 0.00926 -> 1"  # (1/6)^2 (1/3) and its -1/6th power
-    for gain, severity in ((0.6, None), (0.45, "note"), (0.1, "warning"), (1.8, "note"), (4.0, "warning")):
+    assert (
+        off.remedy == "multiply every weight by 2.18: 0.00926 -> 1"
+    )  # (1/6)^2 (1/3) and its -1/6th power
+    for gain, severity in (
+        (0.6, None),
+        (0.45, "note"),
+        (0.1, "warning"),
+        (1.8, "note"),
+        (4.0, "warning"),
+    ):
         found = findings([400, 400, 400], init="he_normal", gain=gain, output="relu").get("IND020")
         assert (found and found.severity) == severity
 
@@ -44,7 +52,10 @@ def test_scale_is_measured_against_one():
 def test_spread_and_isometry_of_deep_gaussian_layers():
     found = findings([256] * 21, init="he_normal", output="relu")
     assert "15 % of the singular values" in found["IND021"].message
-    assert "relative variance of the squared singular values 40 (0 is isometric)" in found["IND023"].message
+    assert (
+        "relative variance of the squared singular values 40 (0 is isometric)"
+        in found["IND023"].message
+    )
     assert "as if 6 of 256 directions" in found["IND023"].message  # 256/41
     assert "nn.init.orthogonal_(w, 1.414) in every layer: 40 -> 20" in found["IND023"].remedy
     already = findings([256] * 21, init="orthogonal", output="relu")
@@ -58,7 +69,10 @@ def test_rank_lost_to_a_bottleneck_and_to_depth():
     assert narrow.remedy == "widen layer 1 from 30 to 60: 15 -> 30"
     deep = findings([128] * 101, init="he_normal", output="relu")["IND022"]
     assert deep.severity == "warning"
-    assert re.search(r"64 of 128 directions pass.*; but single precision tells only \d+ of them from 0", deep.message)
+    assert re.search(
+        r"64 of 128 directions pass.*; but single precision tells only \d+ of them from 0",
+        deep.message,
+    )
     assert "IND022" not in findings([784, 256, 10], init="he_normal")
 
 
@@ -71,7 +85,9 @@ def test_warnings_come_first():
 def test_finite_width_is_warned_of_with_its_size():
     deep = findings([400] * 21, init="he_normal", output="relu")["IND024"]
     assert deep.severity == "warning"
-    assert "depth 20 the exact second moment is 1.1 times the limit's" in deep.message  # 45.3/41 = 1.10
+    assert (
+        "depth 20 the exact second moment is 1.1 times the limit's" in deep.message
+    )  # 45.3/41 = 1.10
     assert "IND024" not in findings([400] * 11, init="he_normal", output="relu")
     smooth = findings([100] * 8, init="xavier_normal", activation="hardtanh")["IND024"]
     assert "the sum of 1/width is 0.06" in smooth.message
@@ -127,7 +143,9 @@ def test_round_trip_through_json(activation):
     assert again.spectrum.law.cdf(-3.0) == report.spectrum.law.cdf(-3.0)
     assert str(again) == str(report)
     alone = spectral_report(arch)
-    assert SpectralReport.from_dict(json.loads(json.dumps(alone.to_dict(), allow_nan=False))) == alone
+    assert (
+        SpectralReport.from_dict(json.loads(json.dumps(alone.to_dict(), allow_nan=False))) == alone
+    )
 
 
 @pytest.mark.parametrize("width", [80, 120])

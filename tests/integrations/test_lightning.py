@@ -9,7 +9,9 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import initdiag
 
-pl = pytest.importorskip("pytorch_lightning", reason="needs pytorch-lightning: pip install 'initdiag[lightning]'")
+pl = pytest.importorskip(
+    "pytorch_lightning", reason="needs pytorch-lightning: pip install 'initdiag[lightning]'"
+)
 from initdiag.integrations.lightning import Initdiag  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings(
@@ -50,8 +52,15 @@ class Notes(pl.loggers.logger.DummyLogger):
 
 
 def trainer(callback, folder, logger=False, epochs=1):
-    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu", "devices": 1}
-    return pl.Trainer(max_epochs=epochs, callbacks=[callback], logger=logger, default_root_dir=folder, **quiet)
+    quiet = {
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "accelerator": "cpu",
+        "devices": 1,
+    }
+    return pl.Trainer(
+        max_epochs=epochs, callbacks=[callback], logger=logger, default_root_dir=folder, **quiet
+    )
 
 
 def batches():

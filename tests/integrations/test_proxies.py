@@ -17,7 +17,10 @@ from initdiag.integrations.proxies import score
 def test_it_is_the_log_odds_of_the_risk(optimizer):
     rng = np.random.default_rng(0)
     inits = ("he_normal", "torch_default", "orthogonal")
-    nets = [([16, *rng.integers(4, 128, rng.integers(1, 40)).tolist(), 10], inits[i % 3]) for i in range(60)]
+    nets = [
+        ([16, *rng.integers(4, 128, rng.integers(1, 40)).tolist(), 10], inits[i % 3])
+        for i in range(60)
+    ]
     risks = np.array([risk_of(w, optimizer=optimizer, init=i) for w, i in nets])
     scores = np.array([score(w, optimizer=optimizer, init=i) for w, i in nets])
     np.testing.assert_allclose(1 / (1 + np.exp(scores)), risks, rtol=1e-9)

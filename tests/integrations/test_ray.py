@@ -42,11 +42,15 @@ def test_as_tune_samples():
         assert initdiag.failure_risk(initdiag.predict(config["widths"])) < 0.5
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Ray leaves processes to the collector
+@pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning"
+)  # Ray leaves processes to the collector
 @pytest.mark.filterwarnings("ignore::FutureWarning:ray")
 def test_a_run_of_tune_tries_only_what_is_accepted(tmp_path, monkeypatch):
     """Ray's own machinery from the space to the results: what was rejected is no trial, and takes no place among the samples."""
-    tune = pytest.importorskip("ray.tune", reason="needs ray[tune]: pip install 'initdiag[ray]'", exc_type=ImportError)
+    tune = pytest.importorskip(
+        "ray.tune", reason="needs ray[tune]: pip install 'initdiag[ray]'", exc_type=ImportError
+    )
     monkeypatch.setenv("PYTHONPATH", str(Path(initdiag.__file__).parent.parent))
     monkeypatch.setenv("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     rng = random.Random(0)
@@ -63,11 +67,15 @@ def test_a_run_of_tune_tries_only_what_is_accepted(tmp_path, monkeypatch):
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False)
     try:
         run = tune.RunConfig(storage_path=str(tmp_path), verbose=0)
-        found = tune.Tuner(train, param_space=space, tune_config=tune.TuneConfig(num_samples=3), run_config=run).fit()
+        found = tune.Tuner(
+            train, param_space=space, tune_config=tune.TuneConfig(num_samples=3), run_config=run
+        ).fit()
     finally:
         ray.shutdown()
     assert not found.errors
-    accepted = [w for w in drawn if initdiag.failure_risk(initdiag.predict(w, init="he_normal")) < 0.5]
+    accepted = [
+        w for w in drawn if initdiag.failure_risk(initdiag.predict(w, init="he_normal")) < 0.5
+    ]
     assert sorted(r.config["widths"] for r in found) == sorted(accepted)
     assert [r.metrics["risk"] < 0.5 for r in found] == [True] * 3
     assert len(drawn) > 3

@@ -8,7 +8,9 @@ from torch import nn
 
 import initdiag
 
-transformers = pytest.importorskip("transformers", reason="needs it: pip install 'initdiag[transformers]'")
+transformers = pytest.importorskip(
+    "transformers", reason="needs it: pip install 'initdiag[transformers]'"
+)
 pytest.importorskip("accelerate", reason="needs it: pip install 'initdiag[transformers]'")
 from initdiag.integrations.transformers import Initdiag  # noqa: E402
 

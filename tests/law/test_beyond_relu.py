@@ -29,7 +29,9 @@ EXAMPLE = STUDY.example()
 
 def redraws(name):
     """Count, log-mean, its standard error, log-variance, its standard error."""
-    return STUDY.moments([row for row in ROWS if row["network"] == name and row["method"] == "redraw"])
+    return STUDY.moments(
+        [row for row in ROWS if row["network"] == name and row["method"] == "redraw"]
+    )
 
 
 def z_scores(found, name):
@@ -62,10 +64,17 @@ def test_the_law_today_against_the_committed_redraws(name):
 def test_the_merged_moments_are_those_of_the_pooled_draws():
     rng = np.random.default_rng(0)
     parts = [rng.gamma(2.0, size=n) for n in (50, 120)]
-    rows = [{"alive": str(len(y)), **{f"s{k}": repr(float((y**k).sum())) for k in (1, 2, 3, 4)}} for y in parts]
+    rows = [
+        {"alive": str(len(y)), **{f"s{k}": repr(float((y**k).sum())) for k in (1, 2, 3, 4)}}
+        for y in parts
+    ]
     pooled = np.concatenate(parts)
     n, mean, mean_se, variance, variance_se = STUDY.moments(rows)
-    assert (n, mean, variance) == (170, pytest.approx(pooled.mean()), pytest.approx(pooled.var(ddof=1)))
+    assert (n, mean, variance) == (
+        170,
+        pytest.approx(pooled.mean()),
+        pytest.approx(pooled.var(ddof=1)),
+    )
     assert mean_se == pytest.approx(pooled.std(ddof=1) / math.sqrt(170))
     fourth = np.mean((pooled - pooled.mean()) ** 4)
     assert variance_se == pytest.approx(math.sqrt((fourth - variance**2) / 170), rel=1e-9)

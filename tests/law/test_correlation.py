@@ -26,7 +26,10 @@ def explicit(widths, init, angle, draws, seed):
     found = []
     for n, m in itertools.pairwise(widths):
         if init == "torch_default":
-            w, b = rng.uniform(-1, 1, (draws, m, n)) / math.sqrt(n), rng.uniform(-1, 1, (draws, m, 1)) / math.sqrt(n)
+            w, b = (
+                rng.uniform(-1, 1, (draws, m, n)) / math.sqrt(n),
+                rng.uniform(-1, 1, (draws, m, 1)) / math.sqrt(n),
+            )
         else:
             w, b = rng.standard_normal((draws, m, n)) * math.sqrt(2 / n), np.zeros((draws, m, 1))
         pair = np.maximum(np.einsum("smn,snk->smk", w, pair) + b, 0)
@@ -46,11 +49,15 @@ def test_against_explicit_networks(init, angle):
     for layer, row in zip(found, values, strict=True):
         alive = row[np.isfinite(row)]
         tolerance = 3.5 * math.hypot(layer.log_mean_se, alive.std() / math.sqrt(len(alive)))
-        assert abs(layer.log_mean - alive.mean()) < tolerance + (0.02 if init == "torch_default" else 0)
+        assert abs(layer.log_mean - alive.mean()) < tolerance + (
+            0.02 if init == "torch_default" else 0
+        )
 
 
 def test_wide_relu_layers_follow_the_arccosine_recursion():
-    layers = angles(Architecture.from_widths([2000] * 4, init="he_normal", output="relu"), 1.2, draws=64)
+    layers = angles(
+        Architecture.from_widths([2000] * 4, init="he_normal", output="relu"), 1.2, draws=64
+    )
     angle = 1.2
     for layer in layers:
         cosine = (math.sin(angle) + (math.pi - angle) * math.cos(angle)) / math.pi
@@ -60,8 +67,12 @@ def test_wide_relu_layers_follow_the_arccosine_recursion():
 
 def test_small_angles_keep_their_accuracy():
     """At angle 1e-9 a ReLU layer takes (2/(3 pi)) angle and about 2/n off ln sin^2: nothing like rounding's noise."""
-    (layer,) = angles(Architecture.from_widths([50, 100], init="he_normal", output="relu"), 1e-9, draws=6400)
-    assert layer.log_mean - 2 * math.log(1e-9) == pytest.approx(-2 / 100, abs=4 * layer.log_mean_se + 0.01)
+    (layer,) = angles(
+        Architecture.from_widths([50, 100], init="he_normal", output="relu"), 1e-9, draws=6400
+    )
+    assert layer.log_mean - 2 * math.log(1e-9) == pytest.approx(
+        -2 / 100, abs=4 * layer.log_mean_se + 0.01
+    )
 
 
 def test_default_biases_collapse_inputs_and_the_report_says_so():
@@ -108,14 +119,19 @@ def beside_simulation(chain, draws=320):
     alive, apart = ~np.isnan(values), np.isfinite(values)
     found, parallel = separation(chain), 1 - apart.sum() / max(alive.sum(), 1)
     mean = values[apart].mean() if apart.sum() > 30 else math.nan
-    both = [p > 0.5 or m < LEAST_LOG_SINE for p, m in ((found.parallel, found.log_sine), (parallel, mean))]
+    both = [
+        p > 0.5 or m < LEAST_LOG_SINE
+        for p, m in ((found.parallel, found.log_sine), (parallel, mean))
+    ]
     off = found.log_sine - mean if mean > -60 else math.nan  # below, the simulation's own rounding
     return off, found.parallel - parallel, both[0] == both[1]
 
 
 @pytest.mark.parametrize(("least", "median", "most"), [(8, 0.2, 2.0), (4, 0.3, 5.0)])
 def test_the_closed_form_beside_the_simulation(least, median, most):
-    off, parallel, agrees = np.array([beside_simulation(chain) for chain in random_chains(150, 0, least)]).T
+    off, parallel, agrees = np.array(
+        [beside_simulation(chain) for chain in random_chains(150, 0, least)]
+    ).T
     off = np.abs(off[np.isfinite(off)])
     assert len(off) > 100
     assert np.median(off) < median
@@ -125,7 +141,9 @@ def test_the_closed_form_beside_the_simulation(least, median, most):
 
 
 def test_it_would_show_if_finite_widths_were_left_out(monkeypatch):
-    monkeypatch.setattr("initdiag.law.correlation._finite_width", lambda n, *_: _Loss(n, 0.0, -math.inf))
+    monkeypatch.setattr(
+        "initdiag.law.correlation._finite_width", lambda n, *_: _Loss(n, 0.0, -math.inf)
+    )
     off, *_ = np.array([beside_simulation(chain) for chain in random_chains(100, 0, 4)]).T
     assert np.nanquantile(np.abs(off), 0.95) > 6
 
@@ -137,7 +155,9 @@ def test_a_linear_layer_is_exact_at_any_angle(n, angle):
     chain = Architecture.from_widths([7, n, 2], activation="linear", init="lecun_normal")
     (first, _) = angles(chain, angle, draws=64_000)
     exact = special.digamma((n - 1) / 2) - special.digamma(n / 2)
-    assert first.log_mean - 2 * math.log(math.sin(angle)) == pytest.approx(exact, abs=4 * first.log_mean_se)
+    assert first.log_mean - 2 * math.log(math.sin(angle)) == pytest.approx(
+        exact, abs=4 * first.log_mean_se
+    )
     assert separation(chain).log_sine == pytest.approx(exact, abs=0.002)
 
 
@@ -148,9 +168,13 @@ def test_a_relu_layer_is_exact_at_small_angles(n):
     alive, apart = ~np.isnan(values), np.isfinite(values)
     loss = _finite_width(n, 0.0, False)
     change = values[apart] - 2 * math.log(1e-6)
-    assert loss.log_sine == pytest.approx(change.mean(), abs=4 * change.std() / math.sqrt(len(change)))
+    assert loss.log_sine == pytest.approx(
+        change.mean(), abs=4 * change.std() / math.sqrt(len(change))
+    )
     share = 1 - apart.sum() / alive.sum()
-    assert math.exp(loss.log_parallel) == pytest.approx(share, abs=4 * math.sqrt(share / alive.sum()) + 1e-9)
+    assert math.exp(loss.log_parallel) == pytest.approx(
+        share, abs=4 * math.sqrt(share / alive.sum()) + 1e-9
+    )
 
 
 def test_parallel_images_are_no_small_angle():
@@ -159,7 +183,9 @@ def test_parallel_images_are_no_small_angle():
     (finding,) = [f for f in diagnose_architecture(narrow).findings if f.code == "IND012"]
     assert "parallel in" in finding.message
     assert angles(narrow)[-2].log_mean > -15
-    assert separation(Architecture.from_widths([9, 1, 9, 3], init="he_normal")).log_sine == -math.inf
+    assert (
+        separation(Architecture.from_widths([9, 1, 9, 3], init="he_normal")).log_sine == -math.inf
+    )
 
 
 def test_depth_neither_overflows_nor_underflows():

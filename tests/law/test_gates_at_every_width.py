@@ -48,10 +48,14 @@ def test_gates(name, width):
     u /= np.linalg.norm(u, axis=1, keepdims=True)
     weights = rng.standard_normal((DRAWS, width, fan_in)) * math.sqrt(0.4)
     out = gates_drawn(GATES[name], (DRAWS, width), rng) * np.einsum("kij,kj->ki", weights, u)
-    assert_agrees((out**2).sum(1), Layer("0", fan_in, width, WeightLaw("normal", 0.4, 3.0), GATES[name]))
+    assert_agrees(
+        (out**2).sum(1), Layer("0", fan_in, width, WeightLaw("normal", 0.4, 3.0), GATES[name])
+    )
 
 
-@pytest.mark.parametrize(("fan_out", "fan_in"), [(2, 2), (2, 7), (9, 3), (16, 16), (64, 24), (128, 128)])
+@pytest.mark.parametrize(
+    ("fan_out", "fan_in"), [(2, 2), (2, 7), (9, 3), (16, 16), (64, 24), (128, 128)]
+)
 def test_haar(fan_out, fan_in):
     """Rows or columns of orthogonal matrices drawn by QR; large ones serve for several directions each."""
     rng = np.random.default_rng([11, fan_out, fan_in])

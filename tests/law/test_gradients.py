@@ -37,11 +37,15 @@ def drawn_weights(layer, draws, generator):
     n, m = layer.fan_in, layer.fan_out
     if layer.weight.family == "haar":
         larger = max(n, m)
-        q, r = torch.linalg.qr(torch.randn(draws, larger, larger, generator=generator, dtype=torch.float64))
+        q, r = torch.linalg.qr(
+            torch.randn(draws, larger, larger, generator=generator, dtype=torch.float64)
+        )
         q = q * torch.sign(torch.diagonal(r, dim1=1, dim2=2))[:, None, :]
         return math.sqrt(layer.weight.variance * larger) * q[:, :m, :n]
     if layer.weight.family == "uniform":
-        w = (2 * torch.rand(draws, m, n, generator=generator, dtype=torch.float64) - 1) * math.sqrt(3)
+        w = (2 * torch.rand(draws, m, n, generator=generator, dtype=torch.float64) - 1) * math.sqrt(
+            3
+        )
     else:
         w = torch.randn(draws, m, n, generator=generator, dtype=torch.float64)
     return math.sqrt(layer.weight.variance) * w
@@ -50,13 +54,16 @@ def drawn_weights(layer, draws, generator):
 def autograd(arch, cotangent, draws=4000, seed=0):
     """Log-norms by name, of ``draws`` networks with matrices of their own, stacked: one backward pass of PyTorch."""
     generator = torch.Generator().manual_seed(seed)
-    x = torch.full((draws, arch.input_size), arch.input_rms, dtype=torch.float64, requires_grad=True)
+    x = torch.full(
+        (draws, arch.input_size), arch.input_rms, dtype=torch.float64, requires_grad=True
+    )
     a, found, leaves = x, {}, {}
     for i, layer in enumerate(arch.layers, start=1):
         w = drawn_weights(layer, draws, generator).requires_grad_()
         variance = layer.bias.variance if layer.bias is not None else 0.0
         b = (
-            torch.randn(draws, layer.fan_out, generator=generator, dtype=torch.float64) * math.sqrt(variance)
+            torch.randn(draws, layer.fan_out, generator=generator, dtype=torch.float64)
+            * math.sqrt(variance)
         ).requires_grad_()
         a = ACTIVATIONS[layer.activation.name](torch.einsum("smn,sn->sm", w, a) + b)
         if layer.activation.dropout:
@@ -68,7 +75,9 @@ def autograd(arch, cotangent, draws=4000, seed=0):
     a.backward(v)
     found |= {key: leaf.grad for key, leaf in leaves.items()} | {("input_gradient", 0): x.grad}
     with np.errstate(divide="ignore"):
-        return {key: np.log(value.flatten(1).square().sum(1).numpy()) for key, value in found.items()}
+        return {
+            key: np.log(value.flatten(1).square().sum(1).numpy()) for key, value in found.items()
+        }
 
 
 def sphere(outputs, generator):
@@ -77,7 +86,9 @@ def sphere(outputs, generator):
 
 
 def gaussian(outputs, generator):
-    return torch.randn(outputs.shape, generator=generator, dtype=torch.float64) / math.sqrt(outputs.shape[1])
+    return torch.randn(outputs.shape, generator=generator, dtype=torch.float64) / math.sqrt(
+        outputs.shape[1]
+    )
 
 
 def constant(v):
@@ -88,7 +99,10 @@ def laws(found):
     """All laws by the names that `autograd` uses."""
     named = {("input_gradient", 0): found.input_gradient}
     for i, layer in enumerate(found.layers, start=1):
-        named |= {(name, i): getattr(layer, name) for name in ("activation", "weight_gradient", "bias_gradient")}
+        named |= {
+            (name, i): getattr(layer, name)
+            for name in ("activation", "weight_gradient", "bias_gradient")
+        }
     return named
 
 
@@ -104,7 +118,8 @@ def z_scores(found, samples):
         variance_se = math.sqrt((np.mean((values - values.mean()) ** 4) - variance**2) / n)
         p = law.dead_probability
         dead_se = math.sqrt(
-            max(p * (1 - p), 1e-6) * (1 / len(samples[key]) + (1 / 2048 if law.coverage == "simulated" else 0))
+            max(p * (1 - p), 1e-6)
+            * (1 / len(samples[key]) + (1 / 2048 if law.coverage == "simulated" else 0))
         )
         result[key] = (
             (values.mean() - law.log_mean) / math.hypot(math.sqrt(variance / n), law.log_mean_se),
@@ -168,9 +183,15 @@ def test_whole_distributions_against_autograd():
 def test_coverage_is_said_norm_by_norm():
     """Biases leave the laws of the deltas closed, and every activation before the first bias."""
     arch, cotangent, *_ = CASES["biases"]
-    arch = dataclasses.replace(arch, layers=(dataclasses.replace(arch.layers[0], bias=None), *arch.layers[1:]))
+    arch = dataclasses.replace(
+        arch, layers=(dataclasses.replace(arch.layers[0], bias=None), *arch.layers[1:])
+    )
     found = parameter_gradients(arch, cotangent=cotangent)
-    assert {x.bias_gradient.coverage for x in found.layers} == {found.input_gradient.coverage} == {"exact"}
+    assert (
+        {x.bias_gradient.coverage for x in found.layers}
+        == {found.input_gradient.coverage}
+        == {"exact"}
+    )
     assert [x.activation.coverage for x in found.layers] == ["exact", "simulated", "simulated"]
     assert [x.weight_gradient.coverage for x in found.layers] == ["exact", "exact", "simulated"]
     default = parameter_gradients([20, 16, 4])
@@ -193,15 +214,20 @@ def test_every_weight_gradient_has_one_law_up_to_a_factor(widths, activation, ou
     found = parameter_gradients(arch, cotangent=cotangent)
     weight_gradients = [layer.weight_gradient for layer in found.layers]
     shifted = [
-        g.log_mean + math.log(layer.weight.variance) for g, layer in zip(weight_gradients, arch.layers, strict=True)
+        g.log_mean + math.log(layer.weight.variance)
+        for g, layer in zip(weight_gradients, arch.layers, strict=True)
     ]
-    np.testing.assert_allclose([g.log_variance for g in weight_gradients], weight_gradients[0].log_variance, rtol=1e-12)
+    np.testing.assert_allclose(
+        [g.log_variance for g in weight_gradients], weight_gradients[0].log_variance, rtol=1e-12
+    )
     np.testing.assert_allclose(shifted, shifted[0], rtol=0, atol=1e-10)
     assert len({g.dead_probability for g in weight_gradients}) == 1
 
 
 def test_the_whole_law_is_shifted():
-    first, last = (layer.weight_gradient for layer in (parameter_gradients(RELU).layers[i] for i in (0, -1)))
+    first, last = (
+        layer.weight_gradient for layer in (parameter_gradients(RELU).layers[i] for i in (0, -1))
+    )
     x = first.log_mean + math.sqrt(first.log_variance) * np.linspace(-5, 3, 9)
     shift = math.log(RELU.layers[0].weight.variance / RELU.layers[-1].weight.variance)
     np.testing.assert_allclose(last.law.cdf(x + shift), first.law.cdf(x), rtol=1e-9)
@@ -217,10 +243,16 @@ def test_closed_forms():
         p = np.array([math.comb(n, int(j)) for j in k]) / (2.0**n - 1)
         psi = special.digamma(k / 2)
         hidden += p @ special.polygamma(1, k / 2) + p @ psi**2 - (p @ psi) ** 2
-    found, normal = (parameter_gradients(widths, init="he_normal", cotangent=c) for c in ("sphere", "gaussian"))
+    found, normal = (
+        parameter_gradients(widths, init="he_normal", cotangent=c) for c in ("sphere", "gaussian")
+    )
     assert found.layers[1].weight_gradient.log_variance == pytest.approx(hidden, rel=1e-12)
-    assert found.input_gradient.log_variance == pytest.approx(hidden + special.polygamma(1, 3.5), rel=1e-12)
-    assert normal.layers[1].weight_gradient.log_variance == pytest.approx(hidden + special.polygamma(1, 2.5), rel=1e-12)
+    assert found.input_gradient.log_variance == pytest.approx(
+        hidden + special.polygamma(1, 3.5), rel=1e-12
+    )
+    assert normal.layers[1].weight_gradient.log_variance == pytest.approx(
+        hidden + special.polygamma(1, 2.5), rel=1e-12
+    )
     assert found.layers[2].bias_gradient.log_mean == pytest.approx(0, abs=1e-12)
     assert found.layers[2].activation.log_mean == pytest.approx(
         initdiag.predict(widths, init="he_normal").log_mean + math.log(7), abs=1e-12
@@ -241,7 +273,9 @@ def test_a_loss_of_the_output_breaks_the_identity():
     found = parameter_gradients([10] * 9, init="he_normal", cotangent=lambda y: y, draws=4096)
     first, last = found.layers[0].weight_gradient, found.layers[-1].weight_gradient
     fixed = parameter_gradients([10] * 9, init="he_normal").layers[0].weight_gradient
-    assert last.log_variance > first.log_variance + 5 * math.hypot(first.log_variance_se, last.log_variance_se)
+    assert last.log_variance > first.log_variance + 5 * math.hypot(
+        first.log_variance_se, last.log_variance_se
+    )
     assert first.log_variance > 2 * fixed.log_variance
 
 
@@ -260,13 +294,18 @@ def test_the_simulation_finds_the_closed_laws(monkeypatch):
     """The simulation's own test: two derivations, one answer; with a bias of variance 0 or not, dead draws included."""
     closed = parameter_gradients(RELU)
     monkeypatch.setattr(gradients_module._Laws, "_has_closed_activation", lambda self, index: False)
-    simulated = parameter_gradients(RELU, cotangent=lambda y: np.eye(1, 2).repeat(len(y), 0), draws=8192)
+    simulated = parameter_gradients(
+        RELU, cotangent=lambda y: np.eye(1, 2).repeat(len(y), 0), draws=8192
+    )
     for key, law in laws(closed).items():
         found = laws(simulated)[key]
         assert found.coverage == "simulated"
         assert abs(found.log_mean - law.log_mean) < 4 * found.log_mean_se + 1e-9
         assert abs(found.log_variance - law.log_variance) < 4 * found.log_variance_se + 1e-9
-        assert abs(found.dead_probability - law.dead_probability) < 4 * math.sqrt(law.dead_probability / 8192) + 1e-3
+        assert (
+            abs(found.dead_probability - law.dead_probability)
+            < 4 * math.sqrt(law.dead_probability / 8192) + 1e-3
+        )
 
 
 def test_draws_do_not_depend_on_their_number():
@@ -283,18 +322,27 @@ def test_a_small_budget_changes_the_draws_not_the_law(monkeypatch):
     small = parameter_gradients([6, 8, 3], activation="tanh", draws=1500).layers[0].weight_gradient
     monkeypatch.undo()
     large = parameter_gradients([6, 8, 3], activation="tanh", draws=1500).layers[0].weight_gradient
-    assert abs(small.log_mean - large.log_mean) < 4 * math.hypot(small.log_mean_se, large.log_mean_se)
+    assert abs(small.log_mean - large.log_mean) < 4 * math.hypot(
+        small.log_mean_se, large.log_mean_se
+    )
 
 
 def test_the_record_survives_json():
     for cotangent in ("sphere", lambda y: y):
         found = parameter_gradients([4, 5, 3], init="he_normal", cotangent=cotangent, draws=16)
-        assert ParameterGradients.from_dict(json.loads(json.dumps(found.to_dict(), allow_nan=False))) == found
+        assert (
+            ParameterGradients.from_dict(json.loads(json.dumps(found.to_dict(), allow_nan=False)))
+            == found
+        )
 
 
-@pytest.mark.parametrize("cotangent", ["ball", [1.0, 2.0], [0.0, 0.0, 0.0], [1.0, math.nan, 0.0], 3.0, None])
+@pytest.mark.parametrize(
+    "cotangent", ["ball", [1.0, 2.0], [0.0, 0.0, 0.0], [1.0, math.nan, 0.0], 3.0, None]
+)
 def test_a_wrong_cotangent_is_refused(cotangent):
-    with pytest.raises(InvalidInput, match='expected cotangent: "sphere", "gaussian", 3 finite numbers'):
+    with pytest.raises(
+        InvalidInput, match='expected cotangent: "sphere", "gaussian", 3 finite numbers'
+    ):
         parameter_gradients([4, 5, 3], cotangent=cotangent)
 
 
@@ -308,7 +356,9 @@ def test_a_function_must_return_one_gradient_an_output():
 def test_no_coverage_and_zeros_are_refused():
     arch = chain([4, 5, 3], init="he_normal")
     with pytest.raises(UnsupportedArchitecture, match="block: a residual sum"):
-        parameter_gradients(dataclasses.replace(arch, gaps=(Gap("block", "add", "a residual sum"),)))
+        parameter_gradients(
+            dataclasses.replace(arch, gaps=(Gap("block", "add", "a residual sum"),))
+        )
     zero = dataclasses.replace(arch.layers[1], weight=WeightLaw("normal", 0.0, 3.0))
     with pytest.raises(UnsupportedArchitecture, match="zeros in 1"):
         parameter_gradients(dataclasses.replace(arch, layers=(arch.layers[0], zero)))
@@ -324,7 +374,9 @@ def test_a_chain_that_is_too_far_from_gaussian_backward_is_refused():
     heavy = dataclasses.replace(arch.layers[0], weight=WeightLaw("other", 0.01, 30.0))
     arch = dataclasses.replace(arch, layers=(heavy,))
     assert initdiag.predict(arch).coverage == "first-order"
-    with pytest.raises(UnsupportedArchitecture, match=r"no law of parameter gradients: .*kurtosis 30"):
+    with pytest.raises(
+        UnsupportedArchitecture, match=r"no law of parameter gradients: .*kurtosis 30"
+    ):
         parameter_gradients(arch)
 
 
@@ -343,7 +395,9 @@ def test_a_backward_pass_with_fresh_matrices_would_be_seen(name, monkeypatch):
     honest = backward._transposed
 
     def fresh(step, delta, rng):
-        return honest(dataclasses.replace(step, direction=np.zeros_like(step.direction)), delta, rng)
+        return honest(
+            dataclasses.replace(step, direction=np.zeros_like(step.direction)), delta, rng
+        )
 
     monkeypatch.setattr(backward, "_transposed", fresh)
     assert worst(name) > 8
@@ -357,7 +411,9 @@ def test_a_transposed_chain_without_its_gates_would_be_seen(monkeypatch):
         if layers[0].name != "cotangent":
             return honest(layers)
         gates = [layers[0].activation, *(layer.activation for layer in layers[:-1])]
-        return honest(tuple(dataclasses.replace(x, activation=g) for x, g in zip(layers, gates, strict=True)))
+        return honest(
+            tuple(dataclasses.replace(x, activation=g) for x, g in zip(layers, gates, strict=True))
+        )
 
     monkeypatch.setattr(gradients_module, "_predicted", shifted)
     assert worst("ReLU") > 8
@@ -365,7 +421,9 @@ def test_a_transposed_chain_without_its_gates_would_be_seen(monkeypatch):
 
 def test_the_output_weight_in_its_own_gradient_would_be_seen(monkeypatch):
     honest = gradients_module._Laws._back_to
-    monkeypatch.setattr(gradients_module._Laws, "_back_to", lambda self, index: honest(self, max(index - 1, 0)))
+    monkeypatch.setattr(
+        gradients_module._Laws, "_back_to", lambda self, index: honest(self, max(index - 1, 0))
+    )
     assert worst("ReLU, Gaussian v") > 8
 
 

@@ -95,7 +95,10 @@ def test_the_mean_is_minus_half_of_beta_and_the_variance_is_beta():
             6 * (1 + 0.3**4) / (1 + 0.3**2) ** 2 - 1,
         ),
         ({"init": "orthogonal"}, 3.0),
-        ({"init": "orthogonal", "activation": "linear", "output": "linear", "dropout": 0.25}, 3 / 0.75 - 1 - 2),
+        (
+            {"init": "orthogonal", "activation": "linear", "output": "linear", "dropout": 0.25},
+            3 / 0.75 - 1 - 2,
+        ),
         ({"dropout": 0.25}, 6 / 0.75 - 1),
     ],
     ids=str,
@@ -104,7 +107,9 @@ def test_the_exact_law_tends_to_beta_at_first_order_for_every_gate(assumptions, 
     """``n Var - numerator`` falls like ``1/n``: a wrong numerator would leave a constant. Two layers, the one with dropout looked at."""
     errors = []
     for n in (100, 1000, 10_000):
-        prediction = initdiag.predict([n, n, n], **({"output": "relu", "init": "he_normal"} | assumptions))
+        prediction = initdiag.predict(
+            [n, n, n], **({"output": "relu", "init": "he_normal"} | assumptions)
+        )
         hidden = prediction.layers[0]
         assert hidden.beta == pytest.approx(numerator / n, rel=1e-9)
         errors.append(abs(n * hidden.log_variance - numerator))
@@ -118,8 +123,14 @@ def test_any_probability_of_an_open_gate(keep):
     widths, draws = [60] * 4, 6000
     values = np.log(products(widths, draws, seed=2, keep=keep))
     beta = (3 / keep - 1) * 3 / 60
-    assert abs(values.var() - beta) < 3 * standard_error_of_variance(values) + 40 * (1 / keep) ** 3 * 3 / 60**2
-    assert abs(values.mean() + beta / 2) < 3 * values.std() / math.sqrt(draws) + 20 * (1 / keep) ** 3 * 3 / 60**2
+    assert (
+        abs(values.var() - beta)
+        < 3 * standard_error_of_variance(values) + 40 * (1 / keep) ** 3 * 3 / 60**2
+    )
+    assert (
+        abs(values.mean() + beta / 2)
+        < 3 * values.std() / math.sqrt(draws) + 20 * (1 / keep) ** 3 * 3 / 60**2
+    )
 
 
 # --- the fourth moment ------------------------------------------------------------------------------------------------
@@ -135,13 +146,18 @@ def test_the_kurtosis_term_for_the_users_own_direction(entries, direction):
     first = chain([n_0, n_1], entries).layers[0]
     term = hanin_nica.entry_kurtosis_term(first, u_fourth)
     expected = (
-        {"one-hot": 1.0, "dense": 1 / n_0, "sphere": 3 / (n_0 + 2)}[direction] * (KURTOSIS[entries] - 3) * 2 / n_1
+        {"one-hot": 1.0, "dense": 1 / n_0, "sphere": 3 / (n_0 + 2)}[direction]
+        * (KURTOSIS[entries] - 3)
+        * 2
+        / n_1
     )
     assert term == pytest.approx(expected)
     predicted = 5 / n_1 + term
     assert abs(values.var() - predicted) < 3 * standard_error_of_variance(values) + 15 / n_1**2
     if direction == "one-hot":
-        assert abs(values.var() - 5 / n_1) > 6 * standard_error_of_variance(values)  # without the term: seen
+        assert abs(values.var() - 5 / n_1) > 6 * standard_error_of_variance(
+            values
+        )  # without the term: seen
 
 
 def test_no_unit_vector_has_that_fourth_moment():
@@ -161,7 +177,9 @@ def test_asymptotic_moments_are_the_exact_ones_to_order_one_over_n_squared(k):
     gaps = []
     for n in (500, 1000, 2000):
         prediction = initdiag.predict([n] * 6, init="he_normal", output="relu")
-        gaps.append((prediction.law.log_moment(k) - hanin_nica.log_moment(prediction, k)) / (5 / n**2))
+        gaps.append(
+            (prediction.law.log_moment(k) - hanin_nica.log_moment(prediction, k)) / (5 / n**2)
+        )
     constant = {0: 0, 1: 0, 2: -12.5, 3: -68.5, 4: -199}[k]
     assert gaps[-1] == pytest.approx(constant, rel=0.01, abs=1e-3)
     assert gaps[0] == pytest.approx(constant, rel=0.05, abs=1e-3)
@@ -177,7 +195,9 @@ def test_the_second_moment_of_explicit_matrices():
     exact = math.exp(prediction.law.log_moment(2)) * (widths[0] / widths[-1]) ** 2
     assert (values == 0).mean() == pytest.approx(prediction.dead_probability, abs=0.01)
     assert abs(second - exact) < 3 * se
-    assert abs(second - exact / (1 - prediction.dead_probability)) > 6 * se  # the conditional moment is another number
+    assert (
+        abs(second - exact / (1 - prediction.dead_probability)) > 6 * se
+    )  # the conditional moment is another number
 
 
 # --- Kolmogorov distance ----------------------------------------------------------------------------------------------
@@ -226,11 +246,17 @@ def test_at_an_atom_the_gap_is_on_either_side_of_the_jump():
     normal = prediction.asymptotic_law
     edge = math.log(2)
     assert prediction.law.cdf(edge - 1e-13) == pytest.approx(2 / 3, abs=1e-6)
-    assert hanin_nica.ks_distance(prediction) >= max(abs(1 - normal.cdf(edge)), abs(2 / 3 - normal.cdf(edge))) - 1e-6
+    assert (
+        hanin_nica.ks_distance(prediction)
+        >= max(abs(1 - normal.cdf(edge)), abs(2 / 3 - normal.cdf(edge))) - 1e-6
+    )
 
 
 def test_wider_is_closer_like_one_over_the_root_of_the_width():
-    d = [hanin_nica.ks_distance(initdiag.predict([n] * 4, init="he_normal", output="relu")) for n in (50, 200, 800)]
+    d = [
+        hanin_nica.ks_distance(initdiag.predict([n] * 4, init="he_normal", output="relu"))
+        for n in (50, 200, 800)
+    ]
     assert d[0] / d[1] == pytest.approx(2, rel=0.1)
     assert d[1] / d[2] == pytest.approx(2, rel=0.05)
 

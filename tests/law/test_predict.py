@@ -84,7 +84,11 @@ def test_predict_agrees_with_explicit_products(widths, output, init):
 def test_gates_agree_with_explicit_products(widths, slope, dropout):
     values = log_norms(widths, "he_normal", "linear", 4_000, 2, slope, dropout)
     pred = initdiag.predict(
-        widths, init="he_normal", activation="leaky_relu" if slope else "relu", negative_slope=slope, dropout=dropout
+        widths,
+        init="he_normal",
+        activation="leaky_relu" if slope else "relu",
+        negative_slope=slope,
+        dropout=dropout,
     )
     assert pred.coverage == "exact"
     assert_agrees(values, pred)
@@ -98,7 +102,9 @@ def test_orthogonal_weights_agree_with_explicit_products(widths):
 
 def test_beta_is_the_papers_formula():
     assert initdiag.beta([784, 256, 256, 10]) == 5 * (1 / 256 + 1 / 256 + 1 / 10)
-    assert initdiag.beta([784, 256, 256, 10], output="linear") == pytest.approx(5 * 2 / 256 + 2 / 10, rel=1e-15)
+    assert initdiag.beta([784, 256, 256, 10], output="linear") == pytest.approx(
+        5 * 2 / 256 + 2 / 10, rel=1e-15
+    )
     pred = initdiag.predict([784, 256, 256, 10], init="he_normal", output="relu")
     assert pred.beta == pytest.approx(initdiag.beta([784, 256, 256, 10]), rel=1e-14)
     uniform = initdiag.predict([784, 256, 256, 10], output="relu").beta
@@ -120,7 +126,8 @@ def test_relu_layer_against_the_definition():
     k = np.arange(1, n + 1)
     mean = weights @ (special.digamma(k / 2) + math.log(2 * 2 / 5))
     variance = (
-        weights @ (special.polygamma(1, k / 2) + special.digamma(k / 2) ** 2) - (weights @ special.digamma(k / 2)) ** 2
+        weights @ (special.polygamma(1, k / 2) + special.digamma(k / 2) ** 2)
+        - (weights @ special.digamma(k / 2)) ** 2
     )
     pred = initdiag.predict([5, n], init="he_normal", output="relu")
     assert pred.log_mean == pytest.approx(mean, abs=1e-13)
@@ -128,7 +135,9 @@ def test_relu_layer_against_the_definition():
     assert pred.dead_probability == pytest.approx(2.0**-n, rel=1e-13)
 
 
-@pytest.mark.parametrize("gate", [Gate((0.0, 1.0), (0.5, 0.5)), Gate((0.0, 2.0), (0.3, 0.7)), Gate((3.0,), (1.0,))])
+@pytest.mark.parametrize(
+    "gate", [Gate((0.0, 1.0), (0.5, 0.5)), Gate((0.0, 2.0), (0.3, 0.7)), Gate((3.0,), (1.0,))]
+)
 @pytest.mark.parametrize("width", [1, 2, 9, 64, 1000])
 def test_two_routes_to_a_layers_moments_agree(gate, width):
     """The binomial average of digammas, and the integrals over the Laplace transform."""
@@ -144,7 +153,9 @@ def test_general_gate_against_quadrature_of_its_density():
 
     def moment(order):
         def integrand(z, d):
-            return 2 * math.exp(-z * z / 2) / math.sqrt(2 * math.pi) * math.log(d * d * z * z) ** order
+            return (
+                2 * math.exp(-z * z / 2) / math.sqrt(2 * math.pi) * math.log(d * d * z * z) ** order
+            )
 
         return sum(
             p * integrate.quad(integrand, 0, 40, args=(d,), points=[1e-6, 1e-3, 1], limit=500)[0]
@@ -158,7 +169,9 @@ def test_general_gate_against_quadrature_of_its_density():
 
 def test_depth_ten_thousand_is_finite():
     pred = initdiag.predict([64] * 10_001)
-    assert all(map(math.isfinite, (pred.log_mean, pred.log_variance, pred.beta, pred.dead_probability)))
+    assert all(
+        map(math.isfinite, (pred.log_mean, pred.log_variance, pred.beta, pred.dead_probability))
+    )
     assert pred.log_mean == pytest.approx(10_000 * math.log(1 / 6), rel=0.05)
 
 
@@ -176,7 +189,9 @@ def test_twenty_default_layers_lose_what_the_literature_says():
 
 def test_a_gap_leaves_no_numbers():
     chain = Architecture.from_widths([8, 8, 8])
-    broken = initdiag.predict(dataclasses.replace(chain, gaps=(Gap("block", "add", "a residual sum"),)))
+    broken = initdiag.predict(
+        dataclasses.replace(chain, gaps=(Gap("block", "add", "a residual sum"),))
+    )
     assert broken.coverage == "none"
     assert broken.log_mean is None
     assert broken.reasons == ("block: a residual sum",)
@@ -190,7 +205,9 @@ def test_a_gap_leaves_no_numbers():
 def test_gain_shifts_the_law_and_nothing_else(widths, init, gain):
     base = initdiag.predict(widths, init=init)
     scaled = initdiag.predict(widths, init=init, gain=gain)
-    assert scaled.log_mean - base.log_mean == pytest.approx(2 * (len(widths) - 1) * math.log(gain), abs=1e-9)
+    assert scaled.log_mean - base.log_mean == pytest.approx(
+        2 * (len(widths) - 1) * math.log(gain), abs=1e-9
+    )
     assert scaled.log_variance == base.log_variance
     assert scaled.beta == base.beta
 
@@ -213,4 +230,8 @@ def test_any_gate_has_sane_moments(values, closed, width):
     gate = Gate((0.0, *values), (1 - math.fsum(shares), *shares))
     found = layer_law._gated_chi2(gate, width)
     assert found.variance > 0
-    assert found.mean <= math.log(width * gate.second_moment / (1 - layer_law.dead_probability(gate, width))) + 1e-9
+    assert (
+        found.mean
+        <= math.log(width * gate.second_moment / (1 - layer_law.dead_probability(gate, width)))
+        + 1e-9
+    )

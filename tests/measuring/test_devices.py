@@ -24,7 +24,9 @@ MODELS = {
     "biases, leaky, dropout": lambda: nn.Sequential(
         nn.Linear(6, 8), nn.LeakyReLU(0.1), nn.Dropout(0.2), nn.Linear(8, 3)
     ),
-    "layer norm": lambda: nn.Sequential(nn.Linear(6, 8), nn.LayerNorm(8), nn.GELU(), nn.Linear(8, 3)),
+    "layer norm": lambda: nn.Sequential(
+        nn.Linear(6, 8), nn.LayerNorm(8), nn.GELU(), nn.Linear(8, 3)
+    ),
 }
 
 
@@ -37,7 +39,9 @@ def real(build):
 def elsewhere(build):
     """The same on the other device."""
     task = real(build)
-    return dataclasses.replace(task, module=replica(task.module, lambda t: t.to("meta")), rows=task.rows.to("meta"))
+    return dataclasses.replace(
+        task, module=replica(task.module, lambda t: t.to("meta")), rows=task.rows.to("meta")
+    )
 
 
 @pytest.mark.parametrize("ensemble", [Signs, Laws])
@@ -56,14 +60,18 @@ def test_the_fast_path_stays_on_its_device():
         sign_chain.Step(layer.name, state[layer.name], False, state[layer.name.replace("weight", "bias")], layer.activation, 9.0)
         for layer in task.arch.layers
     ]  # fmt: skip
-    norms, logs = sign_chain.fast_log_norms(steps, task, Signs(task).of(range(4)), range(4), with_layers=True)
+    norms, logs = sign_chain.fast_log_norms(
+        steps, task, Signs(task).of(range(4)), range(4), with_layers=True
+    )
     assert norms.device.type == "meta"
     assert {log.activation.device.type for log in logs} == {"meta"}
 
 
 def test_the_test_can_fail(monkeypatch):
     """An allocation on the CPU is seen."""
-    monkeypatch.setattr(sign_chain, "_signs", lambda bits, like: torch.ones(bits.shape, dtype=like.dtype))
+    monkeypatch.setattr(
+        sign_chain, "_signs", lambda bits, like: torch.ones(bits.shape, dtype=like.dtype)
+    )
     with pytest.raises(RuntimeError, match="device"):
         test_the_fast_path_stays_on_its_device()
 
@@ -72,7 +80,9 @@ def test_the_test_can_fail(monkeypatch):
 def test_gradients_stay_on_their_device(build):
     task = elsewhere(build)
     logs = gradients.gradient_logs(task, Signs(task).of(range(4)), range(4))
-    assert {t.device.type for log in logs for t in (log.activation, log.weight, log.bias)} == {"meta"}
+    assert {t.device.type for log in logs for t in (log.activation, log.weight, log.bias)} == {
+        "meta"
+    }
 
 
 @pytest.mark.parametrize("method", ["signs", "redraw", "law"])

@@ -55,7 +55,9 @@ def test_one_draw_against_the_definition():
         flipped = mlp([6, 9, 7, 4]).double()
         for stream, index in enumerate((0, 2, 4)):
             w, b = model[index].weight, model[index].bias
-            signs = torch.from_numpy(random_numbers.signs(42, range(5), stream, sum(w.shape))[draw]).double()
+            signs = torch.from_numpy(
+                random_numbers.signs(42, range(5), stream, sum(w.shape))[draw]
+            ).double()
             s, r = signs[: w.shape[1]], signs[w.shape[1] :]
             with torch.no_grad():
                 flipped[index].weight.copy_(r[:, None] * w * s)
@@ -114,14 +116,20 @@ def test_what_cannot_be_stacked_is_drawn_one_by_one_and_said():
     stacked = measure(seeded(lambda: mlp([6, 8, 3])), draws=8, method="redraw")
     looped = measure(seeded(lambda: nn.Sequential(nn.Conv1d(6, 8, 1), nn.Flatten(), nn.Linear(8, 3))), torch.randn(2, 6, 1), draws=8, method="redraw")  # fmt: skip
     assert stacked.notes == ()
-    assert looped.notes == ("drawn one by one: more than linear layers and batch normalisation cannot be stacked",)
+    assert looped.notes == (
+        "drawn one by one: more than linear layers and batch normalisation cannot be stacked",
+    )
 
 
 def test_dropout_masks_do_not_depend_on_chunks(monkeypatch):
-    model = seeded(lambda: nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Dropout(0.3), nn.Linear(32, 4))).double()
+    model = seeded(
+        lambda: nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Dropout(0.3), nn.Linear(32, 4))
+    ).double()
     whole = measure(model, draws=600, seed=3).log_norms
     monkeypatch.setattr(measure_module, "_BUDGET", 1)
-    np.testing.assert_allclose(measure(model, draws=600, seed=3).log_norms, whole, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(
+        measure(model, draws=600, seed=3).log_norms, whole, rtol=0, atol=1e-12
+    )
     assert agreement(trace(model), measure(model, draws=8192), level=0.003).agrees
 
 
@@ -135,12 +143,18 @@ def test_depth_300_under_the_default_is_measured_not_called_dead():
 
 def test_tiny_and_huge_weights_stay_in_range():
     """||Ju||^2 of about 1e-5000 and 1e+3000 in single precision, biases zero and not."""
-    for gain, init, sign in ((1e-13, "he_normal", -1), (1e8, "he_normal", 1), (1e-3, "torch_default", -1)):
+    for gain, init, sign in (
+        (1e-13, "he_normal", -1),
+        (1e8, "he_normal", 1),
+        (1e-3, "torch_default", -1),
+    ):
         model = seeded(lambda gain=gain, init=init: mlp([16] * 201, init=init, gain=gain))
         found = measure(model, draws=256)
         assert np.isfinite(found.log_norms).mean() > 0.9
         assert sign * found.log_mean > 2000
-        assert found.log_mean == pytest.approx(predict(trace(model)).log_mean, abs=6 * found.log_mean_se + 2)
+        assert found.log_mean == pytest.approx(
+            predict(trace(model)).log_mean, abs=6 * found.log_mean_se + 2
+        )
 
 
 def test_width_one_layers_die_as_often_as_predicted():
@@ -254,8 +268,12 @@ def test_standard_errors_are_right():
     rng = np.random.default_rng(0)
     samples = np.log(rng.chisquare(3, (4000, 200)))
     moments = [LogMoments.of(s) for s in samples]
-    assert np.std([m.mean for m in moments]) == pytest.approx(np.mean([m.mean_se for m in moments]), rel=0.05)
-    assert np.std([m.variance for m in moments]) == pytest.approx(np.mean([m.variance_se for m in moments]), rel=0.08)
+    assert np.std([m.mean for m in moments]) == pytest.approx(
+        np.mean([m.mean_se for m in moments]), rel=0.05
+    )
+    assert np.std([m.variance for m in moments]) == pytest.approx(
+        np.mean([m.variance_se for m in moments]), rel=0.08
+    )
 
 
 def test_dead_draws_are_counted_apart():
@@ -314,8 +332,16 @@ class Ending(nn.Module):
         return self.end(self.net(x))
 
 
-SINGLE = {"squeeze(-1)": lambda y: y.squeeze(-1), "squeeze()": lambda y: y.squeeze(), "[:, 0]": lambda y: y[:, 0]}
-MIXED = {"a sum": lambda y: y.sum(), "a mean over the batch": lambda y: y.mean(0), "transposed": lambda y: y.T}
+SINGLE = {
+    "squeeze(-1)": lambda y: y.squeeze(-1),
+    "squeeze()": lambda y: y.squeeze(),
+    "[:, 0]": lambda y: y[:, 0],
+}
+MIXED = {
+    "a sum": lambda y: y.sum(),
+    "a mean over the batch": lambda y: y.mean(0),
+    "transposed": lambda y: y.T,
+}
 
 
 @pytest.mark.parametrize("end", SINGLE)
@@ -372,7 +398,9 @@ def test_off_a_chain_only_zeros_are_dead(scale, method):
         model = seeded(lambda: Scaled(scale)).double()
         with torch.no_grad():
             [layer.bias.zero_() for layer in model.modules() if isinstance(layer, nn.Linear)]
-        return measure(model, draws=64, method=method, init=_without_biases if method == "redraw" else None)
+        return measure(
+            model, draws=64, method=method, init=_without_biases if method == "redraw" else None
+        )
 
     plain, extreme = found(1.0), found(scale)
     shift = 8 * math.log(scale)

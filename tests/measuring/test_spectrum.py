@@ -30,7 +30,9 @@ def with_signs(widths, model, seed, draw):
     flipped = mlp(widths).double()
     for stream, index in enumerate(range(0, 2 * len(widths) - 2, 2)):
         w, b = model[index].weight, model[index].bias
-        signs = torch.from_numpy(random_numbers.signs(seed, range(draw + 1), stream, sum(w.shape))[draw]).double()
+        signs = torch.from_numpy(
+            random_numbers.signs(seed, range(draw + 1), stream, sum(w.shape))[draw]
+        ).double()
         s, r = signs[: w.shape[1]], signs[w.shape[1] :]
         with torch.no_grad():
             flipped[index].weight.copy_(r[:, None] * w * s)
@@ -38,16 +40,22 @@ def with_signs(widths, model, seed, draw):
     return flipped
 
 
-@pytest.mark.parametrize("widths", [[6, 9, 7, 8], [9, 12, 5], [7, 7]], ids=["forward", "reverse", "square"])
+@pytest.mark.parametrize(
+    "widths", [[6, 9, 7, 8], [9, 12, 5], [7, 7]], ids=["forward", "reverse", "square"]
+)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_signs_against_the_definition(widths, dtype):
     model = seeded(lambda: mlp(widths)).to(dtype)
-    x = torch.randn(3, widths[0], generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(dtype)
+    x = torch.randn(
+        3, widths[0], generator=torch.Generator().manual_seed(0), dtype=torch.float64
+    ).to(dtype)
     found = measure_spectrum(model, x, draws=5, seed=42)
     assert found.is_dense
     for draw in range(5):
         expected = eigenvalues(with_signs(widths, model, 42, draw), x[draw % 3].double())
-        np.testing.assert_allclose(found.squared_singular_values[draw], expected, rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(
+            found.squared_singular_values[draw], expected, rtol=1e-9, atol=1e-12
+        )
     wrong = eigenvalues(with_signs(widths, model, 42, 0), x[1].double() + 1)
     assert len(widths) == 2 or not np.allclose(found.squared_singular_values[0], wrong, rtol=1e-3)
 
@@ -68,7 +76,9 @@ def test_redraws_against_the_definition(widths):
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(random_numbers.draw_seed(7, draw))
             fresh.apply(normal_init)
-        np.testing.assert_allclose(found.squared_singular_values[draw], eigenvalues(fresh, x[0]), rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(
+            found.squared_singular_values[draw], eigenvalues(fresh, x[0]), rtol=1e-9, atol=1e-12
+        )
 
 
 class Residual(nn.Module):
@@ -96,8 +106,12 @@ def test_any_module_by_redraws_of_its_own_initialiser(out):
             fresh = Residual(out=out)
             fresh.apply(lambda m: m.reset_parameters() if hasattr(m, "reset_parameters") else None)
             torch.default_generator.manual_seed(random_numbers.draw_seed(3, draw))
-            fresh.double().apply(lambda m: m.reset_parameters() if hasattr(m, "reset_parameters") else None)
-        np.testing.assert_allclose(found.squared_singular_values[draw], eigenvalues(fresh, x[draw]), rtol=1e-9)
+            fresh.double().apply(
+                lambda m: m.reset_parameters() if hasattr(m, "reset_parameters") else None
+            )
+        np.testing.assert_allclose(
+            found.squared_singular_values[draw], eigenvalues(fresh, x[draw]), rtol=1e-9
+        )
 
 
 @pytest.mark.parametrize("style", STYLES, ids=lambda s: s.name)
@@ -153,7 +167,12 @@ def test_fifty_layers_under_the_default_neither_underflow_nor_die(last):
     found = measure_spectrum(model, x, draws=2, seed=9)
     assert np.all(found.log_largest < -80)
     for draw in range(2):
-        flipped, hidden, product, log = with_signs(widths, model, 9, draw), x, torch.eye(64, dtype=torch.float64), 0.0
+        flipped, hidden, product, log = (
+            with_signs(widths, model, 9, draw),
+            x,
+            torch.eye(64, dtype=torch.float64),
+            0.0,
+        )
         for part in flipped:
             if isinstance(part, nn.Linear):
                 product = part.weight @ product
@@ -187,7 +206,9 @@ def test_nothing_underflows(init, last):
 
 def test_dropout_is_one_mask_a_network():
     """A mask that differed from direction to direction would give the Jacobian of no network, and full rank."""
-    model = nn.Sequential(nn.Linear(12, 12, bias=False), nn.Dropout(0.5), nn.Linear(12, 12, bias=False))
+    model = nn.Sequential(
+        nn.Linear(12, 12, bias=False), nn.Dropout(0.5), nn.Linear(12, 12, bias=False)
+    )
     for p in model.parameters():
         nn.init.orthogonal_(p)
     found = measure_spectrum(model, draws=64)
@@ -202,7 +223,9 @@ def test_dropout_is_one_mask_a_network():
 def test_draws_depend_on_seed_and_number_alone():
     model = seeded(lambda: mlp([12, 20, 16, 5]))
     whole = measure_spectrum(model, draws=6, seed=3)
-    np.testing.assert_array_equal(measure_spectrum(model, draws=4, seed=3).log_nodes, whole.log_nodes[:4])
+    np.testing.assert_array_equal(
+        measure_spectrum(model, draws=4, seed=3).log_nodes, whole.log_nodes[:4]
+    )
     assert not np.array_equal(measure_spectrum(model, draws=6, seed=4).log_nodes, whole.log_nodes)
 
 
@@ -248,7 +271,9 @@ def test_the_smallest_singular_value_of_an_isometry():
     model = nn.Linear(80, 80, bias=False)
     nn.init.orthogonal_(model.weight, 3.0)
     large = measure_spectrum(model, draws=3, dense=False)
-    np.testing.assert_allclose([*large.log_largest, *large.log_smallest], 2 * math.log(3.0), atol=1e-3)
+    np.testing.assert_allclose(
+        [*large.log_largest, *large.log_smallest], 2 * math.log(3.0), atol=1e-3
+    )
     np.testing.assert_allclose(large.moments(2), [9, 81], rtol=1e-6)
     assert large.zero_mass == pytest.approx(0, abs=1e-9)
 
@@ -279,7 +304,9 @@ class LargestTensor(TorchDispatchMode):
         out = func(*args, **(kwargs or {}))
         for tensor in out if isinstance(out, tuple | list) else (out,):
             if isinstance(tensor, torch.Tensor):
-                self.entries = max(self.entries, tensor.untyped_storage().nbytes() // tensor.element_size())
+                self.entries = max(
+                    self.entries, tensor.untyped_storage().nbytes() // tensor.element_size()
+                )
         return out
 
 
@@ -322,7 +349,9 @@ def test_what_the_ensembles_do_not_cover_is_said():
         measure_spectrum(model, method="redraw", draws=2)
     with torch.no_grad():
         model[0].weight.add_(1.0)
-    with pytest.raises(UnsupportedArchitecture, match="Use method='redraw' with an init or a factory"):
+    with pytest.raises(
+        UnsupportedArchitecture, match="Use method='redraw' with an init or a factory"
+    ):
         measure_spectrum(model)
     found = measure_spectrum(lambda: mlp([9, 7], init="he_normal"), method="redraw", draws=2)
     assert found.method == "redraw"
@@ -344,8 +373,13 @@ def test_bad_options(options, message):
 
 @pytest.mark.parametrize("dense", [True, False])
 def test_the_record_survives_json(dense):
-    found = measure_spectrum(seeded(lambda: mlp([6, 3, 9, 5], init="he_normal")), draws=12, dense=dense)
-    assert SpectralMeasurement.from_dict(json.loads(json.dumps(found.to_dict(), allow_nan=False))) == found
+    found = measure_spectrum(
+        seeded(lambda: mlp([6, 3, 9, 5], init="he_normal")), draws=12, dense=dense
+    )
+    assert (
+        SpectralMeasurement.from_dict(json.loads(json.dumps(found.to_dict(), allow_nan=False)))
+        == found
+    )
     assert not found.log_nodes.flags.writeable
 
 
@@ -432,12 +466,19 @@ def dropping():
     return nn.Sequential(nn.Linear(150, 180), nn.Dropout(0.3), nn.GELU(), nn.Linear(180, 120))
 
 
-@pytest.mark.parametrize("build", [dropping, lambda: mlp([60, 80, 70])], ids=["dropout, gelu", "relu"])
+@pytest.mark.parametrize(
+    "build", [dropping, lambda: mlp([60, 80, 70])], ids=["dropout, gelu", "relu"]
+)
 def test_the_quadrature_is_unbiased_network_by_network(build):
     """Same networks, same masks: what differs from draw to draw is the probe alone, whose mean error is 0."""
     model = seeded(build)
-    dense, large = (measure_spectrum(model, draws=192, steps=5, dense=dense) for dense in (True, False))
-    lambdas, weights = dense.squared_singular_values / dense.input_size, large.weights * np.exp(large.log_nodes)
+    dense, large = (
+        measure_spectrum(model, draws=192, steps=5, dense=dense) for dense in (True, False)
+    )
+    lambdas, weights = (
+        dense.squared_singular_values / dense.input_size,
+        large.weights * np.exp(large.log_nodes),
+    )
     difference = weights.sum(axis=1) - lambdas.sum(axis=1)
     error = difference.std(ddof=1) / math.sqrt(192)
     assert abs(difference.mean()) < 3.5 * error

@@ -21,7 +21,9 @@ def study():
     return module
 
 
-@pytest.mark.parametrize(("depth", "init"), [(1, "he_uniform"), (2, "orthogonal"), (5, "he_normal")])
+@pytest.mark.parametrize(
+    ("depth", "init"), [(1, "he_uniform"), (2, "orthogonal"), (5, "he_normal")]
+)
 def test_at_width_400_the_distance_is_below_one_percent(study, depth, init):
     """Exactly half of the gates open; six draws, 2,400 eigenvalues."""
     row = study.run(400, depth, "exact", init, draws=6, seed=1)
@@ -41,7 +43,9 @@ def test_distances_by_hand(study):
     x = np.array([1.0, 2.0, 3.0, 4.0])
     cdf = np.array([0.25, 0.5, 0.75, 1.0])
     assert study.distances(x, 8, cdf, 0.5) == (0.125, 0.25)
-    assert study.distances(x, 5, cdf, 0.5)[0] == pytest.approx(0.625 - 0.2)  # just below the first of four in five
+    assert study.distances(x, 5, cdf, 0.5)[0] == pytest.approx(
+        0.625 - 0.2
+    )  # just below the first of four in five
 
 
 def test_counts_that_fluctuate_explain_relu(study):
@@ -55,11 +59,24 @@ def test_committed_results(study):
     assert [(int(r["width"]), int(r["depth"]), r["gates"], r["init"]) for r in rows] == study.plan()
     wide = [row for row in rows if int(row["width"]) >= 400]
     for row in wide:
-        columns = ("ks", "ks_positive") if row["gates"] == "exact" else ("ks_counts", "ks_counts_positive")
+        columns = (
+            ("ks", "ks_positive")
+            if row["gates"] == "exact"
+            else ("ks_counts", "ks_counts_positive")
+        )
         assert all(float(row[column]) < 0.01 for column in columns if row[column])
-    for depth in ("1", "2", "3", "5"):  # with the width the distance falls: five to seven times from 50 to 800
+    for depth in (
+        "1",
+        "2",
+        "3",
+        "5",
+    ):  # with the width the distance falls: five to seven times from 50 to 800
         at = {
-            n: [float(r["ks"]) for r in rows if (r["gates"], r["depth"], r["width"]) == ("exact", depth, n)]
+            n: [
+                float(r["ks"])
+                for r in rows
+                if (r["gates"], r["depth"], r["width"]) == ("exact", depth, n)
+            ]
             for n in ("50", "800")
         }
         assert max(at["50"]) > 4 * max(at["800"])

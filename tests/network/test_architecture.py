@@ -11,10 +11,18 @@ from initdiag.network.architecture import Activation, Gap, Gate, Layer, WeightLa
 
 
 def test_from_widths_builds_the_stated_chain():
-    arch = Architecture.from_widths([784, 256, 128, 10], init="kaiming_normal", dropout=[0.1, 0.2], gain=2.0)
+    arch = Architecture.from_widths(
+        [784, 256, 128, 10], init="kaiming_normal", dropout=[0.1, 0.2], gain=2.0
+    )
     assert arch.widths == (784, 256, 128, 10)
-    assert [layer.weight.variance for layer in arch.layers] == pytest.approx([8 / 784, 8 / 256, 8 / 128])
-    assert [layer.activation.label for layer in arch.layers] == ["ReLU, dropout 0.1", "ReLU, dropout 0.2", "linear"]
+    assert [layer.weight.variance for layer in arch.layers] == pytest.approx(
+        [8 / 784, 8 / 256, 8 / 128]
+    )
+    assert [layer.activation.label for layer in arch.layers] == [
+        "ReLU, dropout 0.1",
+        "ReLU, dropout 0.2",
+        "linear",
+    ]
     assert arch.layers[0].weight.initializer == "he_normal"
 
 
@@ -41,11 +49,16 @@ def test_replace_keeps_what_is_not_named():
     arch = Architecture.from_widths([8, 16, 4], init="he_normal", dropout=0.1)
     other = arch.replace(init="orthogonal")
     assert other.widths == arch.widths
-    assert [layer.activation for layer in other.layers] == [layer.activation for layer in arch.layers]
+    assert [layer.activation for layer in other.layers] == [
+        layer.activation for layer in arch.layers
+    ]
     assert other.layers[0].weight.family == "haar"
     doubled = arch.replace(gain=2.0)
     assert doubled.layers[0].weight.variance == pytest.approx(4 * arch.layers[0].weight.variance)
-    assert arch.replace(activation="leaky_relu", negative_slope=0.3).layers[0].activation.dropout == 0.1
+    assert (
+        arch.replace(activation="leaky_relu", negative_slope=0.3).layers[0].activation.dropout
+        == 0.1
+    )
     assert arch.replace() == arch
 
 
@@ -88,7 +101,9 @@ BAD_ASSUMPTIONS = {
 }
 
 
-@pytest.mark.parametrize(("assumptions", "message"), BAD_ASSUMPTIONS.values(), ids=BAD_ASSUMPTIONS.keys())
+@pytest.mark.parametrize(
+    ("assumptions", "message"), BAD_ASSUMPTIONS.values(), ids=BAD_ASSUMPTIONS.keys()
+)
 def test_bad_assumptions(assumptions, message):
     with pytest.raises(InvalidInput, match=message):
         Architecture.from_widths([4, 8, 2], **assumptions)

@@ -45,7 +45,11 @@ def test_every_key(write):
     assert (plain.module, plain.input_size, plain.example_input) == (None, None, None)
     assert big.name == "lib.net:Big[head]"
     assert (big.optimizer, big.draws, big.seed, big.method) == ("sgd", 9, 4, "redraw")
-    assert (big.input_size, big.example_input, big.ignore) == ((2, 784), "net.py:batch", ("IND011", "IND006"))
+    assert (big.input_size, big.example_input, big.ignore) == (
+        (2, 784),
+        "net.py:batch",
+        ("IND011", "IND006"),
+    )
     assert big.thresholds == Thresholds(max_risk=0.2, agreement_level=0.01)
     assert (config.baseline, config.fail_on) == (folder / "base.json", "risk")
 
@@ -61,7 +65,12 @@ def test_found_upwards_past_a_file_without_the_table(write):
 
 def test_without_a_table_all_is_default(tmp_path):
     config = find_config(tmp_path)
-    assert (config.path, config.models, config.fail_on, config.baseline) == (None, (), "no-verdict", None)
+    assert (config.path, config.models, config.fail_on, config.baseline) == (
+        None,
+        (),
+        "no-verdict",
+        None,
+    )
     (model,) = config.select(["net.py:build"], tmp_path)
     assert (model.draws, model.thresholds, model.ignore) == (1024, Thresholds(), ())
     with pytest.raises(TargetError, match=r"a TARGET, or models in \[tool.initdiag\]"):
@@ -75,7 +84,12 @@ def test_targets_take_the_settings_that_are_configured_for_them(write):
     )
     config = find_config(folder)
     found = config.select(["net.py:build", "net.py:other", "pkg:net"], folder / "sub")
-    assert [m.name for m in found] == ["sub/net.py:build", "sub/net.py:build[head]", "net.py:other", "pkg:net"]
+    assert [m.name for m in found] == [
+        "sub/net.py:build",
+        "sub/net.py:build[head]",
+        "net.py:other",
+        "pkg:net",
+    ]
     assert [m.draws for m in found] == [32] * 4
     assert (found[0].seed, found[2].folder) == (5, folder / "sub")
     assert config.select([], folder) == config.models
@@ -88,13 +102,22 @@ def test_targets_take_the_settings_that_are_configured_for_them(write):
             "modles = []",
             r"keys baseline, draws, fail_on, ignore, loss, lr, method, models, optimizer, seed, spectrum, thresholds, got 'modles'",
         ),
-        ('models = [{target = "a.py:b", size = [2]}]', r"model 'a.py:b' with the keys .*input_size.*got 'size'"),
-        ("thresholds = {risk = 0.5}", r"thresholds with the keys agreement_level, max_risk, got 'risk'"),
+        (
+            'models = [{target = "a.py:b", size = [2]}]',
+            r"model 'a.py:b' with the keys .*input_size.*got 'size'",
+        ),
+        (
+            "thresholds = {risk = 0.5}",
+            r"thresholds with the keys agreement_level, max_risk, got 'risk'",
+        ),
         ("models = [3]", "a list of targets or tables"),
         ('models = "a.py:b"', "a list of targets or tables"),
         ('models = [{module = "head"}]', "a table with a target"),
         ('models = ["a.py:b", "a.py:b"]', "each model once, got 'a.py:b'"),
-        ('models = [{target = "a.py:b", input_size = "2,3"}]', r"input_size: the shape of a batch, e.g. \[2, 784\]"),
+        (
+            'models = [{target = "a.py:b", input_size = "2,3"}]',
+            r"input_size: the shape of a batch, e.g. \[2, 784\]",
+        ),
         ('models = [{target = "a.py:b", input_size = [2, true]}]', "the shape of a batch"),
         ("draws = 0", "draws: an integer of at least 1, got 0"),
         ("draws = true", "draws: an integer of at least 1, got True"),
@@ -127,4 +150,8 @@ def test_the_readmes_table_is_understood(write):
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     (table,) = re.findall(r"```toml\n(.*?)```", text, re.S)
     plain, big = find_config(write(table)).models
-    assert (plain.name, big.name, big.input_size) == ("model.py:build", "net.py:Big[head]", (2, 784))
+    assert (plain.name, big.name, big.input_size) == (
+        "model.py:build",
+        "net.py:Big[head]",
+        (2, 784),
+    )

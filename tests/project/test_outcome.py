@@ -18,7 +18,9 @@ from initdiag.errors import TargetError
 from initdiag.project.baseline import RISK_MARGIN, Baseline, risk_margin
 from initdiag.project.outcome import outcome
 
-WARNING = Finding("IND009", "warning", "0.weight", "its weights fail: zero mean", "see how it is initialised")
+WARNING = Finding(
+    "IND009", "warning", "0.weight", "its weights fail: zero mean", "see how it is initialised"
+)
 NOTE = Finding("IND011", "note", "0.weight", "its bias is skewed", "zero biases")
 
 
@@ -48,7 +50,10 @@ def test_an_ignored_code_is_dropped_and_never_makes_a_network_healthy():
     assert result.report.findings == ()
     assert (result.report.verdict, result.exit_code) == (Verdict.VANISHING, 1)
     assert result.note == "m: ignored IND001, IND008; the verdict stays VANISHING"
-    assert outcome("m", replace(reports.healthy(), findings=(NOTE,)), ignore=["IND011"]).note == "m: ignored IND011"
+    assert (
+        outcome("m", replace(reports.healthy(), findings=(NOTE,)), ignore=["IND011"]).note
+        == "m: ignored IND011"
+    )
     assert outcome("m", reports.vanishing()).note == ""
     assert outcome("m", reports.healthy()).note == ""
 
@@ -74,7 +79,11 @@ def test_what_is_as_it_was_passes(known):
 
 def test_what_got_worse_fails(known):
     bad = outcome("healthy", reports.vanishing(), baseline=known)
-    assert (bad.exit_code, "VANISHING, was HEALTHY" in bad.summary, "to change: code" in bad.summary) == (1, True, True)
+    assert (
+        bad.exit_code,
+        "VANISHING, was HEALTHY" in bad.summary,
+        "to change: code" in bad.summary,
+    ) == (1, True, True)
     lost = outcome("healthy", reports.unjudged(), baseline=known)
     assert (lost.exit_code, "no verdict any more, was HEALTHY" in lost.summary) == (3, True)
     assert outcome("healthy", reports.unjudged(), baseline=known, fail_on="risk").exit_code == 0
@@ -86,14 +95,24 @@ def test_a_new_warning_fails_and_a_note_does_not(known):
     warned = outcome("healthy", replace(reports.healthy(), findings=(WARNING,)), baseline=known)
     assert warned.exit_code == 1
     assert "new warning IND009 at 0.weight: its weights fail: zero mean; see how" in warned.summary
-    assert outcome("healthy", replace(reports.healthy(), findings=(NOTE,)), baseline=known).exit_code == 0
-    ignored = outcome("healthy", replace(reports.healthy(), findings=(WARNING,)), baseline=known, ignore=["IND009"])
+    assert (
+        outcome("healthy", replace(reports.healthy(), findings=(NOTE,)), baseline=known).exit_code
+        == 0
+    )
+    ignored = outcome(
+        "healthy",
+        replace(reports.healthy(), findings=(WARNING,)),
+        baseline=known,
+        ignore=["IND009"],
+    )
     assert ignored.exit_code == 0
     twice = replace(reports.vanishing(), findings=(*reports.vanishing().findings,) * 2)
     assert outcome("vanishing", twice, baseline=known).exit_code == 0
 
 
-@pytest.mark.parametrize(("rise", "code"), [(0.9 * RISK_MARGIN, 0), (1.1 * RISK_MARGIN, 1), (-0.3, 0)])
+@pytest.mark.parametrize(
+    ("rise", "code"), [(0.9 * RISK_MARGIN, 0), (1.1 * RISK_MARGIN, 1), (-0.3, 0)]
+)
 def test_a_risk_clearly_higher_fails(rise, code):
     before = replace(reports.healthy(), risk={"sgd": 0.9, "adam": 0.375})
     known = Baseline.of([("m", before)])
@@ -129,7 +148,12 @@ def test_a_simulated_risk_is_called_higher_beyond_its_error_only():
     assert 0.5 < risks.std(ddof=1) / error < 1.7  # chi-square with 11 degrees of freedom, 99.9 %
     typical = Baseline.of([("m", found[int(np.argsort(risks)[6])])])
     assert np.ptp(risks) > RISK_MARGIN
-    assert not [line for report in found for line in typical.models["m"].worse(report) if line.startswith("risk")]
+    assert not [
+        line
+        for report in found
+        for line in typical.models["m"].worse(report)
+        if line.startswith("risk")
+    ]
     assert outcome("m", at(4.0, 1), baseline=typical).exit_code == 1
 
 
@@ -164,7 +188,10 @@ def test_a_baseline_of_version_1_loads_for_ever():
         ("{", "JSONDecodeError"),
         ("[]", "TypeError"),
         ('{"initdiag_baseline": 2, "models": {}}', "got version 2"),
-        ('{"initdiag_baseline": 1, "models": {"m": {"verdict": "FINE", "risk": {}, "findings": []}}}', "FINE"),
+        (
+            '{"initdiag_baseline": 1, "models": {"m": {"verdict": "FINE", "risk": {}, "findings": []}}}',
+            "FINE",
+        ),
         ('{"initdiag_baseline": 1, "models": {"m": {"verdict": "DEAD"}}}', "KeyError"),
         ('{"models": {}}', "initdiag_baseline"),
     ],

@@ -15,7 +15,9 @@ def page():
     executable = browser.find()
     if executable is None:
         message = "NOT TESTED IN A BROWSER: no Chromium was found. Install one (Debian: apt-get install chromium) or name one in INITDIAG_CHROMIUM."
-        (pytest.fail if os.environ.get("INITDIAG_REQUIRE_CHROMIUM") == "1" else pytest.skip)(message)
+        (pytest.fail if os.environ.get("INITDIAG_REQUIRE_CHROMIUM") == "1" else pytest.skip)(
+            message
+        )
     opened = browser.Page(executable)
     yield opened
     opened.close()
@@ -53,7 +55,9 @@ def test_the_first_screen_holds_verdict_risk_and_remedy(page, tmp_path):
     path = write(tmp_path, reports.vanishing())
     for width, height in SIZES:
         page.open(path, width=width, height=height)
-        last = page.evaluate("document.querySelector('.first li code').getBoundingClientRect().bottom")
+        last = page.evaluate(
+            "document.querySelector('.first li code').getBoundingClientRect().bottom"
+        )
         assert last < height, (width, last)
 
 
@@ -64,7 +68,12 @@ def test_hostile_names_are_inert(page, tmp_path, name):
     page.evaluate("document.querySelectorAll('details').forEach(d => { d.open = true })")
     assert is_clean(page, path), (page.requests, page.complaints)
     assert page.evaluate("typeof window.pwned") == "undefined"
-    assert page.evaluate("document.querySelectorAll('script, img, iframe, object, embed, link, form').length") == 1
+    assert (
+        page.evaluate(
+            "document.querySelectorAll('script, img, iframe, object, embed, link, form').length"
+        )
+        == 1
+    )
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
@@ -87,9 +96,13 @@ def test_it_prints_on_paper(page, tmp_path):
     assert pdf.startswith(b"%PDF")
     assert 1 <= len(re.findall(rb"/Type\s*/Page\b", pdf)) <= 2
     assert (
-        page.evaluate("getComputedStyle(document.querySelector('.initdiag')).backgroundColor") == "rgb(255, 255, 255)"
+        page.evaluate("getComputedStyle(document.querySelector('.initdiag')).backgroundColor")
+        == "rgb(255, 255, 255)"
     )
-    assert page.evaluate("getComputedStyle(document.querySelector('.initdiag')).color") == "rgb(0, 0, 0)"
+    assert (
+        page.evaluate("getComputedStyle(document.querySelector('.initdiag')).color")
+        == "rgb(0, 0, 0)"
+    )
 
 
 def test_a_page_that_runs_and_fetches_is_caught(page, tmp_path):

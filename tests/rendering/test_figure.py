@@ -23,7 +23,12 @@ from initdiag.measuring.record import LayerMeasurement
 from initdiag.rendering import curves, svg_panels
 from initdiag.rendering.layers_csv import to_csv
 
-TITLES = ["How large the gradient is", "Where it is lost", "Layer by layer, as measured", "In every direction"]
+TITLES = [
+    "How large the gradient is",
+    "Where it is lost",
+    "Layer by layer, as measured",
+    "In every direction",
+]
 
 
 def titles(figure) -> list[str]:
@@ -37,7 +42,12 @@ def with_spectrum():
 
 @pytest.mark.parametrize(
     ("report", "count"),
-    [(reports.vanishing(), 3), (reports.healthy(), 2), (reports.unjudged(), 0), (with_spectrum(), 4)],
+    [
+        (reports.vanishing(), 3),
+        (reports.healthy(), 2),
+        (reports.unjudged(), 0),
+        (with_spectrum(), 4),
+    ],
 )
 def test_the_panels_are_those_of_the_page(report, count):
     assert titles(report.figure()) == [panel.title for panel in svg_panels.panels(report)]
@@ -67,7 +77,9 @@ def test_perturbations_end_at_the_measured_gain():
     report = reports.vanishing()
     m = report.measurement
     last = LayerMeasurement("24.weight", 0.0, 0.1, m.log_mean, m.log_variance)
-    seen = dataclasses.replace(report, measurement=dataclasses.replace(m, layers=(*m.layers[:-1], last)))
+    seen = dataclasses.replace(
+        report, measurement=dataclasses.replace(m, layers=(*m.layers[:-1], last))
+    )
     band = next(band for band in curves.bands(seen) if band.label == "perturbation")
     assert band.mean[-1] == pytest.approx(m.rms_gain_log_mean)
 
@@ -80,10 +92,14 @@ def test_weight_gradients_are_drawn_where_they_were_measured():
         SimpleNamespace(**{n: getattr(one, n) for n in ("name", "activation_log_mean", "activation_log_variance", "tangent_log_mean", "tangent_log_variance")}, weight_gradient=summary if index else None)
         for index, one in enumerate(report.measurement.layers)
     )  # fmt: skip
-    seen = dataclasses.replace(report, measurement=dataclasses.replace(report.measurement, layers=layers))
+    seen = dataclasses.replace(
+        report, measurement=dataclasses.replace(report.measurement, layers=layers)
+    )
     band = curves.bands(seen)[2]
     assert band.label == "weight gradients"
-    np.testing.assert_array_equal(np.stack([band.mean, band.low, band.high])[:, 1], [-7.0, -11.0, -3.0])
+    np.testing.assert_array_equal(
+        np.stack([band.mean, band.low, band.high])[:, 1], [-7.0, -11.0, -3.0]
+    )
     assert np.isnan(band.mean[0])
     drawn = svg_panels.to_svg(svg_panels.panels(seen)[2])
     start = float(re.search(r'x="([\d.]+)"[^>]*>weight gradients<', drawn)[1])
@@ -111,7 +127,9 @@ def test_without_matplotlib_the_message_names_the_extra(monkeypatch):
 
 
 @settings(
-    max_examples=8, phases=[Phase.generate], suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+    max_examples=8,
+    phases=[Phase.generate],
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 @given(report=made.reports())
 def test_any_report_can_be_drawn(report):

@@ -36,15 +36,21 @@ def everything() -> list[Report]:
 
 def with_findings(count: int) -> Report:
     found = tuple(
-        Finding("IND008", "warning", f"layer{i}", "the forward pass never reaches it", "use it") for i in range(count)
+        Finding("IND008", "warning", f"layer{i}", "the forward pass never reaches it", "use it")
+        for i in range(count)
     )
     return dataclasses.replace(reports.healthy(), findings=found)
 
 
 @pytest.mark.parametrize("name", reports.ALL)
-@pytest.mark.parametrize("output_format", [f for f in FORMATS if f in ("markdown", "github", "junit", "sarif", "csv")])
+@pytest.mark.parametrize(
+    "output_format", [f for f in FORMATS if f in ("markdown", "github", "junit", "sarif", "csv")]
+)
 def test_golden(golden, name, output_format):
-    golden(f"{name}.{output_format}", render([reports.ALL[name]()], output_format).replace("\r\n", "\n"))
+    golden(
+        f"{name}.{output_format}",
+        render([reports.ALL[name]()], output_format).replace("\r\n", "\n"),
+    )
 
 
 def test_markdown_is_the_method():
@@ -101,13 +107,17 @@ def test_sarif_is_valid_and_its_rules_are_stable():
     jsonschema.validate(log, SARIF)
     (run,) = log["runs"]
     identifiers = [rule["id"] for rule in run["tool"]["driver"]["rules"]]
-    assert [identifiers[result["ruleIndex"]] for result in run["results"]] == [r["ruleId"] for r in run["results"]]
+    assert [identifiers[result["ruleIndex"]] for result in run["results"]] == [
+        r["ruleId"] for r in run["results"]
+    ]
     assert {"IND000", "IND001", "IND008"} <= set(identifiers)
 
 
 def test_sarif_places_are_relative_to_the_repository(tmp_path, monkeypatch):
     (tmp_path / "my nets").mkdir()
-    (tmp_path / "my nets" / "model.py").write_text("import torch\n\ndef build():\n    pass\n\nnet = build()\n")
+    (tmp_path / "my nets" / "model.py").write_text(
+        "import torch\n\ndef build():\n    pass\n\nnet = build()\n"
+    )
     monkeypatch.chdir(tmp_path)
     for target, line in (
         ("my nets/model.py:build", 3),
@@ -123,7 +133,16 @@ def test_sarif_places_are_relative_to_the_repository(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     "target",
-    ["/etc/hosts.py:x", "../outside.py:x", "gone.py:x", "Sequential", "a.b:c", "a\0.py:c", ":", "x" * 5000 + ".py:x"],
+    [
+        "/etc/hosts.py:x",
+        "../outside.py:x",
+        "gone.py:x",
+        "Sequential",
+        "a.b:c",
+        "a\0.py:c",
+        ":",
+        "x" * 5000 + ".py:x",
+    ],
 )
 def test_what_is_not_under_the_working_directory_has_no_place(tmp_path, monkeypatch, target):
     (tmp_path / "outside.py").write_text("x = 1\n")
@@ -141,7 +160,10 @@ def test_a_module_is_found_in_src(tmp_path, monkeypatch):
 
 def test_fingerprints_do_not_hold_numbers():
     first, second = reports.vanishing(), reports.vanishing()
-    changed = tuple(dataclasses.replace(f, message="a typical gradient 7 times too small") for f in second.findings)
+    changed = tuple(
+        dataclasses.replace(f, message="a typical gradient 7 times too small")
+        for f in second.findings
+    )
     second = dataclasses.replace(second, findings=changed)
     prints = [
         [r["partialFingerprints"] for r in json.loads(render([one], "sarif"))["runs"][0]["results"]]
@@ -153,7 +175,9 @@ def test_fingerprints_do_not_hold_numbers():
 
 def test_every_code_is_a_rule():
     used = {
-        code for path in PACKAGE.rglob("*.py") for code in re.findall(r'"(IND\d{3})"', path.read_text(encoding="utf-8"))
+        code
+        for path in PACKAGE.rglob("*.py")
+        for code in re.findall(r'"(IND\d{3})"', path.read_text(encoding="utf-8"))
     }
     assert used == set(rules.RULES)
 
@@ -164,14 +188,21 @@ def test_every_code_is_a_rule():
 def test_junit_counts_and_kinds():
     suites = ElementTree.fromstring(render(everything(), "junit"))
     suite = suites[0]
-    assert {k: suite.get(k) for k in ("tests", "failures", "errors")} == {"tests": "3", "failures": "1", "errors": "1"}
+    assert {k: suite.get(k) for k in ("tests", "failures", "errors")} == {
+        "tests": "3",
+        "failures": "1",
+        "errors": "1",
+    }
     cases = {case.get("name"): case for case in suite}
     failure = cases["model.py:build"].find("failure")
     assert "nn.init.kaiming_normal_" in failure.text
     assert "To change: " in failure.get("message")
     assert cases["64,256x2,10"].find("failure") is None
     numbers = {p.get("name"): p.get("value") for p in cases["model.py:build"].iter("property")}
-    assert float(numbers["initdiag/predicted_log_variance"]) == reports.vanishing().prediction.log_variance
+    assert (
+        float(numbers["initdiag/predicted_log_variance"])
+        == reports.vanishing().prediction.log_variance
+    )
 
 
 # GitHub
@@ -181,7 +212,9 @@ def test_github_escapes():
     bad = Finding("IND008", "warning", "a:b,c", "50% \n::error::forged", "x\r\ny")
     line = to_annotations(dataclasses.replace(reports.healthy(), findings=(bad,), target="t,u:v"))
     assert line.count("\n") == 1
-    assert line.startswith("::warning title=initdiag IND008%3A unused-weights (t%2Cu%3Av)::a:b,c: 50%25 ")
+    assert line.startswith(
+        "::warning title=initdiag IND008%3A unused-weights (t%2Cu%3Av)::a:b,c: 50%25 "
+    )
 
 
 @pytest.mark.parametrize("count", [0, 9, 10, 11, 300])
@@ -260,7 +293,10 @@ def test_a_saved_report_in_every_format(run, saved, tmp_path, output_format, mon
     assert code == 0
     assert lines_of(out) == lines_of(render(everything(), output_format))
     path = tmp_path / "out"
-    assert run("report", str(saved), "--output-format", output_format, "--output-file", str(path))[1] == ""
+    assert (
+        run("report", str(saved), "--output-format", output_format, "--output-file", str(path))[1]
+        == ""
+    )
     assert path.read_bytes().decode() == render(everything(), output_format)
 
 
@@ -269,7 +305,9 @@ def test_report_fails_on_demand(run, saved):
     assert run("report", str(saved), "--fail-on", "never")[0] == 0
 
 
-@pytest.mark.parametrize("text", ["", "{", "[" * 100_000, "{}", "[1]", '{"schema_version": 1, "x": 2}', "\x00"])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[" * 100_000, "{}", "[1]", '{"schema_version": 1, "x": 2}', "\x00"]
+)
 def test_report_refuses_what_is_none(run, tmp_path, text):
     path = tmp_path / "bad.json"
     path.write_text(text)
@@ -306,6 +344,9 @@ def test_no_format_loads_torch(saved):
     )
     environment = {key: value for key, value in os.environ.items() if key != "GITHUB_STEP_SUMMARY"}
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code], capture_output=True, check=False, env=environment
+        [sys.executable, "-W", "error", "-c", code],
+        capture_output=True,
+        check=False,
+        env=environment,
     )
     assert done.returncode == 0, done.stderr.decode(errors="replace")

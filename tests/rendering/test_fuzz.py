@@ -32,13 +32,16 @@ from initdiag.rendering.layers_csv import COLUMNS
 from initdiag.rendering.schema import shipped_schema
 from initdiag.rendering.words import plain
 
-SARIF = jsonschema.Draft202012Validator(json.loads((Path(__file__).parent / "sarif-subset.schema.json").read_text()))
+SARIF = jsonschema.Draft202012Validator(
+    json.loads((Path(__file__).parent / "sarif-subset.schema.json").read_text())
+)
 REPORT = jsonschema.Draft202012Validator(shipped_schema())
 
 
 def has_controls(text: str) -> bool:
     return any(
-        c != "\n" and (unicodedata.category(c)[0] == "C" or unicodedata.category(c) in ("Zl", "Zp")) for c in text
+        c != "\n" and (unicodedata.category(c)[0] == "C" or unicodedata.category(c) in ("Zl", "Zp"))
+        for c in text
     )
 
 
@@ -59,7 +62,9 @@ def check_html(report: Report) -> None:
         text.encode()
         page = parsed(text)
         assert page.tags.count("script") == len(page.data) <= 1
-        assert not any(key.startswith("on") or key in ("src", "href") for _, key, _ in page.attributes)
+        assert not any(
+            key.startswith("on") or key in ("src", "href") for _, key, _ in page.attributes
+        )
         assert not re.search(r'd="[^"]*(nan|inf)', text), "a drawing without coordinates"
         if page.data:
             assert json.loads(page.data[0]) == report.to_dict()
@@ -98,7 +103,9 @@ def check_markdown(report: Report) -> None:
     text = report.to_markdown()
     text.encode()
     assert not has_controls(text)
-    tags = re.findall(r"<[^>]*>", re.sub(r"(`+)(?!`).*?(?<!`)\1(?!`)", "", re.sub(r"\\.", "", text)))
+    tags = re.findall(
+        r"<[^>]*>", re.sub(r"(`+)(?!`).*?(?<!`)\1(?!`)", "", re.sub(r"\\.", "", text))
+    )
     assert set(tags) <= {"<sub>", "</sub>", "<details>", "</details>", "<summary>", "</summary>"}
 
 
@@ -112,7 +119,16 @@ def check_console(report: Report) -> None:
     assert all(np.isfinite(list(report.to_metrics().values())))
 
 
-CHECKS = [check_json, check_html, check_xml, check_sarif, check_github, check_csv, check_markdown, check_console]
+CHECKS = [
+    check_json,
+    check_html,
+    check_xml,
+    check_sarif,
+    check_github,
+    check_csv,
+    check_markdown,
+    check_console,
+]
 
 
 @pytest.mark.parametrize("check", CHECKS)
@@ -128,13 +144,19 @@ def test_any_report(check, report):
 def many_layers(count: int) -> Report:
     """A chain of ``count`` layers, no two alike."""
     report = reports.vanishing()
-    first, share, seen = report.architecture.layers[0], report.prediction.layers[0], report.measurement.layers[0]
+    first, share, seen = (
+        report.architecture.layers[0],
+        report.prediction.layers[0],
+        report.measurement.layers[0],
+    )
     layers = tuple(dataclasses.replace(first, name=f"block.{i}.weight") for i in range(count))
     shares: tuple[LayerPrediction, ...] = tuple(
-        dataclasses.replace(share, name=layer.name, log_variance=0.1 + i / count) for i, layer in enumerate(layers)
+        dataclasses.replace(share, name=layer.name, log_variance=0.1 + i / count)
+        for i, layer in enumerate(layers)
     )
     measured = tuple(
-        dataclasses.replace(seen, name=layer.name, tangent_log_mean=-1.75 * i) for i, layer in enumerate(layers)
+        dataclasses.replace(seen, name=layer.name, tangent_log_mean=-1.75 * i)
+        for i, layer in enumerate(layers)
     )
     return dataclasses.replace(
         report,
@@ -155,7 +177,11 @@ def test_five_thousand_layers(check):
 @pytest.mark.parametrize("check", CHECKS)
 def test_no_layer(check):
     report = reports.unjudged()
-    check(dataclasses.replace(report, architecture=dataclasses.replace(report.architecture, layers=())))
+    check(
+        dataclasses.replace(
+            report, architecture=dataclasses.replace(report.architecture, layers=())
+        )
+    )
 
 
 def test_five_thousand_layers_are_short_where_a_person_reads():

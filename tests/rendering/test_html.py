@@ -30,7 +30,9 @@ def test_it_is_balanced_and_fetches_nothing(name):
         for tag, key, value in page.attributes
         if key in ("src", "href", "srcset", "action", "data") or key.startswith("on")
     ]
-    assert [value for tag, key, value in page.attributes if (tag, key) == ("script", "type")] == ["application/json"]
+    assert [value for tag, key, value in page.attributes if (tag, key) == ("script", "type")] == [
+        "application/json"
+    ]
     assert "url(" not in reports.ALL[name]().to_html()
     assert "@import" not in reports.ALL[name]().to_html()
 
@@ -64,7 +66,9 @@ def test_the_first_screen_is_in_plain_words(verdict):
         report = reports.unjudged()
     page = report.to_html()
     first = page[page.index("<h1>") : page.index("<h2>What was found")]
-    assert not re.search(r"beta|Jacobian|variance|kurtosis|log-", first.replace(report.risk_provenance, ""))
+    assert not re.search(
+        r"beta|Jacobian|variance|kurtosis|log-", first.replace(report.risk_provenance, "")
+    )
     assert "Risk" in first
     assert "What to do" in first
     if verdict.is_at_risk:
@@ -90,7 +94,10 @@ def test_a_notebook_shows_a_fragment_without_the_data():
 
 def test_the_style_reaches_nothing_outside_a_report():
     style = re.sub(
-        r"/\*.*?\*/", "", to_fragment(reports.healthy()).split("<style>")[1].split("</style>")[0], flags=re.S
+        r"/\*.*?\*/",
+        "",
+        to_fragment(reports.healthy()).split("<style>")[1].split("</style>")[0],
+        flags=re.S,
     )
     selectors = [
         s.strip()
@@ -99,7 +106,9 @@ def test_the_style_reaches_nothing_outside_a_report():
         for s in re.split(r",(?![^()]*\))", block)
     ]
     assert len(selectors) > 30
-    assert all(s.startswith(".initdiag") for s in selectors), [s for s in selectors if not s.startswith(".initdiag")]
+    assert all(s.startswith(".initdiag") for s in selectors), [
+        s for s in selectors if not s.startswith(".initdiag")
+    ]
 
 
 def _luminance(colour: str) -> float:

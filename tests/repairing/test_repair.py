@@ -15,7 +15,15 @@ from zoo.models import CHAINS, NO_CHAINS, SMOOTH
 from zoo.test_zoo import built
 
 import initdiag
-from initdiag import Architecture, InvalidInput, UnsupportedArchitecture, measure, predict, repair, trace
+from initdiag import (
+    Architecture,
+    InvalidInput,
+    UnsupportedArchitecture,
+    measure,
+    predict,
+    repair,
+    trace,
+)
 from initdiag.repairing import repair as repair_module
 
 FIXED = ("spectral_norm", "old spectral_norm", "orthogonal parametrisation")
@@ -36,8 +44,13 @@ def mlp(width: int = 24, depth: int = 6, act=nn.ReLU) -> nn.Sequential:
 
 def as_drawn(arch: Architecture) -> Architecture:
     """The trace with the weights' own variances in place of nominal ones, which may be sampling error away."""
-    weights = (dataclasses.replace(w, variance=w.sample_variance) for w in (layer.weight for layer in arch.layers))
-    layers = (dataclasses.replace(layer, weight=w) for layer, w in zip(arch.layers, weights, strict=True))
+    weights = (
+        dataclasses.replace(w, variance=w.sample_variance)
+        for w in (layer.weight for layer in arch.layers)
+    )
+    layers = (
+        dataclasses.replace(layer, weight=w) for layer, w in zip(arch.layers, weights, strict=True)
+    )
     return dataclasses.replace(arch, layers=tuple(layers))
 
 
@@ -56,7 +69,9 @@ def test_fresh_weights_have_gain_1_in_every_layer(specimen, method):
     done = repair(model, method, seed=1, input_size=specimen.input_size)
     stds = {c.name: c.std_after for c in done.changes if c.what != "zeroed"}
     assert tuple(stds) == specimen.layers
-    for layer, gate in zip(trace(model, input_size=specimen.input_size).layers, specimen.gates, strict=True):
+    for layer, gate in zip(
+        trace(model, input_size=specimen.input_size).layers, specimen.gates, strict=True
+    ):
         wanted = (layer.fan_in * mean_square_slope(gate)) ** -0.5
         error = 1e-3 if method == "orthogonal" else 4 / math.sqrt(2 * layer.fan_in * layer.fan_out)
         assert math.log(stds[layer.name] / wanted) == pytest.approx(0, abs=error + 4e-3)
@@ -73,7 +88,9 @@ def test_rescaled_chains_have_no_drift(specimen):
     assert found.hidden_drift == pytest.approx(0, abs=1e-2)
     seen = measure(model, input_size=specimen.input_size, draws=512, seed=3, gradients=False)
     output = found.rms_gain_log_mean - found.hidden_drift  # the linear output's own draw
-    one_network = math.sqrt(sum(2 / (layer.fan_in * layer.fan_out) for layer in found.layers))  # its own offset
+    one_network = math.sqrt(
+        sum(2 / (layer.fan_in * layer.fan_out) for layer in found.layers)
+    )  # its own offset
     assert abs(seen.rms_gain_log_mean - output) < 4 * math.hypot(seen.log_mean_se, one_network)
 
 
@@ -81,7 +98,9 @@ BOUNDED = ("tanh", "sigmoid", "hardtanh", "relu6")
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("specimen", [s for s in SMOOTH if s.name != "RReLU in train mode"], ids=str)
+@pytest.mark.parametrize(
+    "specimen", [s for s in SMOOTH if s.name != "RReLU in train mode"], ids=str
+)
 def test_smooth_chains_have_no_drift_but_for_what_saturates(specimen, method):
     model = built(specimen)
     done = repair(model, method, seed=1)
@@ -140,7 +159,12 @@ class TwoHeads(nn.Module):
         super().__init__()
         self.body = nn.Sequential(nn.Linear(8, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh())
         self.policy, self.value = nn.Linear(64, 4), nn.Linear(64, 1)
-        for part, gain in ((self.body[0], 1.4), (self.body[2], 1.4), (self.policy, 0.01), (self.value, 1.0)):
+        for part, gain in (
+            (self.body[0], 1.4),
+            (self.body[2], 1.4),
+            (self.policy, 0.01),
+            (self.value, 1.0),
+        ):
             nn.init.orthogonal_(part.weight, gain)
 
     def forward(self, x):
@@ -163,8 +187,12 @@ def test_what_is_no_chain_is_measured_without_drift(specimen):
     done = repair(model, "rescale", seed=1, input_size=specimen.input_size)
     assert done.basis == "measurement"
     seen = measure(model, input_size=specimen.input_size, draws=4096, seed=7, gradients=False)
-    spread = math.sqrt(seen.log_variance)  # repair stops at a drift within one standard error of its 1,024 draws
-    assert abs(seen.rms_gain_log_mean) < spread * (math.sqrt(1 / 1024) + 4 * math.sqrt(1 / 1024 + 1 / 4096))
+    spread = math.sqrt(
+        seen.log_variance
+    )  # repair stops at a drift within one standard error of its 1,024 draws
+    assert abs(seen.rms_gain_log_mean) < spread * (
+        math.sqrt(1 / 1024) + 4 * math.sqrt(1 / 1024 + 1 / 4096)
+    )
 
 
 def test_the_drift_of_a_deep_default_net_goes_and_its_verdict_with_it():
@@ -181,7 +209,9 @@ def test_sabotage_without_the_gate_the_gain_is_wrong(monkeypatch):
     good, bad = seeded(lambda: mlp(64, 12, act)), seeded(lambda: mlp(64, 12, act))
     repair(good, seed=1)
     right = repair_module.std
-    monkeypatch.setattr(repair_module, "std", lambda layer, **k: right(layer, **k) * math.sqrt(1 + 0.7**2))
+    monkeypatch.setattr(
+        repair_module, "std", lambda layer, **k: right(layer, **k) * math.sqrt(1 + 0.7**2)
+    )
     repair(bad, seed=1)
     drift = [measure(m, draws=512, gradients=False).rms_gain_log_mean for m in (good, bad)]
     assert abs(drift[0]) < 1.5 < 4 < drift[1]
@@ -236,12 +266,18 @@ def test_orthogonal_parametrisation_without_gates_can_hold_orthogonal_weights():
     done = repair(model, "orthogonal", seed=1)
     assert done.drift_after == pytest.approx(0, abs=1e-5)
     assert not torch.allclose(before, model[1].weight)
-    torch.testing.assert_close(model[1].weight @ model[1].weight.T, torch.eye(12), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        model[1].weight @ model[1].weight.T, torch.eye(12), atol=1e-5, rtol=0
+    )
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_ties_dtypes_modes_and_random_states_are_kept(method):
-    model = seeded(lambda: nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8)))
+    model = seeded(
+        lambda: nn.Sequential(
+            nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8)
+        )
+    )
     model[2].weight = model[0].weight
     model.to(torch.float64)[2].eval()
     model[4].weight.requires_grad_(False)
@@ -271,7 +307,12 @@ def test_an_unused_layer_and_a_norm_stay_as_they_are():
     class Net(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.a, self.norm, self.b, self.spare = nn.Linear(6, 9), nn.LayerNorm(9), nn.Linear(9, 2), nn.Linear(3, 3)
+            self.a, self.norm, self.b, self.spare = (
+                nn.Linear(6, 9),
+                nn.LayerNorm(9),
+                nn.Linear(9, 2),
+                nn.Linear(3, 3),
+            )
 
         def forward(self, x):
             return self.b(torch.relu(self.norm(self.a(x))))

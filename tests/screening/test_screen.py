@@ -22,7 +22,8 @@ def architectures(seed, count, narrowest=1, widest=300, deepest=20):
     generator = np.random.default_rng(seed)
     logs = np.log([narrowest, widest + 1])
     return [
-        np.exp(generator.uniform(*logs, generator.integers(2, deepest + 2))).astype(int).tolist() for _ in range(count)
+        np.exp(generator.uniform(*logs, generator.integers(2, deepest + 2))).astype(int).tolist()
+        for _ in range(count)
     ]
 
 
@@ -31,24 +32,38 @@ def one_by_one(rows, optimizer="sgd", **assumptions):
     predictions = [initdiag.predict(row, **assumptions) for row in rows]
     found = {name: np.array([getattr(p, name) for p in predictions], dtype=float) for name in NAMES}
     found["risk"] = np.array(
-        [np.nan if p.coverage == "none" else initdiag.failure_risk(p, optimizer) for p in predictions]
+        [
+            np.nan if p.coverage == "none" else initdiag.failure_risk(p, optimizer)
+            for p in predictions
+        ]
     )
     return found
 
 
 def assert_equal(screening, expected, tolerance):
     for name, values in expected.items():
-        found = np.where(np.isnan(values), np.nan, screening.beta) if name == "beta" else getattr(screening, name)
+        found = (
+            np.where(np.isnan(values), np.nan, screening.beta)
+            if name == "beta"
+            else getattr(screening, name)
+        )
         np.testing.assert_allclose(found, values, rtol=tolerance, atol=tolerance, err_msg=name)
 
 
 @pytest.mark.parametrize("init", EXACT)
 @pytest.mark.parametrize(
-    ("activation", "output"), [("relu", "linear"), ("leaky_relu", "relu"), ("linear", "linear"), ("relu", "relu")]
+    ("activation", "output"),
+    [("relu", "linear"), ("leaky_relu", "relu"), ("linear", "linear"), ("relu", "relu")],
 )
 def test_exact_laws_equal_predict(init, activation, output):
     rows = architectures(1, 25)
-    assumptions = {"init": init, "activation": activation, "output": output, "gain": 1.2, "negative_slope": 0.2}
+    assumptions = {
+        "init": init,
+        "activation": activation,
+        "output": output,
+        "gain": 1.2,
+        "negative_slope": 0.2,
+    }
     assert_equal(initdiag.screen(rows, **assumptions), one_by_one(rows, **assumptions), 1e-12)
 
 
@@ -73,7 +88,18 @@ EXTREME = (1, 2, 3, 8, 33, 70, 150, 1000, 70_000, 1_000_000)
 
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.lists(st.sampled_from(EXTREME), min_size=2, max_size=9), min_size=1, max_size=6))
-@example([[2, 1000] * 4, [1_000_000, 3, 1_000_000, 3], [8] * 40, [3] * 9, [5, 8], [1, 1], [150, 70] * 10, [70, 33, 70]])
+@example(
+    [
+        [2, 1000] * 4,
+        [1_000_000, 3, 1_000_000, 3],
+        [8] * 40,
+        [3] * 9,
+        [5, 8],
+        [1, 1],
+        [150, 70] * 10,
+        [70, 33, 70],
+    ]
+)
 def test_uniform_weights_at_any_width_after_any_width(rows):
     """Narrow after wide, wide after narrow, all narrow, one layer; chains of unequal depth together."""
     assert_equal(initdiag.screen(rows), one_by_one(rows), 1e-11)
@@ -83,7 +109,9 @@ def test_more_chains_than_are_gathered_together():
     """The last ones of a second block, deep among shallow, as if alone."""
     rows = [[8, 70, 150]] * 5000 + [[33, 70, 8, 33, 150, 70, 1000], [150, 8, 8]]
     found = initdiag.screen(rows)
-    assert_equal(initdiag.screen(rows[-2:]), {name: getattr(found, name)[-2:] for name in NAMES}, 1e-13)
+    assert_equal(
+        initdiag.screen(rows[-2:]), {name: getattr(found, name)[-2:] for name in NAMES}, 1e-13
+    )
     assert np.ptp(found.log_variance[:5000]) < 1e-13
 
 
@@ -115,7 +143,9 @@ def test_every_form_of_widths_gives_the_same():
     expected = initdiag.screen(rows, init="he_normal").to_dict()
     assert initdiag.screen((flat, offsets), init="he_normal").to_dict() == expected
     assert initdiag.screen([np.array(row) for row in rows], init="he_normal").to_dict() == expected
-    assert initdiag.screen((flat.astype(np.uint16), offsets), init="he_normal").to_dict() == expected
+    assert (
+        initdiag.screen((flat.astype(np.uint16), offsets), init="he_normal").to_dict() == expected
+    )
     table = np.array([[8, 9, 10], [20, 30, 40]])
     assert (
         initdiag.screen(table, init="he_normal").to_dict()
@@ -223,7 +253,9 @@ def test_a_wrong_table_would_be_seen(monkeypatch):
     assumptions = {"init": "he_normal", "activation": "leaky_relu", "negative_slope": 0.1}
     expected = one_by_one(rows, **assumptions)
     relu = Activation("relu").gate
-    monkeypatch.setattr(batch, "width_table", lambda gate, widest: width_tables.width_table(relu, widest))
+    monkeypatch.setattr(
+        batch, "width_table", lambda gate, widest: width_tables.width_table(relu, widest)
+    )
     batch._columns.cache_clear()
     try:
         with pytest.raises(AssertionError):
@@ -236,7 +268,9 @@ def test_a_wrong_table_would_be_seen(monkeypatch):
 @pytest.mark.parametrize(("fan_in", "hidden", "fan_out"), [(9, (11, 6), 4), (20, (15, 9, 7), 3)])
 def test_best_widths_have_nearly_the_least_risk_of_all(init, fan_in, hidden, fan_out):
     budget = sum((a + 1) * b for a, b in itertools.pairwise([fan_in, *hidden, fan_out]))
-    table = np.array([(fan_in, *row, fan_out) for row in itertools.product(range(1, 27), repeat=len(hidden))])
+    table = np.array(
+        [(fan_in, *row, fan_out) for row in itertools.product(range(1, 27), repeat=len(hidden))]
+    )
     within = table[((table[:, :-1] + 1) * table[:, 1:]).sum(axis=1) <= budget]
     found = initdiag.widths_for(len(hidden) + 1, budget, fan_in=fan_in, fan_out=fan_out, init=init)
     assert found.cost <= budget
@@ -244,7 +278,9 @@ def test_best_widths_have_nearly_the_least_risk_of_all(init, fan_in, hidden, fan
 
 
 def test_the_front_of_depth_against_risk():
-    front = initdiag.widths_front(60_000, range(1, 80, 6), fan_in=64, fan_out=10, init="he_normal", max_risk=0.2)
+    front = initdiag.widths_front(
+        60_000, range(1, 80, 6), fan_in=64, fan_out=10, init="he_normal", max_risk=0.2
+    )
     assert [one.depth for one in front] == list(range(1, 80, 6))
     assert all(a.log_variance < b.log_variance for a, b in itertools.pairwise(front))
     assert [one.accepted for one in front] == [one.risk < 0.2 for one in front]

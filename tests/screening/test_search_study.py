@@ -10,7 +10,25 @@ import pytest
 from evidence.search import study
 from evidence.search.study import example
 
-ROW = example.Trial("random", "digits", 0, False, 2, 8, "he_normal", "adam", 0.01, 1, 0.5, 1, 0.0, 1.0, 0.5, 0.4, True)
+ROW = example.Trial(
+    "random",
+    "digits",
+    0,
+    False,
+    2,
+    8,
+    "he_normal",
+    "adam",
+    0.01,
+    1,
+    0.5,
+    1,
+    0.0,
+    1.0,
+    0.5,
+    0.4,
+    True,
+)
 
 
 def arms(*counts: tuple[int, int, int, int]) -> example.Arms:
@@ -32,7 +50,9 @@ def test_the_reduction_is_that_of_the_shares():
 
 
 def test_the_best_of_a_search_is_compared_within_seeds():
-    assert arms((5, 10, 1, 10), (5, 10, 1, 10)).difference("validation") == pytest.approx((0.05, 0.05, 0.05))
+    assert arms((5, 10, 1, 10), (5, 10, 1, 10)).difference("validation") == pytest.approx(
+        (0.05, 0.05, 0.05)
+    )
 
 
 def test_candidates_and_mutants_stay_in_the_space():
@@ -42,19 +62,26 @@ def test_candidates_and_mutants_stay_in_the_space():
         parent, candidate = candidate, example.mutate(candidate, rng)
         seen.add(candidate)
         differing = [
-            name for name in example.Candidate.__annotations__ if getattr(parent, name) != getattr(candidate, name)
+            name
+            for name in example.Candidate.__annotations__
+            if getattr(parent, name) != getattr(candidate, name)
         ]
         assert len(differing) <= 1
     assert {c.depth for c in seen} == set(range(example.DEPTHS[0], example.DEPTHS[1] + 1))
     assert min(c.width for c in seen) == example.WIDTHS[0]
     assert max(c.width for c in seen) == example.WIDTHS[1]
-    assert all({getattr(c, name) for c in seen} == set(values) for name, values in example.CHOICES.items())
+    assert all(
+        {getattr(c, name) for c in seen} == set(values) for name, values in example.CHOICES.items()
+    )
 
 
 def test_evolution_forgets_the_best_when_it_is_old():
     """Only the last eight are parents: one of depth 40 that was better, nine trials ago, has no child."""
     rng = np.random.default_rng(0)
-    trials = [replace(ROW, depth=40, validation=1.0), *[replace(ROW, validation=0.1 * i) for i in range(8)]]
+    trials = [
+        replace(ROW, depth=40, validation=1.0),
+        *[replace(ROW, validation=0.1 * i) for i in range(8)],
+    ]
     children = [example.evolve(trials, rng) for _ in range(100)]
     assert max(child.depth for child in children) <= ROW.depth + 5
 
@@ -69,7 +96,9 @@ def test_a_search_keeps_its_budget_and_its_filter(monkeypatch, filtered):
     assert 0 < sum(trial.cost for trial in trials) <= budget
     stream = np.random.default_rng([2027, 3])
     drawn = [example.draw(stream) for _ in range(sum(trial.screened for trial in trials))]
-    assert [t.candidate for t in trials] == [c for c in drawn if not filtered or c.accepted(example.task("friedman"))]
+    assert [t.candidate for t in trials] == [
+        c for c in drawn if not filtered or c.accepted(example.task("friedman"))
+    ]
     assert not filtered or all(trial.risk < example.MAX_RISK for trial in trials)
 
 

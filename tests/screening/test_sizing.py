@@ -91,7 +91,10 @@ def test_one_layer_has_no_choice():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (((4, 784, 10), {"parameters": 100}), "parameters of at least 809, hidden layers of one unit"),
+        (
+            ((4, 784, 10), {"parameters": 100}),
+            "parameters of at least 809, hidden layers of one unit",
+        ),
         (((4, 784, 10), {}), "one budget"),
         (((4, 784, 10), {"parameters": 10**6, "flops": 10**6}), "parameters, flops"),
         (((0, 784, 10), {"parameters": 10**6}), "depth: a positive integer"),

@@ -22,7 +22,9 @@ def haar_square(depth, p, theta):
     return np.log((1 - p) * r**depth / np.abs(t - p)), -m.imag / np.pi
 
 
-@pytest.mark.parametrize(("depth", "rate"), [(2, 0.0), (3, 0.0), (10, 0.0), (40, 0.0), (3, 0.2), (6, 0.4)])
+@pytest.mark.parametrize(
+    ("depth", "rate"), [(2, 0.0), (3, 0.0), (10, 0.0), (40, 0.0), (3, 0.2), (6, 0.4)]
+)
 def test_haar_square_relu_chain_has_its_closed_form(depth, rate):
     """Dropout on the hidden layers only would mix gates: here every gate is the same, open with p = (1 - rate)/2."""
     keep = 1 - rate
@@ -41,7 +43,9 @@ def equal_gates(depth, init, rate=0.0, activation="relu", width=60, slope=0.01):
 
     arch = Architecture.from_widths([width] * (depth + 1), init=init)
     gate = Activation(activation, slope if activation == "leaky_relu" else 0.0, rate)
-    return predict_spectrum(replace(arch, layers=tuple(replace(layer, activation=gate) for layer in arch.layers)))
+    return predict_spectrum(
+        replace(arch, layers=tuple(replace(layer, activation=gate) for layer in arch.layers))
+    )
 
 
 @pytest.mark.parametrize(("depth", "low"), [(2, 0.9), (4, 0.8), (1, 0.6)])
@@ -57,27 +61,41 @@ def test_haar_chain_with_few_closed_gates_keeps_an_isometric_fraction(depth, low
 
 
 def test_haar_closed_form_with_an_atom():
-    spectrum = predict_spectrum([64] * 4, init="orthogonal", activation="hardtanh", output="hardtanh", gain=0.5)
+    spectrum = predict_spectrum(
+        [64] * 4, init="orthogonal", activation="hardtanh", output="hardtanh", gain=0.5
+    )
     (atom,) = spectrum.atoms
     ps = [factor.probabilities[-1] for factor in spectrum.factors]
     assert atom.mass == pytest.approx(1 - sum(1 - p for p in ps), abs=1e-12)
     x = np.linspace(spectrum.log_lower_edge, atom.log_eigenvalue - 1e-6, 20001)
     density = spectrum.density(x)
-    assert integrate.simpson(density, x=x) + atom.mass == pytest.approx(1 - spectrum.zero_mass, abs=1e-4)
+    assert integrate.simpson(density, x=x) + atom.mass == pytest.approx(
+        1 - spectrum.zero_mass, abs=1e-4
+    )
     law = spectrum.law
     jump = law.cdf(atom.log_eigenvalue + 1e-9) - law.cdf(atom.log_eigenvalue - 1e-9)
     assert jump == pytest.approx(atom.mass / (1 - spectrum.zero_mass), abs=1e-6)
     draws = law.rvs(size=4000, random_state=1)
     share = np.mean(np.abs(draws - atom.log_eigenvalue) < 1e-9)
-    assert share == pytest.approx(atom.mass / (1 - spectrum.zero_mass), abs=4 * math.sqrt(0.25 / 4000))
+    assert share == pytest.approx(
+        atom.mass / (1 - spectrum.zero_mass), abs=4 * math.sqrt(0.25 / 4000)
+    )
 
 
 @pytest.mark.parametrize("depth", [1, 2, 5, 30])
 def test_all_open_square_chain_has_the_fuss_catalan_density(depth):
     spectrum = predict_spectrum([70] * (depth + 1), activation="linear", init="lecun_normal")
     f = np.linspace(0.02, 0.98, 49) * np.pi / (depth + 1)
-    log_lambda = (depth + 1) * np.log(np.sin((depth + 1) * f)) - np.log(np.sin(f)) - depth * np.log(np.sin(depth * f))
-    rho = np.sin(f) ** 2 * np.sin(depth * f) ** (depth - 1) / (np.pi * np.sin((depth + 1) * f) ** depth)
+    log_lambda = (
+        (depth + 1) * np.log(np.sin((depth + 1) * f))
+        - np.log(np.sin(f))
+        - depth * np.log(np.sin(depth * f))
+    )
+    rho = (
+        np.sin(f) ** 2
+        * np.sin(depth * f) ** (depth - 1)
+        / (np.pi * np.sin((depth + 1) * f) ** depth)
+    )
     np.testing.assert_allclose(spectrum.density(log_lambda), rho * np.exp(log_lambda), rtol=1e-6)
 
 
@@ -109,13 +127,22 @@ def root_of_zero_phase(widths, openings, variances, lam):
 
 @pytest.mark.parametrize(
     "widths",
-    [[100, 100], [100, 100, 100], [300, 500, 200, 400], [60, 40, 90, 90, 50], [50] * 7, [40, 64, 64, 33, 90, 70]],
+    [
+        [100, 100],
+        [100, 100, 100],
+        [300, 500, 200, 400],
+        [60, 40, 90, 90, 50],
+        [50] * 7,
+        [40, 64, 64, 33, 90, 70],
+    ],
 )
 @pytest.mark.parametrize("output", ["relu", "linear"])
 def test_density_by_polynomial_roots(widths, output):
     spectrum = predict_spectrum(widths, init="he_normal", output=output)
     openings = [0.5] * (len(widths) - 2) + [0.5 if output == "relu" else 1.0]
-    x = spectrum.law.ppf(np.linspace(0.1, 0.98, 25))  # below, nearly multiple roots lose digits in the companion matrix
+    x = spectrum.law.ppf(
+        np.linspace(0.1, 0.98, 25)
+    )  # below, nearly multiple roots lose digits in the companion matrix
     variances = [2 / n for n in widths[:-1]]
     roots = np.array([root_of_zero_phase(widths, openings, variances, lam) for lam in np.exp(x)])
     np.testing.assert_allclose(spectrum.density(x), -roots.imag / np.pi, rtol=1e-6)
@@ -180,7 +207,11 @@ def test_phase_and_homotopy_agree_at_every_kind_of_chain():
     from initdiag.spectrum import homotopy
     from initdiag.spectrum.equation import chain_equation
 
-    for widths, init in [([60, 40, 90, 50], "he_normal"), ([50] * 5, "orthogonal"), ([5, 8, 300], "orthogonal")]:
+    for widths, init in [
+        ([60, 40, 90, 50], "he_normal"),
+        ([50] * 5, "orthogonal"),
+        ([5, 8, 300], "orthogonal"),
+    ]:
         spectrum = predict_spectrum(widths, init=init, output="relu")
         x = spectrum.law.ppf(np.linspace(0.03, 0.97, 21))
         equation = chain_equation(spectrum.input_size, spectrum.factors)
@@ -202,17 +233,23 @@ def test_a_ray_may_meet_the_curve_twice_and_the_mass_tells():
 
 def test_a_leaky_chain_has_a_gap_and_keeps_its_mass_across_it():
     """One Gaussian layer, 60 rows, half of them scaled by 0.001: two bands, six decades apart, none of which is lost."""
-    spectrum = predict_spectrum([90, 60], init="he_normal", output="leaky_relu", negative_slope=0.001)
+    spectrum = predict_spectrum(
+        [90, 60], init="he_normal", output="leaky_relu", negative_slope=0.001
+    )
     law = spectrum.law
     x = np.linspace(spectrum.log_lower_edge + 1e-6, spectrum.log_upper_edge - 1e-6, 4001)
     density = spectrum.density(x)
-    assert np.sum(np.diff((density > 1e-9).astype(int)) != 0) == 2  # out of one band, into the other
+    assert (
+        np.sum(np.diff((density > 1e-9).astype(int)) != 0) == 2
+    )  # out of one band, into the other
     assert law.sf(math.log(1e-3)) == pytest.approx(0.5, abs=1e-9)  # 30 open rows of 60
     assert law.ppf(0.49) < -8 < -3 < law.ppf(0.51)
 
 
 def test_one_orthogonal_leaky_layer_is_two_atoms():
-    spectrum = predict_spectrum([40, 40], init="orthogonal", output="leaky_relu", negative_slope=0.5)
+    spectrum = predict_spectrum(
+        [40, 40], init="orthogonal", output="leaky_relu", negative_slope=0.5
+    )
     assert [(math.exp(atom.log_eigenvalue), atom.mass) for atom in spectrum.atoms] == [
         (pytest.approx(0.5), 0.5),
         (pytest.approx(2.0), 0.5),

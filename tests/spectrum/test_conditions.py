@@ -24,7 +24,10 @@ def matrix(layer, rng):
     if layer.weight.family != "haar":
         return math.sqrt(layer.weight.variance) * rng.standard_normal(shape)
     larger = max(shape)
-    return math.sqrt(layer.weight.variance * larger) * ortho_group.rvs(larger, random_state=rng)[: shape[0], : shape[1]]
+    return (
+        math.sqrt(layer.weight.variance * larger)
+        * ortho_group.rvs(larger, random_state=rng)[: shape[0], : shape[1]]
+    )
 
 
 def jacobian(arch, rng):
@@ -59,7 +62,10 @@ def numbers(sigma, output_size):
 def measured(arch, seed=0):
     """Mean and standard error over networks."""
     rng = np.random.default_rng(seed)
-    found = [numbers(np.linalg.svd(jacobian(arch, rng), compute_uv=False), arch.output_size) for _ in range(DRAWS)]
+    found = [
+        numbers(np.linalg.svd(jacobian(arch, rng), compute_uv=False), arch.output_size)
+        for _ in range(DRAWS)
+    ]
     return np.mean(found, axis=0), np.std(found, axis=0, ddof=1) / math.sqrt(DRAWS)
 
 
@@ -69,7 +75,10 @@ CHAINS = {
     "orthogonal": ([300, 300, 300, 300], {"init": "orthogonal"}),
     "bottleneck": ([200, 300, 60, 300, 250], {"init": "he_normal"}),
     "tanh": ([300, 300, 300], {"init": "xavier_normal", "activation": "tanh"}),
-    "hard tanh, orthogonal": ([300, 300, 300, 300], {"init": "orthogonal", "activation": "hardtanh", "gain": 0.7}),
+    "hard tanh, orthogonal": (
+        [300, 300, 300, 300],
+        {"init": "orthogonal", "activation": "hardtanh", "gain": 0.7},
+    ),
 }
 
 
@@ -83,8 +92,14 @@ def assert_alike(predicted: Conditions, found):
         predicted.isometry_distance,
         *predicted.log_quantiles,
     ]
-    assert np.all(np.abs(values - mean) < 4 * se + 0.02 * np.maximum(np.abs(mean), 1)), (values, mean, se)
-    assert predicted.effective_directions == predicted.directions / (1 + predicted.isometry_distance)
+    assert np.all(np.abs(values - mean) < 4 * se + 0.02 * np.maximum(np.abs(mean), 1)), (
+        values,
+        mean,
+        se,
+    )
+    assert predicted.effective_directions == predicted.directions / (
+        1 + predicted.isometry_distance
+    )
 
 
 @pytest.mark.parametrize(("widths", "assumptions"), CHAINS.values(), ids=CHAINS.keys())
@@ -105,12 +120,16 @@ def test_resolved_share_is_the_share_above_single_precision():
     law = predict_spectrum([40] * 65, init="he_normal", output="relu")
     log_sigma = law.law.rvs(size=20000, random_state=1) / 2
     share = np.mean(log_sigma > law.log_upper_edge / 2 + math.log(np.finfo(np.float32).eps)) / 2
-    assert conditions_of(law).resolved_share == pytest.approx(share, abs=4 * 0.5 * math.sqrt(share / 20000))
+    assert conditions_of(law).resolved_share == pytest.approx(
+        share, abs=4 * 0.5 * math.sqrt(share / 20000)
+    )
     assert 0.1 < share < 0.4
 
 
 def test_an_isometry_is_one():
-    found = conditions_of(predict_spectrum([50] * 9, init="orthogonal", activation="linear", gain=1 / math.sqrt(2)))
+    found = conditions_of(
+        predict_spectrum([50] * 9, init="orthogonal", activation="linear", gain=1 / math.sqrt(2))
+    )
     assert found.isometry_distance == pytest.approx(0, abs=1e-9)
     assert (found.share_within_decade, found.rank_share, found.resolved_share) == (1, 1, 1)
     assert found.log_mean_square == pytest.approx(0, abs=1e-12)
@@ -131,9 +150,13 @@ def test_what_is_promised_of_orthogonal_weights_comes_true(name):
     arch = Architecture.from_widths(widths, **assumptions)
     first = improvements.improvements(arch, conditions_of(predict_spectrum(arch)))[0]
     assert "orthogonal" in first.action
-    haar = Architecture.from_widths(widths, activation=arch.layers[0].activation.name, init="orthogonal")
+    haar = Architecture.from_widths(
+        widths, activation=arch.layers[0].activation.name, init="orthogonal"
+    )
     layers = (
-        dataclasses.replace(new, weight=dataclasses.replace(new.weight, variance=old.weight.variance))
+        dataclasses.replace(
+            new, weight=dataclasses.replace(new.weight, variance=old.weight.variance)
+        )
         for new, old in zip(haar.layers, arch.layers, strict=True)
     )
     found = measured(dataclasses.replace(haar, layers=tuple(layers)))
@@ -145,7 +168,9 @@ def test_what_is_promised_of_a_wider_bottleneck_comes_true():
     arch = Architecture.from_widths([200, 300, 60, 300, 250], init="he_normal")
     _, wider = improvements.improvements(arch, conditions_of(predict_spectrum(arch)))
     assert wider.action == "widen layer 1 from 60 to 120"
-    assert_alike(wider.after, measured(Architecture.from_widths([200, 300, 120, 300, 250], init="he_normal")))
+    assert_alike(
+        wider.after, measured(Architecture.from_widths([200, 300, 120, 300, 250], init="he_normal"))
+    )
 
 
 @pytest.mark.parametrize("init", ["he_normal", "he_uniform"])
@@ -158,7 +183,11 @@ def test_exact_moments_are_those_of_true_networks(init):
     for layer in arch.layers:
         shape, scale = (draws, layer.fan_out, layer.fan_in), math.sqrt(layer.weight.variance)
         uniform = init == "he_uniform"
-        w = scale * (rng.uniform(-math.sqrt(3), math.sqrt(3), shape) if uniform else rng.standard_normal(shape))
+        w = scale * (
+            rng.uniform(-math.sqrt(3), math.sqrt(3), shape)
+            if uniform
+            else rng.standard_normal(shape)
+        )
         h = np.einsum("bij,bj->bi", w, x)
         slope = np.ones_like(h) if layer.activation.name == "linear" else 1.0 * (h > 0)
         x, product = slope * h, slope[:, :, None] * (w @ product)
@@ -183,10 +212,13 @@ def test_widening_keeps_initialisers_and_gains():
 def test_widening_unrecognised_weights_keeps_the_gain():
     arch = Architecture.from_widths([20, 10, 40], init="he_normal")
     layers = tuple(
-        dataclasses.replace(layer, weight=dataclasses.replace(layer.weight, initializer=None)) for layer in arch.layers
+        dataclasses.replace(layer, weight=dataclasses.replace(layer.weight, initializer=None))
+        for layer in arch.layers
     )
     got = improvements.widened(dataclasses.replace(arch, layers=layers), (0,))
-    assert [layer.gain for layer in got.layers] == pytest.approx([layer.gain for layer in arch.layers])
+    assert [layer.gain for layer in got.layers] == pytest.approx(
+        [layer.gain for layer in arch.layers]
+    )
 
 
 @pytest.mark.parametrize(
@@ -200,7 +232,9 @@ def test_widening_unrecognised_weights_keeps_the_gain():
 )
 def test_the_advised_factor_mends_the_scale(widths, assumptions):
     arch = Architecture.from_widths(widths, **assumptions)
-    assert improvements.log_mean_square(arch) == pytest.approx(conditions_of(predict_spectrum(arch)).log_mean_square)
+    assert improvements.log_mean_square(arch) == pytest.approx(
+        conditions_of(predict_spectrum(arch)).log_mean_square
+    )
     factor, promised = improvements.rescaled(arch)
     after = conditions_of(predict_spectrum(arch.replace(gain=factor))).log_mean_square
     assert after == pytest.approx(promised, abs=1e-9)
@@ -220,4 +254,6 @@ def test_records_survive_json():
     found = conditions_of(initdiag.predict_spectrum(arch))
     assert Conditions.from_dict(json.loads(json.dumps(found.to_dict(), allow_nan=False))) == found
     for change in improvements.improvements(arch, found):
-        assert improvements.Improvement.from_dict(json.loads(json.dumps(change.to_dict()))) == change
+        assert (
+            improvements.Improvement.from_dict(json.loads(json.dumps(change.to_dict()))) == change
+        )

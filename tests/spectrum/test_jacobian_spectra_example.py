@@ -37,7 +37,11 @@ def test_the_distance_is_the_definition(example):
     spectrum = initdiag.predict_spectrum([64] * 3, **example.NETWORKS["hard tanh, orthogonal"])
     (atom,) = spectrum.atoms
     rng = np.random.default_rng(0)
-    logs = np.where(rng.random(300) < 0.3, atom.log_eigenvalue, spectrum.law.rvs(size=300, random_state=rng) - 0.1)
+    logs = np.where(
+        rng.random(300) < 0.3,
+        atom.log_eigenvalue,
+        spectrum.law.rvs(size=300, random_state=rng) - 0.1,
+    )
     sigma = np.concatenate([np.exp(logs / 2), np.zeros(100)])
     grid = np.linspace(spectrum.law.ppf(1e-4) - 1, spectrum.log_upper_edge + 1, 40001)
     empirical = np.array([np.mean(sigma > np.exp(x / 2) * (1 + 1e-9)) for x in grid])

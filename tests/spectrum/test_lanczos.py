@@ -59,7 +59,9 @@ def test_a_krylov_space_that_ends_early():
     for row in range(3):
         for value in np.unique(values[row]):
             near = np.abs(nodes[row] - value) < 1e-9
-            assert weights[row, near].sum() == pytest.approx(share[values[row] == value].sum(), abs=1e-12)
+            assert weights[row, near].sum() == pytest.approx(
+                share[values[row] == value].sum(), abs=1e-12
+            )
 
 
 def test_rows_do_not_know_of_each_other():

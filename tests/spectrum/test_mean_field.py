@@ -26,7 +26,9 @@ def test_activation_and_its_derivative(name):
     phi, slope = SMOOTH[name]
     np.testing.assert_allclose(phi(np.array([-1.0, 1.0])), AT_MINUS_ONE_AND_ONE[name], rtol=1e-9)
     h = np.array([-3.1, -1.0, -0.2, 0.3, 1.7, 4.0])
-    np.testing.assert_allclose(slope(h), (phi(h + 1e-6) - phi(h - 1e-6)) / 2e-6, rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(
+        slope(h), (phi(h + 1e-6) - phi(h - 1e-6)) / 2e-6, rtol=1e-6, atol=1e-9
+    )
 
 
 def test_quadrature_has_the_moments_of_the_normal_law():
@@ -36,7 +38,11 @@ def test_quadrature_has_the_moments_of_the_normal_law():
 
 @pytest.mark.parametrize(
     ("name", "phi"),
-    [("hardtanh", lambda h: np.clip(h, -1, 1)), ("relu6", lambda h: np.clip(h, 0, 6)), ("gelu", SMOOTH["gelu"][0])],
+    [
+        ("hardtanh", lambda h: np.clip(h, -1, 1)),
+        ("relu6", lambda h: np.clip(h, 0, 6)),
+        ("gelu", SMOOTH["gelu"][0]),
+    ],
 )
 def test_gates_of_the_second_layer_by_a_million_pre_activations(name, phi):
     """Bias included; the second layer's pre-activation variance comes from the first layer's outputs."""

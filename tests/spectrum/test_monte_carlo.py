@@ -43,7 +43,9 @@ def pooled_log_eigenvalues(spectrum, draws, seed, family="normal"):
     for _ in range(draws):
         jacobian = np.eye(spectrum.input_size)
         for factor in spectrum.factors:
-            jacobian = gate_diagonal(factor, rng)[:, None] * (weight_matrix(factor, rng, family) @ jacobian)
+            jacobian = gate_diagonal(factor, rng)[:, None] * (
+                weight_matrix(factor, rng, family) @ jacobian
+            )
         pooled.append(2 * np.log(np.linalg.svd(jacobian, compute_uv=False)[:count]))
     return np.sort(np.concatenate(pooled))
 
@@ -64,10 +66,32 @@ CHAINS = [
     ([150, 250, 100, 200], {"init": "he_normal", "output": "relu"}),
     ([150, 250, 100, 200], {"init": "orthogonal", "output": "relu"}),
     ([200, 200, 100, 160], {"init": ["orthogonal", "he_normal", "orthogonal"]}),
-    ([200] * 4, {"init": "he_normal", "activation": "leaky_relu", "negative_slope": 0.2, "output": "leaky_relu"}),
-    ([150, 250, 100, 200], {"init": "he_normal", "activation": "leaky_relu", "negative_slope": 0.05}),
-    ([200] * 4, {"init": "orthogonal", "activation": "leaky_relu", "negative_slope": 0.1, "output": "leaky_relu"}),
-    ([200] * 4, {"init": "he_normal", "activation": "leaky_relu", "negative_slope": 0.2, "dropout": 0.1}),
+    (
+        [200] * 4,
+        {
+            "init": "he_normal",
+            "activation": "leaky_relu",
+            "negative_slope": 0.2,
+            "output": "leaky_relu",
+        },
+    ),
+    (
+        [150, 250, 100, 200],
+        {"init": "he_normal", "activation": "leaky_relu", "negative_slope": 0.05},
+    ),
+    (
+        [200] * 4,
+        {
+            "init": "orthogonal",
+            "activation": "leaky_relu",
+            "negative_slope": 0.1,
+            "output": "leaky_relu",
+        },
+    ),
+    (
+        [200] * 4,
+        {"init": "he_normal", "activation": "leaky_relu", "negative_slope": 0.2, "dropout": 0.1},
+    ),
 ]
 
 
@@ -86,16 +110,20 @@ def test_at_width_400_the_distance_is_below_one_percent(depth):
 
 def test_uniform_entries_follow_the_same_law():
     spectrum = predict_spectrum([200] * 4, init="he_uniform", output="relu")
-    assert ks_distance(pooled_log_eigenvalues(spectrum, 6, seed=8, family="uniform"), spectrum.law) < tolerance(
-        spectrum
-    )
+    assert ks_distance(
+        pooled_log_eigenvalues(spectrum, 6, seed=8, family="uniform"), spectrum.law
+    ) < tolerance(spectrum)
 
 
-@pytest.mark.parametrize("wrong", [{"gain": 1.05}, {"activation": "linear"}, {"init": "orthogonal"}, {"dropout": 0.05}])
+@pytest.mark.parametrize(
+    "wrong", [{"gain": 1.05}, {"activation": "linear"}, {"init": "orthogonal"}, {"dropout": 0.05}]
+)
 def test_sabotage_is_seen(wrong):
     right = {"init": "he_normal", "output": "relu"}
     sample = pooled_log_eigenvalues(predict_spectrum([200] * 3, **right), 6, seed=7)
-    assert ks_distance(sample, predict_spectrum([200] * 3, **(right | wrong)).law) > 0.03  # twice the tolerance
+    assert (
+        ks_distance(sample, predict_spectrum([200] * 3, **(right | wrong)).law) > 0.03
+    )  # twice the tolerance
 
 
 def test_finite_width_moments_are_exact_and_the_limit_is_not():
@@ -106,7 +134,9 @@ def test_finite_width_moments_are_exact_and_the_limit_is_not():
     draws = 20_000
     jacobian = np.broadcast_to(np.eye(6), (draws, 6, 6))
     for factor in spectrum.factors:
-        w = math.sqrt(3 * factor.variance) * rng.uniform(-1, 1, (draws, factor.fan_out, factor.fan_in))
+        w = math.sqrt(3 * factor.variance) * rng.uniform(
+            -1, 1, (draws, factor.fan_out, factor.fan_in)
+        )
         jacobian = rng.integers(0, 2, (draws, factor.fan_out, 1)) * (w @ jacobian)
     gram = np.swapaxes(jacobian, 1, 2) @ jacobian
     samples = np.stack([np.einsum("bii->b", gram), np.einsum("bij,bij->b", gram, gram)]) / 6
@@ -142,9 +172,9 @@ def test_finite_width_moments_of_haar_layers():
 def test_caveat_speaks_where_depth_over_width_is_large():
     wide, narrow = ([400] * 21, [40] * 21)
     narrow_spectrum = predict_spectrum(narrow, init="he_normal", output="relu")
-    assert predict_spectrum(wide, init="he_normal", output="relu").second_moment_ratio == pytest.approx(
-        45.287 / 41, rel=1e-3
-    )
+    assert predict_spectrum(
+        wide, init="he_normal", output="relu"
+    ).second_moment_ratio == pytest.approx(45.287 / 41, rel=1e-3)
     assert predict_spectrum([400] * 6, init="he_normal").caveat is None
     assert narrow_spectrum.caveat is not None
     assert f"{narrow_spectrum.second_moment_ratio:.3g} times" in narrow_spectrum.caveat
@@ -157,7 +187,9 @@ def test_real_networks_with_smooth_activations(name, init):
     from initdiag.spectrum.mean_field import SMOOTH
 
     n, depth, gain = 200, 3, (1.3 if init == "lecun_normal" else 0.9)
-    arch = Architecture.from_widths([n] * (depth + 1), activation=name, output=name, init=init, gain=gain)
+    arch = Architecture.from_widths(
+        [n] * (depth + 1), activation=name, output=name, init=init, gain=gain
+    )
     spectrum = predict_spectrum(arch)
     phi, slope = SMOOTH.get(name, (lambda h: np.clip(h, -1, 1), lambda h: np.abs(h) < 1))
     rng = np.random.default_rng(5)
@@ -180,7 +212,9 @@ def test_real_networks_with_smooth_activations(name, init):
 
 def test_the_scale_of_the_input_matters_for_tanh_and_not_for_relu():
     tanh = [
-        predict_spectrum([50] * 4, activation="tanh", init="lecun_normal", input_second_moment=q).mean
+        predict_spectrum(
+            [50] * 4, activation="tanh", init="lecun_normal", input_second_moment=q
+        ).mean
         for q in (0.1, 9.0)
     ]
     relu = [predict_spectrum([50] * 4, input_second_moment=q) for q in (0.1, 9.0)]
@@ -190,7 +224,11 @@ def test_the_scale_of_the_input_matters_for_tanh_and_not_for_relu():
 
 def test_symmetry_of_gates_does_not_depend_on_the_order_of_equal_layers():
     """Permuting layers of a square chain leaves the limiting spectrum alone."""
-    arch = Architecture.from_widths([60] * 4, init="he_normal", output="leaky_relu", negative_slope=0.3)
+    arch = Architecture.from_widths(
+        [60] * 4, init="he_normal", output="leaky_relu", negative_slope=0.3
+    )
     swapped = replace(arch, layers=arch.layers[::-1])
     x = np.linspace(-4, 2, 13)
-    np.testing.assert_allclose(predict_spectrum(arch).density(x), predict_spectrum(swapped).density(x), rtol=1e-9)
+    np.testing.assert_allclose(
+        predict_spectrum(arch).density(x), predict_spectrum(swapped).density(x), rtol=1e-9
+    )

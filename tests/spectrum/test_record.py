@@ -63,14 +63,18 @@ def test_density_keeps_the_shape_and_is_zero_outside(spectrum):
 
 @pytest.mark.parametrize("name", [name for name in ACTIVATIONS if name != "rrelu"])
 def test_every_activation_has_a_spectrum(name):
-    spectrum = initdiag.predict_spectrum([20, 30, 20], activation=name, init="xavier_normal", dropout=0.1)
+    spectrum = initdiag.predict_spectrum(
+        [20, 30, 20], activation=name, init="xavier_normal", dropout=0.1
+    )
     assert spectrum.mean > 0
     assert spectrum.log_moments(1)[0] == pytest.approx(spectrum.log_mean_eigenvalue, abs=1e-9)
     assert spectrum.factors[0].discrete == (name in ("linear", "relu", "leaky_relu"))
 
 
 def test_random_slopes_of_unknown_range_are_refused():
-    with pytest.raises(UnsupportedArchitecture, match="the spectrum needs the derivative of 'rrelu'"):
+    with pytest.raises(
+        UnsupportedArchitecture, match="the spectrum needs the derivative of 'rrelu'"
+    ):
         initdiag.predict_spectrum([20, 30, 20], activation="rrelu")
 
 
@@ -78,12 +82,19 @@ def test_smooth_activations_have_no_exact_moments_at_finite_width():
     spectrum = initdiag.predict_spectrum([20, 30, 20], activation="gelu")
     assert spectrum.second_moment_ratio is None
     assert spectrum.caveat is None
-    with pytest.raises(UnsupportedArchitecture, match=r"layers 0 have a smooth derivative\. Use moments\(2\)"):
+    with pytest.raises(
+        UnsupportedArchitecture, match=r"layers 0 have a smooth derivative\. Use moments\(2\)"
+    ):
         spectrum.finite_width_moments()
 
 
 def layer(**changes):
-    defaults = {"name": "fc", "fan_in": 8, "fan_out": 8, "weight": WeightLaw.from_initializer("he_normal", 8, 8)}
+    defaults = {
+        "name": "fc",
+        "fan_in": 8,
+        "fan_out": 8,
+        "weight": WeightLaw.from_initializer("he_normal", 8, 8),
+    }
     relu = Architecture.from_widths([8, 8], output="relu").layers[0].activation
     return Layer(**(defaults | {"activation": relu} | changes))
 

@@ -47,7 +47,9 @@ class Page:
         self._buffer, self._number, self._session, self.events = b"", 0, None, []
         targets = self.call("Target.getTargets")["targetInfos"]
         target = next(t["targetId"] for t in targets if t["type"] == "page")
-        self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)[
+            "sessionId"
+        ]
         for domain in ("Page", "Runtime", "Log", "Network", "Security"):
             self.call(f"{domain}.enable")
 
@@ -76,14 +78,26 @@ class Page:
         return json.loads(line)
 
     def open(
-        self, path: Path, *, width: int = 1280, height: int = 800, scheme: str = "light", media: str = "screen"
+        self,
+        path: Path,
+        *,
+        width: int = 1280,
+        height: int = 800,
+        scheme: str = "light",
+        media: str = "screen",
     ) -> None:
         """Load a file and wait until it has loaded."""
         self.call(
-            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=1,
+            mobile=width < 600,
         )
         self.call(
-            "Emulation.setEmulatedMedia", media=media, features=[{"name": "prefers-color-scheme", "value": scheme}]
+            "Emulation.setEmulatedMedia",
+            media=media,
+            features=[{"name": "prefers-color-scheme", "value": scheme}],
         )
         self.events.clear()
         self.call("Page.navigate", url=path.as_uri())
@@ -98,14 +112,18 @@ class Page:
 
     def screenshot(self, path: Path, *, whole: bool = True) -> None:
         """Write a PNG of the page."""
-        data = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=whole, **self._clip(whole))
+        data = self.call(
+            "Page.captureScreenshot", format="png", captureBeyondViewport=whole, **self._clip(whole)
+        )
         path.write_bytes(base64.b64decode(data["data"]))
 
     def _clip(self, whole: bool) -> dict:
         if not whole:
             return {}
         size = self.call("Page.getLayoutMetrics")["cssContentSize"]
-        return {"clip": {"x": 0, "y": 0, "width": size["width"], "height": size["height"], "scale": 1}}
+        return {
+            "clip": {"x": 0, "y": 0, "width": size["width"], "height": size["height"], "scale": 1}
+        }
 
     def pdf(self) -> bytes:
         """The page as it prints."""
@@ -114,7 +132,11 @@ class Page:
     @property
     def requests(self) -> list[str]:
         """Addresses that the page asked for."""
-        return [e["params"]["request"]["url"] for e in self.events if e.get("method") == "Network.requestWillBeSent"]
+        return [
+            e["params"]["request"]["url"]
+            for e in self.events
+            if e.get("method") == "Network.requestWillBeSent"
+        ]
 
     @property
     def complaints(self) -> list[dict]:

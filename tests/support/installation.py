@@ -24,8 +24,12 @@ def _metadata(folder: Path) -> Path:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     info = folder / "initdiag-0.dist-info"
     info.mkdir(parents=True)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: initdiag\nVersion: 0\n", encoding="utf-8")
-    points = "".join(f"{name} = {value}\n" for name, value in project["entry-points"]["pytest11"].items())
+    (info / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: initdiag\nVersion: 0\n", encoding="utf-8"
+    )
+    points = "".join(
+        f"{name} = {value}\n" for name, value in project["entry-points"]["pytest11"].items()
+    )
     (info / "entry_points.txt").write_text(f"[pytest11]\n{points}", encoding="utf-8")
     return folder
 
@@ -37,7 +41,9 @@ def search_path(folder: Path) -> str:
     if shutil.which("initdiag", path=own) is None:
         folder.mkdir(parents=True, exist_ok=True)
         command = folder / "initdiag"
-        command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m initdiag "$@"\n', encoding="utf-8")
+        command.write_text(
+            f'#!/bin/sh\nexec "{sys.executable}" -m initdiag "$@"\n', encoding="utf-8"
+        )
         command.chmod(0o755)
         paths.insert(0, str(folder))
     return os.pathsep.join(paths)

@@ -39,7 +39,9 @@ def kills() -> nn.Module:
 
 
 WIDTHS = [[16, 16, 4], [64] * 40, [8, 0, 3]]
-FACTORIES = [partial(build, width, depth) for width, depth in ((8, 2), (16, 3), (12, 12), (8, 2), (24, 1))]
+FACTORIES = [
+    partial(build, width, depth) for width, depth in ((8, 2), (16, 3), (12, 12), (8, 2), (24, 1))
+]
 CANDIDATES = [*FACTORIES, *WIDTHS, raises, leaves]
 """Ten: five modules (the first and fourth alike but for their seeds), widths of which one is wrong, and two that raise."""
 

@@ -65,17 +65,29 @@ def weights(draw):
 @st.composite
 def architectures(draw):
     sizes = draw(st.lists(widths, min_size=2, max_size=6))
-    gates = draw(st.sampled_from((activations(), st.sampled_from((Activation("relu"), Activation("linear"))))))
+    gates = draw(
+        st.sampled_from(
+            (activations(), st.sampled_from((Activation("relu"), Activation("linear"))))
+        )
+    )
     biases = st.one_of(st.none(), st.builds(BiasLaw, st.floats(0, 1e300), st.booleans()))
     layers = tuple(
-        Layer(draw(texts), a, b, draw(weights()), draw(gates), draw(biases)) for a, b in itertools.pairwise(sizes)
+        Layer(draw(texts), a, b, draw(weights()), draw(gates), draw(biases))
+        for a, b in itertools.pairwise(sizes)
     )
     gaps = draw(st.lists(st.builds(Gap, texts, texts, texts), max_size=3).map(tuple))
     if gaps and draw(st.booleans()):
         layers = layers[: draw(st.integers(0, len(layers)))]
     unused = draw(st.lists(texts, max_size=2).map(tuple))
     return Architecture(
-        layers, sizes[0], sizes[-1], gaps, unused, draw(texts), draw(st.booleans()), draw(st.floats(0, 1e300))
+        layers,
+        sizes[0],
+        sizes[-1],
+        gaps,
+        unused,
+        draw(texts),
+        draw(st.booleans()),
+        draw(st.floats(0, 1e300)),
     )
 
 
@@ -109,21 +121,45 @@ def sound_predictions(draw, architecture):
         )
         for layer in architecture.layers
     )  # fmt: skip
-    drift, variance, rest = draw(st.floats(-60, 60)), draw(st.floats(0.05, 20)), draw(st.floats(0.01, 5))
+    drift, variance, rest = (
+        draw(st.floats(-60, 60)),
+        draw(st.floats(0.05, 20)),
+        draw(st.floats(0.01, 5)),
+    )
     coverage = draw(st.sampled_from(("exact", "first-order")))
     return Prediction(
-        coverage, (), drift, variance, 0.0, 0.0, drift, drift, variance, rest, draw(st.floats(0, 1)), layers
+        coverage,
+        (),
+        drift,
+        variance,
+        0.0,
+        0.0,
+        drift,
+        drift,
+        variance,
+        rest,
+        draw(st.floats(0, 1)),
+        layers,
     )
 
 
 @st.composite
 def predictions(draw, architecture):
     coverage = draw(st.sampled_from(("exact", "first-order", "simulated", "none")))
-    layers = tuple(draw(layer_predictions(layer)) for layer in architecture.layers) if draw(st.booleans()) else ()
+    layers = (
+        tuple(draw(layer_predictions(layer)) for layer in architecture.layers)
+        if draw(st.booleans())
+        else ()
+    )
     reasons = draw(st.lists(texts, max_size=2).map(tuple))
     samples = draw(st.one_of(st.none(), log_norms())) if coverage == "simulated" else None
     return Prediction(
-        coverage, reasons, *(draw(maybe) for _ in range(8)), draw(st.one_of(st.none(), shares)), layers, samples
+        coverage,
+        reasons,
+        *(draw(maybe) for _ in range(8)),
+        draw(st.one_of(st.none(), shares)),
+        layers,
+        samples,
     )
 
 
@@ -148,16 +184,21 @@ def reports(draw):
     severities = st.sampled_from(("error", "warning", "note", "odd"))
     codes = st.one_of(st.sampled_from(("IND001", "IND008")), texts)
     findings = st.lists(
-        st.builds(Finding, codes, severities, st.one_of(st.none(), texts), texts, texts), max_size=15
+        st.builds(Finding, codes, severities, st.one_of(st.none(), texts), texts, texts),
+        max_size=15,
     ).map(tuple)
-    advice = st.lists(st.builds(Advice, texts, texts, *[numbers] * 4, shares, shares), max_size=3).map(tuple)
+    advice = st.lists(
+        st.builds(Advice, texts, texts, *[numbers] * 4, shares, shares), max_size=3
+    ).map(tuple)
     return Report(
         schema_version=1,
         initdiag_version=draw(texts),
         target=draw(texts),
         verdict=draw(st.sampled_from(Verdict)),
         basis=draw(st.sampled_from(("law", "measurement", "none"))),
-        risk=draw(st.dictionaries(st.one_of(st.sampled_from(("sgd", "adam")), texts), shares, max_size=3)),
+        risk=draw(
+            st.dictionaries(st.one_of(st.sampled_from(("sgd", "adam")), texts), shares, max_size=3)
+        ),
         risk_provenance=draw(texts),
         optimizer=draw(st.sampled_from((None, "sgd", "adam", "other"))),
         thresholds=Thresholds(draw(st.floats(0, 1)), draw(st.floats(0, 1))),

@@ -10,7 +10,15 @@ from initdiag.diagnosing.report import Report
 from initdiag.diagnosing.verdict import Finding, Thresholds, Verdict
 from initdiag.law.prediction import LayerPrediction, Prediction
 from initdiag.measuring.record import LayerMeasurement, Measurement
-from initdiag.network.architecture import Activation, Architecture, BiasLaw, Gap, Hypothesis, Layer, WeightLaw
+from initdiag.network.architecture import (
+    Activation,
+    Architecture,
+    BiasLaw,
+    Gap,
+    Hypothesis,
+    Layer,
+    WeightLaw,
+)
 
 
 def _layer(name: str, fan_in: int, fan_out: int, activation: str) -> Layer:
@@ -65,9 +73,15 @@ def _prediction(architecture: Architecture) -> Prediction:
 
 def vanishing() -> Report:
     """A deep chain at risk, predicted, measured, with findings and advice."""
-    names = [(f"{2 * i}.weight", 64, 64, "relu") for i in range(12)] + [("24.weight", 64, 10, "linear")]
-    architecture = Architecture(tuple(_layer(*n) for n in names), 64, 10, unused=("spare.weight",), source="Sequential")
-    log_norms = -21.0 + np.array([-2.5, -1.5, -1.0, -0.5, -0.25, 0.0, 0.25, 0.5, 0.75, 1.0, 1.5, -np.inf])
+    names = [(f"{2 * i}.weight", 64, 64, "relu") for i in range(12)] + [
+        ("24.weight", 64, 10, "linear")
+    ]
+    architecture = Architecture(
+        tuple(_layer(*n) for n in names), 64, 10, unused=("spare.weight",), source="Sequential"
+    )
+    log_norms = -21.0 + np.array(
+        [-2.5, -1.5, -1.0, -0.5, -0.25, 0.0, 0.25, 0.5, 0.75, 1.0, 1.5, -np.inf]
+    )
     layers = tuple(LayerMeasurement(n[0], -1.0, 0.5, -1.75, 0.25) for n in names)
     return Report(
         schema_version=1,
@@ -82,19 +96,53 @@ def vanishing() -> Report:
         architecture=architecture,
         prediction=_prediction(architecture),
         measurement=Measurement.of(
-            log_norms, method="signs", seed=3, input_size=64, output_size=10, layers=layers, notes=("a note",)
+            log_norms,
+            method="signs",
+            seed=3,
+            input_size=64,
+            output_size=10,
+            layers=layers,
+            notes=("a note",),
         ),
         spectrum=None,
         agreement=Agreement(-22.0, 3.0, 0.5, -1.5, 0.125, 0.001, True),
         findings=(
-            Finding("IND001", "error", None, "a typical gradient reaches the input 36000 times too small", "He"),
-            Finding("IND008", "warning", "spare.weight", "the forward pass never reaches it", "remove it, or use it"),
+            Finding(
+                "IND001",
+                "error",
+                None,
+                "a typical gradient reaches the input 36000 times too small",
+                "He",
+            ),
+            Finding(
+                "IND008",
+                "warning",
+                "spare.weight",
+                "the forward pass never reaches it",
+                "remove it, or use it",
+            ),
         ),
         advice=(
             Advice(
-                'nn.init.kaiming_normal_(w, nonlinearity="relu")', "code", -21.25, -0.5, 3.25, 3.0, 0.984375, 0.0625
+                'nn.init.kaiming_normal_(w, nonlinearity="relu")',
+                "code",
+                -21.25,
+                -0.5,
+                3.25,
+                3.0,
+                0.984375,
+                0.0625,
             ),
-            Advice("also widen the hidden layers: 12 x 64 -> 12 x 96", "", -21.25, -0.25, 3.25, 2.0, 0.984375, 0.03),
+            Advice(
+                "also widen the hidden layers: 12 x 64 -> 12 x 96",
+                "",
+                -21.25,
+                -0.25,
+                3.25,
+                2.0,
+                0.984375,
+                0.03,
+            ),
         ),
         elapsed=0.25,
     )
@@ -144,12 +192,20 @@ def unjudged() -> Report:
         optimizer=None,
         thresholds=Thresholds(),
         architecture=architecture,
-        prediction=Prediction("none", ("norm: a norm",), None, None, None, None, None, None, None, None, None, ()),
+        prediction=Prediction(
+            "none", ("norm: a norm",), None, None, None, None, None, None, None, None, None, ()
+        ),
         measurement=None,
         spectrum=None,
         agreement=None,
         findings=(
-            Finding("IND006", "note", "norm[/b]\x07", "not covered by the theory: a norm", "judged from measurement"),
+            Finding(
+                "IND006",
+                "note",
+                "norm[/b]\x07",
+                "not covered by the theory: a norm",
+                "judged from measurement",
+            ),
             Finding("IND010", "note", None, "not measured: \x1b[2J", "see the reason"),
         ),
         advice=(),

@@ -26,7 +26,9 @@ class Style:
 class Nested(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.encoder = nn.Sequential(nn.Linear(12, 20), nn.Sequential(nn.ReLU(), nn.Linear(20, 24)), nn.ReLU())
+        self.encoder = nn.Sequential(
+            nn.Linear(12, 20), nn.Sequential(nn.ReLU(), nn.Linear(20, 24)), nn.ReLU()
+        )
         self.head = nn.Linear(24, 5)
 
     def forward(self, x):
@@ -96,13 +98,21 @@ class Flattening(nn.Module):
 
 
 def _in_place_first() -> nn.Module:
-    return nn.Sequential(nn.Linear(7, 14), nn.ReLU(inplace=True), nn.Linear(14, 14), nn.ReLU(inplace=True))
+    return nn.Sequential(
+        nn.Linear(7, 14), nn.ReLU(inplace=True), nn.Linear(14, 14), nn.ReLU(inplace=True)
+    )
 
 
 R, L = "ReLU", "linear"
 
 STYLES = (
-    Style("nested", Nested, ("encoder.0.weight", "encoder.1.1.weight", "head.weight"), (12, 20, 24, 5), (R, R, L)),
+    Style(
+        "nested",
+        Nested,
+        ("encoder.0.weight", "encoder.1.1.weight", "head.weight"),
+        (12, 20, 24, 5),
+        (R, R, L),
+    ),
     Style(
         "loop",
         Loop,
@@ -110,8 +120,12 @@ STYLES = (
         (16, 16, 16, 16, 16, 3),
         (R, R, R, R, L),
     ),
-    Style("functional", Functional, ("a.weight", "b.weight", "c.weight"), (10, 32, 20, 6), (R, R, L)),
-    Style("shared", Shared, ("one.weight", "two.weight", "three.weight"), (8, 16, 16, 8), (R, R, L)),
+    Style(
+        "functional", Functional, ("a.weight", "b.weight", "c.weight"), (10, 32, 20, 6), (R, R, L)
+    ),
+    Style(
+        "shared", Shared, ("one.weight", "two.weight", "three.weight"), (8, 16, 16, 8), (R, R, L)
+    ),
     Style(
         "other order",
         OtherOrder,
@@ -120,12 +134,24 @@ STYLES = (
         (R, R, L),
         unused=("never.weight",),
     ),
-    Style("flattening", Flattening, ("a.weight", "b.weight"), (48, 30, 10), (R, L), input_size=(2, 3, 4, 4)),
+    Style(
+        "flattening",
+        Flattening,
+        ("a.weight", "b.weight"),
+        (48, 30, 10),
+        (R, L),
+        input_size=(2, 3, 4, 4),
+    ),
     Style("relu output", _in_place_first, ("0.weight", "2.weight"), (7, 14, 14), (R, R)),
     Style(
         "flatten module",
         lambda: nn.Sequential(
-            nn.Flatten(), nn.Linear(20, 16), nn.ReLU(), nn.Unflatten(1, (4, 4)), nn.Flatten(), nn.Linear(16, 2)
+            nn.Flatten(),
+            nn.Linear(20, 16),
+            nn.ReLU(),
+            nn.Unflatten(1, (4, 4)),
+            nn.Flatten(),
+            nn.Linear(16, 2),
         ),
         ("1.weight", "5.weight"),
         (20, 16, 2),

@@ -80,7 +80,9 @@ def test_an_elu_of_another_scale_is_predicted_as_it_is():
     """Against networks drawn one by one: taken for ``ELU(1)`` the drift would be off by several nats."""
 
     def build():
-        model = nn.Sequential(*(part for _ in range(6) for part in (nn.Linear(N, N, bias=False), nn.ELU(3.0))))
+        model = nn.Sequential(
+            *(part for _ in range(6) for part in (nn.Linear(N, N, bias=False), nn.ELU(3.0)))
+        )
         for layer in model[::2]:
             nn.init.normal_(layer.weight, std=1 / math.sqrt(N))
         return model

@@ -86,7 +86,9 @@ class Generated(nn.Module):
         super().__init__()
         self.linear = nn.ModuleList(linear for linear, _ in parts)
         self.after = [functions for _, functions in parts]
-        self.acts = nn.ModuleList(f for _, functions in parts for f in functions if isinstance(f, nn.Module))
+        self.acts = nn.ModuleList(
+            f for _, functions in parts for f in functions if isinstance(f, nn.Module)
+        )
 
     def forward(self, x):
         for linear, functions in zip(self.linear, self.after, strict=True):
@@ -107,7 +109,9 @@ def chains(draw):
         rate = draw(st.sampled_from([0.0, 0.0, 0.25, 0.5]))
         twist = draw(st.sampled_from([None] * 12 + sorted(TWISTS)))
         functions = [make()]
-        functions.insert(draw(st.integers(0, 1)) if kind in GATED else 1, nn.Dropout(rate))  # smooth ones see its scale
+        functions.insert(
+            draw(st.integers(0, 1)) if kind in GATED else 1, nn.Dropout(rate)
+        )  # smooth ones see its scale
         functions += [TWISTS[twist]] if twist else []
         linear = LINEAR[draw(st.sampled_from(sorted(LINEAR)))](m, n)
         if type(linear) is nn.Linear:
@@ -205,7 +209,9 @@ def test_an_interrupt_in_mid_forward_changes_nothing(function, call):
                 raise KeyboardInterrupt
             return x.relu()
 
-    model = seeded(lambda: nn.Sequential(nn.Linear(6, 8), Interrupted(), nn.Dropout(0.1), nn.Linear(8, 2)))
+    model = seeded(
+        lambda: nn.Sequential(nn.Linear(6, 8), Interrupted(), nn.Dropout(0.1), nn.Linear(8, 2))
+    )
     before = state(model)
     try:
         function(model)
@@ -240,12 +246,18 @@ def test_a_call_inside_a_forward_pass():
 
 def test_two_threads():
     models = [seeded(lambda: mlp([6, 16, 4]), seed) for seed in (0, 1)]
-    alone = [measure(m, draws=64, method=method).log_norms for m in models for method in ("signs", "redraw")]
+    alone = [
+        measure(m, draws=64, method=method).log_norms
+        for m in models
+        for method in ("signs", "redraw")
+    ]
     together = [np.empty(0)] * 4
 
     def work(index):
         for method in ("signs", "redraw"):
-            together[2 * index + (method == "redraw")] = measure(models[index], draws=64, method=method).log_norms
+            together[2 * index + (method == "redraw")] = measure(
+                models[index], draws=64, method=method
+            ).log_norms
 
     threads = [threading.Thread(target=work, args=(i,)) for i in (0, 1)]
     for thread in threads:

@@ -39,7 +39,9 @@ def test_false_alarms(law):
             w = DRAWS[law](torch.empty(shape))
             for hypothesis in weight_hypotheses(EntrySums.of(w, "w"), w, law == "Haar"):
                 assert hypothesis.holds, (hypothesis, shape)
-                alarms[hypothesis.name] = alarms.get(hypothesis.name, 0) + (hypothesis.p_value < 1e-3)
+                alarms[hypothesis.name] = alarms.get(hypothesis.name, 0) + (
+                    hypothesis.p_value < 1e-3
+                )
     expected = 1e-3 * per_shape * len(SHAPES)
     assert max(alarms.values()) <= expected + 4 * math.sqrt(expected)
 
@@ -109,5 +111,7 @@ def trained(init: str, steps: int) -> nn.Module:
 @pytest.mark.parametrize("init", ["torch_default", "he_normal"])
 def test_a_trained_checkpoint_is_no_initialisation(init):
     fresh, used = trace(trained(init, 0)), trace(trained(init, 300))
-    assert all(layer.weight.initializer == init and not layer.weight.failed for layer in fresh.layers)
+    assert all(
+        layer.weight.initializer == init and not layer.weight.failed for layer in fresh.layers
+    )
     assert any(layer.weight.initializer != init or layer.weight.failed for layer in used.layers)

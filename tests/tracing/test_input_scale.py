@@ -20,7 +20,9 @@ def noise(rows: int) -> torch.Tensor:
 
 
 def tanh_net(depth: int = 4) -> nn.Sequential:
-    model = nn.Sequential(*(part for _ in range(depth) for part in (nn.Linear(N, N, bias=False), nn.Tanh())))
+    model = nn.Sequential(
+        *(part for _ in range(depth) for part in (nn.Linear(N, N, bias=False), nn.Tanh()))
+    )
     for layer in model[::2]:
         nn.init.xavier_normal_(layer.weight)
     return model
@@ -52,11 +54,17 @@ def test_a_large_input_saturates_tanh():
         u = torch.randn(N)
         logs.append(float(((jacobian @ u).square().sum() / u.square().sum()).log()))
     found = predict(trace(seeded(tanh_net), x))
-    assert abs(found.log_mean - np.mean(logs)) < 4 * math.hypot(np.std(logs) / math.sqrt(len(logs)), found.log_mean_se)
+    assert abs(found.log_mean - np.mean(logs)) < 4 * math.hypot(
+        np.std(logs) / math.sqrt(len(logs)), found.log_mean_se
+    )
     assert found.log_mean < predict(trace(seeded(tanh_net))).log_mean - 1
 
 
 def test_nothing_changes_for_relu():
     model = seeded(lambda: mlp([N, 32, 4], init="he_normal"))
     small, large = predict(trace(model)), predict(trace(model, 100 * noise(8)))
-    assert (small.log_mean, small.log_variance, small.coverage) == (large.log_mean, large.log_variance, "exact")
+    assert (small.log_mean, small.log_variance, small.coverage) == (
+        large.log_mean,
+        large.log_variance,
+        "exact",
+    )

@@ -28,7 +28,9 @@ TOKENS = torch.arange(24).reshape(4, 6)
 
 
 @pytest.mark.parametrize(
-    "example", [TOKENS, (TOKENS, 1.0), {"tokens": TOKENS, "scale": 1.0}], ids=["tensor", "tuple", "dict"]
+    "example",
+    [TOKENS, (TOKENS, 1.0), {"tokens": TOKENS, "scale": 1.0}],
+    ids=["tensor", "tuple", "dict"],
 )
 def test_a_part_behind_an_embedding(example):
     model = seeded(Language)
@@ -53,7 +55,9 @@ def test_tokens_without_a_part_are_told_of_module():
 
 @pytest.mark.parametrize("example", [np.ones((2, 4)), [[1.0] * 4]], ids=["array", "list"])
 def test_what_is_no_tensor(example):
-    with pytest.raises(InvalidInput, match=r"One floating-point torch.Tensor is taken: torch.from_numpy\(x\)"):
+    with pytest.raises(
+        InvalidInput, match=r"One floating-point torch.Tensor is taken: torch.from_numpy\(x\)"
+    ):
         trace(mlp([4, 2]), example)
 
 
@@ -66,14 +70,20 @@ class Two(nn.Module):
         return self.a(x + y)
 
 
-@pytest.mark.parametrize("example", [torch.ones(2, 4), (torch.ones(2, 4),) * 2], ids=["one", "both"])
+@pytest.mark.parametrize(
+    "example", [torch.ones(2, 4), (torch.ones(2, 4),) * 2], ids=["one", "both"]
+)
 def test_a_forward_of_two_arguments(example):
-    with pytest.raises(InvalidInput, match=r"One tensor is taken: wrap the model .* or name a part by module="):
+    with pytest.raises(
+        InvalidInput, match=r"One tensor is taken: wrap the model .* or name a part by module="
+    ):
         trace(Two(), example)
 
 
 @pytest.mark.parametrize(
-    "size", [np.array([2, 6]), [np.int64(2), np.int32(6)], torch.Size([2, 6]), torch.tensor([2, 6])], ids=str
+    "size",
+    [np.array([2, 6]), [np.int64(2), np.int32(6)], torch.Size([2, 6]), torch.tensor([2, 6])],
+    ids=str,
 )
 def test_sizes_of_any_integers(size):
     assert trace(mlp([6, 8, 2]), input_size=size).widths == (6, 8, 2)

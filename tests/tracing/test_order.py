@@ -32,18 +32,34 @@ class Written(nn.Module):
 
 
 GAPS = {
-    "second bias": (lambda m, x: m.b(F.relu(m.a(x) + m.c)), "bias", "c is added to a layer that has the bias a.bias"),
+    "second bias": (
+        lambda m, x: m.b(F.relu(m.a(x) + m.c)),
+        "bias",
+        "c is added to a layer that has the bias a.bias",
+    ),
     "after tanh": (lambda m, x: m.b(torch.tanh(m.a(x)) + m.c), "bias", "c is added elsewhere"),
     "after ReLU": (lambda m, x: m.b(F.relu(m.a(x)) + m.c), "bias", "c is added elsewhere"),
     "before all": (lambda m, x: m.b(F.relu(m.a(x + m.c))), "bias", "c is added elsewhere"),
-    "dropout, tanh": (lambda m, x: m.b(torch.tanh(F.dropout(m.a(x), 0.5))), "tanh", "dropout comes before tanh"),
-    "dropout, ReLU6": (lambda m, x: m.b(F.relu6(F.dropout(m.a(x), 0.5))), "relu6", "dropout comes before relu6"),
+    "dropout, tanh": (
+        lambda m, x: m.b(torch.tanh(F.dropout(m.a(x), 0.5))),
+        "tanh",
+        "dropout comes before tanh",
+    ),
+    "dropout, ReLU6": (
+        lambda m, x: m.b(F.relu6(F.dropout(m.a(x), 0.5))),
+        "relu6",
+        "dropout comes before relu6",
+    ),
     "norm, dropout": (
         lambda m, x: m.b(F.dropout(F.layer_norm(F.relu(m.a(x)), (N,)), 0.5)),
         "dropout",
         "dropout acts on what layer_norm made, with no linear layer between",
     ),
-    "dropout first": (lambda m, x: m.b(m.a(F.dropout(x, 0.5))), "dropout", "comes before the first linear layer"),
+    "dropout first": (
+        lambda m, x: m.b(m.a(F.dropout(x, 0.5))),
+        "dropout",
+        "comes before the first linear layer",
+    ),
 }
 
 
@@ -73,8 +89,12 @@ def test_every_bias_is_known():
     model = seeded(lambda: Written(lambda m, x: m.b(F.relu(m.a(x) + m.c))))
     assert biases_of(subject_of(model, None, None, None)) == ("a.bias", "c", "b.bias")
     assert not trace(model).layers[0].bias.symmetric
-    single = seeded(lambda: Written(lambda m, x: m.b(F.relu(m.a(x) + m.c)), c=torch.tensor([0.1]), bias=False))
-    assert not trace(single).layers[0].bias.symmetric, "one number for all units is no draw for each"
+    single = seeded(
+        lambda: Written(lambda m, x: m.b(F.relu(m.a(x) + m.c)), c=torch.tensor([0.1]), bias=False)
+    )
+    assert not trace(single).layers[0].bias.symmetric, (
+        "one number for all units is no draw for each"
+    )
 
 
 class TwoBiases(nn.Module):

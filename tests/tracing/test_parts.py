@@ -39,11 +39,20 @@ def test_a_part_alone():
     assert arch.gaps == ()
     assert arch.source == "Vision.head"
     assert [layer.name for layer in arch.layers] == ["0.weight", "2.weight"]
-    assert arch.input_rms == pytest.approx(float(model.body(x).detach().square().mean().sqrt()), rel=1e-6)
-    assert dataclasses.replace(trace(model, input_size=(2, 1, 8, 8), module="head"), input_rms=arch.input_rms) == arch
+    assert arch.input_rms == pytest.approx(
+        float(model.body(x).detach().square().mean().sqrt()), rel=1e-6
+    )
+    assert (
+        dataclasses.replace(
+            trace(model, input_size=(2, 1, 8, 8), module="head"), input_rms=arch.input_rms
+        )
+        == arch
+    )
     found = measure(model, x, module="head", draws=2048)
     handed = model.body(x).detach()
-    np.testing.assert_array_equal(found.log_norms, measure(model.head, handed, draws=2048).log_norms)
+    np.testing.assert_array_equal(
+        found.log_norms, measure(model.head, handed, draws=2048).log_norms
+    )
     report = initdiag.diagnose(model, x, module="head", draws=512)
     assert report.ok
     assert report.target == "Vision.head"
@@ -96,7 +105,10 @@ def test_meta_models_are_traced_under_a_stated_assumption():
     arch = trace(model)
     assert arch.widths == (256,) * 9
     assert {layer.weight.initializer for layer in arch.layers} == {"torch_default"}
-    assert all(layer.weight.sample_variance is None and not layer.weight.hypotheses for layer in arch.layers)
+    assert all(
+        layer.weight.sample_variance is None and not layer.weight.hypotheses
+        for layer in arch.layers
+    )
     report = initdiag.diagnose(model)
     assert report.basis == "law"
     assert "IND013" in {f.code for f in report.findings}
@@ -149,14 +161,18 @@ def test_the_law_is_that_of_the_computed_weight(wrap):
     model = nn.Sequential(wrap(seeded(lambda: nn.Linear(24, 32))), nn.ReLU(), nn.Linear(32, 4))
     layer = trace(model).layers[0]
     assert layer.name == "0.weight"
-    assert layer.weight.sample_variance == pytest.approx(float(model[0].weight.detach().square().mean()), rel=1e-6)
+    assert layer.weight.sample_variance == pytest.approx(
+        float(model[0].weight.detach().square().mean()), rel=1e-6
+    )
 
 
 def test_draws_with_a_spectral_norm_do_not_depend_on_chunks(monkeypatch):
     from initdiag.measuring import measure as measure_module
 
     wrap = parametrizations.spectral_norm
-    model = seeded(lambda: nn.Sequential(wrap(nn.Linear(24, 32)), nn.ReLU(), nn.Linear(32, 4))).double()
+    model = seeded(
+        lambda: nn.Sequential(wrap(nn.Linear(24, 32)), nn.ReLU(), nn.Linear(32, 4))
+    ).double()
     before = {name: b.clone() for name, b in model.named_buffers()}
     whole = measure(model, draws=512).log_norms
     monkeypatch.setattr(measure_module, "_BUDGET", 1)
@@ -187,7 +203,9 @@ def test_a_tied_transpose_gets_the_transposed_signs():
             flipped.w.copy_(signs[draw, 8:, None] * model.w * signs[draw, :8])
         u = random_numbers.directions(5, range(2), 8)[draw].double()
         jacobian = torch.func.jacrev(flipped)(x[0])
-        assert found.log_norms[draw] == pytest.approx(float((jacobian @ u).square().sum().log().detach()), abs=1e-9)
+        assert found.log_norms[draw] == pytest.approx(
+            float((jacobian @ u).square().sum().log().detach()), abs=1e-9
+        )
 
 
 def test_square_raw_weights_are_redrawn_the_right_way_round():
@@ -213,7 +231,9 @@ def test_square_raw_weights_are_redrawn_the_right_way_round():
     found = measure(model, x, draws=2, method="redraw", init=reset_parameters, seed=3)
     for draw in range(2):
         with rng_preserved():
-            w = Source(model, ["w"], None, reset_parameters).draw(random_numbers.draw_seed(3, draw))["w"]
+            w = Source(model, ["w"], None, reset_parameters).draw(
+                random_numbers.draw_seed(3, draw)
+            )["w"]
         u = random_numbers.directions(3, range(2), 6)[draw].double()
         assert found.log_norms[draw] == pytest.approx(float((u @ w).square().sum().log()), abs=1e-9)
 
@@ -240,7 +260,12 @@ def test_redraws_of_parametrised_weights(wrap):
         return nn.Sequential(wrap(nn.Linear(16, 32)), nn.ReLU(), nn.Linear(32, 4))
 
     with pytest.raises(UnsupportedArchitecture, match=r"init leaves '0\.parametrizations"):
-        measure(seeded(build), draws=4, method="redraw", init=lambda m: getattr(m, "reset_parameters", lambda: None)())
+        measure(
+            seeded(build),
+            draws=4,
+            method="redraw",
+            init=lambda m: getattr(m, "reset_parameters", lambda: None)(),
+        )
     fresh = measure(build, draws=400, method="redraw")
     signs = measure(seeded(build), draws=2048)
     assert abs(fresh.log_mean - signs.log_mean) < 4 * fresh.log_mean_se + 0.1
@@ -263,7 +288,12 @@ class Stack(nn.Module):
 
 @pytest.mark.parametrize(
     "takes",
-    [lambda w: w, lambda w: [w[i] for i in range(4)], lambda w: [w.select(0, i) for i in range(4)], torch.unbind],
+    [
+        lambda w: w,
+        lambda w: [w[i] for i in range(4)],
+        lambda w: [w.select(0, i) for i in range(4)],
+        torch.unbind,
+    ],
 )
 def test_a_stack_of_matrices_in_one_parameter(takes):
     model, x = seeded(lambda: Stack(takes)), torch.ones(4, 16)
@@ -295,7 +325,10 @@ def test_a_low_rank_factor_pair_is_one_weight():
 
 def test_names_of_computed_weights():
     assert computed_name({"fc.parametrizations.weight.original"}) == "fc.weight"
-    assert computed_name({"parametrizations.weight.original0", "parametrizations.weight.original1"}) == "weight"
+    assert (
+        computed_name({"parametrizations.weight.original0", "parametrizations.weight.original1"})
+        == "weight"
+    )
     assert computed_name({"weight_g", "weight_v"}) == "weight"
     assert computed_name({"a.weight_orig"}) == "a.weight"
     assert computed_name({"u", "v"}) == "u*v"

@@ -50,7 +50,9 @@ class Scaled(nn.Module):
 POINTS = torch.rand(32, 3, generator=torch.Generator().manual_seed(0)) * 2 - 1
 
 
-@pytest.mark.parametrize(("init", "verdict"), [("default", Verdict.VANISHING), ("he", Verdict.HEALTHY)])
+@pytest.mark.parametrize(
+    ("init", "verdict"), [("default", Verdict.VANISHING), ("he", Verdict.HEALTHY)]
+)
 def test_behind_an_encoding_the_chain_is_judged(init, verdict):
     model = seeded(lambda: field(init))
     whole = initdiag.diagnose(model, POINTS)
@@ -60,14 +62,19 @@ def test_behind_an_encoding_the_chain_is_judged(init, verdict):
     law = initdiag.predict(rest.architecture)
     assert whole.prediction.hidden_drift == pytest.approx(law.hidden_drift, abs=0.25)
     assert whole.prediction.hidden_log_variance == pytest.approx(law.hidden_log_variance, abs=0.15)
-    assert abs(whole.prediction.rms_gain_log_mean - law.rms_gain_log_mean) > 5  # the encoding's own derivative
+    assert (
+        abs(whole.prediction.rms_gain_log_mean - law.rms_gain_log_mean) > 5
+    )  # the encoding's own derivative
     assert [(g.path, g.kind) for g in whole.architecture.gaps] == [("input", "preprocessing")]
     assert "from the first layer on" in str(whole)
 
 
 def test_a_chain_at_risk_behind_an_encoding_gets_its_advice():
     model = seeded(lambda: field("default"))
-    found, alone = initdiag.diagnose(model, POINTS).advice, initdiag.diagnose(model[1:], model[0](POINTS)).advice
+    found, alone = (
+        initdiag.diagnose(model, POINTS).advice,
+        initdiag.diagnose(model[1:], model[0](POINTS)).advice,
+    )
     assert [one.action for one in found] == [one.action for one in alone] != []
     assert found[0].risk_after == pytest.approx(alone[0].risk_after)
 
@@ -79,7 +86,9 @@ def test_the_measurement_is_judged_alike_where_nothing_is_predicted():
     first = report.architecture.first_layer
     drift, variance = measured.from_first_layer(first.weight.variance, first.fan_in, first.fan_out)
     rest = initdiag.measure(alone[1:], alone[0](POINTS), draws=512)
-    assert drift == pytest.approx(rest.rms_gain_log_mean, abs=4 * math.hypot(measured.log_mean_se, rest.log_mean_se))
+    assert drift == pytest.approx(
+        rest.rms_gain_log_mean, abs=4 * math.hypot(measured.log_mean_se, rest.log_mean_se)
+    )
     assert variance == pytest.approx(rest.log_variance, abs=0.2)
 
 
@@ -136,7 +145,9 @@ def test_what_is_learnt_or_gone_around_is_no_preprocessing():
     def kinds(model):
         return [gap.kind for gap in initdiag.trace(model, POINTS).gaps]
 
-    convolution = nn.Sequential(nn.Unflatten(1, (1, 3)), nn.Conv1d(1, 4, 3), nn.Flatten(), nn.Linear(4, 2))
+    convolution = nn.Sequential(
+        nn.Unflatten(1, (1, 3)), nn.Conv1d(1, 4, 3), nn.Flatten(), nn.Linear(4, 2)
+    )
     normed = nn.Sequential(nn.LayerNorm(3), nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
     for model in (Around(), Learnt(), convolution, normed):
         assert "preprocessing" not in kinds(model)
@@ -189,4 +200,7 @@ class Pair(nn.Module):
 def test_of_several_outputs_the_first_is_judged_and_the_report_says_so():
     report = initdiag.diagnose(seeded(Pair))
     assert report.architecture.output_size == 4
-    assert any("tuple of 2 tensors, the first of which alone is judged" in f.message for f in report.findings)
+    assert any(
+        "tuple of 2 tensors, the first of which alone is judged" in f.message
+        for f in report.findings
+    )

@@ -65,7 +65,9 @@ def test_a_common_gain_is_no_shared_weight():
 
 @pytest.mark.parametrize("wrap", [parametrizations.weight_norm, parametrizations.spectral_norm])
 def test_parametrised_layers_share_nothing(wrap):
-    arch = trace(seeded(lambda: nn.Sequential(wrap(nn.Linear(N, N)), nn.ReLU(), wrap(nn.Linear(N, N)))))
+    arch = trace(
+        seeded(lambda: nn.Sequential(wrap(nn.Linear(N, N)), nn.ReLU(), wrap(nn.Linear(N, N))))
+    )
     assert arch.gaps == ()
     assert not any(layer.weight.failed for layer in arch.layers)
 
@@ -121,14 +123,20 @@ ALIKE = {
 def test_multiples_and_transposes_are_found(change, shape):
     w = noise(*shape)
     laws = weight_laws([("a", w), ("b", noise(*shape, seed=1)), ("c", change(w))])
-    assert [any(n == "independent of a" for n in law.failed) for law in laws] == [False, False, True]
+    assert [any(n == "independent of a" for n in law.failed) for law in laws] == [
+        False,
+        False,
+        True,
+    ]
 
 
 def test_a_change_of_a_few_entries_outside_the_corner_is_another_draw():
     w = noise(64, 64)
     other = w.clone()
     other[32:] = noise(32, 64, seed=1)
-    assert not any("independent of" in n for law in weight_laws([("a", w), ("b", other)]) for n in law.failed)
+    assert not any(
+        "independent of" in n for law in weight_laws([("a", w), ("b", other)]) for n in law.failed
+    )
 
 
 def test_no_false_alarms():
@@ -142,7 +150,9 @@ def test_no_false_alarms():
         draws += [nn.init.orthogonal_(torch.empty(shape)) for _ in range(60)]
         draws += [nn.init.sparse_(torch.empty(shape), 0.5) for _ in range(60)]
     laws = weight_laws([(str(i), w) for i, w in enumerate(draws)])
-    assert not [(i, n) for i, law in enumerate(laws) for n in law.failed if n.startswith("independent of")]
+    assert not [
+        (i, n) for i, law in enumerate(laws) for n in law.failed if n.startswith("independent of")
+    ]
 
 
 def test_a_thousand_half_precision_layers_are_compared_in_no_time():

@@ -28,7 +28,9 @@ def test_every_style_is_read_right(style):
 @pytest.mark.parametrize("style", STYLES, ids=lambda s: s.name)
 def test_every_style_from_an_example_batch(style):
     shape = style.input_size or (3, style.widths[0])
-    arch = trace(seeded(style.build), torch.randn(5, *shape[1:], generator=torch.Generator().manual_seed(0)))
+    arch = trace(
+        seeded(style.build), torch.randn(5, *shape[1:], generator=torch.Generator().manual_seed(0))
+    )
     assert arch.widths == style.widths
     assert arch.gaps == ()
 
@@ -103,7 +105,14 @@ def test_dropout_is_part_of_the_gate_in_train_mode_only():
 
 def test_leaky_slope_and_smooth_activations_are_read():
     arch = trace(
-        nn.Sequential(nn.Linear(4, 6), nn.LeakyReLU(0.3), nn.Linear(6, 6), nn.GELU(), nn.Linear(6, 2), nn.Tanh())
+        nn.Sequential(
+            nn.Linear(4, 6),
+            nn.LeakyReLU(0.3),
+            nn.Linear(6, 6),
+            nn.GELU(),
+            nn.Linear(6, 2),
+            nn.Tanh(),
+        )
     )
     assert [layer.activation.label for layer in arch.layers] == ["leaky ReLU 0.3", "gelu", "tanh"]
     assert arch.gaps == ()
@@ -134,7 +143,9 @@ def test_without_input_the_executed_width_is_found():
 
 
 def test_control_flow_on_values():
-    arch = trace(Odd(lambda m, x: m.b(m.a(x).relu()) if x.sum().item() > -1e9 else x), torch.ones(4, 8))
+    arch = trace(
+        Odd(lambda m, x: m.b(m.a(x).relu()) if x.sum().item() > -1e9 else x), torch.ones(4, 8)
+    )
     assert arch.gaps == ()
 
 

@@ -37,7 +37,11 @@ def test_initialisers_are_recognised(name, shape):
         INITIALISERS[name](w)
     (law,) = weight_laws([("w", w)])
     alike = {"lecun_normal", "xavier_normal"} if shape[0] == shape[1] else {name}
-    alike |= {"he_normal", "he_normal_fan_out"} if shape[0] == shape[1] and name.startswith("he_normal") else set()
+    alike |= (
+        {"he_normal", "he_normal_fan_out"}
+        if shape[0] == shape[1] and name.startswith("he_normal")
+        else set()
+    )
     assert law.initializer in alike | {name}
     assert law.gain == pytest.approx(1.0, abs=1e-5)
     assert law.sample_variance == pytest.approx(law.variance, rel=0.1)
@@ -86,10 +90,15 @@ def test_false_alarms_are_rare():
     """2,000 true draws: at level 1e-6 a test, none is expected to fail."""
     generator = torch.Generator().manual_seed(0)
     laws = weight_laws([(str(i), torch.randn(16, 16, generator=generator)) for i in range(1000)])
-    laws += weight_laws([(str(i), torch.rand(16, 16, generator=generator) - 0.5) for i in range(1000)])
+    laws += weight_laws(
+        [(str(i), torch.rand(16, 16, generator=generator) - 0.5) for i in range(1000)]
+    )
     assert not [law for law in laws if law.failed]
     values = sorted(h.p_value for law in laws for h in law.hypotheses if h.name == "zero mean")
-    assert max(abs(p - (i + 0.5) / len(values)) for i, p in enumerate(values)) < 1.63 / math.sqrt(len(values)) + 0.01
+    assert (
+        max(abs(p - (i + 0.5) / len(values)) for i, p in enumerate(values))
+        < 1.63 / math.sqrt(len(values)) + 0.01
+    )
 
 
 def test_biases():
@@ -120,13 +129,17 @@ def test_truncated_normals_are_recognised():
     """Keras's and JAX's: cut at two standard deviations, then scaled to the variance."""
     generator = torch.Generator().manual_seed(0)
     w = nn.init.trunc_normal_(torch.empty(300, 200), generator=generator)
-    assert KURTOSIS["truncated_normal"] == pytest.approx(float((w**4).mean() / (w**2).mean() ** 2), abs=0.02)
+    assert KURTOSIS["truncated_normal"] == pytest.approx(
+        float((w**4).mean() / (w**2).mean() ** 2), abs=0.02
+    )
     (law,) = weight_laws([("w", 0.05 * w)])
     assert (law.family, law.initializer) == ("truncated_normal", None)
     (law,) = weight_laws([("w", w / math.sqrt(0.7737413 * 200))])
     assert law.initializer == "lecun_truncated_normal"
     far = nn.init.trunc_normal_(torch.empty(300, 200), std=0.02, generator=generator)
-    assert weight_laws([("w", far)])[0].family == "normal", "PyTorch's bounds are absolute: +-2 is 100 sd here"
+    assert weight_laws([("w", far)])[0].family == "normal", (
+        "PyTorch's bounds are absolute: +-2 is 100 sd here"
+    )
 
 
 def test_sparse_weights_are_recognised():
@@ -146,7 +159,11 @@ SHAPES = ((32, 16), (96, 32), (24, 96))
         (lambda w: nn.init.xavier_normal_(w, 5 / 3), 5 / 3, "xavier_normal"),
         (lambda w: nn.init.xavier_uniform_(w, 5 / 3), 5 / 3, "xavier_uniform"),
         (lambda w: nn.init.kaiming_normal_(w, nonlinearity="relu").mul_(1.5), 1.5, "he_normal"),
-        (lambda w: nn.init.kaiming_normal_(w, mode="fan_out", nonlinearity="relu").mul_(2), 2.0, "he_normal_fan_out"),
+        (
+            lambda w: nn.init.kaiming_normal_(w, mode="fan_out", nonlinearity="relu").mul_(2),
+            2.0,
+            "he_normal_fan_out",
+        ),
     ],
 )
 def test_an_initialiser_times_a_gain(init, gain, name):
@@ -182,7 +199,8 @@ def test_zeros_are_no_initialisers_draw(shape):
 
 
 @pytest.mark.parametrize(
-    ("sparsity", "width", "coverage"), [(0.5, 64, "first-order"), (0.9, 16, "none"), (0.9, 256, "first-order")]
+    ("sparsity", "width", "coverage"),
+    [(0.5, 64, "first-order"), (0.9, 16, "none"), (0.9, 256, "first-order")],
 )
 def test_first_order_is_claimed_only_where_it_holds(sparsity, width, coverage):
     """At 90 % zeros and width 16 the first order would say a log-variance of 22 for a true 11."""
@@ -192,10 +210,22 @@ def test_first_order_is_claimed_only_where_it_holds(sparsity, width, coverage):
         nn.init.sparse_(model[index].weight, sparsity, std=0.3)
     pred = predict(trace(model))
     assert pred.coverage == coverage
-    assert coverage != "none" or "kurtosis 30" in pred.reasons[0] or "kurtosis 48" in pred.reasons[0]
+    assert (
+        coverage != "none" or "kurtosis 30" in pred.reasons[0] or "kurtosis 48" in pred.reasons[0]
+    )
 
 
-HALF_SHAPES = ((10, 64), (64, 10), (64, 64), (64, 256), (256, 256), (256, 784), (10, 784), (2, 64), (8, 64))
+HALF_SHAPES = (
+    (10, 64),
+    (64, 10),
+    (64, 64),
+    (64, 256),
+    (256, 256),
+    (256, 784),
+    (10, 784),
+    (2, 64),
+    (8, 64),
+)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
@@ -208,7 +238,9 @@ def test_half_precision_leaves_the_family_recognisable(name, dtype):
             matrices = [(str(shape), torch.empty(shape)) for shape in HALF_SHAPES]
             for _, w in matrices:
                 INITIALISERS[name](w)
-        for (shape, _), law in zip(matrices, weight_laws([(n, w.to(dtype)) for n, w in matrices]), strict=True):
+        for (shape, _), law in zip(
+            matrices, weight_laws([(n, w.to(dtype)) for n, w in matrices]), strict=True
+        ):
             assert (law.initializer, law.family) == (name, family), f"{shape}, seed {seed}"
             assert law.failed == (), f"{shape}, seed {seed}"
 
@@ -234,7 +266,11 @@ def leaky(a: float, depth: int, width: int) -> nn.Module:
     """``kaiming_normal_(a=a)`` in front of leaky ReLUs of slope ``a``, the output layer included."""
     widths = [width] * (depth + 1)
     model = nn.Sequential(
-        *(part for m, n in itertools.pairwise(widths) for part in (nn.Linear(m, n, bias=False), nn.LeakyReLU(a)))
+        *(
+            part
+            for m, n in itertools.pairwise(widths)
+            for part in (nn.Linear(m, n, bias=False), nn.LeakyReLU(a))
+        )
     )
     for layer in model[::2]:
         nn.init.kaiming_normal_(layer.weight, a=a)
@@ -247,7 +283,9 @@ def test_he_for_a_leaky_relu_is_recognised_with_its_gain(width):
     for seed in range(3):
         arch = trace(seeded(lambda: leaky(0.2, 16, width), seed=seed))
         assert {layer.weight.initializer for layer in arch.layers} == {"he_normal"}
-        assert {round(layer.weight.gain, 12) for layer in arch.layers} == {round(1 / math.sqrt(1.04), 12)}
+        assert {round(layer.weight.gain, 12) for layer in arch.layers} == {
+            round(1 / math.sqrt(1.04), 12)
+        }
 
 
 def test_the_drift_of_a_leaky_network_is_that_of_its_initialisation():
@@ -258,22 +296,32 @@ def test_the_drift_of_a_leaky_network_is_that_of_its_initialisation():
         u = torch.randn(48, generator=generator, dtype=torch.float64)
         start = u.square().sum()
         for _ in range(16):
-            w = torch.randn(48, 48, generator=generator, dtype=torch.float64) * math.sqrt(2 / 1.04 / 48)
+            w = torch.randn(48, 48, generator=generator, dtype=torch.float64) * math.sqrt(
+                2 / 1.04 / 48
+            )
             gate = torch.where(torch.rand(48, generator=generator) < 0.5, 1.0, 0.2)
             u = gate * (w @ u)
         logs.append(float((u.square().sum() / start).log()))
     error = torch.tensor(logs).std() / math.sqrt(len(logs))
-    assert abs(predict(trace(seeded(lambda: leaky(0.2, 16, 48)))).log_mean - sum(logs) / len(logs)) < 4 * error
+    assert (
+        abs(predict(trace(seeded(lambda: leaky(0.2, 16, 48)))).log_mean - sum(logs) / len(logs))
+        < 4 * error
+    )
 
 
 def test_many_matrices_a_little_too_small_keep_their_own_variance():
     generator = torch.Generator().manual_seed(0)
-    small = [(str(i), torch.randn(48, 48, generator=generator) * math.sqrt(0.96 * 2 / 48)) for i in range(16)]
+    small = [
+        (str(i), torch.randn(48, 48, generator=generator) * math.sqrt(0.96 * 2 / 48))
+        for i in range(16)
+    ]
     laws = weight_laws(small)
     assert {law.initializer for law in laws} == {None}
     assert {law.family for law in laws} == {"normal"}
     assert all(law.variance == law.sample_variance for law in laws)
-    assert weight_laws(small[:1])[0].initializer == "he_normal", "one alone is within sampling error"
+    assert weight_laws(small[:1])[0].initializer == "he_normal", (
+        "one alone is within sampling error"
+    )
 
 
 @pytest.mark.parametrize("name", sorted(set(INITIALISERS) - {"orthogonal"}))

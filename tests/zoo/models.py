@@ -41,7 +41,9 @@ class Specimen:
 class Written(nn.Module):
     """``widths`` in linear layers, with ``act`` between them, written in the forward pass."""
 
-    def __init__(self, widths: list[int], act: Callable[[Tensor], Tensor], **linear_options: object) -> None:
+    def __init__(
+        self, widths: list[int], act: Callable[[Tensor], Tensor], **linear_options: object
+    ) -> None:
         super().__init__()
         pairs = itertools.pairwise(widths)
         self.layers = nn.ModuleList([nn.Linear(m, n, **linear_options) for m, n in pairs])
@@ -71,7 +73,9 @@ def orthogonal(module: nn.Module) -> nn.Module:
     return module
 
 
-def sequential(widths: list[int], act: Callable[[], nn.Module], wrap: Callable = lambda x: x) -> nn.Sequential:
+def sequential(
+    widths: list[int], act: Callable[[], nn.Module], wrap: Callable = lambda x: x
+) -> nn.Sequential:
     parts: list[nn.Module] = []
     for m, n in itertools.pairwise(widths):
         parts += [wrap(nn.Linear(m, n)), act()]
@@ -85,16 +89,24 @@ STEPS = ("0.weight", "2.weight", "4.weight")
 
 def written(name: str, act: Callable[[Tensor], Tensor], gate: str = R, **truth: object) -> Specimen:
     """A specimen that differs by its activation alone."""
-    return Specimen(name, lambda: Written(WIDTHS, act), NAMES, tuple(WIDTHS), (gate, gate, L), **truth)  # type: ignore[arg-type]
+    return Specimen(
+        name, lambda: Written(WIDTHS, act), NAMES, tuple(WIDTHS), (gate, gate, L), **truth
+    )  # type: ignore[arg-type]
 
 
 def stacked(name: str, act: Callable[[], nn.Module], gate: str = R, **truth: object) -> Specimen:
-    return Specimen(name, lambda: sequential(WIDTHS, act), STEPS, tuple(WIDTHS), (gate, gate, L), **truth)  # type: ignore[arg-type]
+    return Specimen(
+        name, lambda: sequential(WIDTHS, act), STEPS, tuple(WIDTHS), (gate, gate, L), **truth
+    )  # type: ignore[arg-type]
 
 
-def twisted(name: str, forward: Callable[[nn.Module, Tensor], Tensor], kind: str, **truth: object) -> Specimen:
+def twisted(
+    name: str, forward: Callable[[nn.Module, Tensor], Tensor], kind: str, **truth: object
+) -> Specimen:
     """No chain: two square layers ``a`` and ``b`` with something else around them."""
-    return Specimen(name, lambda: Twisted(forward), (), (), (), "none", None, (kind,), (), (4, 12), **truth)  # type: ignore[arg-type]
+    return Specimen(
+        name, lambda: Twisted(forward), (), (), (), "none", None, (kind,), (), (4, 12), **truth
+    )  # type: ignore[arg-type]
 
 
 class Twisted(nn.Module):
@@ -114,7 +126,9 @@ class Raw(nn.Module):
     def __init__(self, product: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
         super().__init__()
         sizes = itertools.pairwise(WIDTHS)
-        self.w = nn.ParameterList([nn.Parameter(torch.randn(m, n) * math.sqrt(2 / m)) for m, n in sizes])
+        self.w = nn.ParameterList(
+            [nn.Parameter(torch.randn(m, n) * math.sqrt(2 / m)) for m, n in sizes]
+        )
         self.b = nn.ParameterList([nn.Parameter(torch.zeros(n)) for n in WIDTHS[1:]])
         self.product = product
 
@@ -292,7 +306,9 @@ NO_CHAINS = (
     twisted("feature dropout", lambda m, x: m.b(F.dropout1d(m.a(x), 0.5)), "dropout1d"),
     twisted("PReLU with several slopes", lambda m, x: m.b(F.prelu(m.a(x), m.slopes)), "prelu"),
     twisted("gate of another value", lambda m, x: m.b(m.a(x) * (x > 0)), "mul"),
-    twisted("gated the wrong way", lambda m, x: m.b(torch.where(m.a(x) > 0, 0.0, 1.0) * m.a(x)), "where"),
+    twisted(
+        "gated the wrong way", lambda m, x: m.b(torch.where(m.a(x) > 0, 0.0, 1.0) * m.a(x)), "where"
+    ),
     twisted("threshold above 0", lambda m, x: m.b(F.threshold(m.a(x), 0.1, 0.0)), "threshold"),
     twisted("clamp above 0", lambda m, x: m.b(m.a(x).clamp(min=0.5)), "clamp"),
     twisted("maximum of two layers", lambda m, x: torch.maximum(m.a(x), m.b(x)), "maximum"),

@@ -45,10 +45,14 @@ def test_what_is_no_chain_is_named(specimen):
     assert predict(arch).coverage == "none"
 
 
-@pytest.mark.parametrize(("specimen", "method"), [(s, m) for s in CHAINS for m in s.measured], ids=lambda v: str(v))
+@pytest.mark.parametrize(
+    ("specimen", "method"), [(s, m) for s in CHAINS for m in s.measured], ids=lambda v: str(v)
+)
 def test_theory_and_measurement_agree(specimen, method):
     model = built(specimen)
-    found = measure(model, input_size=specimen.input_size, draws=DRAWS[method], method=method, seed=2)
+    found = measure(
+        model, input_size=specimen.input_size, draws=DRAWS[method], method=method, seed=2
+    )
     test = agreement(trace(model, input_size=specimen.input_size), found, level=0.002)
     assert test is not None
     assert test.agrees, test
@@ -60,7 +64,8 @@ def test_signs_and_redraws_agree_without_a_theory(specimen):
     redraw = measure(built(specimen), draws=256, method="redraw", seed=2)
     between_weights = 0.1
     assert (
-        abs(signs.log_mean - redraw.log_mean) < 4 * math.hypot(signs.log_mean_se, redraw.log_mean_se) + between_weights
+        abs(signs.log_mean - redraw.log_mean)
+        < 4 * math.hypot(signs.log_mean_se, redraw.log_mean_se) + between_weights
     )
     error = 4 * math.hypot(signs.log_variance_se, redraw.log_variance_se)
     assert abs(signs.log_variance - redraw.log_variance) < error + 0.1 * redraw.log_variance
@@ -68,4 +73,6 @@ def test_signs_and_redraws_agree_without_a_theory(specimen):
 
 def test_the_zoo_is_large_enough():
     assert len(CHAINS) >= 40
-    assert len({s.name for s in (*CHAINS, *SMOOTH, *NO_CHAINS)}) == len(CHAINS) + len(SMOOTH) + len(NO_CHAINS)
+    assert len({s.name for s in (*CHAINS, *SMOOTH, *NO_CHAINS)}) == len(CHAINS) + len(SMOOTH) + len(
+        NO_CHAINS
+    )

@@ -71,7 +71,9 @@ def corrections(
     keys = (deepest - layers).astype(np.uint16 if deepest < 1 << 16 else np.int64)
     order = np.argsort(keys, kind="stable")
     starts, layers = offsets[:-1][order], layers[order]
-    counts = np.searchsorted(-layers, -np.arange(deepest))  # of architectures that have more layers than so many
+    counts = np.searchsorted(
+        -layers, -np.arange(deepest)
+    )  # of architectures that have more layers than so many
     last, state = np.empty((3, len(order))), _entering(flat[starts].astype(np.float64))
     total = np.zeros((3, len(order)))
     tables = _Tables.of(hidden, excess, flat)
@@ -180,7 +182,9 @@ def _step(tables: _Tables, place: NDArray[np.intp], entering: Array) -> tuple[Ar
     averages, slopes, is_far = _near(tables, place, k, spread)
     far = np.flatnonzero(is_far)
     if len(far):
-        averages[:, far], slopes[:, far], spread[far] = _far(tables, place[far], k[far], spread[far])
+        averages[:, far], slopes[:, far], spread[far] = _far(
+            tables, place[far], k[far], spread[far]
+        )
     mean, leaving, variance, leaving_spread, within = averages
     per_k = covariance / k
     both = spread * slopes
@@ -188,11 +192,17 @@ def _step(tables: _Tables, place: NDArray[np.intp], entering: Array) -> tuple[Ar
     leaving_spread += both[1] * slopes[1]
     gaussian = tables.near[1, 0].take(place)
     within += both[0] * slopes[1] + (leaving - gaussian) * per_k
-    share = np.minimum(0.05 + k * tables.inverse.take(place), 1.0)  # kurtosis._error_share for light tails
-    return np.stack([mean, variance, share * np.abs(variance)]), np.stack([leaving, leaving_spread, within])
+    share = np.minimum(
+        0.05 + k * tables.inverse.take(place), 1.0
+    )  # kurtosis._error_share for light tails
+    return np.stack([mean, variance, share * np.abs(variance)]), np.stack(
+        [leaving, leaving_spread, within]
+    )
 
 
-def _near(tables: _Tables, place: NDArray[np.intp], k: Array, spread: Array) -> tuple[Array, Array, NDArray[np.bool_]]:
+def _near(
+    tables: _Tables, place: NDArray[np.intp], k: Array, spread: Array
+) -> tuple[Array, Array, NDArray[np.bool_]]:
     """The columns averaged over ``k - s`` and ``k + s``, half the differences of the first two over ``s``, and where ``k + s`` may be beyond `_NEAR`.
 
     The bounds of `_far` are not reached here: ``s`` is below ``k/3`` behind layers that wide (seen: ``k/4``, with dropout 0.8 as without), ``3 k/4`` is allowed.
@@ -226,10 +236,14 @@ def _powers(k: Array, v: Array) -> tuple[Array, Array]:
     return means, slopes
 
 
-def _far(tables: _Tables, place: NDArray[np.intp], k: Array, spread: Array) -> tuple[Array, Array, Array]:
+def _far(
+    tables: _Tables, place: NDArray[np.intp], k: Array, spread: Array
+) -> tuple[Array, Array, Array]:
     """The same at any ``k``, and ``s^2`` within the bounds of `kurtosis._Input.points`."""
     s = np.minimum(np.sqrt(np.maximum(spread, 0.0)), np.minimum(1 - k, 0.75 * k))
-    low, high = (np.moveaxis(chebyshev.chebvander(2 * x - 1, _IN_K - 1), 1, 0) for x in (k - s, k + s))
+    low, high = (
+        np.moveaxis(chebyshev.chebvander(2 * x - 1, _IN_K - 1), 1, 0) for x in (k - s, k + s)
+    )
     own = tables.far.take(place, axis=2, mode="clip")
     averages = np.einsum("cjn,jn->cn", own, low + high)
     half = np.einsum("cjn,jn->cn", own[:2], high - low)

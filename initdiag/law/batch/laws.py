@@ -155,7 +155,9 @@ class _Shares:
     log_scale: Array
 
 
-def _sums(indices: NDArray[np.int32], starts: NDArray[np.int64], stops: NDArray[np.int64], table: Array) -> Array:
+def _sums(
+    indices: NDArray[np.int32], starts: NDArray[np.int64], stops: NDArray[np.int64], table: Array
+) -> Array:
     """``sum(table[indices[starts[i]:stops[i]]])`` for each ``i``; a stop must not lie beyond the next start.
 
     Long sums in blocks, whose sums are summed: that keeps rounding below 1e-13.
@@ -164,14 +166,18 @@ def _sums(indices: NDArray[np.int32], starts: NDArray[np.int64], stops: NDArray[
     if len(lengths) and lengths.max() > _BLOCK:
         blocks = np.maximum(-(-lengths // _BLOCK), 1)
         firsts = np.cumsum(blocks) - blocks
-        begins = np.repeat(starts, blocks) + _BLOCK * (np.arange(blocks.sum()) - np.repeat(firsts, blocks))
+        begins = np.repeat(starts, blocks) + _BLOCK * (
+            np.arange(blocks.sum()) - np.repeat(firsts, blocks)
+        )
         parts = _sums(indices, begins, np.minimum(begins + _BLOCK, np.repeat(stops, blocks)), table)
         return np.asarray(np.add.reduceat(parts, firsts, axis=0))
     pointers = np.stack([starts, stops], axis=1).reshape(-1)
     base = int(pointers[0])
     indices = indices[base : int(pointers[-1])]
     pointers = (pointers - base).astype(np.int32)
-    matrix = sparse.csr_array((_ones(len(indices)), indices, pointers), shape=(len(pointers) - 1, len(table)))
+    matrix = sparse.csr_array(
+        (_ones(len(indices)), indices, pointers), shape=(len(pointers) - 1, len(table))
+    )
     return np.asarray((matrix @ table)[::2])
 
 
@@ -199,7 +205,9 @@ def _radii(size: int) -> Array:
     """By ``N = max(fan_in, fan_out)``: mean and variance of the log of a chi-square with ``N`` degrees of freedom, and ``2/N``."""
     half = np.arange(size, dtype=np.float64) / 2
     half[0] = 1.0
-    return np.stack([math.log(2) + special.digamma(half), special.polygamma(1, half), 1 / half], axis=1)
+    return np.stack(
+        [math.log(2) + special.digamma(half), special.polygamma(1, half), 1 / half], axis=1
+    )
 
 
 @functools.lru_cache(maxsize=4)
@@ -212,7 +220,9 @@ def _size(widest: int) -> int:
     return min(max(1 << widest.bit_length(), 1024), WIDEST + 1)
 
 
-def _gaussian_shares(chain: _Chain, flat: NDArray[np.int32], offsets: NDArray[np.int64]) -> tuple[_Shares, _Shares]:
+def _gaussian_shares(
+    chain: _Chain, flat: NDArray[np.int32], offsets: NDArray[np.int64]
+) -> tuple[_Shares, _Shares]:
     """Of hidden layers and of the output layer, exact for Gaussian and for Haar weights."""
     starts, stops = offsets[:-1], offsets[1:]
     size, scaled_by = _size(int(flat.max())), chain.scaled_by
@@ -223,12 +233,14 @@ def _gaussian_shares(chain: _Chain, flat: NDArray[np.int32], offsets: NDArray[np
     log_scale = chain.log_gain * (np.diff(offsets) - 2.0)
     if scaled_by != "fan_in":
         log_scale += np.log(flat[starts] / flat[stops - 2])
-    hidden = _Shares(drift, variance, (3 * chain.gates[0].kurtosis - 1) * inverse, log_alive, log_scale)
+    hidden = _Shares(
+        drift, variance, (3 * chain.gates[0].kurtosis - 1) * inverse, log_alive, log_scale
+    )
     output = _output_shares(chain, flat[stops - 2], flat[stops - 1])
     if scaled_by == "sum":
-        hidden.log_scale -= _sums(flat[:-1] + flat[1:], starts, stops - 2, _logs(2 * size))[:, 0] - math.log(2) * (
-            np.diff(offsets) - 2.0
-        )
+        hidden.log_scale -= _sums(flat[:-1] + flat[1:], starts, stops - 2, _logs(2 * size))[
+            :, 0
+        ] - math.log(2) * (np.diff(offsets) - 2.0)
     elif scaled_by == "larger":
         _take_radii(hidden, _sums(np.maximum(flat[:-1], flat[1:]), starts, stops - 2, _radii(size)))
         _take_radii(output, _radii(size)[np.maximum(flat[stops - 2], flat[stops - 1])])
@@ -247,7 +259,9 @@ def _divisor(chain: _Chain, fan_in: NDArray[np.int32], fan_out: NDArray[np.int32
 
 def _output_shares(chain: _Chain, before: NDArray[np.int32], last: NDArray[np.int32]) -> _Shares:
     gate = chain.gates[1]
-    mean, variance, log_alive, inverse = _columns(gate, _size(int(last.max())), True).take(last, axis=0).T
+    mean, variance, log_alive, inverse = (
+        _columns(gate, _size(int(last.max())), True).take(last, axis=0).T
+    )
     log_scale = np.full(len(last), chain.log_gain)
     if chain.scaled_by != "fan_in":
         log_scale += np.log(before / _divisor(chain, before, last))
@@ -265,7 +279,11 @@ def _take_radii(shares: _Shares, radii: Array) -> None:
 
 
 def _corrected(
-    chain: _Chain, flat: NDArray[np.int32], offsets: NDArray[np.int64], hidden: _Shares, output: _Shares
+    chain: _Chain,
+    flat: NDArray[np.int32],
+    offsets: NDArray[np.int64],
+    hidden: _Shares,
+    output: _Shares,
 ) -> Array:
     """Add what entries that are not Gaussian do; return the error of the log-variance."""
     added = corrections(*chain.gates, chain.excess, flat, offsets)
@@ -276,7 +294,9 @@ def _corrected(
     return added.variance_error
 
 
-def _entry_kurtosis_term(chain: _Chain, flat: NDArray[np.int32], offsets: NDArray[np.int64]) -> Array | float:
+def _entry_kurtosis_term(
+    chain: _Chain, flat: NDArray[np.int32], offsets: NDArray[np.int64]
+) -> Array | float:
     """``(mu4 - 3) (3/(n_0 + 2)) c_1/n_1``: `hanin_nica.entry_kurtosis_term`."""
     if not chain.excess:
         return 0.0
@@ -293,7 +313,9 @@ def _dead_probability(log_alive: Array) -> Array:
     return dead
 
 
-def _laws_of_chunk(chain: _Chain, flat: NDArray[np.int32], offsets: NDArray[np.int64]) -> dict[str, Array]:
+def _laws_of_chunk(
+    chain: _Chain, flat: NDArray[np.int32], offsets: NDArray[np.int64]
+) -> dict[str, Array]:
     hidden, output = _gaussian_shares(chain, flat, offsets)
     if chain.excess:
         error = _corrected(chain, flat, offsets, hidden, output)

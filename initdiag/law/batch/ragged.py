@@ -55,12 +55,20 @@ class Ragged:
             return widths
         if isinstance(widths, np.ndarray) and widths.dtype != object:
             return _of_table(widths)
-        if isinstance(widths, tuple) and len(widths) == 2 and all(isinstance(a, np.ndarray) for a in widths):
+        if (
+            isinstance(widths, tuple)
+            and len(widths) == 2
+            and all(isinstance(a, np.ndarray) for a in widths)
+        ):
             return _of_parts(*widths)
         if hasattr(widths, "chunks") and hasattr(widths, "type"):
             parts = [_of_arrow(chunk) for chunk in widths.chunks]
             return parts[0] if len(parts) == 1 else _joined(parts)
-        if hasattr(widths, "offsets") and hasattr(widths, "values") and hasattr(widths, "null_count"):
+        if (
+            hasattr(widths, "offsets")
+            and hasattr(widths, "values")
+            and hasattr(widths, "null_count")
+        ):
             return _of_arrow(widths)
         return _of_lists(widths)
 
@@ -72,7 +80,9 @@ class Ragged:
         """Yield ranges of architectures of about ``layers`` widths together, at least one each."""
         start = 0
         while start < len(self):
-            stop = int(np.searchsorted(self.offsets, self.offsets[start] + layers, side="right")) - 1
+            stop = (
+                int(np.searchsorted(self.offsets, self.offsets[start] + layers, side="right")) - 1
+            )
             stop = min(max(stop, start + 1), len(self))
             yield start, stop
             start = stop
@@ -94,7 +104,11 @@ class Ragged:
         if not 2 <= len(row) <= DEEPEST + 1:
             return f"{len(row)} widths: 2 to {DEEPEST + 1:,} are an architecture"
         wrong = np.flatnonzero((row < 1) | (row > WIDEST))
-        return f"width {wrong[0]} is {row[wrong[0]]}: 1 to {WIDEST:,} are screened" if len(wrong) else ""
+        return (
+            f"width {wrong[0]} is {row[wrong[0]]}: 1 to {WIDEST:,} are screened"
+            if len(wrong)
+            else ""
+        )
 
     def without(self, rows: NDArray[np.intp]) -> Ragged:
         """Return the architectures but for some."""
@@ -106,7 +120,9 @@ class Ragged:
 
 
 def _wrong(got: str) -> InvalidInput:
-    return InvalidInput(explain(expected=_FORMS, got=got, do="For one architecture: initdiag.accepts(widths)."))
+    return InvalidInput(
+        explain(expected=_FORMS, got=got, do="For one architecture: initdiag.accepts(widths).")
+    )
 
 
 def _of_table(table: NDArray[Any]) -> Ragged:
@@ -117,8 +133,15 @@ def _of_table(table: NDArray[Any]) -> Ragged:
 
 
 def _of_parts(flat: NDArray[Any], offsets: NDArray[Any]) -> Ragged:
-    if flat.ndim != 1 or offsets.ndim != 1 or flat.dtype.kind not in "iu" or offsets.dtype.kind not in "iu":
-        raise _wrong(f"(flat, offsets) of {flat.ndim}-d {flat.dtype} and {offsets.ndim}-d {offsets.dtype}")
+    if (
+        flat.ndim != 1
+        or offsets.ndim != 1
+        or flat.dtype.kind not in "iu"
+        or offsets.dtype.kind not in "iu"
+    ):
+        raise _wrong(
+            f"(flat, offsets) of {flat.ndim}-d {flat.dtype} and {offsets.ndim}-d {offsets.dtype}"
+        )
     offsets = offsets.astype(np.int64, copy=False)
     falls = np.flatnonzero(offsets[1:] < offsets[:-1])
     if not len(offsets) or offsets[0] != 0 or offsets[-1] != len(flat) or len(falls):
@@ -146,7 +169,9 @@ def _of_arrow(array: Any) -> Ragged:
     return Ragged(flat[offsets[0] : offsets[-1]], offsets - offsets[0])
 
 
-def _joined_rows(flat: NDArray[Any], offsets: NDArray[np.int64], is_valid: NDArray[np.bool_]) -> Ragged:
+def _joined_rows(
+    flat: NDArray[Any], offsets: NDArray[np.int64], is_valid: NDArray[np.bool_]
+) -> Ragged:
     """Without whatever lies behind a null list: it becomes empty."""
     lengths = np.where(is_valid, np.diff(offsets), 0)
     kept = np.repeat(is_valid, np.diff(offsets))
@@ -187,5 +212,7 @@ def _first_bad_row(rows: list[Any]) -> InvalidInput:
             except InvalidInput as error:
                 return error
             if number > WIDEST:
-                return InvalidInput(f"row {index}: width {place} is {number}: 1 to {WIDEST:,} are screened")
+                return InvalidInput(
+                    f"row {index}: width {place} is {number}: 1 to {WIDEST:,} are screened"
+                )
     return _wrong("rows of unlike types")

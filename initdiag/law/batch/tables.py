@@ -64,7 +64,11 @@ def width_table(gate: Gate, widest: int) -> WidthTable:
         Above `WIDEST`.
     """
     if widest > WIDEST:
-        raise InvalidInput(explain(expected=f"widths up to {WIDEST:,}", got=str(widest), do="Use initdiag.predict."))
+        raise InvalidInput(
+            explain(
+                expected=f"widths up to {WIDEST:,}", got=str(widest), do="Use initdiag.predict."
+            )
+        )
     with _BUILDING:
         known = _BUILT.get(gate)
         if known is None or len(known.log_mean) <= widest:

@@ -27,11 +27,17 @@ class LogLaw(stats.rv_continuous):  # type: ignore[misc]
         """
         if isinstance(k, bool) or not isinstance(k, Real) or not 0 <= float(k) < math.inf:
             raise InvalidInput(
-                explain(expected="an order k >= 0", got=repr(k), do="Give a finite order, 1 for the mean.")
+                explain(
+                    expected="an order k >= 0",
+                    got=repr(k),
+                    do="Give a finite order, 1 for the mean.",
+                )
             )
         return float(k)
 
-    def rvs(self, size: Any = None, random_state: Any = None, *, loc: float = 0.0, scale: float = 1.0) -> Any:
+    def rvs(
+        self, size: Any = None, random_state: Any = None, *, loc: float = 0.0, scale: float = 1.0
+    ) -> Any:
         """Return random draws.
 
         Parameters

@@ -102,7 +102,9 @@ class ChainLaw(LogLaw):
         self._mean = self._location + self._scale * center.mean
         self._variance = self._scale**2 * center.variance
         edges = [factor.edges for factor in factors]
-        self.a, self.b = (self._location + self._scale * math.fsum(side) for side in zip(*edges, strict=True))
+        self.a, self.b = (
+            self._location + self._scale * math.fsum(side) for side in zip(*edges, strict=True)
+        )
         if self._has_atoms:
             self.a -= _rounding(self.a)  # at the support's lower end scipy.stats has P(Y > a) = 1
 
@@ -145,7 +147,9 @@ class ChainLaw(LogLaw):
     @property
     def _has_atoms(self) -> bool:
         """Whether there may be one at the lower end of the support."""
-        return self._inversion is None or (isinstance(self._inversion, LatticeInversion) and self._inversion.has_atoms)
+        return self._inversion is None or (
+            isinstance(self._inversion, LatticeInversion) and self._inversion.has_atoms
+        )
 
     def _stats(self) -> tuple[float, float, None, None]:
         return self._mean, self._variance, None, None
@@ -162,7 +166,9 @@ class ChainLaw(LogLaw):
     def _log_density(self, x: Array) -> Array:
         if self._inversion is None:
             return np.where(x == self._mean, math.inf, -math.inf)
-        return self._inversion.log_density((x - self._location) / self._scale) - math.log(self._scale)
+        return self._inversion.log_density((x - self._location) / self._scale) - math.log(
+            self._scale
+        )
 
     def _logcdf(self, x: Array) -> Array:
         return self._log_tail(x.ravel(), -1).reshape(x.shape)
@@ -198,7 +204,9 @@ class ChainLaw(LogLaw):
             here = (q > 0.5) == is_other
             log_probability = np.log1p(-q[here]) if is_other else np.log(q[here])
             tail = -side if is_other else side
-            x[here] = quantiles(log_probability, tail, self._log_tail, self._log_density, self._mean, deviation)
+            x[here] = quantiles(
+                log_probability, tail, self._log_tail, self._log_density, self._mean, deviation
+            )
         return self._inversion.on_atoms(x) if isinstance(self._inversion, LatticeInversion) else x
 
     def _entropy(self) -> float:
@@ -208,7 +216,9 @@ class ChainLaw(LogLaw):
         edges = np.concatenate([self.ppf(_TAILS), self.isf(_TAILS[::-1])])
         node, weight = np.polynomial.legendre.leggauss(_NODES)
         half = np.diff(edges)[:, None] / 2
-        log_density = self._log_density((edges[:-1, None] + half * (1 + node)).ravel()).reshape(len(half), -1)
+        log_density = self._log_density((edges[:-1, None] + half * (1 + node)).ravel()).reshape(
+            len(half), -1
+        )
         return -float(np.sum(half * weight * np.exp(log_density) * log_density))
 
     def _rvs(self, size: Any = None, random_state: Any = None) -> Array:
@@ -235,7 +245,9 @@ def _inversion(factors: Sequence[Factor]) -> Inversion | OrthogonalInversion | L
 
 
 @functools.lru_cache(maxsize=4)
-def _of_leaky_haar_layers(layers: tuple[tuple[LayerPrediction, int], ...]) -> Inversion | LatticeInversion:
+def _of_leaky_haar_layers(
+    layers: tuple[tuple[LayerPrediction, int], ...],
+) -> Inversion | LatticeInversion:
     """Return the same inversion for the same layers: a report asks for its law several times, and this costs up to a second."""
     factors = [Factor.of(layer, count) for layer, count in layers]
     inversion = Inversion(factors)

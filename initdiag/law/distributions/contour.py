@@ -87,7 +87,9 @@ class Parabola:
         return self._log_sum(y, self.weights)
 
     def _log_sum(self, y: Array, weights: ComplexArray) -> Array:
-        value = np.array([(np.exp((self.c - self.nodes) * (at - self.closest)) @ weights).real for at in y])
+        value = np.array(
+            [(np.exp((self.c - self.nodes) * (at - self.closest)) @ weights).real for at in y]
+        )
         return np.asarray(self.log_normalizer - self.c * y + safe_log(value))
 
 
@@ -133,7 +135,9 @@ class OrthogonalInversion:
         values = np.empty_like(y)
         for i in np.unique(index):
             here, line = index == i, lines[int(i)]
-            values[here] = evaluate(line, side * nearest[here]) - line.c * (y[here] - side * nearest[here])
+            values[here] = evaluate(line, side * nearest[here]) - line.c * (
+                y[here] - side * nearest[here]
+            )
         result[inside] = values
         return result
 
@@ -141,7 +145,9 @@ class OrthogonalInversion:
         """Return the lines of one side and the ``side * y`` up to which each is used, after making those missing up to ``farthest``."""
         lines, ends = self._lines[side], self._ends[side]
         c, position = (
-            (lines[-1].c, lines[-1].position) if lines else self._next(side, 0.0, self.center.mean - self.edge)
+            (lines[-1].c, lines[-1].position)
+            if lines
+            else self._next(side, 0.0, self.center.mean - self.edge)
         )
         while not ends or (ends[-1] < farthest and self._goes_on(side, lines[-1])):
             if lines:
@@ -154,7 +160,9 @@ class OrthogonalInversion:
         return lines, np.array(ends)
 
     def _goes_on(self, side: int, line: Parabola) -> bool:
-        return line.log_normalizer - line.c * line.position > _LOG_LAST and (side < 0 or line.c < _LARGEST_TILT)
+        return line.log_normalizer - line.c * line.position > _LOG_LAST and (
+            side < 0 or line.c < _LARGEST_TILT
+        )
 
     def _next(self, side: int, c: float, position: float) -> tuple[float, float]:
         """Return the next tilt and the ``y`` it is made for: its mean, or what is as far out on the scale of the pole or of the edge."""
@@ -163,14 +171,19 @@ class OrthogonalInversion:
         room = 0.6 * (c - self.pole) if side < 0 else (_GROWTH - 1) * c if c > 0 else math.inf
         step = min(natural, room)
         while (
-            self._tilt(c + side * step).log_normalizer - tilted.log_normalizer - side * step * tilted.mean > _MOST_LOST
+            self._tilt(c + side * step).log_normalizer
+            - tilted.log_normalizer
+            - side * step * tilted.mean
+            > _MOST_LOST
         ):
             step *= 0.7
         c += side * step
         mean = self._tilt(c).mean
         if side > 0:
             return c, min(mean, max(-3 / c, position / _GROWTH))
-        return c, mean if step == natural else min(mean, self.center.mean - self.edge - 3 / (c - self.pole))
+        return c, mean if step == natural else min(
+            mean, self.center.mean - self.edge - 3 / (c - self.pole)
+        )
 
     def _tilt(self, c: float) -> Tilt:
         """Return the tilted law of the sum, relative to the edge."""
@@ -185,7 +198,11 @@ class OrthogonalInversion:
         """Compute nodes until the integrand has vanished for the ``y`` closest to the edge."""
         tilted = self._tilt(c)
         opening = max(c - self.pole, *(factor.half_radius for factor in self.factors))
-        scale = min(abs(c), c - self.pole, 2 / math.sqrt(tilted.variance) if tilted.variance > 0 else math.inf)
+        scale = min(
+            abs(c),
+            c - self.pole,
+            2 / math.sqrt(tilted.variance) if tilted.variance > 0 else math.inf,
+        )
         step = _STEP * scale / (2 * opening)
         u, log_values = np.empty(0), np.empty(0, dtype=np.complex128)
         while not log_values.size or log_values.real[-1] > -_LOG_ACCURACY:

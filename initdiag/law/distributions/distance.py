@@ -36,12 +36,19 @@ def kolmogorov_distance(law: Any, other: Any) -> float:
 
 
 def _range(law: Any, other: Any) -> tuple[float, float]:
-    means, deviations = (np.array([d.mean() for d in (law, other)]), np.array([d.std() for d in (law, other)]))
-    return float((means - _DEVIATIONS * deviations).min()), float((means + _DEVIATIONS * deviations).max())
+    means, deviations = (
+        np.array([d.mean() for d in (law, other)]),
+        np.array([d.std() for d in (law, other)]),
+    )
+    return float((means - _DEVIATIONS * deviations).min()), float(
+        (means + _DEVIATIONS * deviations).max()
+    )
 
 
 def _refined(difference: Callable[[float], Any], x: NDArray[np.float64], i: int) -> float:
     """Return the largest difference between the neighbours of grid point ``i``."""
     bounds = (float(x[max(i - 1, 0)]), float(x[min(i + 1, x.size - 1)]))
-    found = optimize.minimize_scalar(lambda at: -float(difference(at)), bounds=bounds, method="bounded")
+    found = optimize.minimize_scalar(
+        lambda at: -float(difference(at)), bounds=bounds, method="bounded"
+    )
     return -float(found.fun)

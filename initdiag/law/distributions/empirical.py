@@ -49,7 +49,12 @@ class EmpiricalLaw(LogLaw):
 
     def _stats(self) -> tuple[float, float, float, float]:
         sample = self._alive
-        return float(sample.mean()), float(sample.var(ddof=1)), float(stats.skew(sample)), float(stats.kurtosis(sample))
+        return (
+            float(sample.mean()),
+            float(sample.var(ddof=1)),
+            float(stats.skew(sample)),
+            float(stats.kurtosis(sample)),
+        )
 
     def log_moment(self, k: float) -> float:
         """Return ``ln E||Ju||^{2k}`` over all draws, dead ones counting 0 (natural log).

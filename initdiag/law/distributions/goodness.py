@@ -59,5 +59,7 @@ def _tail_probability(statistic: float, covariance: Real) -> float:
     suprema = np.abs(normal @ root.T).max(axis=1)
     far = float(np.quantile(suprema, _TAIL))
     if statistic > far:
-        return (1 - _TAIL) * math.exp((far**2 - statistic**2) / (2 * float(covariance.diagonal().max())))
+        return (1 - _TAIL) * math.exp(
+            (far**2 - statistic**2) / (2 * float(covariance.diagonal().max()))
+        )
     return float(np.mean(suprema >= statistic))

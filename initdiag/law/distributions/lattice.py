@@ -75,7 +75,14 @@ class _Summand:
     mass: float
 
     @classmethod
-    def of(cls, y: Array, density: Array, atoms: tuple[float, float], span: float, least: float = _LEAST) -> _Summand:
+    def of(
+        cls,
+        y: Array,
+        density: Array,
+        atoms: tuple[float, float],
+        span: float,
+        least: float = _LEAST,
+    ) -> _Summand:
         """Return the summand whose logit has ``density`` (up to a factor) at the nodes ``y``; a tail below ``least`` is cut off."""
         mass = max(1 - sum(atoms), 0.0) if density.any() else 0.0
         lower = interpolate.CubicSpline(y, density).antiderivative() if mass else None
@@ -88,7 +95,11 @@ class _Summand:
         """Return the masses of the density in the cells of a lattice, from 0 on."""
         edges = step * np.arange(1.0, math.ceil(self.reach / step + 1e-6))
         with np.errstate(divide="ignore"):
-            logit = np.log(-np.expm1(np.minimum(edges - self.span, 0.0))) - edges - np.log(-np.expm1(-edges))
+            logit = (
+                np.log(-np.expm1(np.minimum(edges - self.span, 0.0)))
+                - edges
+                - np.log(-np.expm1(-edges))
+            )
         y = np.clip(np.concatenate([[math.inf], logit, [-math.inf]]), -_LOGIT_END, _LOGIT_END)
         masses = np.maximum(-np.diff(self.lower(y)), 0.0)
         return np.asarray(masses * (self.mass / masses.sum()))
@@ -147,7 +158,9 @@ class LatticeInversion:
     def __init__(self, factors: Sequence[Factor]) -> None:
         self.edge = math.fsum(factor.count * _edge(factor) for factor in factors)
         tilts = [factor.tilted(0.0).whole for factor in factors]
-        self.center = Tilt(0.0, math.fsum(t.mean for t in tilts), math.fsum(t.variance for t in tilts))
+        self.center = Tilt(
+            0.0, math.fsum(t.mean for t in tilts), math.fsum(t.variance for t in tilts)
+        )
         layers = [(list(_cases(factor)), factor.count) for factor in factors]
         self._lattice = _lattice(layers)
         self._places, masses = _atoms(layers)
@@ -165,7 +178,9 @@ class LatticeInversion:
         """Return ``ln P(Y > x)`` (``side`` 1) or ``ln P(Y <= x)`` (-1)."""
         w = self.edge - x
         met = np.searchsorted(self._places, w - _NEAR * (1 + np.abs(x)))  # the atoms above x
-        cells, atoms = (sums.nearer if side > 0 else sums.beyond for sums in (self._cells, self._atoms))
+        cells, atoms = (
+            sums.nearer if side > 0 else sums.beyond for sums in (self._cells, self._atoms)
+        )
         probability = np.interp(w / self._lattice.step, np.arange(cells.size), cells) + atoms[met]
         return np.minimum(safe_log(probability), 0.0)
 
@@ -183,7 +198,9 @@ class LatticeInversion:
         """Return the log of the density, the atoms apart."""
         index = np.floor((self.edge - x) / self._lattice.step)
         inside = (index >= 0) & (index < self._density.size)
-        return safe_log(np.where(inside, self._density[np.where(inside, index, 0).astype(int)], 0.0))
+        return safe_log(
+            np.where(inside, self._density[np.where(inside, index, 0).astype(int)], 0.0)
+        )
 
 
 _Case = tuple[float, list[_Summand]]
@@ -202,7 +219,9 @@ def _edge(factor: Factor) -> float:
     """Return ``ln(v N a^2)`` of one layer relative to its location; `Factor.edges` leaves out what is improbable."""
     layer = factor.layer
     assert layer.gate is not None
-    largest = max(abs(d) for d, p in zip(layer.gate.values, layer.gate.probabilities, strict=True) if p)
+    largest = max(
+        abs(d) for d, p in zip(layer.gate.values, layer.gate.probabilities, strict=True) if p
+    )
     return math.log(2 * layer.weight_variance * factor.half_radius * largest**2) - factor.location
 
 
@@ -228,13 +247,24 @@ def _radius(case: GivenOpen, n: float) -> _Summand:
 
 def _lattice(layers: Sequence[tuple[list[_Case], int]]) -> _Lattice:
     """Return a lattice that holds all summands, and on which the first one's span is a whole number of steps."""
-    ranges = [count * max(math.fsum(s.reach for s in summands) for _, summands in cases) for cases, count in layers]
+    ranges = [
+        count * max(math.fsum(s.reach for s in summands) for _, summands in cases)
+        for cases, count in layers
+    ]
     length = math.fsum(ranges)
-    spans = [s.span for cases, _ in layers for _, summands in cases for s in summands if math.isfinite(s.span)]
+    spans = [
+        s.span
+        for cases, _ in layers
+        for _, summands in cases
+        for s in summands
+        if math.isfinite(s.span)
+    ]
     cells = min(_CELLS, _MOST_CELLS // sum(len(cases) for cases, _ in layers))
     step = spans[0] / math.ceil(spans[0] * cells / length) if spans else length / cells
     pieces = sum(2 * count for _, count in layers)
-    return _Lattice(step, fft.next_fast_len(2 * math.ceil(length / step / 2) + 2 * pieces + 4, real=True))
+    return _Lattice(
+        step, fft.next_fast_len(2 * math.ceil(length / step / 2) + 2 * pieces + 4, real=True)
+    )
 
 
 def _rest(layers: Sequence[tuple[list[_Case], int]], lattice: _Lattice) -> ComplexArray:
@@ -254,13 +284,19 @@ def _rest(layers: Sequence[tuple[list[_Case], int]], lattice: _Lattice) -> Compl
 
 
 def _added(
-    points: ComplexArray, rest: ComplexArray, atoms: ComplexArray, cells: ComplexArray, halves: ComplexArray
+    points: ComplexArray,
+    rest: ComplexArray,
+    atoms: ComplexArray,
+    cells: ComplexArray,
+    halves: ComplexArray,
 ) -> tuple[ComplexArray, ComplexArray]:
     return points * atoms, rest * (atoms + cells * halves) + points * cells
 
 
 def _transforms(summand: _Summand, lattice: _Lattice) -> tuple[ComplexArray, ComplexArray]:
-    finite = [(at, mass) for at, mass in zip((0.0, summand.span), summand.atoms, strict=True) if mass]
+    finite = [
+        (at, mass) for at, mass in zip((0.0, summand.span), summand.atoms, strict=True) if mass
+    ]
     atoms = lattice.points([at for at, _ in finite], [mass for _, mass in finite])
     cells = lattice.cells(summand.cells(lattice.step)) if summand.mass else np.zeros_like(atoms)
     return atoms, cells
@@ -273,7 +309,9 @@ def _atoms(layers: Sequence[tuple[list[_Case], int]]) -> tuple[Array, Array]:
         own: dict[float, float] = {}
         for probability, summands in cases:
             if len(summands) == 1 or not summands:
-                span, (at_zero, at_span) = (summands[0].span, summands[0].atoms) if summands else (0.0, (1.0, 0.0))
+                span, (at_zero, at_span) = (
+                    (summands[0].span, summands[0].atoms) if summands else (0.0, (1.0, 0.0))
+                )
                 for place, mass in ((0.0, at_zero), (span, at_span)):
                     own[place] = own.get(place, 0.0) + probability * mass
         for _ in range(count):
@@ -281,7 +319,9 @@ def _atoms(layers: Sequence[tuple[list[_Case], int]]) -> tuple[Array, Array]:
     return places, masses
 
 
-def _convolved(places: Array, masses: Array, own: Sequence[tuple[float, float]]) -> tuple[Array, Array]:
+def _convolved(
+    places: Array, masses: Array, own: Sequence[tuple[float, float]]
+) -> tuple[Array, Array]:
     """Add a layer's atoms; those at one place are one, those too small to be seen none."""
     if not own:
         return np.empty(0), np.empty(0)

@@ -82,7 +82,9 @@ class Line:
 
     def tail_ratio(self, x: Array) -> Array:
         """Return ``H(x)`` of the module's text."""
-        return self._sum(x, self.characteristic / (self.c + 1j * self.frequency)) * math.copysign(1.0, self.c)
+        return self._sum(x, self.characteristic / (self.c + 1j * self.frequency)) * math.copysign(
+            1.0, self.c
+        )
 
     def log_density(self, x: Array) -> Array:
         """Return the log of the density of ``Y``."""
@@ -99,7 +101,9 @@ class Line:
         result = np.empty_like(x)
         for start in range(0, x.size, _CHUNK):
             here = slice(start, start + _CHUNK)
-            result[here] = np.polyval(coefficients, np.exp(-1j * self.step * (x[here] - self.tilted.mean))).real
+            result[here] = np.polyval(
+                coefficients, np.exp(-1j * self.step * (x[here] - self.tilted.mean))
+            ).real
         return result
 
 
@@ -213,7 +217,9 @@ class Inversion:
         c, tilted = (0.0, self.center) if last is None else (last.c, last.tilted)
         natural = (_FIRST if last is None else _NEXT) / math.sqrt(tilted.variance)
         room = math.inf if side > 0 else _TOWARDS_POLE * (c - self.pole)
-        step = self._bounded(c, tilted, side * min(natural, room), _MOST_LOST_FIRST if last is None else _MOST_LOST)
+        step = self._bounded(
+            c, tilted, side * min(natural, room), _MOST_LOST_FIRST if last is None else _MOST_LOST
+        )
         c += step
         factors = [factor.tilted(c) for factor in self.factors]
         tilted = _sum_of_tilts(factors)
@@ -238,9 +244,15 @@ class Inversion:
         is_last = line.frequency.size > _NODES
         x = line.tilted.mean + side * np.linspace(0.0, math.pi / line.step, 400)
         small = line.tail_ratio(x) < (_LAST_RELIABLE if is_last else _RELIABLE)
-        return Window(line, side * float(x[max(int(small.argmax()) - 1, 0)] if small.any() else x[-1]), is_last)
+        return Window(
+            line,
+            side * float(x[max(int(small.argmax()) - 1, 0)] if small.any() else x[-1]),
+            is_last,
+        )
 
-    def _make_line(self, c: float, factors: list[TiltedFactor], tilted: Tilt, *, widen: bool) -> Line | None:
+    def _make_line(
+        self, c: float, factors: list[TiltedFactor], tilted: Tilt, *, widen: bool
+    ) -> Line | None:
         """Compute the nodes of a line until the transform has decayed to rounding; ``widen`` for a window of up to half a period."""
         step = 2 * math.pi / (self._period(c, tilted) * (2.0 if widen else 1.0))
         size = math.ceil(9.2 / (math.sqrt(tilted.variance) * step)) + 1
@@ -264,7 +276,10 @@ class Inversion:
             up, down = units, np.append(units[units < c], c)
         else:
             room = c - self.pole
-            up, down = np.append(units[units < -c], -c), np.append(units[units < room], (0.5 * room, 0.9 * room))
+            up, down = (
+                np.append(units[units < -c], -c),
+                np.append(units[units < room], (0.5 * room, 0.9 * room)),
+            )
         need = _LOG_ACCURACY + math.log1p(abs(c) * deviation)
         reach = max(self._reach(c, tilted, b, need) for b in (up, -down))
         return reach + 3 * deviation

@@ -85,7 +85,10 @@ def gated_chi_square(gate: Gate, width: int, floor: float = FLOOR) -> ChiSquareM
     low, high = sorted(power)
     share = power[high] / (power[low] + power[high])
     y = _logit_grid(share, float(k[0]), float(k[-1]))
-    rows = [pk * _direction_weights(int(n), share, y, floor) for n, pk in zip(k, probability, strict=True)]
+    rows = [
+        pk * _direction_weights(int(n), share, y, floor)
+        for n, pk in zip(k, probability, strict=True)
+    ]
     scales = np.concatenate([low + (high - low) * special.expit(y), [low, high]])
     return _pruned(k / 2, np.log(scales), np.array(rows), floor)
 
@@ -123,7 +126,9 @@ def given_open(gate: Gate, width: int, floor: float = FLOOR) -> list[GivenOpen]:
     low, high = min(power), max(power)
     share = power[high] / math.fsum(power.values())
     k, probability = _open_gates(gate, width, floor)
-    return [GivenOpen(float(p), int(n), low, high, share) for n, p in zip(k, probability, strict=True)]
+    return [
+        GivenOpen(float(p), int(n), low, high, share) for n, p in zip(k, probability, strict=True)
+    ]
 
 
 def _squares(gate: Gate) -> dict[float, float]:
@@ -148,7 +153,9 @@ def _open_gates(gate: Gate, width: int, floor: float) -> tuple[Array, Array]:
     k, probability = layer_law.open_gates(gate, width)
     keep = probability > floor
     p = 1 - gate.closed_probability
-    return _thinned(k[keep], probability[keep], width, math.sqrt(width * p * (1 - p)) / _density(floor))
+    return _thinned(
+        k[keep], probability[keep], width, math.sqrt(width * p * (1 - p)) / _density(floor)
+    )
 
 
 def _density(floor: float) -> float:
@@ -169,7 +176,9 @@ def _logit_grid(share: float, fewest: float, most: float) -> Array:
     half = 20 * wide if fewest * min(share, 1 - share) > 150 else _LOGIT_RANGE
     step = min(_LOGIT_STEP, narrow / 3)
     center = math.log(share / (1 - share))
-    return np.asarray(center + step * np.arange(-math.ceil(half / step), math.ceil(half / step) + 1.0))
+    return np.asarray(
+        center + step * np.arange(-math.ceil(half / step), math.ceil(half / step) + 1.0)
+    )
 
 
 def _direction_weights(k: int, share: float, y: Array, floor: float) -> Array:
@@ -177,7 +186,10 @@ def _direction_weights(k: int, share: float, y: Array, floor: float) -> Array:
     atoms = [(1 - share) ** k, share**k]
     j = np.arange(1.0, k)
     log_pmf = (
-        special.xlogy(j, share) + special.xlog1py(k - j, -share) - special.betaln(j + 1, k - j + 1) - math.log(k + 1)
+        special.xlogy(j, share)
+        + special.xlog1py(k - j, -share)
+        - special.betaln(j + 1, k - j + 1)
+        - math.log(k + 1)
     )
     keep = log_pmf > math.log(floor)
     if not keep.any():

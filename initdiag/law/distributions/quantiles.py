@@ -88,10 +88,14 @@ class _Search:
         error = self.error[which]
         is_jump = is_narrow & (error > _NOISE)
         self.best[which[is_jump]] = self.high[which[is_jump]]
-        return np.asarray(is_narrow | (error <= _TOLERANCE) | ((error < _NOISE) & (self.stale[which] >= _STALE)))
+        return np.asarray(
+            is_narrow | (error <= _TOLERANCE) | ((error < _NOISE) & (self.stale[which] >= _STALE))
+        )
 
 
-def _next_guess(x: Array, excess: Array, slope: Array, low: Array, high: Array, deviation: float) -> Array:
+def _next_guess(
+    x: Array, excess: Array, slope: Array, low: Array, high: Array, deviation: float
+) -> Array:
     """Newton's step where it stays inside the bracket, else the bracket's middle, or four deviations where it is open."""
     with np.errstate(divide="ignore", invalid="ignore"):
         newton = x - excess / slope

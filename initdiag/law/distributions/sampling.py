@@ -45,7 +45,9 @@ def _draw_layer(layer: LayerPrediction, size: int, random_state: Any) -> Array:
     return np.asarray(np.log(x) + scale)
 
 
-def _draw_counts(gate: Gate, width: int, size: int, random_state: Any) -> list[tuple[float, NDArray[np.int64]]]:
+def _draw_counts(
+    gate: Gate, width: int, size: int, random_state: Any
+) -> list[tuple[float, NDArray[np.int64]]]:
     """Return how many gates have each nonzero ``d^2``, given that one is open: ``[(d^2, counts), ...]``."""
     terms = [(d * d, p) for d, p in zip(gate.values, gate.probabilities, strict=True) if d and p]
     left = _draw_open(gate.closed_probability, width, size, random_state)

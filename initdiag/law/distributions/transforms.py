@@ -126,7 +126,9 @@ class Factor:
     @property
     def is_constant(self) -> bool:
         """Whether the layer is an isometry up to scale (Haar, all gates open, not fewer than the radius has)."""
-        return self.half_dofs.size == self.offsets.size == 1 and self.half_dofs[0] == self.half_radius
+        return (
+            self.half_dofs.size == self.offsets.size == 1 and self.half_dofs[0] == self.half_radius
+        )
 
     @property
     def edges(self) -> tuple[float, float]:
@@ -135,7 +137,8 @@ class Factor:
             return -math.inf, math.inf
         log_scales = self.offsets[0] - math.log(self.half_dofs[0])
         low, high = (
-            self.count * (float(at) + math.log(self.half_radius)) for at in (log_scales.min(), log_scales.max())
+            self.count * (float(at) + math.log(self.half_radius))
+            for at in (log_scales.min(), log_scales.max())
         )
         return (low if self.half_dofs[0] == self.half_radius else -math.inf), high
 
@@ -147,7 +150,9 @@ class Factor:
     def _log_terms(self, s: Array) -> Array:
         """Return the logs of the mixture's terms at real ``s``: shape ``(m, r) + s.shape``."""
         rising = log_rising(self.half_dofs, s)
-        return np.asarray(self.log_weights[..., None] + rising[:, None] + self.offsets[..., None] * s)
+        return np.asarray(
+            self.log_weights[..., None] + rising[:, None] + self.offsets[..., None] * s
+        )
 
     def _log_radius(self, s: Array) -> Array | float:
         return np.asarray(log_rising(np.array(self.half_radius), s)) if self.half_radius else 0.0
@@ -196,11 +201,15 @@ class TiltedFactor:
             exponent -= self._log_ratio(np.array([self.factor.half_radius]), frequency)
         directions = self._directions(self.probability[keep], offsets[0], frequency)
         with np.errstate(divide="ignore", invalid="ignore"):
-            return np.asarray(self.factor.count * np.log((np.exp(exponent) * directions).sum(axis=0)))
+            return np.asarray(
+                self.factor.count * np.log((np.exp(exponent) * directions).sum(axis=0))
+            )
 
     def _log_ratio(self, a: Array, frequency: Array) -> ComplexArray:
         """``ln Gamma(a + c + i t) - ln Gamma(a + c) - i t ln a``: shape ``a.shape + t.shape``."""
-        return np.asarray(log_rising(a, self.c + 1j * frequency) - log_rising(a, np.array([self.c])))
+        return np.asarray(
+            log_rising(a, self.c + 1j * frequency) - log_rising(a, np.array([self.c]))
+        )
 
     @staticmethod
     def _directions(probability: Array, offsets: Array, frequency: Array) -> Numbers:

@@ -90,7 +90,10 @@ def corrections(layers: Sequence[Layer], u_fourth: float | None = None) -> list[
         All zeros for Gaussian and for Haar weights.
     """
     if not any(map(_excess, layers)):
-        return [Correction(0.0, 0.0, 0.0, 0.0, 0.0, dead_probability(_gate(x), x.fan_out)) for x in layers]
+        return [
+            Correction(0.0, 0.0, 0.0, 0.0, 0.0, dead_probability(_gate(x), x.fan_out))
+            for x in layers
+        ]
     entering = _entering(layers[0].fan_in, u_fourth)
     found = []
     for layer in layers:
@@ -158,7 +161,9 @@ def _leaving(responses: Sequence[Response], gaussian: Response, entering: _Input
     k = _average(r.concentration for r in responses)
     within = _average(r.covariance + (r.log_mean - mean) * (r.concentration - k) for r in responses)
     slope = (k - gaussian.concentration) / entering.concentration
-    return _Input(k, _average(r.concentration_square for r in responses), within + slope * entering.covariance)
+    return _Input(
+        k, _average(r.concentration_square for r in responses), within + slope * entering.covariance
+    )
 
 
 def _error_share(layer: Layer, concentration: float) -> float:
@@ -172,13 +177,17 @@ def _error_share(layer: Layer, concentration: float) -> float:
     excess = _excess(layer)
     share = 0.05 + concentration / layer.fan_out
     if layer.weight.family == "sparse":
-        share += (excess * concentration / 10 + 4 / layer.fan_out) * min(1.0, 2 * (1 - concentration))
+        share += (excess * concentration / 10 + 4 / layer.fan_out) * min(
+            1.0, 2 * (1 - concentration)
+        )
     elif excess > 0:
         share += excess / 12
     return min(1.0, share)
 
 
-def log_fourth_norm(layers: Sequence[Layer] | Sequence[LayerPrediction], u_fourth: float | None = None) -> float:
+def log_fourth_norm(
+    layers: Sequence[Layer] | Sequence[LayerPrediction], u_fourth: float | None = None
+) -> float:
     """Return ``ln E||Ju||^4`` (natural log), dead draws counting 0: exact for any kurtosis and any discrete gate.
 
     By the recursion of the pair ``(E||x||_4^4, E||x||^4)`` (see above), in the log domain.
@@ -208,13 +217,24 @@ def log_fourth_norm(layers: Sequence[Layer] | Sequence[LayerPrediction], u_fourt
     return total
 
 
-def _fourth_moment_terms(layer: Layer | LayerPrediction) -> tuple[Gate, float, float, float, Layer | LayerPrediction]:
+def _fourth_moment_terms(
+    layer: Layer | LayerPrediction,
+) -> tuple[Gate, float, float, float, Layer | LayerPrediction]:
     """Gate, excess kurtosis and variance of an entry, ``N/(N+2)`` of Haar weights (else 1), and the layer."""
     if isinstance(layer, Layer):
-        gate, kurtosis, variance = layer.activation.gate, layer.weight.kurtosis, layer.weight.variance
+        gate, kurtosis, variance = (
+            layer.activation.gate,
+            layer.weight.kurtosis,
+            layer.weight.variance,
+        )
         is_haar = layer.weight.family == "haar"
     else:
-        gate, kurtosis, variance, is_haar = layer.gate, layer.kurtosis, layer.weight_variance, layer.haar
+        gate, kurtosis, variance, is_haar = (
+            layer.gate,
+            layer.kurtosis,
+            layer.weight_variance,
+            layer.haar,
+        )
     if gate is None:
         raise UnsupportedArchitecture(
             explain(
@@ -224,4 +244,10 @@ def _fourth_moment_terms(layer: Layer | LayerPrediction) -> tuple[Gate, float, f
             )
         )
     larger = max(layer.fan_in, layer.fan_out)
-    return gate, 0.0 if is_haar else kurtosis - 3, variance, larger / (larger + 2) if is_haar else 1.0, layer
+    return (
+        gate,
+        0.0 if is_haar else kurtosis - 3,
+        variance,
+        larger / (larger + 2) if is_haar else 1.0,
+        layer,
+    )

@@ -70,7 +70,9 @@ class Squares:
             powers = [(2 * k + 1) * logs for k in orders]
             rest = [np.exp(p) @ w for p, w in zip(powers, kernels, strict=True)]
         else:
-            rest = list((itself @ np.stack([self.weights * self.values**k for k in orders], axis=1)).T)
+            rest = list(
+                (itself @ np.stack([self.weights * self.values**k for k in orders], axis=1)).T
+            )
         return [np.expm1(logs) @ self.weights, itself @ self.weights, *rest]
 
 
@@ -115,7 +117,9 @@ def _sphere_coordinate(m: float, reach: float) -> Squares:
         return Squares(np.ones(1), np.ones(1), False)
     highest = min(80 / (m - 1), 800.0) if m < 100 else 6 - math.log(m)
     u = np.arange(-math.log(m) - reach - 20, highest, _LOGIT_STEP)
-    return _normalised(np.exp(-np.logaddexp(0, -u)), u / 2 - m / 2 * np.logaddexp(0, u), is_scale=False)
+    return _normalised(
+        np.exp(-np.logaddexp(0, -u)), u / 2 - m / 2 * np.logaddexp(0, u), is_scale=False
+    )
 
 
 def sparse(share: float, concentration: float) -> Squares:

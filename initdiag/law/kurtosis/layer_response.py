@@ -57,7 +57,9 @@ class Response:
     dead_probability: float
 
 
-def respond(gate: Gate, width: int, excess: float, concentration: float, share: float | None = None) -> Response:
+def respond(
+    gate: Gate, width: int, excess: float, concentration: float, share: float | None = None
+) -> Response:
     """Return a layer's response to an input of concentration ``||x||_4^4`` (1/n to 1), ``||x|| = 1``.
 
     Parameters
@@ -78,7 +80,9 @@ def respond(gate: Gate, width: int, excess: float, concentration: float, share: 
 
 
 @functools.lru_cache(maxsize=4096)
-def _respond(gate: Gate, width: int, excess: float, concentration: float, share: float | None) -> Response:
+def _respond(
+    gate: Gate, width: int, excess: float, concentration: float, share: float | None
+) -> Response:
     scale = width * gate.second_moment
     sizes = [abs(d) for d in gate.values if d != 0.0]
     y = np.arange(_LOWEST, _HIGHEST + math.log(scale / min(sizes) ** 2), _STEP)
@@ -87,7 +91,10 @@ def _respond(gate: Gate, width: int, excess: float, concentration: float, share:
     if share is not None and excess > 0:
         squares = sparse(share, concentration)
     elif excess:
-        squares = pearson(excess * concentration, round(float(y[-1]) - math.log(scale) + 2 * math.log(max(sizes)), 3))
+        squares = pearson(
+            excess * concentration,
+            round(float(y[-1]) - math.log(scale) + 2 * math.log(max(sizes)), 3),
+        )
     closed = gate.closed_probability
     closed += (1 - closed) * squares.zero_probability
     log_l, (l2, l4) = _gate_average(gate, squares, t)
@@ -97,7 +104,9 @@ def _respond(gate: Gate, width: int, excess: float, concentration: float, share:
     twice = width * (width - 1) * np.exp((width - 2) * log_l) / (1 - dead)
     mean, with_log = _inverse_moment(y, t, 2, once * l2)
     square, _ = _inverse_moment(y, t, 4, once * l4 + twice * l2**2)
-    return Response(log_mean + math.log(scale), log_variance, mean, square, with_log - log_mean * mean, dead)
+    return Response(
+        log_mean + math.log(scale), log_variance, mean, square, with_log - log_mean * mean, dead
+    )
 
 
 def _gate_average(gate: Gate, squares: Squares, t: Array) -> tuple[Array, list[Array]]:
@@ -109,8 +118,12 @@ def _gate_average(gate: Gate, squares: Squares, t: Array) -> tuple[Array, list[A
             minus_one, itself, *rest = squares.transforms(t * d * d, (2, 4))
             lost += p * minus_one
             direct += p * itself
-            moments = [m + p * d ** (2 * k) * r for m, k, r in zip(moments, (2, 4), rest, strict=True)]
-    log_l = np.where(direct > 0.5, np.log1p(np.maximum(lost, -0.9)), np.log(np.maximum(direct, 1e-300)))
+            moments = [
+                m + p * d ** (2 * k) * r for m, k, r in zip(moments, (2, 4), rest, strict=True)
+            ]
+    log_l = np.where(
+        direct > 0.5, np.log1p(np.maximum(lost, -0.9)), np.log(np.maximum(direct, 1e-300))
+    )
     return log_l, moments
 
 

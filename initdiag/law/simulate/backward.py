@@ -55,13 +55,17 @@ class Backpropagation:
     deltas: Array
 
 
-def simulate(architecture: Architecture, cotangent: Cotangent, draws: int, seed: int) -> Backpropagation:
+def simulate(
+    architecture: Architecture, cotangent: Cotangent, draws: int, seed: int
+) -> Backpropagation:
     """Simulate ``draws`` forward and backward passes of a chain, for an input of root mean square ``architecture.input_rms``."""
     kept = sum(3 * max(layer.fan_in, layer.fan_out) for layer in architecture.layers)
     rows = max(1, min(_BLOCK, _BUDGET // (8 * kept)))
     generators = (np.random.default_rng((seed, index)) for index in range(-(-draws // rows)))
     blocks = [_block(architecture, cotangent, rows, rng) for rng in generators]
-    activations, deltas = (np.concatenate(part, axis=1)[:, :draws] for part in zip(*blocks, strict=True))
+    activations, deltas = (
+        np.concatenate(part, axis=1)[:, :draws] for part in zip(*blocks, strict=True)
+    )
     return Backpropagation(activations, deltas)
 
 

@@ -22,7 +22,16 @@ from scipy import special
 
 from initdiag.network.architecture import Activation, Architecture, Layer
 
-__all__ = ["ACTIVATIONS", "BLOCK", "SELU", "Simulation", "activated", "is_simulated", "orthonormal_images", "simulate"]
+__all__ = [
+    "ACTIVATIONS",
+    "BLOCK",
+    "SELU",
+    "Simulation",
+    "activated",
+    "is_simulated",
+    "orthonormal_images",
+    "simulate",
+]
 
 Array = NDArray[np.float64]
 
@@ -102,7 +111,10 @@ class Simulation:
 
 def simulate(architecture: Architecture, draws: int, seed: int) -> Simulation:
     """Simulate ``draws`` initialisations of a chain without gaps, for an input of root mean square ``architecture.input_rms``."""
-    blocks = [_block(architecture, np.random.default_rng((seed, index))) for index in range(-(-draws // BLOCK))]
+    blocks = [
+        _block(architecture, np.random.default_rng((seed, index)))
+        for index in range(-(-draws // BLOCK))
+    ]
     return Simulation(np.concatenate(blocks, axis=1)[:, :draws])
 
 
@@ -117,9 +129,14 @@ class _Draws:
 
 def _block(architecture: Architecture, rng: np.random.Generator) -> Array:
     n = architecture.input_size
-    along, across = rng.standard_normal(BLOCK), rng.chisquare(n - 1, BLOCK) if n > 1 else np.zeros(BLOCK)
+    along, across = (
+        rng.standard_normal(BLOCK),
+        rng.chisquare(n - 1, BLOCK) if n > 1 else np.zeros(BLOCK),
+    )
     state = _Draws(
-        np.full(BLOCK, architecture.input_rms * math.sqrt(n)), np.zeros(BLOCK), along / np.sqrt(along**2 + across)
+        np.full(BLOCK, architecture.input_rms * math.sqrt(n)),
+        np.zeros(BLOCK),
+        along / np.sqrt(along**2 + across),
     )
     found = []
     for layer in architecture.layers:
@@ -161,7 +178,9 @@ def activated(layer: Layer, h: Array) -> tuple[Array, Array]:
     return ACTIVATIONS[layer.activation.name](h)
 
 
-def orthonormal_images(layer: Layer, rng: np.random.Generator, draws: int = BLOCK) -> tuple[Array, Array]:
+def orthonormal_images(
+    layer: Layer, rng: np.random.Generator, draws: int = BLOCK
+) -> tuple[Array, Array]:
     """Return the images of two orthonormal vectors under the layer's matrix, each of shape (draws, fan_out)."""
     if layer.weight.family != "haar":
         pair = math.sqrt(layer.weight.variance) * rng.standard_normal((2, draws, layer.fan_out))

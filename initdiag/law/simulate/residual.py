@@ -59,11 +59,15 @@ def _gated(layer: Layer, h: Array, tangent: Array) -> tuple[Array, Array]:
     return value, slope * tangent
 
 
-def _images(layer: Layer, x: Array, tangent: Array, rng: np.random.Generator) -> tuple[Array, Array]:
+def _images(
+    layer: Layer, x: Array, tangent: Array, rng: np.random.Generator
+) -> tuple[Array, Array]:
     """``(W x, W t)`` of each row, for its own ``W``."""
     first, second = orthonormal_images(layer, rng, len(x))
     size, length = np.linalg.norm(x, axis=1), np.linalg.norm(tangent, axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
         along = np.nan_to_num(np.einsum("ij,ij->i", x, tangent) / (size * length)).clip(-1, 1)
     across = np.sqrt(1 - along**2)
-    return size[:, None] * first, length[:, None] * (along[:, None] * first + across[:, None] * second)
+    return size[:, None] * first, length[:, None] * (
+        along[:, None] * first + across[:, None] * second
+    )

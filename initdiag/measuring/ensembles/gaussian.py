@@ -49,7 +49,11 @@ class GaussianLayers:
         self._used.add(name)
         layer = self._layers[name]
         vectors = torch.cat(
-            [x.flatten(1, -2) if x.dim() > 2 else x[:, None], tangent.reshape(len(x), -1, x.shape[-1])], 1
+            [
+                x.flatten(1, -2) if x.dim() > 2 else x[:, None],
+                tangent.reshape(len(x), -1, x.shape[-1]),
+            ],
+            1,
         )
         images = _gram_root(vectors) @ self._normals(name, vectors, layer.fan_out)
         images = images * math.sqrt(layer.weight.variance)
@@ -72,7 +76,9 @@ class GaussianLayers:
 
     def _normals(self, name: str, vectors: Tensor, fan_out: int) -> Tensor:
         count = vectors.shape[1]
-        values = random_numbers.normals(self._seed, self._draws, 2 * self._order[name], count * fan_out)
+        values = random_numbers.normals(
+            self._seed, self._draws, 2 * self._order[name], count * fan_out
+        )
         return values.view(len(vectors), count, fan_out).to(vectors.device, vectors.dtype)
 
 

@@ -44,7 +44,9 @@ class _Networks:
 
 def _streams(layers: Sequence[Layer]) -> dict[str, int]:
     """Weight name -> the number of its stream of signs: a layer whose values are another's has that one's, where shapes are alike."""
-    own = {layer.name: i for i, layer in enumerate({layer.name: layer for layer in layers}.values())}
+    own = {
+        layer.name: i for i, layer in enumerate({layer.name: layer for layer in layers}.values())
+    }
     shapes = {layer.name: (layer.fan_in, layer.fan_out) for layer in layers}
     for layer in layers:
         for name in layer.weight.failed:
@@ -66,7 +68,9 @@ class Signs(_Networks):
         _require_symmetry(task.arch)
         layers = task.arch.layers
         self._order = _streams(layers)
-        self._flipped = frozenset(layer.name for layer in layers if layer.bias is not None and layer.bias.symmetric)
+        self._flipped = frozenset(
+            layer.name for layer in layers if layer.bias is not None and layer.bias.symmetric
+        )
 
     def of(self, draws: range) -> SignFlips:
         """Return how these draws' networks apply their linear layers."""
@@ -85,7 +89,11 @@ class Laws(_Networks):
         require_layers(task.arch)
         for layer in task.arch.layers:
             if layer.weight.failed or layer.weight.family == "haar":
-                what = f"fail {' and '.join(layer.weight.failed)}" if layer.weight.failed else "are orthogonal"
+                what = (
+                    f"fail {' and '.join(layer.weight.failed)}"
+                    if layer.weight.failed
+                    else "are orthogonal"
+                )
                 raise UnsupportedArchitecture(
                     f"the weights of {layer.name!r} {what}: no Gaussian law stands for them. Use method='signs' or 'redraw'."
                 )
@@ -98,7 +106,9 @@ class Laws(_Networks):
     def notes(self) -> tuple[str, ...]:
         """Return what was taken for something else, or not varied."""
         others = sorted({layer.weight.family for layer in self._task.arch.layers} - {"normal"})
-        taken = (f"{family} weights: taken for Gaussian ones of their variance" for family in others)
+        taken = (
+            f"{family} weights: taken for Gaussian ones of their variance" for family in others
+        )
         return (*taken, *_not_varied(self._task))
 
 
@@ -107,26 +117,35 @@ class Redraws(_Networks):
 
     at_once = 1
 
-    def __init__(self, task: Task, factory: Callable[[], Any] | None, init: Callable[[nn.Module], Any] | None) -> None:
+    def __init__(
+        self, task: Task, factory: Callable[[], Any] | None, init: Callable[[nn.Module], Any] | None
+    ) -> None:
         super().__init__(task)
         if factory is None and init is None:
             require_layers(task.arch)
             _require_default_weights(task.arch)
             init = reset_parameters
-        self._source = Source(task.original, {layer.name for layer in task.arch.layers}, factory, init)
+        self._source = Source(
+            task.original, {layer.name for layer in task.arch.layers}, factory, init
+        )
 
     def of(self, draws: range) -> Ensemble:
         """Load the network of the one draw in ``draws``, and return how it applies its linear layers: as it is."""
         (draw,) = draws
         own = values_of(self._task.module)
         with torch.no_grad():
-            for name, value in self._source.draws([random_numbers.draw_seed(self._task.seed, draw)]).items():
+            for name, value in self._source.draws(
+                [random_numbers.draw_seed(self._task.seed, draw)]
+            ).items():
                 own[name].copy_(value[0])
         return Loaded()
 
     def stacked(self, draws: range, rows: int = 1) -> Redrawn:
         """Return how these draws' networks apply their linear layers, so many rows each; the replica is loaded with the first one's parameters."""
-        drawn, own = Redrawn(self._source, draws, self._task.seed, self._task.dtype, rows), values_of(self._task.module)
+        drawn, own = (
+            Redrawn(self._source, draws, self._task.seed, self._task.dtype, rows),
+            values_of(self._task.module),
+        )
         with torch.no_grad():
             for name, stack in drawn.stacks.items():
                 own[name].copy_(stack[0])
@@ -160,10 +179,14 @@ def can_be_stacked(task: Task, networks: Redraws, mixes: bool) -> bool:
     drawn = networks.stacked(two, len(task.rows) if mixes else 1)
     try:
         together, logs = run(task, drawn, two)
-    except UnsupportedArchitecture:  # it may be what the module does with rows of other networks beside its own
+    except (
+        UnsupportedArchitecture
+    ):  # it may be what the module does with rows of other networks beside its own
         return False
     apart = [run(task, networks.of(range(draw, draw + 1)), range(draw, draw + 1)) for draw in two]
-    columns = zip(*([norms, *(layer.tangent for layer in logs)] for norms, logs in apart), strict=True)
+    columns = zip(
+        *([norms, *(layer.tangent for layer in logs)] for norms, logs in apart), strict=True
+    )
     pairs = zip([together, *(layer.tangent for layer in logs)], columns, strict=True)
     return not drawn.unused and all(
         torch.allclose(a, torch.cat(b), rtol=0, atol=_ALIKE, equal_nan=True) for a, b in pairs
@@ -196,7 +219,9 @@ def _require_symmetry(arch: Architecture) -> None:
 
 
 def _require_default_weights(arch: Architecture) -> None:
-    other = next((layer for layer in arch.layers if layer.weight.initializer != "torch_default"), None)
+    other = next(
+        (layer for layer in arch.layers if layer.weight.initializer != "torch_default"), None
+    )
     if other is not None:
         raise UnsupportedArchitecture(
             f"the weights of {other.name!r} were not drawn by reset_parameters, so that it is not known how to draw them afresh. "
@@ -207,5 +232,9 @@ def _require_default_weights(arch: Architecture) -> None:
 def _not_varied(task: Task) -> tuple[str, ...]:
     """The matrices and kernels that go into no layer: an ensemble of layers leaves them as they are."""
     matrices = [name for name, p in task.module.named_parameters() if p.dim() > 1]
-    left = [name for name in matrices if not any(goes_into(name, layer.name) for layer in task.arch.layers)]
+    left = [
+        name
+        for name in matrices
+        if not any(goes_into(name, layer.name) for layer in task.arch.layers)
+    ]
     return (f"left as they are, not varied: {', '.join(left)}",) if left else ()

@@ -24,10 +24,14 @@ _STREAMS = {"direction": 0, "signs": 1, "dropout": 2, "redraw": 3, "law": 4, "co
 
 
 def _generator(seed: int, stream: str, *path: int) -> np.random.Generator:
-    return np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, _STREAMS[stream], *path))))
+    return np.random.Generator(
+        np.random.Philox(np.random.SeedSequence((seed, _STREAMS[stream], *path)))
+    )
 
 
-def _by_block(draws: range, make: Callable[[int], NDArray[np.generic]], size: int = BLOCK) -> NDArray[np.generic]:
+def _by_block(
+    draws: range, make: Callable[[int], NDArray[np.generic]], size: int = BLOCK
+) -> NDArray[np.generic]:
     """Rows ``draws`` of the endless array whose block ``b`` of ``size`` rows is ``make(b)``."""
     blocks = range(draws.start // size, -(-draws.stop // size))
     offset = draws.start - blocks.start * size
@@ -54,7 +58,9 @@ def uniforms(seed: int, draws: range, stream_index: int, width: int) -> NDArray[
     """Return uniform numbers on [0, 1), shape ``(len(draws), width)``, for dropout masks."""
 
     def block(index: int) -> NDArray[np.generic]:
-        return _generator(seed, "dropout", stream_index, index).random((BLOCK, width), dtype=np.float32)
+        return _generator(seed, "dropout", stream_index, index).random(
+            (BLOCK, width), dtype=np.float32
+        )
 
     return _by_block(draws, block).view(np.float32)
 

@@ -129,9 +129,18 @@ class Source:
                 owner[key] = parameter
 
     def _keep_what_was_left(self, stacks: Mapping[str, Tensor]) -> None:
-        self.left = tuple(name for name, stack in stacks.items() if bool(torch.isnan(stack.sum(dtype=stack.dtype))))
+        self.left = tuple(
+            name
+            for name, stack in stacks.items()
+            if bool(torch.isnan(stack.sum(dtype=stack.dtype)))
+        )
         kept = next(
-            (n for n in self.left if self._own[n].dim() > 1 and any(goes_into(n, w) for w in self._weights)), None
+            (
+                n
+                for n in self.left
+                if self._own[n].dim() > 1 and any(goes_into(n, w) for w in self._weights)
+            ),
+            None,
         )
         if kept is not None:
             raise UnsupportedArchitecture(
@@ -176,7 +185,9 @@ class Redrawn:
         Name -> values, ``(draws, ...)``.
     """
 
-    def __init__(self, source: Source, draws: Iterable[int], seed: int, dtype: torch.dtype, rows: int = 1) -> None:
+    def __init__(
+        self, source: Source, draws: Iterable[int], seed: int, dtype: torch.dtype, rows: int = 1
+    ) -> None:
         drawn = source.draws([random_numbers.draw_seed(seed, draw) for draw in draws])
         self.stacks: Mapping[str, Tensor] = {name: stack.to(dtype) for name, stack in drawn.items()}
         self._rows = rows
@@ -189,7 +200,9 @@ class Redrawn:
         return [
             name
             for name in others
-            if not torch.equal(self.stacks[name], self.stacks[name][:1].expand_as(self.stacks[name]))
+            if not torch.equal(
+                self.stacks[name], self.stacks[name][:1].expand_as(self.stacks[name])
+            )
         ]
 
     def apply(
@@ -201,7 +214,9 @@ class Redrawn:
         x_parts, parts = (part.reshape(len(matrices), -1, x.shape[-1]) for part in (x, tangent))
         shape = (*x.shape[:-1], weight.shape[0])
         if self._rows > 1:
-            return (x_parts @ matrices.mT).reshape(shape), _sparse_product(parts, matrices.mT).reshape(shape)
+            return (x_parts @ matrices.mT).reshape(shape), _sparse_product(
+                parts, matrices.mT
+            ).reshape(shape)
         out, out_tangent = (torch.cat([x_parts, parts], 1) @ matrices.mT).chunk(2, 1)
         return out.reshape(shape), out_tangent.reshape(shape)
 

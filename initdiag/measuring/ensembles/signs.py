@@ -35,7 +35,9 @@ class SignFlips:
         Names of the weights whose bias is flipped with them.
     """
 
-    def __init__(self, seed: int, draws: range, order: Mapping[str, int], flipped_biases: frozenset[str]) -> None:
+    def __init__(
+        self, seed: int, draws: range, order: Mapping[str, int], flipped_biases: frozenset[str]
+    ) -> None:
         self._seed, self._draws, self._order, self._flipped = seed, draws, order, flipped_biases
         self._sides: dict[str, tuple[Tensor, Tensor]] = {}
         self._output: dict[str, Tensor] = {}

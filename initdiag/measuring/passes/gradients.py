@@ -67,7 +67,11 @@ class Loss:
     def _target(self, row: int, output: Tensor) -> Tensor:
         """One row, in the output's precision, which off a chain is higher than the model's: losses take one dtype."""
         found = self.target[row : row + 1]
-        return found.to(output.dtype) if found.is_floating_point() and output.is_floating_point() else found
+        return (
+            found.to(output.dtype)
+            if found.is_floating_point() and output.is_floating_point()
+            else found
+        )
 
     def gradient(self, out: Tensor, draws: range) -> Tensor:
         """Return ``dL/d(output)`` of each row, its loss taken as that of a batch of one.
@@ -121,7 +125,9 @@ class Gradients:
         self._left = _DRAWS if is_wanted else 0
         self.notes: tuple[str, ...] = ()
 
-    def __call__(self, ensemble_of: Callable[[range], Ensemble], draws: range) -> list[GradientLogs]:
+    def __call__(
+        self, ensemble_of: Callable[[range], Ensemble], draws: range
+    ) -> list[GradientLogs]:
         """Return the logs of those among ``draws`` that are to be looked at."""
         stop = min(draws.stop, self._left)
         widths = sum(layer.fan_in + layer.fan_out for layer in self._task.arch.layers)
@@ -140,7 +146,9 @@ class Gradients:
             return []
 
 
-def gradient_logs(task: Task, ensemble: Ensemble, draws: range, loss: Loss | None = None) -> list[GradientLogs]:
+def gradient_logs(
+    task: Task, ensemble: Ensemble, draws: range, loss: Loss | None = None
+) -> list[GradientLogs]:
     """Return the gradients' logs, one entry a matrix in the order of first use.
 
     Raises
@@ -154,28 +162,43 @@ def gradient_logs(task: Task, ensemble: Ensemble, draws: range, loss: Loss | Non
     recorder = _Recorder(task, ensemble, draws, len(x))
     leaf = x.detach().clone().requires_grad_()
     out = graph_forward(task, recorder, leaf)
-    scale = torch.as_tensor(recorder.primal_log_scale, dtype=torch.float64, device=out.device).detach().expand(len(x))
+    scale = (
+        torch.as_tensor(recorder.primal_log_scale, dtype=torch.float64, device=out.device)
+        .detach()
+        .expand(len(x))
+    )
     v, log_v = _cotangent(task, draws, out.detach(), scale, loss)
     log_square = 2 * (scale + log_v)
     pulled(out, leaf, v)
     found = recorder.found(log_square)
-    if task.rescales_tangent or task.is_native or not any(any_row(logs.weight < LOWEST) for logs in found):
+    if (
+        task.rescales_tangent
+        or task.is_native
+        or not any(any_row(logs.weight < LOWEST) for logs in found)
+    ):
         return found
     pulled(out, leaf, v * SCALES[0])  # linear in v: what is lost at one scale is there at another
     return [
         _merged(logs, other)
-        for logs, other in zip(found, recorder.found(log_square - 2 * math.log(SCALES[0])), strict=True)
+        for logs, other in zip(
+            found, recorder.found(log_square - 2 * math.log(SCALES[0])), strict=True
+        )
     ]
 
 
 def _merged(logs: GradientLogs, other: GradientLogs) -> GradientLogs:
     """``logs``, with rows that underflow taken from a larger cotangent where that does not overflow."""
     rows = (logs.weight < LOWEST) & other.weight.isfinite()
-    weight, bias = torch.where(rows, other.weight, logs.weight), torch.where(rows, other.bias, logs.bias)
+    weight, bias = (
+        torch.where(rows, other.weight, logs.weight),
+        torch.where(rows, other.bias, logs.bias),
+    )
     return GradientLogs(logs.name, logs.activation, weight, bias)
 
 
-def _cotangent(task: Task, draws: range, out: Tensor, scale: Tensor, loss: Loss | None) -> tuple[Tensor, Tensor]:
+def _cotangent(
+    task: Task, draws: range, out: Tensor, scale: Tensor, loss: Loss | None
+) -> tuple[Tensor, Tensor]:
     """``dL/d(output)`` of each row over its largest entry, and the log of that: outputs are ``out`` times ``e^scale``."""
     if loss is None:
         v = random_numbers.directions(task.seed, draws, out[0].numel(), "cotangent")
@@ -208,7 +231,9 @@ class _Recorder(Backwards):
 
     def _linear(self, call: LinearCall, origin: Origin) -> Tensor:
         x = call.x.detach().clone().reshape(len(call.x), -1, call.x.shape[-1])
-        self.uses.append(_Use(origin.name, x, self.primal_log_scale, origin.is_transposed != call.is_transposed))
+        self.uses.append(
+            _Use(origin.name, x, self.primal_log_scale, origin.is_transposed != call.is_transposed)
+        )
         return super()._linear(call, origin)
 
     def _with_bias(self, y: Tensor, bias: Tensor | None) -> Tensor:
@@ -222,7 +247,9 @@ class _Recorder(Backwards):
 
     def found(self, log_square: Tensor) -> list[GradientLogs]:
         """Return the logs of every matrix in the order of first use; ``log_square`` is to be added to every squared cotangent."""
-        return [self._logs_of(name, log_square) for name in dict.fromkeys(use.name for use in self.uses)]
+        return [
+            self._logs_of(name, log_square) for name in dict.fromkeys(use.name for use in self.uses)
+        ]
 
     def _logs_of(self, name: str, log_square: Tensor) -> GradientLogs:
         uses = [use for use in self.uses if use.name == name]
@@ -235,7 +262,11 @@ class _Recorder(Backwards):
         # on a chain there is one use, and scales are one a row: its x is e^log_scale too small, its delta as much too large
         shift = log_square + 2 * back[0].delta_log_scale
         weight = _outer_log_square([_sides(use) for use in back]) + shift
-        alike = [use.delta for use in back if use.delta is not None and use.is_transposed == back[0].is_transposed]
+        alike = [
+            use.delta
+            for use in back
+            if use.delta is not None and use.is_transposed == back[0].is_transposed
+        ]
         delta = torch.cat([d.double().sum(1, keepdim=True) for d in alike], 1).sum(
             1
         )  # a transposed use has a bias of its own

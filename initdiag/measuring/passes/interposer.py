@@ -26,7 +26,15 @@ from initdiag.tracing import torch_calls
 from initdiag.tracing.provenance import Origin, Provenance
 from initdiag.tracing.recorder import tensors_in
 
-__all__ = ["Ensemble", "Interposer", "LayerLogs", "flat", "log_sum_squares", "normalised", "rowwise"]
+__all__ = [
+    "Ensemble",
+    "Interposer",
+    "LayerLogs",
+    "flat",
+    "log_sum_squares",
+    "normalised",
+    "rowwise",
+]
 
 
 class Ensemble(Protocol):
@@ -175,7 +183,11 @@ class Interposer(TorchFunctionMode):
     def _weight_of(self, call: torch_calls.LinearCall) -> Origin | None:
         """Where the second factor comes from, if it is a layer's weight applied to what the tangent flows through."""
         origin = self.origins.of(call.weight)
-        return origin if origin is not None and origin.name in self.layers and self._depends(call.x) else None
+        return (
+            origin
+            if origin is not None and origin.name in self.layers and self._depends(call.x)
+            else None
+        )
 
     def _linear(self, call: torch_calls.LinearCall, origin: Origin) -> Tensor:
         name = origin.name
@@ -192,7 +204,9 @@ class Interposer(TorchFunctionMode):
         activation = self._log_mean_square(x)
         self._last_linear = name
         weight = call.weight.T if call.is_transposed else call.weight
-        y, y_tangent = self.ensemble.apply(name, x, tangent, weight, origin.is_transposed != call.is_transposed)
+        y, y_tangent = self.ensemble.apply(
+            name, x, tangent, weight, origin.is_transposed != call.is_transposed
+        )
         y = self._with_bias(y, call.bias)
         y_tangent = self._rescaled_tangent(y_tangent)
         self.logs.append(LayerLogs(name, activation, self.log_square(y_tangent)))
@@ -225,7 +239,9 @@ class Interposer(TorchFunctionMode):
 
     def _of_each_row(self, parameter: Tensor) -> Tensor:
         origin = self.origins.of(parameter)
-        values = self.ensemble.bias(self._last_linear, "" if origin is None else origin.name, parameter)
+        values = self.ensemble.bias(
+            self._last_linear, "" if origin is None else origin.name, parameter
+        )
         return values.to(parameter.dtype)[..., None]
 
     def _with_noise(self, name: str, x: Tensor, args: Any, kwargs: Any) -> Tensor | None:

@@ -40,8 +40,12 @@ class Push:
         Inputs and their tangents, ``(rows, ...)``.
     """
 
-    def __init__(self, task: Task, ensemble: Ensemble, networks: range, x: Tensor, u: Tensor) -> None:
-        interposer = Forwards(task, _Shared(ensemble) if len(networks) == 1 else ensemble, networks, len(x))
+    def __init__(
+        self, task: Task, ensemble: Ensemble, networks: range, x: Tensor, u: Tensor
+    ) -> None:
+        interposer = Forwards(
+            task, _Shared(ensemble) if len(networks) == 1 else ensemble, networks, len(x)
+        )
         _, tangent = dual_forward(task, interposer, x.clone(), u)
         self.rows: Scaled = flat(tangent), _logs(interposer.tangent_log_scale, tangent)
 
@@ -82,7 +86,9 @@ def pulled(out: Tensor, leaf: Tensor, v: Tensor) -> tuple[Tensor, ...]:
         If the module's own operations cannot be differentiated backwards.
     """
     try:
-        return torch.autograd.grad(out, leaf, v, retain_graph=True, allow_unused=True, materialize_grads=True)
+        return torch.autograd.grad(
+            out, leaf, v, retain_graph=True, allow_unused=True, materialize_grads=True
+        )
     except RuntimeError as error:
         raise UnsupportedArchitecture(
             explain(
@@ -130,7 +136,9 @@ class Gram:
         return np.asarray(rows.double().cpu().numpy() * np.exp(logs - self.log_scale)[:, None])
 
     def _push(self, v: Tensor) -> Scaled:
-        return Push(self._task, self._ensemble, self._networks, self._x, v.reshape(self._x.shape)).rows
+        return Push(
+            self._task, self._ensemble, self._networks, self._x, v.reshape(self._x.shape)
+        ).rows
 
     def _pull(self, v: Tensor) -> Scaled:
         if self._pull_back is None:
@@ -157,7 +165,9 @@ def unit_rows(rows: Tensor, logs: Tensor) -> Scaled:
 
 
 def _logs(value: Tensor | float, rows: Tensor) -> Tensor:
-    return torch.as_tensor(value, dtype=torch.float64, device=rows.device).detach().expand(len(rows))
+    return (
+        torch.as_tensor(value, dtype=torch.float64, device=rows.device).detach().expand(len(rows))
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,13 +198,26 @@ class Forwards(Interposer):
     def __init__(self, task: Task, ensemble: Ensemble, networks: range, rows: int) -> None:
         origins = Provenance(dict(task.module.named_parameters()))
         layers = frozenset(layer.name for layer in task.arch.layers)
-        super().__init__(origins, layers, ensemble, range(rows), task.seed, task.rescales_tangent, task.rescales_primal)
+        super().__init__(
+            origins,
+            layers,
+            ensemble,
+            range(rows),
+            task.seed,
+            task.rescales_tangent,
+            task.rescales_primal,
+        )
         self._networks = networks
 
     def _uniforms(self, like: Tensor) -> Tensor:
         uniform = random_numbers.uniforms(self.seed, self._networks, self._noises, like[0].numel())
         self._noises += 1
-        return torch.from_numpy(uniform).reshape(-1, *like.shape[1:]).expand(like.shape).to(like.device)
+        return (
+            torch.from_numpy(uniform)
+            .reshape(-1, *like.shape[1:])
+            .expand(like.shape)
+            .to(like.device)
+        )
 
 
 class Backwards(Forwards):
@@ -220,7 +243,9 @@ class Backwards(Forwards):
         return super()._log_mean_square(x.detach())
 
     def _with_bias(self, y: Tensor, bias: Tensor | None) -> Tensor:
-        return super()._with_bias(_Kept.apply(y, self) if self.rescale_tangent and y.requires_grad else y, bias)
+        return super()._with_bias(
+            _Kept.apply(y, self) if self.rescale_tangent and y.requires_grad else y, bias
+        )
 
     def _rescaled_primal(self, y: Tensor, bias: Tensor | None) -> Tensor:
         before = self.primal_log_scale

@@ -75,7 +75,9 @@ class _Tape:
 
 def taped(task: Task) -> tuple[Step, ...] | None:
     """Return the chain's steps; None if it is not one that the fast path knows: gaps, smooth or random slopes, vanishing biases."""
-    known = all(layer.activation.name in ("linear", "relu", "leaky_relu") for layer in task.arch.layers)
+    known = all(
+        layer.activation.name in ("linear", "relu", "leaky_relu") for layer in task.arch.layers
+    )
     if not (task.rescales_primal and known):
         return None
     tape = _Tape()
@@ -86,7 +88,14 @@ def taped(task: Task) -> tuple[Step, ...] | None:
     if any(float(bias[bias != 0].abs().min()) < _LEAST_BIAS for bias in biases.values()):
         return None
     return tuple(
-        Step(name, weight, is_transposed, biases.get(name), layer.activation, _log_gain(weight, layer.activation))
+        Step(
+            name,
+            weight,
+            is_transposed,
+            biases.get(name),
+            layer.activation,
+            _log_gain(weight, layer.activation),
+        )
         for (name, weight, is_transposed), layer in zip(tape.maps, task.arch.layers, strict=True)
     )
 

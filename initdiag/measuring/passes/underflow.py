@@ -114,13 +114,19 @@ def _agree(logs: Tensor, others: Tensor) -> Tensor:
 def _divided(logs: Logs, of_input: float, scale: float) -> Logs:
     """``logs`` of a pass with larger inputs and tangents, as they are for those at scale 1."""
     a, t = 2 * math.log(of_input), 2 * math.log(scale)
-    return logs[0] - t, [LayerLogs(layer.name, layer.activation - a, layer.tangent - t) for layer in logs[1]]
+    return logs[0] - t, [
+        LayerLogs(layer.name, layer.activation - a, layer.tangent - t) for layer in logs[1]
+    ]
 
 
 def _merged(logs: Logs, other: Logs, rows: Tensor) -> Logs:
     """``logs`` with some rows taken from ``other``."""
     layers = [
-        LayerLogs(a.name, torch.where(rows, b.activation, a.activation), torch.where(rows, b.tangent, a.tangent))
+        LayerLogs(
+            a.name,
+            torch.where(rows, b.activation, a.activation),
+            torch.where(rows, b.tangent, a.tangent),
+        )
         for a, b in zip(logs[1], other[1], strict=True)
     ]
     return torch.where(rows, other[0], logs[0]), layers

@@ -122,5 +122,7 @@ def widths_of_text(text: str) -> list[int]:
         found = _PART.fullmatch(part)
         if not found or int(found[2] or 1) == 0:
             raise InvalidInput(f"expected widths such as 784,256x8,10, got the part {part[:60]!r}")
-        widths += [int(found[1])] * min(int(found[2] or 1), DEEPEST + 2 - min(len(widths), DEEPEST + 2))
+        widths += [int(found[1])] * min(
+            int(found[2] or 1), DEEPEST + 2 - min(len(widths), DEEPEST + 2)
+        )
     return widths_of_list(widths)

@@ -46,7 +46,9 @@ class ParquetFiles:
         try:
             self._file = self._arrow.parquet.ParquetFile(source)
         except self._arrow.ArrowInvalid as error:
-            raise TargetError(explain(expected="a Parquet file", got=f"{source}: {error}", do="Check it.")) from error
+            raise TargetError(
+                explain(expected="a Parquet file", got=f"{source}: {error}", do="Check it.")
+            ) from error
         self.size = self._file.metadata.num_rows
         self._schema = self._file.schema_arrow
         try:
@@ -57,13 +59,19 @@ class ParquetFiles:
         self._written = 0
         self._writer: Any = None
         self._others = [i for i, name in enumerate(self._schema.names) if name != RISK]
-        others = self._arrow.schema([self._schema.field(i) for i in self._others], self._schema.metadata)
+        others = self._arrow.schema(
+            [self._schema.field(i) for i in self._others], self._schema.metadata
+        )
         self._kept = others.append(self._arrow.field(RISK, self._arrow.float64()))
 
     def _check(self, source: Path) -> None:
         types, schema = self._arrow.types, self._schema
-        kind: Any = schema.field(self._column).type if schema.names.count(self._column) == 1 else None
-        is_list = kind and (types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind))
+        kind: Any = (
+            schema.field(self._column).type if schema.names.count(self._column) == 1 else None
+        )
+        is_list = kind and (
+            types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
+        )
         if not is_list or not types.is_integer(kind.value_type):
             raise TargetError(
                 explain(
@@ -75,7 +83,9 @@ class ParquetFiles:
 
     def batches(self, position: int) -> Iterator[Batch]:
         """Yield the rows of each part, a batch at a time; reading can go on after each part."""
-        sizes = [self._file.metadata.row_group(g).num_rows for g in range(self._file.num_row_groups)]
+        sizes = [
+            self._file.metadata.row_group(g).num_rows for g in range(self._file.num_row_groups)
+        ]
         done = sum(sizes[:position])
         while position < len(sizes):
             stop, left = position + 1, sizes[position]
@@ -96,11 +106,16 @@ class ParquetFiles:
         bad, rejects = architectures.faults(), []
         if len(bad):
             rejects = [
-                Reject(int(lines[i]), architectures.fault(i), str(widths[i].as_py())[:200]) for i in bad.tolist()
+                Reject(int(lines[i]), architectures.fault(i), str(widths[i].as_py())[:200])
+                for i in bad.tolist()
             ]
             is_good = np.ones(len(lines), dtype=bool)
             is_good[bad] = False
-            architectures, lines, rows = architectures.without(bad), lines[is_good], rows.filter(is_good)
+            architectures, lines, rows = (
+                architectures.without(bad),
+                lines[is_good],
+                rows.filter(is_good),
+            )
         return Batch(
             len(lines) + len(rejects),
             architectures,

@@ -67,7 +67,9 @@ class _State:
             data = json.loads(path.read_text(encoding="utf-8"))
             state = cls(**{**data, "counts": Counts(**data["counts"])})
         except (ValueError, TypeError, KeyError) as error:
-            raise TargetError(explain(expected=f"a state in {path}", got=str(error), do="Delete it.")) from error
+            raise TargetError(
+                explain(expected=f"a state in {path}", got=str(error), do="Delete it.")
+            ) from error
         if state.of != of:
             differing = sorted(key for key in of if state.of.get(key) != of[key])
             raise TargetError(
@@ -123,14 +125,24 @@ def screen_file(
         For options out of range.
     """
     screen([[1, 1]], **options)  # options that are out of range: before any file is touched
-    paths = {kind: target.with_name(f"{target.name}.{kind}") for kind in ("partial", "state.json", "rejects.jsonl")}
+    paths = {
+        kind: target.with_name(f"{target.name}.{kind}")
+        for kind in ("partial", "state.json", "rejects.jsonl")
+    }
     files = _files(source, target, paths["partial"], column)
     if restart:
         paths["state.json"].unlink(missing_ok=True)
     stat = source.stat()
-    of = {"source": str(source.resolve()), "size": stat.st_size, "changed": stat.st_mtime_ns, "column": column}
+    of = {
+        "source": str(source.resolve()),
+        "size": stat.st_size,
+        "changed": stat.st_mtime_ns,
+        "column": column,
+    }
     try:
-        state = _State.read(paths["state.json"], of | {name: options[name] for name in sorted(options)})
+        state = _State.read(
+            paths["state.json"], of | {name: options[name] for name in sorted(options)}
+        )
         with paths["rejects.jsonl"].open("ab") as rejects:
             rejects.truncate(state.rejects_written)
             counts = _loop(files, state, paths["state.json"], rejects, progress, options)
@@ -145,7 +157,11 @@ def screen_file(
 
 def _files(source: Path, output: Path, partial: Path, column: str) -> Files:
     suffix = source.suffix.lower()
-    if suffix not in _FORMATS or output.suffix.lower() != suffix or source.resolve() == output.resolve():
+    if (
+        suffix not in _FORMATS
+        or output.suffix.lower() != suffix
+        or source.resolve() == output.resolve()
+    ):
         raise TargetError(
             explain(
                 expected="two files of one kind, .csv, .jsonl or .parquet",
@@ -156,7 +172,9 @@ def _files(source: Path, output: Path, partial: Path, column: str) -> Files:
     try:
         return _FORMATS[suffix](source, partial, column)
     except OSError as error:
-        raise TargetError(explain(expected=f"a file {source}", got=str(error), do="Give its path.")) from error
+        raise TargetError(
+            explain(expected=f"a file {source}", got=str(error), do="Give its path.")
+        ) from error
 
 
 def _loop(
@@ -179,7 +197,9 @@ def _loop(
         files.write(batch.rows, found.accepted, found.risk)
         refused = [*batch.rejects, *_not_covered(batch, found)]
         refused.sort(key=lambda reject: reject.line)
-        rejects.write("".join(json.dumps(dataclasses.asdict(one)) + "\n" for one in refused).encode())
+        rejects.write(
+            "".join(json.dumps(dataclasses.asdict(one)) + "\n" for one in refused).encode()
+        )
         counts = _added(counts, batch.count, int(found.accepted.sum()), len(refused))
         if batch.position is not None:
             rejects.flush()

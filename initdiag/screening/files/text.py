@@ -54,11 +54,17 @@ class _TextFiles(ABC):
             rows: list[Any] = []
             widths: list[list[int]] = []
             lines, rejects, total, first = [], [], 0, number
-            while number - first < _ROWS and total < _WIDTHS and (raw := self._in.readline(_LONGEST)):
+            while (
+                number - first < _ROWS and total < _WIDTHS and (raw := self._in.readline(_LONGEST))
+            ):
                 try:
                     row, found = self._widths(self._decoded(raw))
                 except InvalidInput as error:
-                    rejects.append(Reject(number, str(error), raw[:200].decode("utf-8", "replace").rstrip("\r\n")))
+                    rejects.append(
+                        Reject(
+                            number, str(error), raw[:200].decode("utf-8", "replace").rstrip("\r\n")
+                        )
+                    )
                 else:
                     rows.append(row)
                     widths.append(found)
@@ -169,9 +175,17 @@ class CsvFiles(_TextFiles):
             raise TargetError(f"{source}: the header cannot be read: {error}") from error
         if self._column not in names or names.count(RISK) > 1:
             named = f"Name the column of the widths with --column, and have at most one {RISK!r}."
-            do = named if any(map(_is_name, names)) else "Write a header as the first line: the columns' names."
+            do = (
+                named
+                if any(map(_is_name, names))
+                else "Write a header as the first line: the columns' names."
+            )
             raise TargetError(
-                explain(expected=f"a header with a column {self._column!r} in {source}", got=str(names[:20]), do=do)
+                explain(
+                    expected=f"a header with a column {self._column!r} in {source}",
+                    got=str(names[:20]),
+                    do=do,
+                )
             )
         return names
 
@@ -182,7 +196,9 @@ class CsvFiles(_TextFiles):
         if self._earlier == self._count - 1 and not line.endswith('"'):
             return line.rpartition(",")[0]
         rest = io.StringIO()
-        csv.writer(rest, lineterminator="").writerow(fields[: self._earlier] + fields[self._earlier + 1 :])
+        csv.writer(rest, lineterminator="").writerow(
+            fields[: self._earlier] + fields[self._earlier + 1 :]
+        )
         return rest.getvalue()
 
     @staticmethod
@@ -197,7 +213,9 @@ class CsvFiles(_TextFiles):
     def _widths(self, line: str) -> tuple[Any, list[int]]:
         fields = self._fields(line)
         if len(fields) != self._count:
-            raise InvalidInput(f"{len(fields)} fields, the header has {self._count} (quote widths that have commas)")
+            raise InvalidInput(
+                f"{len(fields)} fields, the header has {self._count} (quote widths that have commas)"
+            )
         return self._without_earlier(line, fields), widths_of_text(fields[self._place])
 
     def _line(self, row: Any, risk: float) -> str:

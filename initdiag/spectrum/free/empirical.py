@@ -36,7 +36,9 @@ class Empirical:
                 )
             )
         if not all(map(math.isfinite, self.values)):
-            raise InvalidInput(explain(expected="finite values", got="NaN or infinity", do="Leave them out."))
+            raise InvalidInput(
+                explain(expected="finite values", got="NaN or infinity", do="Leave them out.")
+            )
 
     @classmethod
     def of(cls, eigenvalues: ArrayLike) -> Empirical:
@@ -55,7 +57,9 @@ class Empirical:
         return max(map(abs, self.values))
 
     def _sum(self, z: Complex, power: int) -> Complex:
-        return np.asarray(((z[..., None] - np.array(self.values)) ** -float(power)) @ np.array(self.weights))
+        return np.asarray(
+            ((z[..., None] - np.array(self.values)) ** -float(power)) @ np.array(self.weights)
+        )
 
     def cauchy(self, z: Complex) -> Complex:
         """``sum p/(z - x)``."""
@@ -69,7 +73,9 @@ class Empirical:
             value, slope = self._sum(unknowns[0], 1), self._sum(unknowns[0], 2)
             return (-(1 / value - 1 / target) * value**2 / slope,)
 
-        (z,) = follow(step, (1 / (FRACTIONS[0] * w) + self.mean,), [np.asarray(f * w) for f in FRACTIONS])
+        (z,) = follow(
+            step, (1 / (FRACTIONS[0] * w) + self.mean,), [np.asarray(f * w) for f in FRACTIONS]
+        )
         return np.asarray(w * z - 1)
 
     def s_transform(self, m: Complex) -> Complex:
@@ -81,7 +87,9 @@ class Empirical:
             value = z * self._sum(z, 1) - 1
             return ((1 / value - 1 / target) * value**2 / (self._sum(z, 1) - z * self._sum(z, 2)),)
 
-        (z,) = follow(step, (self.mean / (FRACTIONS[0] * m),), [np.asarray(f * m) for f in FRACTIONS])
+        (z,) = follow(
+            step, (self.mean / (FRACTIONS[0] * m),), [np.asarray(f * m) for f in FRACTIONS]
+        )
         return np.asarray((1 + m) / (m * z))
 
 

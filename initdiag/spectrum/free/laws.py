@@ -80,12 +80,16 @@ def follow(
             if size < 1e-13:
                 break
     if not size < 1e-6:
-        raise InitdiagError("a transform could not be inverted: the point lies beyond its domain. Move it towards 0.")
+        raise InitdiagError(
+            "a transform could not be inverted: the point lies beyond its domain. Move it towards 0."
+        )
     return unknowns
 
 
 def _relative_size(changes: tuple[Complex, ...], values: tuple[Complex, ...]) -> float:
-    return max(float(np.max(np.abs(c) / (_TINY + np.abs(v)))) for c, v in zip(changes, values, strict=True))
+    return max(
+        float(np.max(np.abs(c) / (_TINY + np.abs(v)))) for c, v in zip(changes, values, strict=True)
+    )
 
 
 def descent(z: Complex, radius: float) -> list[Complex]:
@@ -99,7 +103,11 @@ def require_positive(value: Any, what: str, high: float = math.inf) -> None:
     if not (isinstance(value, int | float) and 0 < value <= high and math.isfinite(value)):
         bound = "" if high == math.inf else f" and <= {high:g}"
         raise InvalidInput(
-            explain(expected=f"{what}: a finite number > 0{bound}", got=repr(value), do=f"Change {what}.")
+            explain(
+                expected=f"{what}: a finite number > 0{bound}",
+                got=repr(value),
+                do=f"Change {what}.",
+            )
         )
 
 
@@ -173,7 +181,9 @@ class Semicircle:
         """Refuse: a law of mean 0 has no S-transform."""
         raise InvalidInput(
             explain(
-                expected="a law with a mean that is not 0", got="a semicircle", do="Multiply by its square instead."
+                expected="a law with a mean that is not 0",
+                got="a semicircle",
+                do="Multiply by its square instead.",
             )
         )
 
@@ -231,7 +241,11 @@ class FussCatalan:
     def __post_init__(self) -> None:
         if not (isinstance(self.depth, int) and self.depth >= 1):
             raise InvalidInput(
-                explain(expected="depth: a positive integer", got=repr(self.depth), do="Give the number of factors.")
+                explain(
+                    expected="depth: a positive integer",
+                    got=repr(self.depth),
+                    do="Give the number of factors.",
+                )
             )
 
     @property
@@ -242,7 +256,9 @@ class FussCatalan:
     @property
     def radius(self) -> float:
         """``(L + 1)^(L + 1)/L^L``."""
-        return math.exp((self.depth + 1) * math.log(self.depth + 1) - self.depth * math.log(self.depth))
+        return math.exp(
+            (self.depth + 1) * math.log(self.depth + 1) - self.depth * math.log(self.depth)
+        )
 
     def moment(self, k: int) -> int:
         """``C((L + 1) k, k)/(L k + 1)``."""
@@ -258,9 +274,14 @@ class FussCatalan:
 
         def step(unknowns: tuple[Complex, ...], target: Complex) -> tuple[Complex, ...]:
             (r,) = unknowns
-            return (-(r - target * (1 + r) ** self.depth) / (1 - target * self.depth * (1 + r) ** (self.depth - 1)),)
+            return (
+                -(r - target * (1 + r) ** self.depth)
+                / (1 - target * self.depth * (1 + r) ** (self.depth - 1)),
+            )
 
-        return follow(step, (np.asarray(FRACTIONS[0] * w),), [np.asarray(f * w) for f in FRACTIONS])[0]
+        return follow(
+            step, (np.asarray(FRACTIONS[0] * w),), [np.asarray(f * w) for f in FRACTIONS]
+        )[0]
 
     def cauchy(self, z: Complex) -> Complex:
         """Return ``(1 + m)/z`` where ``(1 + m)^(L + 1)/m = z``."""

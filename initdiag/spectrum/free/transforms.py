@@ -25,7 +25,15 @@ from numpy.typing import ArrayLike
 from initdiag.errors import InvalidInput, explain
 from initdiag.spectrum.equation import Complex, Real
 from initdiag.spectrum.free.empirical import Empirical, squared_slope
-from initdiag.spectrum.free.laws import FussCatalan, Law, MarchenkoPastur, Projection, Semicircle, descent, follow
+from initdiag.spectrum.free.laws import (
+    FussCatalan,
+    Law,
+    MarchenkoPastur,
+    Projection,
+    Semicircle,
+    descent,
+    follow,
+)
 
 __all__ = [
     "Empirical", "FreeProduct", "FreeSum", "FussCatalan", "Law", "MarchenkoPastur", "Projection", "Semicircle",
@@ -77,7 +85,9 @@ class FreeSum:
     def s_transform(self, m: Complex) -> Complex:
         """Refuse: not needed, and not elementary."""
         raise InvalidInput(
-            explain(expected="a product's or a known law's S", got="a free sum", do="Use its cauchy(z).")
+            explain(
+                expected="a product's or a known law's S", got="a free sum", do="Use its cauchy(z)."
+            )
         )
 
     def cauchy(self, z: Complex) -> Complex:
@@ -134,7 +144,9 @@ class FreeProduct:
     def r_transform(self, w: Complex) -> Complex:
         """Refuse: not needed, and not elementary."""
         raise InvalidInput(
-            explain(expected="a sum's or a known law's R", got="a free product", do="Use its cauchy(z).")
+            explain(
+                expected="a sum's or a known law's R", got="a free product", do="Use its cauchy(z)."
+            )
         )
 
     def cauchy(self, z: Complex) -> Complex:
@@ -159,6 +171,8 @@ class FreeProduct:
             return change, -excess - kept * change
 
         path = descent(z, self.radius)
-        log_one, _ = follow(step, (np.log(path[0] / self.b.mean), np.log(path[0] / self.a.mean)), path)
+        log_one, _ = follow(
+            step, (np.log(path[0] / self.b.mean), np.log(path[0] / self.a.mean)), path
+        )
         one = np.exp(log_one)
         return np.asarray(one * self.a.cauchy(one) / path[-1])

@@ -22,11 +22,16 @@ def test_the_committed_summary_is_of_the_committed_runs():
 def test_every_plan_has_its_population_and_every_remedy_its_runs(name):
     found = study.read(study.PLANS[name].path)
     for optimizer in study.PLANS[name].rates:
-        own = [row for row in found if row["optimizer"] == optimizer and row["remedy"] == "as built"]
+        own = [
+            row for row in found if row["optimizer"] == optimizer and row["remedy"] == "as built"
+        ]
         roles = [row["role"] for row in own]
         assert (roles.count("flagged"), roles.count("healthy")) == (study.FLAGGED, study.HEALTHY)
         for remedy in ("first advice", *study.REPAIRS, "lsuv", "anyinit"):
-            assert sum(r["remedy"] == remedy and r["optimizer"] == optimizer for r in found) == study.FLAGGED
+            assert (
+                sum(r["remedy"] == remedy and r["optimizer"] == optimizer for r in found)
+                == study.FLAGGED
+            )
 
 
 def test_a_committed_verdict_and_run_come_again():
@@ -51,7 +56,9 @@ def test_a_stack_with_skip_connections_is_what_the_advice_writes():
     torch.manual_seed(0)
     networks = [study.mlp([64, 9, 9, 9, 10]) for _ in range(2)]
     x = torch.randn(5, 64)
-    for out, network in zip(type("", (study.SkipStack,), {"skip": 0.3})(networks)(x), networks, strict=True):
+    for out, network in zip(
+        type("", (study.SkipStack,), {"skip": 0.3})(networks)(x), networks, strict=True
+    ):
         first, second, third, last = study.linears(network)
         h = first(x)
         for layer in (second, third):
@@ -70,8 +77,12 @@ def test_advice_is_followed_to_the_letter():
     assert arm.lr == 0.03
     assert arm.skip is None
     for linear in study.linears(arm.network)[1:-1]:
-        torch.testing.assert_close(linear.weight @ linear.weight.T, 2 * torch.eye(64), atol=1e-4, rtol=0)
-    skip = initdiag.diagnosing.advice.Advice("skip", "pass  # and: skip, x + 0.16 * layer(relu(x))", *[0.0] * 6)
+        torch.testing.assert_close(
+            linear.weight @ linear.weight.T, 2 * torch.eye(64), atol=1e-4, rtol=0
+        )
+    skip = initdiag.diagnosing.advice.Advice(
+        "skip", "pass  # and: skip, x + 0.16 * layer(relu(x))", *[0.0] * 6
+    )
     assert study.advised(skip, model).skip == 0.16
 
 

@@ -48,11 +48,15 @@ def test_the_coefficients_are_fitted_to_the_committed_runs():
     document = shipped()
     assert document["provenance"]["runs"] <= len(runs())
     first = runs().where(runs().group < document["provenance"]["groups"])
-    again = analyse.coefficients(first, "", "", curves={"sgd": ("regression",)})  # one of four, for its time
+    again = analyse.coefficients(
+        first, "", "", curves={"sgd": ("regression",)}
+    )  # one of four, for its time
     assert again["provenance"]["runs"] == document["provenance"]["runs"]
     assert again["rates"] == document["rates"]
     assert again["curves"] == {
-        "sgd": {"regression": pytest.approx(document["curves"]["sgd"]["regression"], rel=2e-2, abs=2e-2)}
+        "sgd": {
+            "regression": pytest.approx(document["curves"]["sgd"]["regression"], rel=2e-2, abs=2e-2)
+        }
     }
 
 
@@ -61,7 +65,9 @@ def told_risk(of: fitting.Runs) -> np.ndarray:
     found = np.empty(len(of))
     for key in sorted(set(zip(of.optimizer, of.lr, of.kind, strict=True))):
         here = (of.optimizer == key[0]) & (of.lr == key[1]) & (of.kind == key[2])
-        found[here] = risks(*of.x[here, :3].T, of.x[here, 4], Training(str(key[0]), float(key[1]), str(key[2])))
+        found[here] = risks(
+            *of.x[here, :3].T, of.x[here, 4], Training(str(key[0]), float(key[1]), str(key[2]))
+        )
     return found
 
 
@@ -86,7 +92,9 @@ def test_the_risk_describes_the_runs_and_a_wrong_sign_does_not():
         turned = part.x.copy()
         turned[:, 0] *= -1
         wrong = told_risk(fitting.Runs(**{**vars(part), "x": turned}))
-        assert validation.roc_area(part.failed, wrong) < validation.roc_area(part.failed, right) - 0.03
+        assert (
+            validation.roc_area(part.failed, wrong) < validation.roc_area(part.failed, right) - 0.03
+        )
         assert validation.calibration_error(part.failed, 1 - right) > 0.2
 
 
@@ -111,7 +119,9 @@ def test_the_risk_rises_with_every_number(a, b, v, w, dead, shallow, deep, optim
     a, b, v, w, shallow, deep = *sorted((a, b)), *sorted((v, w)), *sorted((shallow, deep))
     training = Training(optimizer, lr, loss)
     risk = functools.partial(risk_of_moments, depth=shallow, training=training)
-    assert 0 <= risk(a, v, dead) <= risk(b, v, dead) + 1e-12 <= risk(b, w, dead) + 2e-12 <= 1 + 3e-12
+    assert (
+        0 <= risk(a, v, dead) <= risk(b, v, dead) + 1e-12 <= risk(b, w, dead) + 2e-12 <= 1 + 3e-12
+    )
     assert risk(-a, v, dead) <= risk(-b, v, dead) + 1e-12
     assert risk(a, v, 0.0) <= risk(a, v, dead) + 1e-12
     assert risk(a, v, dead) >= dead - 1e-12
@@ -131,12 +141,18 @@ def test_what_is_not_told_is_averaged_over():
             assert risk_of_moments(*numbers, Training(optimizer, loss=loss)) == pytest.approx(mean)
             assert np.ptp(told) > 0.01
             by_loss.append(mean)
-        assert risk_of_moments(*numbers, Training(optimizer)) == pytest.approx(np.mean(by_loss), rel=1e-3)
+        assert risk_of_moments(*numbers, Training(optimizer)) == pytest.approx(
+            np.mean(by_loss), rel=1e-3
+        )
 
 
 def test_momentum_is_ten_times_the_learning_rate():
     risk = functools.partial(risk_of_moments, -12.0, 1.5, 0.0, 14)
-    assert risk(Training("momentum", 0.01)) == risk(Training("sgd", 0.1)) != risk(Training("sgd", 0.01))
+    assert (
+        risk(Training("momentum", 0.01))
+        == risk(Training("sgd", 0.1))
+        != risk(Training("sgd", 0.01))
+    )
 
 
 def test_rates_beyond_the_study_count_as_the_nearest():
@@ -156,7 +172,8 @@ def test_arrays_in_arrays_out():
     found = risks(drift, variance, 0.0, 9, Training())
     assert found.shape == (2, 2)
     each = [
-        risk_of_moments(float(d), float(v), 0.0, 9, Training()) for d, v in zip(drift.flat, variance.flat, strict=True)
+        risk_of_moments(float(d), float(v), 0.0, 9, Training())
+        for d, v in zip(drift.flat, variance.flat, strict=True)
     ]
     np.testing.assert_allclose(found.ravel(), each, rtol=1e-12)
     assert risk_of_moments(-math.inf, 0.0, 1.0, None, Training("adam")) == 1.0
@@ -165,14 +182,22 @@ def test_arrays_in_arrays_out():
 def test_the_terms_are_the_risks():
     """Where all curves agree on a network's fate, the averaged terms say the same as the averaged risk."""
     for optimizer in OPTIMIZERS:
-        calm, lost = (risk_terms(*numbers, 12, Training(optimizer)) for numbers in ((0.0, 0.1, 0.0), (-60.0, 3.0, 0.0)))
+        calm, lost = (
+            risk_terms(*numbers, 12, Training(optimizer))
+            for numbers in ((0.0, 0.1, 0.0), (-60.0, 3.0, 0.0))
+        )
         assert lost.downward > calm.downward == 0
         assert lost.upward == calm.upward == 0
         assert lost.fluctuation > calm.fluctuation
         assert calm.step_probability == lost.step_probability
-        assert calm.step_probability < risk_terms(0.0, 0.1, 0.0, 13, Training(optimizer)).step_probability
+        assert (
+            calm.step_probability
+            < risk_terms(0.0, 0.1, 0.0, 13, Training(optimizer)).step_probability
+        )
         assert lost.signal == lost.intercept + lost.fluctuation + lost.downward
-        assert (lost.signal > 0) == (risk_of_moments(-60.0, 3.0, 0.0, 12, Training(optimizer)) > 0.5)
+        assert (lost.signal > 0) == (
+            risk_of_moments(-60.0, 3.0, 0.0, 12, Training(optimizer)) > 0.5
+        )
 
 
 def test_told_everything_the_risk_is_one_minus_the_product_of_three_ways_to_start():
@@ -187,7 +212,11 @@ def test_log_odds_do_not_saturate():
         training = Training(optimizer)
         risk = risk_of_moments(-9.0, 2.0, 0.01, 30, training)
         assert log_odds(-9.0, 2.0, 0.01, 30, training) == pytest.approx(math.log((1 - risk) / risk))
-        assert log_odds(-900.0, 2.0, 0.0, 30, training) < log_odds(-800.0, 2.0, 0.0, 30, training) < -50
+        assert (
+            log_odds(-900.0, 2.0, 0.0, 30, training)
+            < log_odds(-800.0, 2.0, 0.0, 30, training)
+            < -50
+        )
         assert log_odds(-900.0, 2.0, 1.0, 30, training) == -math.inf
 
 
@@ -212,7 +241,9 @@ def test_the_earlier_pilot_is_told_apart_by_curves_that_have_not_seen_its_task()
 
 def test_bad_input_is_told():
     prediction = initdiag.predict([8, 8, 2])
-    with pytest.raises(InvalidInput, match="optimizer: one of sgd, momentum, adam, adamw, got 'lion'"):
+    with pytest.raises(
+        InvalidInput, match="optimizer: one of sgd, momentum, adam, adamw, got 'lion'"
+    ):
         initdiag.failure_risk(prediction, "lion")
     with pytest.raises(InvalidInput, match="lr: a positive number"):
         initdiag.failure_risk(prediction, lr=0.0)
@@ -263,10 +294,14 @@ def test_a_committed_run_can_be_run_again():
             assert float(row[name]) == pytest.approx(float(old[name]), rel=1e-2)
         for optimizer in population.OPTIMIZERS:
             assert float(row[f"{optimizer}_lr"]) == float(old[f"{optimizer}_lr"])
-            assert float(row[f"{optimizer}_score"]) == pytest.approx(float(old[f"{optimizer}_score"]), abs=0.1)
+            assert float(row[f"{optimizer}_score"]) == pytest.approx(
+                float(old[f"{optimizer}_score"]), abs=0.1
+            )
 
 
-@pytest.mark.parametrize("setting", [s for s in alarms.SETTINGS if "512" not in s.name], ids=lambda s: s.name)
+@pytest.mark.parametrize(
+    "setting", [s for s in alarms.SETTINGS if "512" not in s.name], ids=lambda s: s.name
+)
 def test_false_alarms_and_detection(setting):
     """A small part of ``evidence/calibration/alarms.py``."""
     for seed in (10_000, 10_001):

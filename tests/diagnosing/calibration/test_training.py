@@ -53,7 +53,9 @@ def test_a_stack_trains_as_each_network_alone(name, at_once, monkeypatch):
         loss, score = alone(network, optimizer, task)
         assert float(trace.losses[-1, k]) == pytest.approx(loss, rel=2e-4)
         assert float(trace.scores[-1, k]) == pytest.approx(score, abs=0.003)
-        assert abs(float(trace.losses[0, k]) / loss - 1) > 0.01  # it did learn, so that the agreement says something
+        assert (
+            abs(float(trace.losses[0, k]) / loss - 1) > 0.01
+        )  # it did learn, so that the agreement says something
 
 
 def test_a_network_that_blows_up_leaves_the_others_alone():
@@ -72,7 +74,9 @@ def test_groups_come_from_their_index_alone():
     groups = [population.group(i) for i in range(400)]
     assert {g.task for g in groups} == set(tasks.NAMES)
     assert {g.shape for g in groups} == set(population.SHAPES)
-    assert all(3 <= len(g.hidden) <= 45 and 8 <= min(g.hidden) <= max(g.hidden) <= 128 for g in groups)
+    assert all(
+        3 <= len(g.hidden) <= 45 and 8 <= min(g.hidden) <= max(g.hidden) <= 128 for g in groups
+    )
     assert all(len(set(g.inits)) == population.INITS_PER_GROUP for g in groups)
     assert all(study.expanded(study.compact(g.hidden)) == g.hidden for g in groups)
 
@@ -85,7 +89,9 @@ def test_networks_are_what_the_law_is_told(init, gain):
     widths = (40, 120, 60, 3)
     network = population.network(widths, init, gain, seed=3)
     assumed = initdiag.Architecture.from_widths(list(widths), init=init, gain=gain)
-    for linear, layer in zip([m for m in network if isinstance(m, nn.Linear)], assumed.layers, strict=True):
+    for linear, layer in zip(
+        [m for m in network if isinstance(m, nn.Linear)], assumed.layers, strict=True
+    ):
         n = linear.weight.numel()
         assert float(linear.weight.detach().square().mean()) == pytest.approx(
             layer.weight.variance, rel=6 / math.sqrt(n)
@@ -115,7 +121,10 @@ def test_proxies_of_a_network_by_hand():
 
     code = (task.x[: proxies.ROWS] @ network[0].weight.T > 0).double()
     agree = torch.stack([(code == row).sum(1) for row in code]).double()
-    assert proxies.naswot(network, task) in (-math.inf, pytest.approx(float(torch.logdet(agree)), rel=1e-6))
+    assert proxies.naswot(network, task) in (
+        -math.inf,
+        pytest.approx(float(torch.logdet(agree)), rel=1e-6),
+    )
 
     logits = network(task.x[: proxies.ROWS])
     error = logits.softmax(1) - nn.functional.one_hot(task.y[: proxies.ROWS], 5)

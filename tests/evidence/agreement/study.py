@@ -53,7 +53,10 @@ def build(widths: list[int], init: str, gate: str, skip_gate: int | None = None)
         if drawn is not None:
             drawn(linear.weight)
             nn.init.zeros_(linear.bias)
-        parts += [linear, *(GATES[gate]() if index < len(widths) - 2 and index != skip_gate else [])]
+        parts += [
+            linear,
+            *(GATES[gate]() if index < len(widths) - 2 and index != skip_gate else []),
+        ]
     return nn.Sequential(*parts)
 
 
@@ -63,7 +66,12 @@ class Tied(nn.Module):
     def __init__(self, chain: nn.Sequential) -> None:
         super().__init__()
         linears = [m for m in chain if isinstance(m, nn.Linear)]
-        self.first, self.shared, self.last, self.times = linears[0], linears[1], linears[-1], len(linears) - 2
+        self.first, self.shared, self.last, self.times = (
+            linears[0],
+            linears[1],
+            linears[-1],
+            len(linears) - 2,
+        )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.first(x).relu()
@@ -113,13 +121,23 @@ def tested(seed: int) -> tuple[dict[str, object], Agreement | None]:
     elif kind == "dropped relu":
         torch.manual_seed(seed)
         model = build(widths, init, gate, skip_gate=int(rng.integers(len(widths) - 2)))
-    row = {"seed": seed, "kind": kind, "widths": "-".join(map(str, widths)), "init": init, "gate": gate}
+    row = {
+        "seed": seed,
+        "kind": kind,
+        "widths": "-".join(map(str, widths)),
+        "init": init,
+        "gate": gate,
+    }
     return row, agreement(architecture, initdiag.measure(model, **options), LEVEL)  # type: ignore[arg-type]
 
 
 def run(path: Path, rows: int) -> None:
     """Append the rows that are missing."""
-    done = {int(row["seed"]) for row in csv.DictReader(path.read_text().splitlines())} if path.exists() else set()
+    done = (
+        {int(row["seed"]) for row in csv.DictReader(path.read_text().splitlines())}
+        if path.exists()
+        else set()
+    )
     with path.open("a", newline="") as file:
         writer = csv.DictWriter(file, FIELDS)
         if not done:
@@ -141,7 +159,9 @@ def run(path: Path, rows: int) -> None:
 def summary(path: Path) -> str:
     """Return the figures that count."""
     rows = list(csv.DictReader(path.read_text().splitlines()))
-    p = np.array([float(row["p_value"]) for row in rows if row["kind"] == "honest" and row["p_value"]])
+    p = np.array(
+        [float(row["p_value"]) for row in rows if row["kind"] == "honest" and row["p_value"]]
+    )
     lines = [
         f"{len(p)} honest modules: KS test of uniformity p = {stats.kstest(p, 'uniform').pvalue:.3f}, refused at 1 %: {int((p < LEVEL).sum())}"
     ]

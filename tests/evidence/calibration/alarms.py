@@ -25,7 +25,16 @@ from torch import Tensor, nn
 import initdiag
 
 RESULTS = Path(__file__).parent / "alarms.csv"
-FIELDS = ("setting", "optimizer", "expected", "seeds", "as_expected", "verdicts", "least_risk", "greatest_risk")
+FIELDS = (
+    "setting",
+    "optimizer",
+    "expected",
+    "seeds",
+    "as_expected",
+    "verdicts",
+    "least_risk",
+    "greatest_risk",
+)
 
 
 def mlp(
@@ -63,14 +72,20 @@ class Block(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.norm, self.up, self.down = nn.LayerNorm(width), nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+        self.norm, self.up, self.down = (
+            nn.LayerNorm(width),
+            nn.Linear(width, 4 * width),
+            nn.Linear(4 * width, width),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.down(torch.relu(self.up(self.norm(x))))
 
 
 def residual() -> nn.Sequential:
-    return nn.Sequential(nn.Linear(64, 64), *(Block(64) for _ in range(12)), nn.LayerNorm(64), nn.Linear(64, 10))
+    return nn.Sequential(
+        nn.Linear(64, 64), *(Block(64) for _ in range(12)), nn.LayerNorm(64), nn.Linear(64, 10)
+    )
 
 
 @dataclass(frozen=True)
@@ -108,7 +123,9 @@ def judged(setting: Setting, seed: int) -> tuple[str, float]:
     """The verdict on the module of a seed, and its risk."""
     for method in ("none", "auto"):
         torch.manual_seed(seed)
-        report = initdiag.diagnose(setting.make(), method=method, optimizer=setting.optimizer, seed=seed)
+        report = initdiag.diagnose(
+            setting.make(), method=method, optimizer=setting.optimizer, seed=seed
+        )
         if report.basis != "none":
             break
     return report.verdict.value, report.risk.get(setting.optimizer, math.nan)
@@ -118,14 +135,29 @@ def row(setting: Setting, seeds: int) -> list[object]:
     """One setting's counts: healthy ones must be called HEALTHY, the others at risk (NO_VERDICT is neither)."""
     verdicts, risks = zip(*(judged(setting, seed) for seed in range(seeds)), strict=True)
     counts = collections.Counter(verdicts)
-    hits = counts["HEALTHY"] if setting.is_healthy else seeds - counts["HEALTHY"] - counts["NO_VERDICT"]
+    hits = (
+        counts["HEALTHY"]
+        if setting.is_healthy
+        else seeds - counts["HEALTHY"] - counts["NO_VERDICT"]
+    )
     said = " ".join(f"{name}:{count}" for name, count in sorted(counts.items()))
     expected = "HEALTHY" if setting.is_healthy else "at risk"
-    return [setting.name, setting.optimizer, expected, seeds, hits, said, f"{min(risks):.4f}", f"{max(risks):.4f}"]
+    return [
+        setting.name,
+        setting.optimizer,
+        expected,
+        seeds,
+        hits,
+        said,
+        f"{min(risks):.4f}",
+        f"{max(risks):.4f}",
+    ]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seeds", type=int, default=1000)
     parser.add_argument("--path", type=Path, default=RESULTS)
     arguments = parser.parse_args()

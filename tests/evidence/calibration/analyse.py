@@ -41,7 +41,8 @@ def coefficients(
             "seed": "default_rng([20261207, group])",
         },
         "curves": {
-            family: {kind: _curve(runs.of_family(family), kind) for kind in own} for family, own in wanted.items()
+            family: {kind: _curve(runs.of_family(family), kind) for kind in own}
+            for family, own in wanted.items()
         },
         "rates": {o: {kind: _rates(runs, o, kind) for kind in kinds} for o in OPTIMIZERS},
     }
@@ -51,7 +52,10 @@ def _curve(runs: Runs, kind: str) -> dict[str, float]:
     fitted = fitting.fit(runs.where(runs.kind == kind))
     ends = {"centre": fitted.centre, "lowest": fitted.low, "highest": fitted.high}
     ends |= {"lowest": float(np.exp(fitted.low)), "highest": float(np.exp(fitted.high))}
-    return {k: float(f"{v:.6g}") for k, v in {**dict(zip(NAMES, fitted.weights, strict=True)), **ends}.items()}
+    return {
+        k: float(f"{v:.6g}")
+        for k, v in {**dict(zip(NAMES, fitted.weights, strict=True)), **ends}.items()
+    }
 
 
 def _rates(runs: Runs, optimizer: str, kind: str) -> list[list[float]]:
@@ -94,11 +98,15 @@ def _git(*arguments: str) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("command", choices=["fit", "results"])
     runs = fitting.load()
     if parser.parse_args().command == "fit":
-        document = coefficients(runs, datetime.date.today().isoformat(), _git("log", "-1", "--format=%h", "--", "."))
+        document = coefficients(
+            runs, datetime.date.today().isoformat(), _git("log", "-1", "--format=%h", "--", ".")
+        )
         COEFFICIENTS.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     else:
         document = json.loads(COEFFICIENTS.read_text(encoding="utf-8"))

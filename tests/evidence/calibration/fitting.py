@@ -27,7 +27,10 @@ FAMILIES = {"sgd": ("sgd", "momentum"), "adam": ("adam", "adamw")}
 EFFECTIVE = {"momentum": 10.0}
 """Factor on the learning rate: momentum 0.9 takes steps ten times as large in the long run."""
 
-KINDS = {name: "classification" if tasks.task(name).is_classification else "regression" for name in tasks.NAMES}
+KINDS = {
+    name: "classification" if tasks.task(name).is_classification else "regression"
+    for name in tasks.NAMES
+}
 
 SIGNAL = (
     "intercept",
@@ -60,7 +63,16 @@ FORMS = {
 shipped; so it was with ln sum 1/v, the gradient's size at unit gain, in place of depth. Drift up in the step, too: 1 % lower for one coefficient more, but a drift of 0.7, which He initialisation has by its output layer, then counts as an explosion.)
 """
 
-UNTOLD = ("intercept", "fluctuation", "upward", "upward_linear", "downward", "downward_linear", "step", "step_depth")
+UNTOLD = (
+    "intercept",
+    "fluctuation",
+    "upward",
+    "upward_linear",
+    "downward",
+    "downward_linear",
+    "step",
+    "step_depth",
+)
 """What is left where no learning rate is told."""
 
 
@@ -103,11 +115,15 @@ Network = tuple[tuple[int, ...], str, float]
 def laws(networks: Iterable[Network]) -> dict[Network, tuple[float, float, float]]:
     """Hidden drift, hidden log-variance and dead probability of chains, as `initdiag.predict` has them (to 1e-11)."""
     found: dict[Network, tuple[float, float, float]] = {}
-    for (init, gain), group in itertools.groupby(sorted(set(networks), key=lambda n: n[1:]), key=lambda n: n[1:]):
+    for (init, gain), group in itertools.groupby(
+        sorted(set(networks), key=lambda n: n[1:]), key=lambda n: n[1:]
+    ):
         members = list(group)
         law = batch.laws(Ragged.of([list(widths) for widths, *_ in members]), init=init, gain=gain)
         numbers = zip(law.hidden_drift, law.hidden_log_variance, law.dead_probability, strict=True)
-        found.update(zip(members, ((float(d), float(v), float(p)) for d, v, p in numbers), strict=True))
+        found.update(
+            zip(members, ((float(d), float(v), float(p)) for d, v, p in numbers), strict=True)
+        )
     return found
 
 
@@ -123,7 +139,10 @@ def load(path: Path = study.RUNS) -> Runs:
     done = study.finished(path)
     complete = next(index for index in itertools.count() if index not in done)
     with path.open() as file:
-        rows = sorted((r for r in csv.DictReader(file) if int(r["group"]) < complete), key=lambda r: int(r["group"]))
+        rows = sorted(
+            (r for r in csv.DictReader(file) if int(r["group"]) < complete),
+            key=lambda r: int(r["group"]),
+        )
     law = laws(map(_network, rows))
     found = [one for row in rows for one in _of_row(row, cells, law)]
     columns = list(zip(*found, strict=True))
@@ -141,7 +160,10 @@ def _of_row(
     network = _network(row)
     widths, numbers = network[0], law[network]
     size = sum((a + 1) * b for a, b in itertools.pairwise(widths))
-    rivals = {name: float(row[name]) for name in proxies.NAMES} | {"depth": len(widths) - 2, "parameters": size}
+    rivals = {name: float(row[name]) for name in proxies.NAMES} | {
+        "depth": len(widths) - 2,
+        "parameters": size,
+    }
     before = float(row["loss_before"])
     for optimizer in OPTIMIZERS:
         lr, after, score = (float(row[f"{optimizer}_{what}"]) for what in ("lr", "loss", "score"))
@@ -182,7 +204,8 @@ def design(x: Array, centre: float) -> tuple[Array, Array]:
 def starts(x: Array, columns: tuple[Array, Array], weights: Array) -> tuple[Array, Array, Array]:
     """The probability that a network starts, and those that it has a signal and no step too large."""
     signal, step = (
-        special.expit(-z) for z in (columns[0] @ weights[: len(SIGNAL)], columns[1] @ weights[len(SIGNAL) :])
+        special.expit(-z)
+        for z in (columns[0] @ weights[: len(SIGNAL)], columns[1] @ weights[len(SIGNAL) :])
     )
     return (1 - x[:, 2]) * signal * step, signal, step
 
@@ -227,8 +250,12 @@ def fit(runs: Runs, terms: tuple[str, ...] = NAMES) -> Fitted:
         step = step if has_step else np.ones_like(step)
         start = (start if has_step else (1 - runs.x[:, 2]) * signal).clip(1e-12, 1 - 1e-12)
         value = -np.where(failed, np.log1p(-start), np.log(start)).sum()
-        slope = np.where(failed, start / (1 - start), -1.0)  # of the log-likelihood by ln(start), its sign turned
-        gradient = np.concatenate([columns[0].T @ (-slope * (1 - signal)), columns[1].T @ (-slope * (1 - step))])
+        slope = np.where(
+            failed, start / (1 - start), -1.0
+        )  # of the log-likelihood by ln(start), its sign turned
+        gradient = np.concatenate(
+            [columns[0].T @ (-slope * (1 - signal)), columns[1].T @ (-slope * (1 - step))]
+        )
         penalised = np.where(np.isin(NAMES, ("intercept", "step")), 0.0, weights)
         return value + PENALTY * penalised @ penalised, (gradient + 2 * PENALTY * penalised) * used
 
@@ -244,7 +271,13 @@ def fit(runs: Runs, terms: tuple[str, ...] = NAMES) -> Fitted:
     ]
     start = np.where(used, np.where(np.isin(NAMES, ("intercept", "step")), -3.0, 0.3), 0.0)
     found = optimize.minimize(
-        cost, start, jac=True, bounds=bounds, constraints=ends, method="SLSQP", options={"maxiter": 2000}
+        cost,
+        start,
+        jac=True,
+        bounds=bounds,
+        constraints=ends,
+        method="SLSQP",
+        options={"maxiter": 2000},
     )
     weights = found.x if has_step else np.where(np.array(NAMES) == "step", -np.inf, found.x)
     return Fitted(weights, centre, low, high)

@@ -78,7 +78,9 @@ def group(index: int) -> Group:
     shape = str(rng.choice(SHAPES))
     hidden = _hidden(shape, round(math.exp(rng.uniform(math.log(3), math.log(45)))), rng)
     chosen = rng.choice(len(INITS), INITS_PER_GROUP, replace=False)
-    rates = tuple(tuple(float(rng.choice(learning_rates(name, o))) for o in OPTIMIZERS) for _ in chosen)
+    rates = tuple(
+        tuple(float(rng.choice(learning_rates(name, o))) for o in OPTIMIZERS) for _ in chosen
+    )
     return Group(index, name, batch, shape, hidden, tuple(INITS[i] for i in chosen), rates)
 
 

@@ -31,7 +31,17 @@ HEALTHY_INITS = (("he_normal", 1.0), ("orthogonal", 1.0))
 LEAST_HEALTHY_GAIN, LEAST_HEALTHY_STARTED = 0.3, 7
 STARTED = 0.1
 
-HEALTHY_FIELDS = ("task", "batch", "optimizer", "lr", "chance", "gain", "started", "start", "scores")
+HEALTHY_FIELDS = (
+    "task",
+    "batch",
+    "optimizer",
+    "lr",
+    "chance",
+    "gain",
+    "started",
+    "start",
+    "scores",
+)
 RUN_FIELDS = (
     *("group", "task", "batch", "shape", "hidden", "init", "gain"),
     *proxies.NAMES,
@@ -56,7 +66,9 @@ class Cell:
         learns = self.gain >= LEAST_HEALTHY_GAIN * (1 - self.chance)
         return learns and self.healthy_started >= LEAST_HEALTHY_STARTED
 
-    def started(self, scores: np.ndarray, losses: np.ndarray, loss_before: np.ndarray) -> np.ndarray:
+    def started(
+        self, scores: np.ndarray, losses: np.ndarray, loss_before: np.ndarray
+    ) -> np.ndarray:
         """Whether the score gained a tenth of what healthy ones gain, and the training loss fell. NaN is no start."""
         return (scores - self.chance >= STARTED * self.gain) & (losses < loss_before)
 
@@ -85,7 +97,9 @@ def healthy(path: Path) -> None:
 def _healthy_lines(name: str, batch: int) -> Iterator[Sequence[object]]:
     task = tasks.task(name)
     settings = [(o, lr) for o in OPTIMIZERS for lr in learning_rates(name, o)]
-    scores = np.concatenate([_healthy_scores(name, batch, n, settings) for n in range(len(HEALTHY_HIDDEN))], 2)
+    scores = np.concatenate(
+        [_healthy_scores(name, batch, n, settings) for n in range(len(HEALTHY_HIDDEN))], 2
+    )
     for (optimizer, lr), of in zip(settings, scores.transpose(1, 0, 2), strict=True):
         gain = float(np.median(of[-1])) - task.chance
         has = of - task.chance >= STARTED * max(gain, 1e-9)
@@ -95,13 +109,17 @@ def _healthy_lines(name: str, batch: int) -> Iterator[Sequence[object]]:
         yield name, batch, optimizer, lr, *numbers, finals
 
 
-def _healthy_scores(name: str, batch: int, number: int, settings: Sequence[tuple[str, float]]) -> np.ndarray:
+def _healthy_scores(
+    name: str, batch: int, number: int, settings: Sequence[tuple[str, float]]
+) -> np.ndarray:
     """Scores [look][setting][initialiser] of one healthy architecture; of a network that blew up, 0."""
     task = tasks.task(name)
     widths = (task.x.shape[1], *HEALTHY_HIDDEN[number], task.outputs)
     bases = [population.network(widths, *init, seed=10**9 + number) for init in HEALTHY_INITS]
     optimizers, rates = zip(*(s for s in settings for _ in bases), strict=True)
-    trace = training.train([b for _ in settings for b in bases], optimizers, rates, task, batch, 10**9 + number)
+    trace = training.train(
+        [b for _ in settings for b in bases], optimizers, rates, task, batch, 10**9 + number
+    )
     return np.nan_to_num(trace.scores.numpy()).clip(0).reshape(-1, len(settings), len(bases))
 
 
@@ -118,7 +136,9 @@ def run(path: Path, groups: int, part: int, parts: int) -> None:
     for index in range(part, groups, parts):
         if index not in finished(path):
             text = io.StringIO()
-            csv.writer(text, lineterminator="\n").writerows(group_rows(population.group(index), known))
+            csv.writer(text, lineterminator="\n").writerows(
+                group_rows(population.group(index), known)
+            )
             with path.open("a") as file:
                 file.write(text.getvalue())
 
@@ -133,7 +153,10 @@ def group_rows(group: Group, known: dict[tuple[str, int, str, float], Cell]) -> 
     """Train a group: a row for each of its networks."""
     task = tasks.task(group.task)
     seeds = [1000 * group.index + k for k in range(len(group.inits))]
-    bases = [population.network(group.widths, *init, seed=s) for init, s in zip(group.inits, seeds, strict=True)]
+    bases = [
+        population.network(group.widths, *init, seed=s)
+        for init, s in zip(group.inits, seeds, strict=True)
+    ]
     measured = [proxies.measured(base, task) for base in bases]
     of = [(o, k) for o in range(len(OPTIMIZERS)) for k in range(len(bases))]
     trace = training.train(
@@ -148,13 +171,26 @@ def group_rows(group: Group, known: dict[tuple[str, int, str, float], Cell]) -> 
     rows = []
     for k, (init, gain) in enumerate(group.inits):
         values, costs = measured[k]
-        row: list[object] = [group.index, group.task, group.batch, group.shape, compact(group.hidden), init, gain]
+        row: list[object] = [
+            group.index,
+            group.task,
+            group.batch,
+            group.shape,
+            compact(group.hidden),
+            init,
+            gain,
+        ]
         row += [*(f"{v:.5g}" for v in values), *(f"{c:.1f}" for c in costs), f"{losses[0, k]:.4g}"]
         for o, optimizer in enumerate(OPTIMIZERS):
             column, lr = of.index((o, k)), group.rates[k][o]
             cell = known[group.task, group.batch, optimizer, lr]
             step = _step(cell.started(scores[:, column], losses[:, column], losses[0, column]))
-            row += [lr, f"{losses[-1, column]:.3g}", f"{max(scores[-1, column], -1):.3f}", "" if step is None else step]
+            row += [
+                lr,
+                f"{losses[-1, column]:.3g}",
+                f"{max(scores[-1, column], -1):.3f}",
+                "" if step is None else step,
+            ]
         rows.append(row)
     return rows
 
@@ -175,7 +211,9 @@ def expanded(text: str) -> tuple[int, ...]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("command", choices=["healthy", "run"])
     parser.add_argument("--path", type=Path)
     parser.add_argument("--groups", type=int, default=1200)

@@ -78,7 +78,11 @@ def parts_of(runs: Runs) -> Iterator[tuple[str, str, NDArray[np.int64]]]:
     """Task, optimiser, and the indices of their runs."""
     for name in KINDS:
         for optimizer in OPTIMIZERS:
-            yield name, optimizer, np.flatnonzero((runs.task == name) & (runs.optimizer == optimizer))
+            yield (
+                name,
+                optimizer,
+                np.flatnonzero((runs.task == name) & (runs.optimizer == optimizer)),
+            )
 
 
 Areas = dict[tuple[str, str], Array]
@@ -91,11 +95,15 @@ def areas(runs: Runs, risk: Array) -> tuple[Areas, dict[str, Areas]]:
     for name, optimizer, of in parts_of(runs):
         draws = [np.arange(len(of)), *validation.resamples(runs.group[of])]
         failed = runs.failed[of]
-        law[name, optimizer] = np.array([validation.roc_area(failed[d], risk[of][d]) for d in draws])
+        law[name, optimizer] = np.array(
+            [validation.roc_area(failed[d], risk[of][d]) for d in draws]
+        )
         for rival in RIVALS:
             score = np.nan_to_num(runs.rivals[rival][of], nan=-np.inf)
             score = score if not validation.roc_area(failed, score) < 0.5 else -score
-            rivals[rival][name, optimizer] = np.array([validation.roc_area(failed[d], score[d]) for d in draws])
+            rivals[rival][name, optimizer] = np.array(
+                [validation.roc_area(failed[d], score[d]) for d in draws]
+            )
     return law, rivals
 
 
@@ -108,7 +116,9 @@ def _head(runs: Runs, document: dict[str, Any]) -> Iterator[str]:
     yield "; ".join(f"{t}, batch {b}, {o} {lr:g}" for t, b, o, lr in dropped) + ".\n"
     yield BEYOND
     yield "Coefficients (`initdiag/diagnosing/risk_coefficients.json`; the linear terms per 10 of drift):\n"
-    names = [n for n in next(iter(document["curves"]["sgd"].values())) if n not in ("lowest", "highest")]
+    names = [
+        n for n in next(iter(document["curves"]["sgd"].values())) if n not in ("lowest", "highest")
+    ]
     rows = [
         (family, kind, *(f"{curve[n]:.3f}" for n in names))
         for family, by in document["curves"].items()
@@ -120,7 +130,9 @@ def _head(runs: Runs, document: dict[str, Any]) -> Iterator[str]:
 def _targets(runs: Runs, held: Held, law: Areas, rivals: dict[str, Areas]) -> Iterator[str]:
     """Where the targets set beforehand are met, and where they are not."""
     yield "## Targets\n"
-    below = [f"{t} {o} ({a[0]:.3f})" for (t, o), a in law.items() if not a[0] >= LEAST_AREA[KINDS[t]]]
+    below = [
+        f"{t} {o} ({a[0]:.3f})" for (t, o), a in law.items() if not a[0] >= LEAST_AREA[KINDS[t]]
+    ]
     yield _said(
         f"ROC area with the task left out: {LEAST_AREA['classification']} on each classification, {LEAST_AREA['regression']} on each regression",
         below,
@@ -129,13 +141,18 @@ def _targets(runs: Runs, held: Held, law: Areas, rivals: dict[str, Areas]) -> It
         ("with the task left out", held["tasks"], MOST_ERROR),
         ("within tasks", held["within"], MOST_ERROR_WITHIN),
     ):
-        errors = {(t, o): validation.calibration_error(runs.failed[of], risk[of]) for t, o, of in parts_of(runs)}
+        errors = {
+            (t, o): validation.calibration_error(runs.failed[of], risk[of])
+            for t, o, of in parts_of(runs)
+        }
         yield _said(
             f"Expected calibration error {what}: at most {most:.2f}",
             [f"{t} {o} ({e:.3f})" for (t, o), e in errors.items() if not e <= most],
         )
     yield from beaten(law, rivals, "")
-    yield from beaten(areas(runs, held["no_rate"])[0], rivals, ", the law not told the learning rate")
+    yield from beaten(
+        areas(runs, held["no_rate"])[0], rivals, ", the law not told the learning rate"
+    )
     yield ""
 
 
@@ -191,7 +208,9 @@ FORMS_HEAD = (
 def forms(runs: Runs) -> Iterator[tuple[str, ...]]:
     for name, terms in FORMS.items():
         risk = validation.left_out_tasks(runs, terms=terms)
-        losses = [validation.log_loss(runs.failed[p], risk[p]) for p in validation.family_and_kind(runs)]
+        losses = [
+            validation.log_loss(runs.failed[p], risk[p]) for p in validation.family_and_kind(runs)
+        ]
         found = [validation.roc_area(runs.failed[of], risk[of]) for _, _, of in parts_of(runs)]
         yield name, *(f"{loss:.3f}" for loss in losses), f"{np.nanmean(found):.3f}"
 
@@ -210,7 +229,12 @@ def rates(runs: Runs, risk: Array) -> Iterator[tuple[str, ...]]:
         family = next(f for f, members in FAMILIES.items() if runs.optimizer[part][0] in members)
         for rate in np.unique(runs.x[part, 3]):
             of = part & (runs.x[:, 3] == rate)
-            yield runs.kind[of][0], family, f"{np.exp(rate):.4g}", *_scored(runs.failed[of], risk[of])
+            yield (
+                runs.kind[of][0],
+                family,
+                f"{np.exp(rate):.4g}",
+                *_scored(runs.failed[of], risk[of]),
+            )
 
 
 WITHIN = (
@@ -232,7 +256,10 @@ def within(runs: Runs, held: Held) -> Iterator[tuple[str, ...]]:
         row = [name, optimizer]
         for key in ("within", "pooled", "untold", "nothing_told"):
             failed, risk = runs.failed[of], held[key][of]
-            row += [f"{validation.roc_area(failed, risk):.3f}", f"{validation.calibration_error(failed, risk):.3f}"]
+            row += [
+                f"{validation.roc_area(failed, risk):.3f}",
+                f"{validation.calibration_error(failed, risk):.3f}",
+            ]
         yield tuple(row)
 
 
@@ -259,7 +286,10 @@ def called(runs: Runs, held: Held) -> Iterator[tuple[str, ...]]:
     for optimizer in OPTIMIZERS:
         of = runs.optimizer == optimizer
         at_risk = held["nothing_told"] >= 0.5
-        cells = [(str(int((of & m).sum())), f"{runs.failed[of & m].mean():.1%}") for m in (at_risk, ~at_risk)]
+        cells = [
+            (str(int((of & m).sum())), f"{runs.failed[of & m].mean():.1%}")
+            for m in (at_risk, ~at_risk)
+        ]
         yield optimizer, *cells[0], *cells[1]
 
 
@@ -269,15 +299,37 @@ def delays(runs: Runs, risk: Array) -> Iterator[tuple[str, ...]]:
         for low, high in ((0, 0.05), (0.05, 0.2), (0.2, 0.5), (0.5, 0.8), (0.8, 1.01)):
             of = part & (risk >= low) & (risk < high)
             ratios = runs.start[of][np.isfinite(runs.start[of])]
-            late = [f"{np.median(ratios):.1f}", f"{np.quantile(ratios, 0.9):.1f}"] if len(ratios) else ["", ""]
+            late = (
+                [f"{np.median(ratios):.1f}", f"{np.quantile(ratios, 0.9):.1f}"]
+                if len(ratios)
+                else ["", ""]
+            )
             gain = f"{np.median(runs.score[of]):.2f}" if of.any() else ""
             failed = f"{runs.failed[of].mean():.1%}" if of.any() else ""
-            yield runs.kind[part][0], family, f"{low:g} to {min(high, 1):g}", str(int(of.sum())), failed, *late, gain
+            yield (
+                runs.kind[part][0],
+                family,
+                f"{low:g} to {min(high, 1):g}",
+                str(int(of.sum())),
+                failed,
+                *late,
+                gain,
+            )
 
 
 def by_loss(runs: Runs, risk: Array) -> Iterator[tuple[str, ...]]:
     for name, optimizer, of in parts_of(runs):
         failed = runs.failed_by_loss[of]
         differs = (failed != runs.failed[of]).mean()
-        area, error = validation.roc_area(failed, risk[of]), validation.calibration_error(failed, risk[of])
-        yield name, optimizer, f"{failed.mean():.1%}", f"{differs:.1%}", f"{area:.3f}", f"{error:.3f}"
+        area, error = (
+            validation.roc_area(failed, risk[of]),
+            validation.calibration_error(failed, risk[of]),
+        )
+        yield (
+            name,
+            optimizer,
+            f"{failed.mean():.1%}",
+            f"{differs:.1%}",
+            f"{area:.3f}",
+            f"{error:.3f}",
+        )

@@ -32,7 +32,11 @@ class Task:
 
     @property
     def chance(self) -> float:
-        return float(self.y_test.bincount().max()) / len(self.y_test) if self.is_classification else 0.0
+        return (
+            float(self.y_test.bincount().max()) / len(self.y_test)
+            if self.is_classification
+            else 0.0
+        )
 
     def losses(self, outputs: Tensor, y: Tensor) -> Tensor:
         """Mean loss of each network: outputs (networks, rows, n), targets (rows,)."""
@@ -52,7 +56,11 @@ def _task(name: str, x: np.ndarray, y: np.ndarray) -> Task:
     order = np.random.default_rng(0).permutation(len(x))
     held = min(TEST_ROWS, len(x) // 4)
     is_classification = np.issubdtype(y.dtype, np.integer)
-    target = torch.tensor(y[order]) if is_classification else torch.tensor((y - y.mean()) / y.std())[order].float()
+    target = (
+        torch.tensor(y[order])
+        if is_classification
+        else torch.tensor((y - y.mean()) / y.std())[order].float()
+    )
     inputs = torch.tensor(x[order], dtype=torch.float32)
     outputs = int(y.max()) + 1 if is_classification else 1
     return Task(name, inputs[held:], target[held:], inputs[:held], target[:held], outputs)
@@ -67,7 +75,9 @@ def _scaled(x: np.ndarray) -> np.ndarray:
 def digits() -> Task:
     """8 x 8 images, ten classes; one common scale, so that empty pixels stay empty."""
     data = load_digits()
-    return _task("digits", (data.data - data.data.mean()) / data.data.std(), data.target.astype(np.int64))
+    return _task(
+        "digits", (data.data - data.data.mean()) / data.data.std(), data.target.astype(np.int64)
+    )
 
 
 def cancer() -> Task:
@@ -79,7 +89,14 @@ def cancer() -> Task:
 def clusters() -> Task:
     """20 synthetic features, 12 of them informative, five classes of two clusters."""
     x, y = make_classification(
-        3000, 20, n_informative=12, n_redundant=4, n_classes=5, n_clusters_per_class=2, class_sep=2.0, random_state=0
+        3000,
+        20,
+        n_informative=12,
+        n_redundant=4,
+        n_classes=5,
+        n_clusters_per_class=2,
+        class_sep=2.0,
+        random_state=0,
     )
     return _task("clusters", _scaled(x), y.astype(np.int64))
 
@@ -96,7 +113,9 @@ def wave() -> Task:
     """The solution ``sin(pi x) cos(pi t)`` of a wave equation, from its values at points of a rectangle."""
     rng = np.random.default_rng(2)
     x, t = rng.uniform(-1, 1, (2, 3000))
-    return _task("wave", math.sqrt(3) * np.stack([x, t], 1), np.sin(math.pi * x) * np.cos(math.pi * t))
+    return _task(
+        "wave", math.sqrt(3) * np.stack([x, t], 1), np.sin(math.pi * x) * np.cos(math.pi * t)
+    )
 
 
 MAKERS = (digits, cancer, clusters, teacher, wave)

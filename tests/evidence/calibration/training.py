@@ -39,7 +39,9 @@ class Stack:
 
     def __init__(self, networks: Sequence[nn.Sequential]) -> None:
         shapes = [p.shape for p in networks[0].parameters()]
-        self.values = torch.stack([nn.utils.parameters_to_vector(n.parameters()) for n in networks]).detach()
+        self.values = torch.stack(
+            [nn.utils.parameters_to_vector(n.parameters()) for n in networks]
+        ).detach()
         ends = [0, *itertools.accumulate(shape.numel() for shape in shapes)]
         self.parameters = []
         for shape, (a, b) in zip(shapes, itertools.pairwise(ends), strict=True):
@@ -65,14 +67,21 @@ class Steps:
 
     def __init__(self, stack: Stack, optimizers: Sequence[str], rates: Sequence[float]) -> None:
         self.first = sum(o in ("sgd", "momentum") for o in optimizers)
-        assert all(o in ("sgd", "momentum") for o in optimizers[: self.first]), "SGD and momentum come first"
+        assert all(o in ("sgd", "momentum") for o in optimizers[: self.first]), (
+            "SGD and momentum come first"
+        )
         column = lambda numbers: torch.tensor(list(numbers), dtype=torch.float32).unsqueeze(1)  # noqa: E731
         self.rate = column(rates)
-        self.momentum = column(MOMENTUM if o == "momentum" else 0.0 for o in optimizers[: self.first])
+        self.momentum = column(
+            MOMENTUM if o == "momentum" else 0.0 for o in optimizers[: self.first]
+        )
         decay = column(DECAY if o == "adamw" else 0.0 for o in optimizers[self.first :])
         self.keep = 1 - self.rate[self.first :] * decay
         self.values = stack.values
-        self.mean, self.square = torch.zeros_like(stack.values), torch.zeros_like(stack.values[self.first :])
+        self.mean, self.square = (
+            torch.zeros_like(stack.values),
+            torch.zeros_like(stack.values[self.first :]),
+        )
         self.count = 0
 
     @torch.no_grad()
@@ -85,7 +94,9 @@ class Steps:
         mean = self.mean[f:].lerp_(gradient, 1 - BETA1)
         square = self.square.mul_(BETA2).addcmul_(gradient, gradient, value=1 - BETA2)
         scale = square.div(1 - BETA2**self.count).sqrt_().add_(EPSILON)
-        self.values[f:].mul_(self.keep).addcmul_(mean / scale, self.rate[f:], value=-1 / (1 - BETA1**self.count))
+        self.values[f:].mul_(self.keep).addcmul_(
+            mean / scale, self.rate[f:], value=-1 / (1 - BETA1**self.count)
+        )
 
 
 def train(
@@ -102,7 +113,10 @@ def train(
     size = sum(p.numel() for p in networks[0].parameters())
     at_once = max(1, STACK_PARAMETERS // size)
     parts = [slice(a, a + at_once) for a in range(0, len(networks), at_once)]
-    traces = [_train(stack(networks[p]), optimizers[p], rates[p], task, batch, seed, checkpoints) for p in parts]
+    traces = [
+        _train(stack(networks[p]), optimizers[p], rates[p], task, batch, seed, checkpoints)
+        for p in parts
+    ]
     return Trace(torch.cat([t.losses for t in traces], 1), torch.cat([t.scores for t in traces], 1))
 
 
@@ -118,7 +132,9 @@ def _train(
     steps = Steps(stack, optimizers, rates)
     losses, scores = torch.full((2, 1 + len(checkpoints), len(optimizers)), torch.nan)
     losses[0], scores[0] = _look(stack, task)
-    for number, chosen in enumerate(itertools.islice(batches(len(task.x), batch, seed), checkpoints[-1]), 1):
+    for number, chosen in enumerate(
+        itertools.islice(batches(len(task.x), batch, seed), checkpoints[-1]), 1
+    ):
         steps.step(stack.gradients(task.losses(stack(task.x[chosen]), task.y[chosen]).sum()))
         if number in checkpoints:
             look = 1 + checkpoints.index(number)

@@ -33,7 +33,9 @@ def roc_area(failed: NDArray[np.bool_], score: Array) -> float:
 
 def calibration_error(failed: NDArray[np.bool_], risk: Array) -> float:
     """Mean over bins of equal count of |share failed - mean risk| (expected calibration error)."""
-    return float(sum(len(b) * abs(failed[b].mean() - risk[b].mean()) for b in bins(risk)) / len(risk))
+    return float(
+        sum(len(b) * abs(failed[b].mean() - risk[b].mean()) for b in bins(risk)) / len(risk)
+    )
 
 
 def bins(risk: Array) -> list[NDArray[np.int64]]:
@@ -46,7 +48,9 @@ def brier(failed: NDArray[np.bool_], risk: Array) -> float:
     return float(np.mean((failed - risk) ** 2))
 
 
-def resamples(group: NDArray[np.int64], count: int = RESAMPLES, seed: int = 0) -> Iterator[NDArray[np.int64]]:
+def resamples(
+    group: NDArray[np.int64], count: int = RESAMPLES, seed: int = 0
+) -> Iterator[NDArray[np.int64]]:
     """Indices of runs, groups drawn with replacement: runs of a group share their architecture."""
     rng = np.random.default_rng(seed)
     rows = [np.flatnonzero(group == g) for g in np.unique(group)]
@@ -66,7 +70,9 @@ def log_loss(failed: NDArray[np.bool_], risk: Array) -> float:
     return float(-np.where(failed, np.log(kept), np.log1p(-kept)).mean())
 
 
-def left_out_tasks(runs: Runs, same_kind: bool = True, terms: tuple[str, ...] = fitting.NAMES) -> Array:
+def left_out_tasks(
+    runs: Runs, same_kind: bool = True, terms: tuple[str, ...] = fitting.NAMES
+) -> Array:
     """Risk of each run by the curve fitted to the other tasks (of its kind of loss) under its optimiser family."""
     found = np.full(len(runs), np.nan)
     for members in FAMILIES.values():
@@ -116,13 +122,19 @@ def pilot(runs: Runs, path: Path = PILOT) -> Iterator[Pilot]:
     """Runs of the earlier pilot on the digits (other code, widths to 256, 345 steps), by curves that have not seen the digits."""
     with path.open() as file:
         rows = list(csv.DictReader(file))
-    for optimizer, lr in sorted({(row["optimizer"], float(row["lr"])) for row in rows}, reverse=True):
+    for optimizer, lr in sorted(
+        {(row["optimizer"], float(row["lr"])) for row in rows}, reverse=True
+    ):
         of = [row for row in rows if (row["optimizer"], float(row["lr"])) == (optimizer, lr)]
-        networks = [(tuple(map(int, r["widths"].split("-"))), r["init"], float(r["gain"])) for r in of]
+        networks = [
+            (tuple(map(int, r["widths"].split("-"))), r["init"], float(r["gain"])) for r in of
+        ]
         law = fitting.laws(networks)
         x = [(*law[network], np.log(lr), len(network[0]) - 1) for network in networks]
         others = runs.of_family(optimizer)
-        fitted = fitting.fit(others.where((others.kind == "classification") & (others.task != "digits")))
+        fitted = fitting.fit(
+            others.where((others.kind == "classification") & (others.task != "digits"))
+        )
         failed = np.array([row["did_not_start"] == "1" for row in of])
         yield Pilot(optimizer, lr, failed, fitted.risk(np.array(x)))
 

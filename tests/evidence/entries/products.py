@@ -24,7 +24,14 @@ import numpy as np
 import initdiag
 from initdiag.network.architecture import Activation, Architecture, Layer, WeightLaw
 
-KURTOSES = {"uniform": 1.8, "truncated": 2.3655367, "rademacher": 1.0, "t8": 4.5, "t5": 9.0, "sparse": 6.0}
+KURTOSES = {
+    "uniform": 1.8,
+    "truncated": 2.3655367,
+    "rademacher": 1.0,
+    "t8": 4.5,
+    "t5": 9.0,
+    "sparse": 6.0,
+}
 WIDTHS, DEPTHS, DIRECTIONS = (2, 4, 8, 16, 32, 64, 128), (1, 5, 20), ("uniform", "one-hot", "alike")
 LEAST_ALIVE = 1000  # products that are not dead, to be summed up
 FIELDS = (
@@ -35,7 +42,9 @@ FIELDS = (
 
 def _study() -> object:
     """The study beside this file: its sampler of entries."""
-    spec = importlib.util.spec_from_file_location("entries_study", Path(__file__).with_name("study.py"))
+    spec = importlib.util.spec_from_file_location(
+        "entries_study", Path(__file__).with_name("study.py")
+    )
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -69,17 +78,28 @@ def products(family: str, direction: str, width: int, depth: int, draws: int) ->
     rng = np.random.default_rng(zlib.crc32(f"{family} {direction} {width} {depth}".encode()))
     chunk = max(1, 2_000_000 // width**2)
     return np.concatenate(
-        [_products(family, direction, width, depth, min(chunk, draws - at), rng) for at in range(0, draws, chunk)]
+        [
+            _products(family, direction, width, depth, min(chunk, draws - at), rng)
+            for at in range(0, draws, chunk)
+        ]
     )
 
 
-def _products(family: str, direction: str, width: int, depth: int, draws: int, rng: np.random.Generator) -> np.ndarray:
-    start = {"one-hot": np.eye(width)[:1], "alike": np.ones((1, width)), "uniform": rng.standard_normal((draws, width))}
+def _products(
+    family: str, direction: str, width: int, depth: int, draws: int, rng: np.random.Generator
+) -> np.ndarray:
+    start = {
+        "one-hot": np.eye(width)[:1],
+        "alike": np.ones((1, width)),
+        "uniform": rng.standard_normal((draws, width)),
+    }
     u = np.broadcast_to(start[direction], (draws, width))
     u = u / np.linalg.norm(u, axis=1, keepdims=True)
     total = np.zeros(draws)
     for _ in range(depth):
-        h = (entries(family, (draws, width, width), rng) @ u[..., None])[..., 0] * rng.integers(0, 2, (draws, width))
+        h = (entries(family, (draws, width, width), rng) @ u[..., None])[..., 0] * rng.integers(
+            0, 2, (draws, width)
+        )
         h[np.abs(h) < 1e-12] = 0.0  # sums of signs that cancel but for rounding
         norm = np.linalg.norm(h, axis=1)
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -89,18 +109,26 @@ def _products(family: str, direction: str, width: int, depth: int, draws: int, r
 
 
 def predict(family: str, direction: str, width: int, depth: int) -> initdiag.Prediction:
-    kind = {"uniform": "uniform", "truncated": "truncated_normal", "sparse": "sparse", "normal": "normal"}.get(
-        family, "other"
-    )
+    kind = {
+        "uniform": "uniform",
+        "truncated": "truncated_normal",
+        "sparse": "sparse",
+        "normal": "normal",
+    }.get(family, "other")
     weight = WeightLaw(kind, 2 / width, KURTOSES.get(family, 3.0))
     layers = tuple(Layer(str(i), width, width, weight, Activation("relu")) for i in range(depth))
     u_fourth = {"one-hot": 1.0, "alike": 1 / width, "uniform": None}[direction]
     return initdiag.predict(Architecture(layers, width, width), u_fourth=u_fourth)
 
 
-def run(family: str, direction: str, width: int, depth: int, draws: int | None = None) -> dict[str, object]:
+def run(
+    family: str, direction: str, width: int, depth: int, draws: int | None = None
+) -> dict[str, object]:
     """One row."""
-    prediction, gaussian = predict(family, direction, width, depth), predict("normal", direction, width, depth)
+    prediction, gaussian = (
+        predict(family, direction, width, depth),
+        predict("normal", direction, width, depth),
+    )
     draws = draws or min(200_000, round(2e8 / (depth * width**2)))
     log_norms = products(family, direction, width, depth, draws)
     alive = log_norms[np.isfinite(log_norms)]
@@ -155,17 +183,30 @@ def summary(rows: list[dict[str, str]]) -> str:
     )
     for family, width in itertools.product(KURTOSES, WIDTHS):
         chosen = [r for r in rows if r["family"] == family and int(r["width"]) == width]
-        covered = [r for r in chosen if r["coverage"] != "none" and int(r["draws"]) - int(r["dead"]) > LEAST_ALIVE]
+        covered = [
+            r
+            for r in chosen
+            if r["coverage"] != "none" and int(r["draws"]) - int(r["dead"]) > LEAST_ALIVE
+        ]
         if not covered:
             lines += [f"{family:10} {width:5} refused, or dead"] if chosen else []
             continue
-        columns = ("variance", "variance_se", "predicted_variance", "variance_error", "gaussian_variance")
-        seen, se, predicted, error, gaussian = (np.array([float(r[c]) for r in covered]) for c in columns)
+        columns = (
+            "variance",
+            "variance_se",
+            "predicted_variance",
+            "variance_error",
+            "gaussian_variance",
+        )
+        seen, se, predicted, error, gaussian = (
+            np.array([float(r[c]) for r in covered]) for c in columns
+        )
         shares = [(gaussian - seen) / seen, (predicted - seen) / seen, se / seen, error / seen]
         percents = [100 * float(np.sqrt(np.mean(s**2))) for s in shares]
         z = (seen - predicted) / np.hypot(se, error)
         mean, mean_se, mean_predicted, mean_error = (
-            np.array([float(r[c]) for r in covered]) for c in ("mean", "mean_se", "predicted_mean", "mean_error")
+            np.array([float(r[c]) for r in covered])
+            for c in ("mean", "mean_se", "predicted_mean", "mean_error")
         )
         z_mean = (mean - mean_predicted) / np.hypot(mean_se, mean_error)
         numbers = "{:9.1f} {:8.1f} {:6.1f} {:7.1f}".format(*percents)
@@ -177,7 +218,9 @@ def summary(rows: list[dict[str, str]]) -> str:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("path", type=Path)
     parser.add_argument("--summary", action="store_true", help="only read the file")
     arguments = parser.parse_args()

@@ -72,14 +72,21 @@ def random_plan(coverage: str, seed: int, deepest: int = 12, widest: int = 96) -
     depth = round(math.exp(rng.uniform(0, math.log(deepest))))
     signs = coverage == "first-order" and FAMILIES[seed // 2 % 4] == "rademacher"
     narrowest = 16 if signs else 8
-    widths = tuple(round(math.exp(rng.uniform(math.log(narrowest), math.log(widest)))) for _ in range(depth + 1))
+    widths = tuple(
+        round(math.exp(rng.uniform(math.log(narrowest), math.log(widest))))
+        for _ in range(depth + 1)
+    )
     if coverage == "exact":
         kind = rng.choice(["normal", "normal", "haar", "mixed"])
         coins = rng.choice(["normal", "haar"], depth)
         families = tuple(str(c) if kind == "mixed" else str(kind) for c in coins)
     else:
-        families = (FAMILIES[seed // 2 % 4],) * depth  # every family as often redrawn by torch as by numpy
-    slope = float(math.exp(rng.uniform(math.log(0.01), math.log(0.5)))) if rng.random() < 0.5 else 0.0
+        families = (
+            FAMILIES[seed // 2 % 4],
+        ) * depth  # every family as often redrawn by torch as by numpy
+    slope = (
+        float(math.exp(rng.uniform(math.log(0.01), math.log(0.5)))) if rng.random() < 0.5 else 0.0
+    )
     dropout = float(rng.uniform(0.05, 0.4)) if rng.random() < 0.25 else 0.0
     return Plan(coverage, seed, widths, families, slope, dropout, bool(rng.random() < 0.5))
 
@@ -87,7 +94,9 @@ def random_plan(coverage: str, seed: int, deepest: int = 12, widest: int = 96) -
 def architecture(plan: Plan) -> Architecture:
     """What the theory is told: nominal moments."""
     layers = []
-    for index, ((n, m), family) in enumerate(zip(itertools.pairwise(plan.widths), plan.families, strict=True)):
+    for index, ((n, m), family) in enumerate(
+        zip(itertools.pairwise(plan.widths), plan.families, strict=True)
+    ):
         variance = 2 / max(n, m) if family == "haar" else 2 / n
         weight = {
             "normal": WeightLaw("normal", variance, 3.0),
@@ -105,7 +114,9 @@ def _activation(plan: Plan, index: int) -> Activation:
     last = index == len(plan.widths) - 2
     if last and not plan.gated_output:
         return Activation("linear")
-    return Activation("leaky_relu" if plan.slope else "relu", plan.slope, 0.0 if last else plan.dropout)
+    return Activation(
+        "leaky_relu" if plan.slope else "relu", plan.slope, 0.0 if last else plan.dropout
+    )
 
 
 def entries(family: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
@@ -132,20 +143,30 @@ def explicit(plan: Plan, draws: int, seed: int) -> np.ndarray:
     """``ln||Ju||^2`` of true networks, each at its own random normal input; -inf where dead."""
     rng = np.random.default_rng([seed, plan.seed, 7])
     chunk = max(1, 4_000_000 // max(n * m for n, m in itertools.pairwise(plan.widths)))
-    return np.concatenate([_explicit(plan, min(chunk, draws - at), rng) for at in range(0, draws, chunk)])
+    return np.concatenate(
+        [_explicit(plan, min(chunk, draws - at), rng) for at in range(0, draws, chunk)]
+    )
 
 
 def _explicit(plan: Plan, draws: int, rng: np.random.Generator) -> np.ndarray:
     n = plan.widths[0]
     x = rng.standard_normal((draws, n, 1))
-    u = {"one-hot": np.eye(n)[:1], "alike": np.ones((1, n)), "uniform": rng.standard_normal((draws, n))}[plan.direction]
+    u = {
+        "one-hot": np.eye(n)[:1],
+        "alike": np.ones((1, n)),
+        "uniform": rng.standard_normal((draws, n)),
+    }[plan.direction]
     u = np.broadcast_to(u / np.linalg.norm(u, axis=1, keepdims=True), (draws, n))[..., None]
     total = np.zeros(draws)
-    for index, ((n, m), family) in enumerate(zip(itertools.pairwise(plan.widths), plan.families, strict=True)):
+    for index, ((n, m), family) in enumerate(
+        zip(itertools.pairwise(plan.widths), plan.families, strict=True)
+    ):
         w = entries(family, (draws, m, n), rng)
         x, u = w @ x, w @ u
         activation = _activation(plan, index)
-        slope = {"linear": 1.0, "relu": 0.0, "leaky_relu": activation.negative_slope}[activation.name]
+        slope = {"linear": 1.0, "relu": 0.0, "leaky_relu": activation.negative_slope}[
+            activation.name
+        ]
         gate = np.where(x > 0, 1.0, slope)
         if activation.dropout:
             gate *= (rng.random(x.shape) >= activation.dropout) / (1 - activation.dropout)
@@ -171,18 +192,26 @@ def redrawn(plan: Plan, draws: int, seed: int) -> np.ndarray:
                 module.weight.copy_(torch.from_numpy(entries(module.family, shape, rng)[0]))  # type: ignore[arg-type]
 
     modules: list[nn.Module] = []
-    for index, ((n, m), family) in enumerate(zip(itertools.pairwise(plan.widths), plan.families, strict=True)):
+    for index, ((n, m), family) in enumerate(
+        zip(itertools.pairwise(plan.widths), plan.families, strict=True)
+    ):
         linear = nn.Linear(n, m, bias=False, dtype=torch.float64)
         linear.family = family  # type: ignore[assignment]
         activation = _activation(plan, index)
-        gate = nn.LeakyReLU(activation.negative_slope) if activation.name == "leaky_relu" else nn.ReLU()
+        gate = (
+            nn.LeakyReLU(activation.negative_slope)
+            if activation.name == "leaky_relu"
+            else nn.ReLU()
+        )
         modules += [linear] if activation.name == "linear" else [linear, gate]
         modules += [nn.Dropout(activation.dropout)] if activation.dropout else []
     torch.manual_seed(plan.seed)
     model = nn.Sequential(*modules)
     model.apply(init)
     example = torch.randn(256, plan.widths[0], dtype=torch.float64)
-    return initdiag.measure(model, example, draws=draws, method="redraw", init=init, seed=seed).log_norms
+    return initdiag.measure(
+        model, example, draws=draws, method="redraw", init=init, seed=seed
+    ).log_norms
 
 
 def run(coverage: str, seed: int, draws: int, **limits: int) -> dict[str, object]:
@@ -250,14 +279,20 @@ def summary(rows: list[dict[str, str]]) -> str:
     groups += [("first-order", "family", f) for f in FAMILIES]
     groups += [("first-order", "direction", d) for d in ("uniform", "one-hot", "alike")]
     for coverage, column, value in groups:
-        chosen = [row for row in rows if row["coverage"] == coverage and (not column or row[column] == value)]
+        chosen = [
+            row
+            for row in rows
+            if row["coverage"] == coverage and (not column or row[column] == value)
+        ]
         if len(chosen) < 2:
             continue
         for with_error in (False, True) if coverage == "first-order" else (False,):
             parts = []
             for what in ("mean", "variance"):
                 z = z_scores(chosen, what, with_error)
-                parts.append(f"{what} {z.mean():+.2f}, sd {z.std(ddof=1):.2f}, largest {np.abs(z).max():.1f}")
+                parts.append(
+                    f"{what} {z.mean():+.2f}, sd {z.std(ddof=1):.2f}, largest {np.abs(z).max():.1f}"
+                )
             name = f"{coverage} {column} {value}".strip()
             lines.append(
                 f"{name}, {len(chosen)} modules{', with the stated error' if with_error else ''}: {'; '.join(parts)}"
@@ -266,7 +301,9 @@ def summary(rows: list[dict[str, str]]) -> str:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("path", type=Path)
     parser.add_argument("--modules", type=int, default=60)
     parser.add_argument("--draws", type=int, default=4000)

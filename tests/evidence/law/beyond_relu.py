@@ -29,7 +29,9 @@ _LAW_SEEDS = 10_000
 
 def example():
     """The module ``examples/beyond_relu.py``."""
-    spec = importlib.util.spec_from_file_location("beyond_relu_example", ROOT / "examples" / "beyond_relu.py")
+    spec = importlib.util.spec_from_file_location(
+        "beyond_relu_example", ROOT / "examples" / "beyond_relu.py"
+    )
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -42,7 +44,14 @@ def measured(networks, name: str, method: str, seed: int, draws: int) -> dict[st
     found = initdiag.measure(model, x, method=method, init=init, draws=draws, seed=seed)
     alive = found.log_norms[np.isfinite(found.log_norms)]
     sums = {f"s{k}": repr(float((alive**k).sum())) for k in (1, 2, 3, 4)}
-    return {"network": name, "method": method, "seed": seed, "draws": draws, "alive": len(alive), **sums}
+    return {
+        "network": name,
+        "method": method,
+        "seed": seed,
+        "draws": draws,
+        "alive": len(alive),
+        **sums,
+    }
 
 
 def run(path: Path, chunks: int) -> None:
@@ -93,16 +102,25 @@ def summarise(rows: list[dict[str, str]]) -> None:
     print(f"{'':26s}{'draws':>16s}{'log-mean':>19s}{'log-variance':>19s}{'z':>14s}")
     for name in dict.fromkeys(row["network"] for row in rows):
         for method in DRAWS:
-            n, m, m_se, v, v_se = moments([r for r in rows if r["network"] == name and r["method"] == method])
+            n, m, m_se, v, v_se = moments(
+                [r for r in rows if r["network"] == name and r["method"] == method]
+            )
             text = f"{name:26s}{method:>8s}{n:>8d}{m:10.4f} +- {m_se:.4f}{v:10.4f} +- {v_se:.4f}"
-            print(text + ("".join(f"{z:+7.2f}" for z in scores(rows, name)) if method == "law" else ""))
+            print(
+                text
+                + ("".join(f"{z:+7.2f}" for z in scores(rows, name)) if method == "law" else "")
+            )
     z = np.array([scores(rows, name) for name in dict.fromkeys(row["network"] for row in rows)])
-    print(f"{z.size} z-scores: mean {z.mean():+.2f}, standard deviation {z.std():.2f}, largest {np.abs(z).max():.2f}")
+    print(
+        f"{z.size} z-scores: mean {z.mean():+.2f}, standard deviation {z.std():.2f}, largest {np.abs(z).max():.2f}"
+    )
 
 
 def main() -> None:
     """Run, or summarise."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("path", type=Path)
     parser.add_argument("--chunks", type=int, default=20)
     parser.add_argument("--summary", action="store_true", help="only summarise what is there")

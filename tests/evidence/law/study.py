@@ -47,20 +47,28 @@ def random_architecture(seed: int, deepest: int = 60, widest: int = 300) -> Arch
     for index, (fan_in, fan_out) in enumerate(itertools.pairwise(widths)):
         haar = chain == "haar" or (chain == "mixed" and rng.random() < 0.5)
         name = "orthogonal" if haar else "he_normal"
-        weight = WeightLaw.from_initializer(name, fan_in, fan_out, float(np.exp(rng.normal(0, 0.3))))
+        weight = WeightLaw.from_initializer(
+            name, fan_in, fan_out, float(np.exp(rng.normal(0, 0.3)))
+        )
         layers.append(Layer(str(index), fan_in, fan_out, weight, _random_activation(rng, chain)))
     return Architecture(tuple(layers), widths[0], widths[-1])
 
 
 def _random_activation(rng: np.random.Generator, chain: str) -> Activation:
     # A chain of orthogonal layers alone has a density only if it is not leaky (initdiag refuses the others where narrow).
-    name = str(rng.choice(["relu", "linear"] if chain == "haar" else ["relu", "leaky_relu", "linear"]))
-    slope = float(np.exp(rng.uniform(math.log(0.01), math.log(0.5)))) if name == "leaky_relu" else 0.0
+    name = str(
+        rng.choice(["relu", "linear"] if chain == "haar" else ["relu", "leaky_relu", "linear"])
+    )
+    slope = (
+        float(np.exp(rng.uniform(math.log(0.01), math.log(0.5)))) if name == "leaky_relu" else 0.0
+    )
     dropout = float(rng.uniform(0.05, 0.5)) if rng.random() < 1 / 3 else 0.0
     return Activation(name, slope, dropout)
 
 
-def explicit_log_norms(architecture: Architecture, samples: int, rng: np.random.Generator) -> np.ndarray:
+def explicit_log_norms(
+    architecture: Architecture, samples: int, rng: np.random.Generator
+) -> np.ndarray:
     """``ln||Ju||^2`` given not dead: every layer's ``v sum d_i^2 z_i^2``, its dead draws drawn again."""
     total = np.zeros(samples)
     for layer in architecture.layers:
@@ -76,7 +84,9 @@ def explicit_log_norms(architecture: Architecture, samples: int, rng: np.random.
     return total
 
 
-def _gates(width: int, activation: Activation, samples: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def _gates(
+    width: int, activation: Activation, samples: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
     """How many gates are not closed (at least one), and how many of them let everything through."""
     share = {"relu": 0.5, "leaky_relu": 0.5, "linear": 1.0}[activation.name]
     keep = 1 - activation.dropout
@@ -179,7 +189,9 @@ def summary(rows: list[dict[str, str]]) -> str:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("path", type=Path)
     parser.add_argument("--architectures", type=int, default=30)
     parser.add_argument("--samples", type=int, default=1_000_000)

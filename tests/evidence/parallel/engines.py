@@ -142,7 +142,9 @@ def main(count: int, engines: list[str]) -> None:
     if len(found) == len(ENGINES):
         assert len({row["sha256"] for row in found.values()}) == 1
         assert all(row["workers_killed"] == (row["engine"] != "here") for row in found.values())
-        print(f"{count} records: identical, complete, a worker killed on every engine that has workers")
+        print(
+            f"{count} records: identical, complete, a worker killed on every engine that has workers"
+        )
 
 
 if __name__ == "__main__":

@@ -103,7 +103,9 @@ def run(path: Path, count: int) -> None:
     with path.open("a", newline="") as file:
         writer = csv.writer(file)
         if done <= 0:
-            writer.writerow("run optimizer lr init gain widths accuracy reference did_not_start".split())
+            writer.writerow(
+                "run optimizer lr init gain widths accuracy reference did_not_start".split()
+            )
         for index in range(max(done, 0), count):
             rng = np.random.default_rng([20261122, index])
             sizes, (init, gain) = widths(rng), INITS[rng.integers(len(INITS))]
@@ -118,7 +120,9 @@ def run(path: Path, count: int) -> None:
 
 
 def features(row: dict[str, str]) -> list[float]:
-    prediction = initdiag.predict([int(n) for n in row["widths"].split("-")], init=row["init"], gain=float(row["gain"]))
+    prediction = initdiag.predict(
+        [int(n) for n in row["widths"].split("-")], init=row["init"], gain=float(row["gain"])
+    )
     drift = prediction.hidden_drift
     return [
         math.log(prediction.hidden_log_variance),

@@ -188,14 +188,18 @@ def network(number: int, rng: np.random.Generator, plan: Plan) -> tuple[nn.Seque
 def population(plan: Plan) -> Iterator[tuple[str, str, int, nn.Sequential, str, initdiag.Report]]:
     """Optimiser, role, number, network, initialiser and report, until every place is taken."""
     rng = np.random.default_rng(plan.seed)
-    left = {(o, role): n for o in plan.rates for role, n in (("flagged", FLAGGED), ("healthy", HEALTHY))}
+    left = {
+        (o, role): n for o in plan.rates for role, n in (("flagged", FLAGGED), ("healthy", HEALTHY))
+    }
     for number in itertools.count():
         if not any(left.values()):
             return
         model, init = network(number, rng, plan)
         for optimizer in plan.rates:
             report = plan.diagnose(model, optimizer)
-            role = "healthy" if report.ok else "flagged" if report.verdict.is_at_risk else "not judged"
+            role = (
+                "healthy" if report.ok else "flagged" if report.verdict.is_at_risk else "not judged"
+            )
             if left.get((optimizer, role)):
                 left[optimizer, role] -= 1
                 yield optimizer, role, number, model, init, report
@@ -255,11 +259,16 @@ def skipping(model: nn.Sequential) -> Arm | None:
     return Arm(he, skip=float(f"{(len(hidden) - 1) ** -0.5:.3g}"))
 
 
-def remedied(model: nn.Sequential, number: int, report: initdiag.Report, x: Tensor) -> dict[str, Arm]:
+def remedied(
+    model: nn.Sequential, number: int, report: initdiag.Report, x: Tensor
+) -> dict[str, Arm]:
     """By remedy: the network, what was done and the predicted risk."""
     torch.manual_seed(10_000 + number)
     found = {"as built": Arm(model)}
-    advice = {"first advice": report.advice[:1], "first initialiser": [a for a in report.advice if a.is_snippet][:1]}
+    advice = {
+        "first advice": report.advice[:1],
+        "first initialiser": [a for a in report.advice if a.is_snippet][:1],
+    }
     for name, chosen in advice.items():
         found[name] = advised(chosen[0], model) if chosen else found["as built"]
     for method in REPAIRS:
@@ -278,7 +287,9 @@ def remedied(model: nn.Sequential, number: int, report: initdiag.Report, x: Tens
     return found
 
 
-def trained(arms: list[Arm], optimizer: str, rate: float, task: Task, number: int) -> list[tuple[float, float, float]]:
+def trained(
+    arms: list[Arm], optimizer: str, rate: float, task: Task, number: int
+) -> list[tuple[float, float, float]]:
     """First and last training loss and test accuracy of each; those of like widths are trained as one stack."""
     kinds: dict[tuple, list[int]] = {}
     for index, arm in enumerate(arms):
@@ -311,9 +322,24 @@ def healthy_reference(plan: Plan, task: Task) -> list[dict]:
     found = []
     for optimizer, number in itertools.product(plan.rates, range(5)):
         torch.manual_seed(20_000 + number)
-        model = pasted('nn.init.kaiming_normal_(w, nonlinearity="relu"); nn.init.zeros_(b)', mlp([64, 64, 64, 64, 10]))
+        model = pasted(
+            'nn.init.kaiming_normal_(w, nonlinearity="relu"); nn.init.zeros_(b)',
+            mlp([64, 64, 64, 64, 10]),
+        )
         run = trained([Arm(model)], optimizer, plan.rates[optimizer], task, number)[0]
-        values = (optimizer, "reference", number, "he", 3, "64..64", "as built", "", "", "", *(f"{v:.4g}" for v in run))
+        values = (
+            optimizer,
+            "reference",
+            number,
+            "he",
+            3,
+            "64..64",
+            "as built",
+            "",
+            "",
+            "",
+            *(f"{v:.4g}" for v in run),
+        )
         found.append(dict(zip(FIELDS, values, strict=True)))
     return found
 
@@ -322,7 +348,9 @@ def run(plan: Plan) -> None:
     path = plan.path
     torch.set_num_threads(1)
     task = digits()
-    done = {(r["optimizer"], r["role"], r["network"]) for r in read(path)} if path.exists() else set()
+    done = (
+        {(r["optimizer"], r["role"], r["network"]) for r in read(path)} if path.exists() else set()
+    )
     with path.open("a", newline="") as file:
         writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
         if not done:
@@ -340,15 +368,22 @@ def probe() -> None:
     task, settings = digits(), (("sgd", 0.1), ("sgd", 0.03), ("sgd", 0.01), ("adam", 1e-3))
     with (HERE / "rates.csv").open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["network", "action", *(f"{optimizer} {rate:g}" for optimizer, rate in settings)])
+        writer.writerow(
+            ["network", "action", *(f"{optimizer} {rate:g}" for optimizer, rate in settings)]
+        )
         for optimizer, role, number, model, _, report in population(FIRST):
             if number > max(PROBED):
                 return
             if (optimizer, role) == ("sgd", "flagged") and number in PROBED:
                 torch.manual_seed(10_000 + number)
                 networks = [advised(report.advice[0], model) for _ in settings]
-                runs = [trained([n], o, rate, task, number)[0] for n, (o, rate) in zip(networks, settings, strict=True)]
-                writer.writerow([number, report.advice[0].action, *(f"{run[2]:.3f}" for run in runs)])
+                runs = [
+                    trained([n], o, rate, task, number)[0]
+                    for n, (o, rate) in zip(networks, settings, strict=True)
+                ]
+                writer.writerow(
+                    [number, report.advice[0].action, *(f"{run[2]:.3f}" for run in runs)]
+                )
 
 
 def read(path: Path) -> list[dict[str, str]]:
@@ -361,7 +396,10 @@ def wilson(successes: int, trials: int, z: float = 1.96) -> tuple[float, float]:
     if trials == 0:
         return 0.0, 1.0
     p, scale = successes / trials, 1 + z * z / trials
-    centre, half = p + z * z / (2 * trials), z * math.sqrt(p * (1 - p) / trials + (z / (2 * trials)) ** 2)
+    centre, half = (
+        p + z * z / (2 * trials),
+        z * math.sqrt(p * (1 - p) / trials + (z / (2 * trials)) ** 2),
+    )
     return max((centre - half) / scale, 0.0), min((centre + half) / scale, 1.0)
 
 
@@ -376,7 +414,9 @@ def share(k: int, n: int) -> str:
 
 
 def summary(plan: Plan, found: list[dict[str, str]], chance: float) -> str:
-    return "\n".join(line for optimizer in plan.rates for line in _lines(plan, optimizer, found, chance))
+    return "\n".join(
+        line for optimizer in plan.rates for line in _lines(plan, optimizer, found, chance)
+    )
 
 
 def _lines(plan: Plan, optimizer: str, found: list[dict[str, str]], chance: float) -> Iterator[str]:
@@ -406,7 +446,9 @@ def text(plans: tuple[Plan, ...] = tuple(PLANS.values())) -> str:
     """The committed summary."""
     head = "Remedies on the digits (study.py says what was done). Intervals: Wilson, 95 %.\n\n"
     names = {plan.path: f"Plan: {name}\n" for name, plan in PLANS.items()}
-    return head + "\n".join(names[p.path] + summary(p, read(p.path), digits().chance) for p in plans if p.path.exists())
+    return head + "\n".join(
+        names[p.path] + summary(p, read(p.path), digits().chance) for p in plans if p.path.exists()
+    )
 
 
 def main() -> None:

@@ -40,7 +40,10 @@ def read(path: Path = RUNS) -> list[Trial]:
         return []
     kinds = {field.name: KINDS[str(field.type)] for field in fields(Trial)}
     with path.open(encoding="utf-8") as file:
-        return [Trial(**{name: kinds[name](value) for name, value in row.items()}) for row in csv.DictReader(file)]
+        return [
+            Trial(**{name: kinds[name](value) for name, value in row.items()})
+            for row in csv.DictReader(file)
+        ]
 
 
 def append(trials: list[Trial], path: Path = RUNS) -> None:
@@ -50,7 +53,9 @@ def append(trials: list[Trial], path: Path = RUNS) -> None:
         if is_new:
             writer.writeheader()
         for trial in trials:
-            writer.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in asdict(trial).items()})
+            writer.writerow(
+                {k: f"{v:.6g}" if isinstance(v, float) else v for k, v in asdict(trial).items()}
+            )
 
 
 def run(jobs: int, seeds: int, strategies: list[str]) -> None:
@@ -66,9 +71,13 @@ def run(jobs: int, seeds: int, strategies: list[str]) -> None:
 
 def provenance(seeds: int) -> str:
     """Command, commit, date, whose coefficients, and whether the run is whole."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=HERE).stdout
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=HERE
+    ).stdout
     coefficients = json.loads(
-        (Path(initdiag.__file__).parent / "diagnosing" / "risk_coefficients.json").read_text(encoding="utf-8")
+        (Path(initdiag.__file__).parent / "diagnosing" / "risk_coefficients.json").read_text(
+            encoding="utf-8"
+        )
     )
     command = "PYTHONPATH=tests python -m evidence.search.study"
     return (
@@ -82,13 +91,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--seeds", type=int, default=SEEDS, help="the first so many")
-    parser.add_argument("--strategies", nargs="+", choices=example.STRATEGIES, default=list(example.STRATEGIES))
+    parser.add_argument(
+        "--strategies", nargs="+", choices=example.STRATEGIES, default=list(example.STRATEGIES)
+    )
     parser.add_argument("--summary", action="store_true", help="only write summary.txt")
     arguments = parser.parse_args()
     if not arguments.summary:
         run(arguments.jobs, arguments.seeds, arguments.strategies)
     trials = read()
-    SUMMARY.write_text(f"{provenance(len({t.seed for t in trials}))}\n{example.text(trials)}\n", encoding="utf-8")
+    SUMMARY.write_text(
+        f"{provenance(len({t.seed for t in trials}))}\n{example.text(trials)}\n", encoding="utf-8"
+    )
     print(SUMMARY.read_text(encoding="utf-8"))
 
 

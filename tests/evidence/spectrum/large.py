@@ -41,5 +41,9 @@ if __name__ == "__main__":
         zip(found.moments(), found.moments_se(), spectrum.moments(4), strict=True), 1
     ):
         print(f"moment {order}: {m:.4f} +- {se:.4f}, limit {limit:.4f}")
-    print(f"zero mass: {found.zero_mass:.4f} +- {found.zero_mass_se:.4f}, limit {spectrum.zero_mass:.4f}")
-    print(f"ln of the largest: {', '.join(f'{v:.4f}' for v in found.log_largest)}, limit {spectrum.log_upper_edge:.4f}")
+    print(
+        f"zero mass: {found.zero_mass:.4f} +- {found.zero_mass_se:.4f}, limit {spectrum.zero_mass:.4f}"
+    )
+    print(
+        f"ln of the largest: {', '.join(f'{v:.4f}' for v in found.log_largest)}, limit {spectrum.log_upper_edge:.4f}"
+    )

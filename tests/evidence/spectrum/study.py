@@ -65,7 +65,9 @@ def network(width: int, depth: int, gates: str, seed: int) -> nn.Sequential:
     return nn.Sequential(*parts)
 
 
-def measured(width: int, depth: int, gates: str, init: str, draws: int, seed: int) -> SpectralMeasurement:
+def measured(
+    width: int, depth: int, gates: str, init: str, draws: int, seed: int
+) -> SpectralMeasurement:
     """Fresh networks, a draw each."""
 
     def draw(module: nn.Module) -> None:
@@ -73,7 +75,12 @@ def measured(width: int, depth: int, gates: str, init: str, draws: int, seed: in
             INITS[init](module.weight)
 
     return initdiag.measure_spectrum(
-        network(width, depth, gates, seed), draws=draws, method="redraw", init=draw, seed=seed, dense=True
+        network(width, depth, gates, seed),
+        draws=draws,
+        method="redraw",
+        init=draw,
+        seed=seed,
+        dense=True,
     )
 
 
@@ -94,7 +101,9 @@ def distances(x: np.ndarray, total: int, cdf: np.ndarray, zero_mass: float) -> t
     return both[0], both[1]
 
 
-def averaged_over_counts(spectrum: SpectralLaw, x: np.ndarray, seed: int) -> tuple[np.ndarray, float]:
+def averaged_over_counts(
+    spectrum: SpectralLaw, x: np.ndarray, seed: int
+) -> tuple[np.ndarray, float]:
     """CDF at ``x`` given not 0, and mass of zero, over ``K_l ~ Bin(n_l, 1/2)`` of a He-initialised ReLU chain.
 
     With closed units left out a draw is a linear chain of widths ``n, K_1, ..., K_L``; LeCun's variance ``1/fan_in`` in place of He's ``2/n`` shifts the log.
@@ -118,7 +127,14 @@ def run(width: int, depth: int, gates: str, init: str, draws: int, seed: int) ->
     found = measured(width, depth, gates, init, draws, seed)
     x, total = positive(found), draws * width
     row = dict.fromkeys(FIELDS, "")
-    row |= {"init": init, "gates": gates, "depth": depth, "width": width, "draws": draws, "seed": seed}
+    row |= {
+        "init": init,
+        "gates": gates,
+        "depth": depth,
+        "width": width,
+        "draws": draws,
+        "seed": seed,
+    }
     ks = distances(x, total, spectrum.law.cdf(x), spectrum.zero_mass)
     row["ks"], row["ks_positive"] = (f"{value:.5f}" for value in ks)
     if gates == "coins" and init != "orthogonal":
@@ -141,7 +157,11 @@ def plan() -> list[tuple[int, int, str, str]]:
 
 def study(path: Path) -> None:
     """Add the rows that are missing."""
-    done = {(int(r["width"]), int(r["depth"]), r["gates"], r["init"]) for r in read(path)} if path.exists() else set()
+    done = (
+        {(int(r["width"]), int(r["depth"]), r["gates"], r["init"]) for r in read(path)}
+        if path.exists()
+        else set()
+    )
     with path.open("a", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
         if not done:
@@ -172,7 +192,9 @@ def summary(rows: list[dict[str, str]]) -> str:
             worst: dict[int, float] = {}
             for row in rows:
                 if (row["gates"], row["depth"]) == (gates, depth) and row[column]:
-                    worst[int(row["width"])] = max(worst.get(int(row["width"]), 0.0), float(row[column]))
+                    worst[int(row["width"])] = max(
+                        worst.get(int(row["width"]), 0.0), float(row[column])
+                    )
             power = np.polyfit(np.log(list(worst)), np.log(list(worst.values())), 1)[0]
             cells = "".join(f"{worst[n]:8.4f}" for n in sorted(worst))
             lines.append(f"{gates:<6} {depth:<6} {column:<19}{cells}   {power:+.2f}")
@@ -180,7 +202,9 @@ def summary(rows: list[dict[str, str]]) -> str:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("path", type=Path)
     parser.add_argument("--summary", action="store_true", help="only read the file")
     arguments = parser.parse_args()

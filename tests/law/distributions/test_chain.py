@@ -51,7 +51,9 @@ def test_one_linear_layer_is_ln_chi_square_in_both_tails(n):
     d, v = stats.chi2(n), 2 / 3
     one = law([3, n])
     lower, upper = np.log(v * d.ppf(TAILS)), np.log(v * d.isf(TAILS))
-    rtol = 1e-8 if n < 10**6 else 1e-7  # rounding of x = ln(v y) alone: 1e-16 * 7 deviations * 1400 per unit of x
+    rtol = (
+        1e-8 if n < 10**6 else 1e-7
+    )  # rounding of x = ln(v y) alone: 1e-16 * 7 deviations * 1400 per unit of x
     np.testing.assert_allclose(one.cdf(lower), d.cdf(np.exp(lower) / v), rtol=rtol)
     np.testing.assert_allclose(one.sf(upper), d.sf(np.exp(upper) / v), rtol=rtol)
     np.testing.assert_allclose(one.logsf(upper), d.logsf(np.exp(upper) / v), rtol=rtol)
@@ -62,7 +64,11 @@ def test_one_linear_layer_is_ln_chi_square_in_both_tails(n):
 
 @pytest.mark.parametrize("n", [1, 3, 10, 40, 60, 200, 1000])
 def test_one_relu_layer_is_a_binomial_mixture_of_chi_squares(n):
-    k, p = relu_mixture(n) if n < 1000 else (np.arange(1, n + 1), stats.binom.pmf(np.arange(1, n + 1), n, 0.5))
+    k, p = (
+        relu_mixture(n)
+        if n < 1000
+        else (np.arange(1, n + 1), stats.binom.pmf(np.arange(1, n + 1), n, 0.5))
+    )
     one = law([2, n], output="relu")
     lower, upper = one.ppf(TAILS), one.isf(TAILS)
     cdf = np.array([p @ stats.chi2.cdf(math.exp(x), k) for x in lower])
@@ -91,7 +97,9 @@ def test_two_linear_layers_against_thirty_digits(n, m):
             )
             return mpmath.exp(a * t - mpmath.exp(t)) / mpmath.gamma(a) * inner
 
-        return float(mpmath.quad(integrand, [-160, -80, -40, -20, -10, -5, -2, 0, 1, 2, 3, 4, 5, 6]))
+        return float(
+            mpmath.quad(integrand, [-160, -80, -40, -20, -10, -5, -2, 0, 1, 2, 3, 4, 5, 6])
+        )
 
     with mpmath.workdps(30):
         for q in (1e-12, 0.3):
@@ -126,22 +134,35 @@ def test_one_leaky_layer_against_quadrature(n, slope):
         )
 
     for q in (1e-9, 0.4):
-        for x, function, value in ((one.ppf(q), stats.chi2.cdf, one.cdf), (one.isf(q), stats.chi2.sf, one.sf)):
-            expected = sum(math.comb(n, j) / 2**n * tail(float(x), j, function) for j in range(n + 1))
+        for x, function, value in (
+            (one.ppf(q), stats.chi2.cdf, one.cdf),
+            (one.isf(q), stats.chi2.sf, one.sf),
+        ):
+            expected = sum(
+                math.comb(n, j) / 2**n * tail(float(x), j, function) for j in range(n + 1)
+            )
             assert value(x) == pytest.approx(expected, rel=1e-6)
 
 
-@pytest.mark.parametrize(("n_in", "n_out"), [(2, 2), (5, 5), (10, 10), (40, 40), (7, 3), (3, 9), (300, 200)])
+@pytest.mark.parametrize(
+    ("n_in", "n_out"), [(2, 2), (5, 5), (10, 10), (40, 40), (7, 3), (3, 9), (300, 200)]
+)
 def test_one_orthogonal_layer_is_a_mixture_of_betas_with_an_atom_at_its_edge(n_in, n_out):
     one, larger = law([n_in, n_out], output="relu", init="orthogonal"), max(n_in, n_out)
     k, p = relu_mixture(n_out)
     edge = math.log(2)
     atom = p[-1] if n_out == larger else 0.0
     inner, weights = k[k < larger], p[k < larger]
-    x = np.concatenate([one.ppf([1e-12, 1e-7, 0.01, 0.3]), edge - np.array([0.5, 1e-2, 1e-5, 1e-9])])
+    x = np.concatenate(
+        [one.ppf([1e-12, 1e-7, 0.01, 0.3]), edge - np.array([0.5, 1e-2, 1e-5, 1e-9])]
+    )
     beta = [stats.beta(j / 2, (larger - j) / 2) for j in inner]
-    cdf = np.array([sum(w * b.cdf(math.exp(at) / 2) for w, b in zip(weights, beta, strict=True)) for at in x])
-    sf = atom + np.array([sum(w * b.sf(math.exp(at) / 2) for w, b in zip(weights, beta, strict=True)) for at in x])
+    cdf = np.array(
+        [sum(w * b.cdf(math.exp(at) / 2) for w, b in zip(weights, beta, strict=True)) for at in x]
+    )
+    sf = atom + np.array(
+        [sum(w * b.sf(math.exp(at) / 2) for w, b in zip(weights, beta, strict=True)) for at in x]
+    )
     np.testing.assert_allclose(one.cdf(x), cdf, rtol=1e-4)
     np.testing.assert_allclose(one.cdf(x[cdf > 1e-6]), cdf[cdf > 1e-6], rtol=0, atol=1e-11)
     far = sf > 1e-12
@@ -165,7 +186,12 @@ def test_two_orthogonal_layers_against_quadrature():
     for x in two.ppf([1e-4, 0.1, 0.6, 0.99]):
         y = math.exp(x) / 4
         expected, _ = integrate.quad(
-            lambda b, y=y: first(b) * second(y / b), 0, 1, points=[min(y, 0.999)], limit=400, epsrel=1e-10
+            lambda b, y=y: first(b) * second(y / b),
+            0,
+            1,
+            points=[min(y, 0.999)],
+            limit=400,
+            epsrel=1e-10,
         )
         assert two.cdf(x) == pytest.approx(expected, abs=1e-7)
 
@@ -241,7 +267,10 @@ NETS = {
     "relu": ([6, 5, 3, 4], {}),
     "linear": ([6, 5, 3, 4], {"activation": "linear"}),
     "leaky": ([6, 9, 7, 2], {"activation": "leaky_relu", "negative_slope": 0.2}),
-    "leaky with dropout": ([6, 9, 30, 2], {"activation": "leaky_relu", "negative_slope": 0.2, "dropout": 0.3}),
+    "leaky with dropout": (
+        [6, 9, 30, 2],
+        {"activation": "leaky_relu", "negative_slope": 0.2, "dropout": 0.3},
+    ),
     "orthogonal": ([6, 9, 9, 2], {"init": "orthogonal"}),
     "orthogonal leaky": ([6, 30, 30, 2], {"init": "orthogonal", "activation": "leaky_relu"}),
     "uniform": ([30, 40, 50, 6], {"init": "torch_default"}),
@@ -259,7 +288,9 @@ def test_mean_and_variance_are_the_predictions(name):
     assert exact.std() ** 2 == pytest.approx(exact.var())
 
 
-@pytest.mark.parametrize("name", ["relu", "leaky with dropout", "orthogonal leaky", "uniform", "deep"])
+@pytest.mark.parametrize(
+    "name", ["relu", "leaky with dropout", "orthogonal leaky", "uniform", "deep"]
+)
 def test_the_density_integrates_to_one_and_to_the_moments_and_is_the_slope_of_the_cdf(name):
     widths, assumptions = NETS[name]
     exact = law(widths, **assumptions)
@@ -269,10 +300,13 @@ def test_the_density_integrates_to_one_and_to_the_moments_and_is_the_slope_of_th
     assert total == pytest.approx(1, abs=1e-6)
     assert first == pytest.approx(exact.mean(), abs=1e-5 * exact.std())
     at, h = exact.mean() + exact.std() * np.array([-2.0, -0.3, 1.0, 3.0]), 1e-4 * exact.std()
-    low, high = at[:2], at[2:]  # differences of the smaller tail: near 1 the CDF has no digits left to tell them
-    slopes = np.concatenate([exact.cdf(low + h) - exact.cdf(low - h), exact.sf(high - h) - exact.sf(high + h)]) / (
-        2 * h
-    )
+    low, high = (
+        at[:2],
+        at[2:],
+    )  # differences of the smaller tail: near 1 the CDF has no digits left to tell them
+    slopes = np.concatenate(
+        [exact.cdf(low + h) - exact.cdf(low - h), exact.sf(high - h) - exact.sf(high + h)]
+    ) / (2 * h)
     np.testing.assert_allclose(slopes, exact.pdf(at), rtol=1e-5)
 
 
@@ -291,7 +325,11 @@ def test_log_moment_is_the_unconditional_binomial_sum(k):
 
 def test_log_moment_of_any_gate_from_its_own_moments():
     """``E X^2 = 3 n E d^4 + n (n - 1) (E d^2)^2``, and so on, for leaky gates with dropout; Haar: over the radius's."""
-    gate = initdiag.predict([5, 7], output="leaky_relu", negative_slope=0.3, init="he_normal").layers[0].gate
+    gate = (
+        initdiag.predict([5, 7], output="leaky_relu", negative_slope=0.3, init="he_normal")
+        .layers[0]
+        .gate
+    )
     assert gate.values == (0.3, 1.0)
     a, b, c = (gate.moment(2), gate.moment(4), gate.moment(6))
     n, v = 7, 2 / 5
@@ -316,7 +354,9 @@ def test_log_moment_of_high_order_feels_the_rarest_gates():
 
 def test_log_moment_zero_is_the_probability_to_be_alive():
     prediction = initdiag.predict([4, 2, 3, 2], init="he_normal", output="relu")
-    assert prediction.law.log_moment(0) == pytest.approx(math.log1p(-prediction.dead_probability), abs=1e-14)
+    assert prediction.law.log_moment(0) == pytest.approx(
+        math.log1p(-prediction.dead_probability), abs=1e-14
+    )
     with pytest.raises(InvalidInput, match="order k >= 0"):
         prediction.law.log_moment(-1)
 
@@ -339,7 +379,9 @@ def test_quantiles_invert_the_tails(name):
 def test_a_quantile_inside_the_atom_is_the_edge():
     exact = law([3, 3], output="relu", init="orthogonal")
     atom = 1 / 7
-    assert exact.ppf([1 - 0.9 * atom, 1 - 0.1 * atom]) == pytest.approx([math.log(2)] * 2, abs=1e-14)
+    assert exact.ppf([1 - 0.9 * atom, 1 - 0.1 * atom]) == pytest.approx(
+        [math.log(2)] * 2, abs=1e-14
+    )
     assert exact.ppf(1 - 1.1 * atom) < math.log(2) - 1e-4
 
 
@@ -396,7 +438,10 @@ def test_merging_equal_layers_changes_nothing(n, pairs, activation):
     merged = law(widths, activation=activation, output=activation)
     apart = law(widths, activation=activation, output=activation, gain=[2.0, 0.5] * pairs)
     distinct = law(
-        widths, activation=activation, output=activation, gain=[math.exp(g - (depth - 1) / 2) for g in range(depth)]
+        widths,
+        activation=activation,
+        output=activation,
+        gain=[math.exp(g - (depth - 1) / 2) for g in range(depth)],
     )
     x = merged.mean() + merged.std() * np.linspace(-5, 4, 10)
     expected = merged.cdf(x)
@@ -409,11 +454,15 @@ def test_merging_equal_layers_changes_nothing(n, pairs, activation):
 def test_scaling_one_layers_variance_shifts_the_law(prediction, factors):
     """Any gates, any layer: ``v -> f v`` moves the law by ``ln f`` and leaves its shape."""
     layers = tuple(
-        dataclasses.replace(layer, weight_variance=f * layer.weight_variance, log_mean=layer.log_mean + math.log(f))
+        dataclasses.replace(
+            layer, weight_variance=f * layer.weight_variance, log_mean=layer.log_mean + math.log(f)
+        )
         for layer, f in zip(prediction.layers, factors, strict=False)
     )
     shift = math.fsum(map(math.log, factors[: len(layers)]))
-    scaled = ChainLaw.of(dataclasses.replace(prediction, layers=layers, log_mean=prediction.log_mean + shift))
+    scaled = ChainLaw.of(
+        dataclasses.replace(prediction, layers=layers, log_mean=prediction.log_mean + shift)
+    )
     x = prediction.law.mean() + prediction.law.std() * np.linspace(-4, 3, 9)
     np.testing.assert_allclose(scaled.cdf(x + shift), prediction.law.cdf(x), rtol=1e-8, atol=1e-14)
 
@@ -441,13 +490,17 @@ def test_a_linear_chain_has_the_moments_of_its_chi_squares(widths, k):
 
 
 @few
-@given(st.lists(st.integers(8, 40), min_size=2, max_size=5), st.sampled_from(["relu", "leaky_relu"]))
+@given(
+    st.lists(st.integers(8, 40), min_size=2, max_size=5), st.sampled_from(["relu", "leaky_relu"])
+)
 def test_growing_any_chain_recovers_its_beta(widths, activation):
     """Widths times 64: the log-variance tends to beta with an error 64 times smaller, and the law to the log-normal."""
     errors, distances = [], []
     for factor in (4, 256):
         grown = [factor * n for n in widths]
-        prediction = initdiag.predict(grown, activation=activation, output=activation, init="he_normal")
+        prediction = initdiag.predict(
+            grown, activation=activation, output=activation, init="he_normal"
+        )
         exact, normal = prediction.law, prediction.asymptotic_law
         errors.append(abs(exact.var() / prediction.beta - 1))
         x = normal.mean() + normal.std() * np.linspace(-3, 3, 25)
@@ -464,7 +517,9 @@ def test_growing_width_recovers_beta_and_the_normal_law():
         errors.append(abs(exact.var() / (50 / n) - 1))
         x = exact.mean() + exact.std() * np.linspace(-4, 4, 81)
         distances.append(np.abs(exact.cdf(x) - prediction.asymptotic_law.cdf(x)).max())
-    assert errors[0] > 5 * errors[1] > 25 * errors[2]  # first order in 1/n: ten times less each time
+    assert (
+        errors[0] > 5 * errors[1] > 25 * errors[2]
+    )  # first order in 1/n: ten times less each time
     assert distances[0] > 2.5 * distances[1] > 6 * distances[2]
     assert errors[2] < 0.01
 
@@ -474,12 +529,20 @@ def test_growing_width_recovers_beta_and_the_normal_law():
 @pytest.mark.parametrize("dropout", [0.0, 0.2])
 def test_both_tails_meet_at_the_mean(n, depth, slope, dropout):
     """The two come from different lines. Leaky gates that all close by chance make a second hump, ``ln slope^2`` further down."""
-    exact = law([n] * (depth + 1), activation="leaky_relu", output="leaky_relu", negative_slope=slope, dropout=dropout)
+    exact = law(
+        [n] * (depth + 1),
+        activation="leaky_relu",
+        output="leaky_relu",
+        negative_slope=slope,
+        dropout=dropout,
+    )
     below, above = exact.mean() - 1e-9, exact.mean() + 1e-9
     assert exact.cdf(below) + exact.sf(above) == pytest.approx(1, abs=1e-8)
     inversion_ = exact._inversion
     center = np.array([inversion_.center.mean])
-    total = sum(np.exp(inversion_._on_lines(center, side, line.Line.log_tail)[0]) for side in (-1, 1))
+    total = sum(
+        np.exp(inversion_._on_lines(center, side, line.Line.log_tail)[0]) for side in (-1, 1)
+    )
     assert total == pytest.approx(1, abs=1e-12)
 
 
@@ -487,20 +550,26 @@ def test_both_tails_meet_at_the_mean(n, depth, slope, dropout):
 
 
 def test_first_order_coverage_is_the_gaussian_law_moved_and_scaled():
-    uniform, normal = (initdiag.predict([30, 20, 15, 10], init=init) for init in ("he_uniform", "he_normal"))
+    uniform, normal = (
+        initdiag.predict([30, 20, 15, 10], init=init) for init in ("he_uniform", "he_normal")
+    )
     assert uniform.coverage == "first-order"
     z = np.linspace(-4, 3, 9)
     corrected, exact = uniform.law, normal.law
     assert corrected.var() < 0.99 * exact.var()
     np.testing.assert_allclose(
-        corrected.cdf(corrected.mean() + corrected.std() * z), exact.cdf(exact.mean() + exact.std() * z), rtol=1e-9
+        corrected.cdf(corrected.mean() + corrected.std() * z),
+        exact.cdf(exact.mean() + exact.std() * z),
+        rtol=1e-9,
     )
     draws = corrected.rvs(size=20_000, random_state=3)
     assert stats.kstest(draws, corrected.cdf).pvalue > 0.01
     assert stats.kstest(draws, exact.cdf).pvalue < 0.2
 
 
-@pytest.mark.parametrize("widths", [[10] * 10_001, [1] * 2_001, [10**6] * 4, [1, 1], list(range(5, 105))])
+@pytest.mark.parametrize(
+    "widths", [[10] * 10_001, [1] * 2_001, [10**6] * 4, [1, 1], list(range(5, 105))]
+)
 def test_extreme_depths_and_widths(widths):
     exact = law(widths)
     q = np.array([1e-12, 1e-3, 0.5, 0.999])
@@ -520,17 +589,23 @@ def test_depth_ten_thousand_is_normal_in_the_bulk():
     skew = third / variance**1.5 / math.sqrt(10_000)
     z = np.linspace(-3, 3, 13)
     edgeworth = stats.norm.cdf(z) - skew / 6 * (z**2 - 1) * stats.norm.pdf(z)
-    np.testing.assert_allclose(exact.cdf(exact.mean() + exact.std() * z), edgeworth, rtol=0, atol=2e-5)
+    np.testing.assert_allclose(
+        exact.cdf(exact.mean() + exact.std() * z), edgeworth, rtol=0, atol=2e-5
+    )
 
 
-@pytest.mark.parametrize(("widths", "errors"), [([1, 1], (0.04, 0.5, 1.6)), ([8, 8, 8], (0.005, 0.06, 0.25))])
+@pytest.mark.parametrize(
+    ("widths", "errors"), [([1, 1], (0.04, 0.5, 1.6)), ([8, 8, 8], (0.005, 0.06, 0.25))]
+)
 def test_orders_of_moments_to_first_order(widths, errors):
     """Of explicit uniform weights and coins: orders 1 and 2 are exact, the errors of others are what the docstring says."""
     draws, rng = 200_000, np.random.default_rng(4)
     t = rng.standard_normal((draws, widths[0]))
     t /= np.linalg.norm(t, axis=1)[:, None]
     for layer, (fan_in, fan_out) in enumerate(itertools.pairwise(widths), start=1):
-        t = np.einsum("nba,na->nb", rng.uniform(-1, 1, (draws, fan_out, fan_in)) / math.sqrt(fan_in), t)
+        t = np.einsum(
+            "nba,na->nb", rng.uniform(-1, 1, (draws, fan_out, fan_in)) / math.sqrt(fan_in), t
+        )
         t *= 1.0 if layer == len(widths) - 1 else rng.random(t.shape) < 0.5
     squares = np.sum(t**2, axis=1)
     found = law(widths, init="torch_default")
@@ -558,7 +633,9 @@ def test_an_isometry_beside_a_random_layer_only_shifts():
         law([6, 8, 4], init=["he_normal", "he_normal"]),
         law([6, 8, 4, 4], init=["he_normal", "he_normal", "orthogonal"]),
     )
-    assert longer.prediction.layers[1].gate != plain.prediction.layers[1].gate  # its second layer is hidden: ReLU
+    assert (
+        longer.prediction.layers[1].gate != plain.prediction.layers[1].gate
+    )  # its second layer is hidden: ReLU
     linear = law([6, 8, 4], activation="linear")
     shifted = law([6, 8, 4, 4], activation="linear", init=["he_normal", "he_normal", "orthogonal"])
     x = linear.mean() + np.linspace(-3, 2, 7)
@@ -567,7 +644,9 @@ def test_an_isometry_beside_a_random_layer_only_shifts():
 
 def test_zero_weights_are_refused():
     arch = Architecture.from_widths([4, 5, 3], init="he_normal")
-    zero = dataclasses.replace(arch.layers[1], weight=dataclasses.replace(arch.layers[1].weight, variance=0.0))
+    zero = dataclasses.replace(
+        arch.layers[1], weight=dataclasses.replace(arch.layers[1].weight, variance=0.0)
+    )
     prediction = initdiag.predict(dataclasses.replace(arch, layers=(arch.layers[0], zero)))
     with pytest.raises(UnsupportedArchitecture, match="weights that are not all zero"):
         _ = prediction.law
@@ -599,7 +678,9 @@ def test_entropy():
     draws = stats.chi2(7)
     expected = draws.entropy() - draws.expect(np.log)  # of ln y, y chi-square: a change of variable
     assert float(one.entropy()) == pytest.approx(expected, abs=1e-9)
-    normal = stats.norm(deep.mean(), deep.std()).entropy()  # the largest at this variance, far from 0
+    normal = stats.norm(
+        deep.mean(), deep.std()
+    ).entropy()  # the largest at this variance, far from 0
     assert normal - 0.01 < float(deep.entropy()) < normal
     assert law([4, 4], init="orthogonal", output="linear").entropy() == -math.inf
 
@@ -635,7 +716,9 @@ def test_far_tails_stay_ordered_and_finite_in_logs():
 def test_a_gate_of_three_values_is_refused_but_has_moments():
     gate = Gate((0.0, 0.3, 1.5, 0.7), (0.4, 0.2, 0.2, 0.2))
     prediction = initdiag.predict([6, 5], init="he_normal")
-    odd = dataclasses.replace(prediction, layers=(dataclasses.replace(prediction.layers[0], gate=gate),))
+    odd = dataclasses.replace(
+        prediction, layers=(dataclasses.replace(prediction.layers[0], gate=gate),)
+    )
     with pytest.raises(UnsupportedArchitecture, match="at most two different nonzero values"):
         _ = odd.law
 
@@ -651,7 +734,12 @@ def test_a_hand_made_gate_of_two_values_and_zero():
     assert exact.var() == pytest.approx(integrals.variance, rel=1e-11)
     rng = np.random.default_rng(8)
     squares = np.sum(
-        (rng.choice(gate.values, (draws, n), p=gate.probabilities) * rng.standard_normal((draws, n))) ** 2, axis=1
+        (
+            rng.choice(gate.values, (draws, n), p=gate.probabilities)
+            * rng.standard_normal((draws, n))
+        )
+        ** 2,
+        axis=1,
     )
     alive = squares[squares > 0]
     assert stats.kstest(np.log(2 / 6 * alive), exact.cdf).pvalue > 0.01

@@ -19,7 +19,9 @@ DRAWS = 20_000
 
 
 def law(widths, **assumptions):
-    return initdiag.predict(widths, **{"init": "orthogonal", "activation": "leaky_relu"} | assumptions).law
+    return initdiag.predict(
+        widths, **{"init": "orthogonal", "activation": "leaky_relu"} | assumptions
+    ).law
 
 
 def products(widths, slope, draws, dropout=0.0, seed=0):
@@ -51,7 +53,9 @@ def distance(sample, exact):
 
 
 @pytest.mark.parametrize("slope", [0.01, 0.2, 0.5])
-@pytest.mark.parametrize("widths", [[1, 1, 1], [2, 2, 2], [3, 5, 4, 4], [8, 8, 8], [10] * 5, [9, 8, 7], [6, 6, 2]])
+@pytest.mark.parametrize(
+    "widths", [[1, 1, 1], [2, 2, 2], [3, 5, 4, 4], [8, 8, 8], [10] * 5, [9, 8, 7], [6, 6, 2]]
+)
 def test_against_products_of_matrices(widths, slope):
     exact = law(widths, negative_slope=slope)
     sample = products(widths, slope, DRAWS)
@@ -108,7 +112,9 @@ def test_two_leaky_layers_against_quadrature():
         return density * math.sin(2 * angle) * cdf(x - math.log(slope**2 + (1 - slope**2) * b))
 
     for x in (-1.9 * span, -1.2 * span, -0.7 * span, -0.3 * span, -0.01 * span):
-        jump = math.exp(x if x > -span else x + span)  # where the inner law's argument meets an atom
+        jump = math.exp(
+            x if x > -span else x + span
+        )  # where the inner law's argument meets an atom
         place = math.asin(math.sqrt((jump - slope**2) / (1 - slope**2)))
         value = sum(
             integrate.quad(integrand, a, b, args=(x,), epsabs=1e-9, limit=100)[0]
@@ -126,7 +132,10 @@ def test_the_lattice_meets_the_inversion_where_both_hold():
     x = exact.mean() + exact.std() * np.linspace(-6, 5, 45) - exact._location
     for side in (-1, 1):
         np.testing.assert_allclose(
-            np.exp(other.log_tail(x, side)), np.exp(exact._inversion.log_tail(x, side)), rtol=1e-4, atol=1e-9
+            np.exp(other.log_tail(x, side)),
+            np.exp(exact._inversion.log_tail(x, side)),
+            rtol=1e-4,
+            atol=1e-9,
         )
 
 
@@ -134,7 +143,9 @@ def test_the_lattice_meets_the_inversion_where_both_hold():
 @pytest.mark.parametrize("widths", [[1, 1, 1], [2, 2, 2], [8, 8, 8], [32] * 3, [10] * 5])
 def test_the_methods_fit_together(widths, slope):
     exact = law(widths, negative_slope=slope)
-    x = np.concatenate([exact.mean() + exact.std() * np.linspace(-5, 5, 41), exact.ppf([0.01, 0.5, 0.9])])
+    x = np.concatenate(
+        [exact.mean() + exact.std() * np.linspace(-5, 5, 41), exact.ppf([0.01, 0.5, 0.9])]
+    )
     np.testing.assert_allclose(exact.cdf(x) + exact.sf(x), 1, rtol=0, atol=1e-12)
     for q in (1e-6, 0.1, 0.5, 0.999):
         at = float(exact.ppf(q))
@@ -143,7 +154,9 @@ def test_the_methods_fit_together(widths, slope):
         assert exact.sf(float(exact.isf(q))) <= q + 1e-9
     low, high = exact.interval(0.9)
     assert exact.support()[0] <= low < high <= exact.support()[1]
-    continuous = integrate.trapezoid(exact.pdf(grid := np.linspace(*exact.support(), 200_001)), grid)
+    continuous = integrate.trapezoid(
+        exact.pdf(grid := np.linspace(*exact.support(), 200_001)), grid
+    )
     atoms = float(exact._inversion._atoms.nearer[-1])
     assert continuous == pytest.approx(1 - atoms, abs=0.01)
     assert exact.log_moment(1) == pytest.approx(exact.prediction.log_second_moment, abs=1e-10)
@@ -153,7 +166,9 @@ def test_the_methods_fit_together(widths, slope):
 def test_atoms_of_three_gates_are_binomial():
     exact = law([1, 1, 1, 1], output="leaky_relu", negative_slope=0.5)
     places = 3 * math.log(2) + np.arange(4) * 2 * math.log(0.5)
-    np.testing.assert_allclose(exact.cdf(places), np.cumsum([1, 3, 3, 1][::-1])[::-1] / 8, atol=1e-14)
+    np.testing.assert_allclose(
+        exact.cdf(places), np.cumsum([1, 3, 3, 1][::-1])[::-1] / 8, atol=1e-14
+    )
     np.testing.assert_allclose(exact.sf(places), 1 - exact.cdf(places), atol=1e-14)
     np.testing.assert_allclose(exact.ppf([0.1, 0.3, 0.6, 0.9]), places[::-1], atol=1e-14)
 
@@ -198,7 +213,9 @@ def test_sums_of_cells_without_their_half_would_be_seen(monkeypatch):
 def test_no_law_refuses_its_distribution_function(init, activation, dropout):
     for width in (1, 2, 3, 8):
         for depth in (1, 2, 3):
-            exact = initdiag.predict([width] * (depth + 1), init=init, activation=activation, dropout=dropout).law
+            exact = initdiag.predict(
+                [width] * (depth + 1), init=init, activation=activation, dropout=dropout
+            ).law
             x = exact.mean() + exact.std() * np.linspace(-5, 5, 21)
             cdf, sf = exact.cdf(x), exact.sf(x)
             assert (np.diff(cdf) > -1e-9).all()
@@ -206,7 +223,9 @@ def test_no_law_refuses_its_distribution_function(init, activation, dropout):
 
 
 def test_an_orthogonal_network_of_leaky_gates_is_diagnosed():
-    model = nn.Sequential(nn.Linear(32, 32), nn.LeakyReLU(), nn.Linear(32, 32), nn.LeakyReLU(), nn.Linear(32, 32))
+    model = nn.Sequential(
+        nn.Linear(32, 32), nn.LeakyReLU(), nn.Linear(32, 32), nn.LeakyReLU(), nn.Linear(32, 32)
+    )
     for layer in model[::2]:
         nn.init.orthogonal_(layer.weight)
         nn.init.zeros_(layer.bias)

@@ -58,14 +58,20 @@ def layers(name, widths, activation=RELU_LAYER, output=None, variance=1.0):
 
 
 def predict(found, u_fourth=None):
-    return initdiag.predict(Architecture(found, found[0].fan_in, found[-1].fan_out), u_fourth=u_fourth)
+    return initdiag.predict(
+        Architecture(found, found[0].fan_in, found[-1].fan_out), u_fourth=u_fourth
+    )
 
 
 def products(name, found, direction, draws, seed):
     """``ln||Ju||^2`` of explicit products ``D W``, gates by coins; -inf where dead."""
     rng = np.random.default_rng(seed)
     n = found[0].fan_in
-    start = {"one-hot": np.eye(n)[:1], "alike": np.ones((1, n)), "uniform": rng.standard_normal((draws, n))}[direction]
+    start = {
+        "one-hot": np.eye(n)[:1],
+        "alike": np.ones((1, n)),
+        "uniform": rng.standard_normal((draws, n)),
+    }[direction]
     u = np.broadcast_to(start / np.linalg.norm(start, axis=1, keepdims=True), (draws, n))
     total = np.zeros(draws)
     for layer in found:
@@ -84,20 +90,33 @@ def seen(log_norms):
     alive = log_norms[np.isfinite(log_norms)]
     variance = alive.var()
     fourth = np.mean((alive - alive.mean()) ** 4)
-    return alive.mean(), math.sqrt(variance / len(alive)), variance, math.sqrt((fourth - variance**2) / len(alive))
+    return (
+        alive.mean(),
+        math.sqrt(variance / len(alive)),
+        variance,
+        math.sqrt((fourth - variance**2) / len(alive)),
+    )
 
 
 # --- one layer --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("activation", [Activation("relu"), Activation("linear"), LEAKY_DROPOUT], ids=lambda a: a.name)
+@pytest.mark.parametrize(
+    "activation", [Activation("relu"), Activation("linear"), LEAKY_DROPOUT], ids=lambda a: a.name
+)
 @pytest.mark.parametrize("width", [1, 2, 7, 60])
 def test_a_gaussian_layers_response_is_the_exact_law(activation, width):
     gate = activation.gate
     response = respond(gate, width, 0.0, 0.3)
-    exact = layer_law.layer_log_moments(Layer("l", 3, width, WeightLaw("normal", 1.0, 3.0), activation))
-    assert (response.log_mean, response.log_variance) == pytest.approx((exact.mean, exact.variance), abs=1e-9)
-    assert response.dead_probability == pytest.approx(gate.closed_probability**width, rel=1e-12, abs=1e-300)
+    exact = layer_law.layer_log_moments(
+        Layer("l", 3, width, WeightLaw("normal", 1.0, 3.0), activation)
+    )
+    assert (response.log_mean, response.log_variance) == pytest.approx(
+        (exact.mean, exact.variance), abs=1e-9
+    )
+    assert response.dead_probability == pytest.approx(
+        gate.closed_probability**width, rel=1e-12, abs=1e-300
+    )
 
 
 @pytest.mark.parametrize("width", [1, 3, 20])
@@ -119,7 +138,9 @@ def test_rademacher_entries_and_a_one_hot_input_count_open_gates(width):
     k, p = layer_law.open_gates(RELU, width)
     response = respond(RELU, width, -2.0, 1.0)
     assert response.log_mean == pytest.approx(p @ np.log(k), abs=1e-9)
-    assert response.log_variance == pytest.approx(p @ np.log(k) ** 2 - (p @ np.log(k)) ** 2, abs=1e-9)
+    assert response.log_variance == pytest.approx(
+        p @ np.log(k) ** 2 - (p @ np.log(k)) ** 2, abs=1e-9
+    )
     assert response.concentration == pytest.approx(p @ (1 / k), rel=1e-9)
 
 
@@ -129,7 +150,9 @@ def test_a_one_hot_input_is_exact(name, activation):
     """Then an entry of ``W x`` is an entry of ``W``."""
     found = layers(name, [3, 5], activation)
     mean, mean_se, variance, variance_se = seen(products(name, found, "one-hot", 100_000, seed=5))
-    response = respond(activation.gate, 5, KURTOSES[name] - 3, 1.0, 0.5 if name == "sparse" else None)
+    response = respond(
+        activation.gate, 5, KURTOSES[name] - 3, 1.0, 0.5 if name == "sparse" else None
+    )
     assert abs(response.log_mean - mean) < 4 * mean_se
     assert abs(response.log_variance - variance) < 4 * variance_se
     gaussian = respond(activation.gate, 5, 0.0, 1.0)
@@ -149,7 +172,9 @@ def test_pearsons_laws_have_their_moments(excess):
 def test_sparse_laws_have_their_moments(share, concentration):
     law = sparse(share, concentration)
     assert law.weights @ law.values == pytest.approx(1, rel=1e-7)
-    assert 3 * law.weights @ law.values**2 - 3 == pytest.approx(3 * (1 / share - 1) * concentration, rel=1e-5, abs=1e-6)
+    assert 3 * law.weights @ law.values**2 - 3 == pytest.approx(
+        3 * (1 / share - 1) * concentration, rel=1e-5, abs=1e-6
+    )
 
 
 # --- chains against explicit products ---------------------------------------------------------------------------------
@@ -175,18 +200,25 @@ def test_chains_are_predicted_within_the_stated_error(name, widths, direction, d
     u_fourth = {"one-hot": 1.0, "alike": 1 / widths[0], "uniform": None}[direction]
     prediction = predict(found, u_fourth)
     assert prediction.coverage == "first-order"
-    mean, mean_se, variance, variance_se = seen(products(name, found, direction, draws, seed=len(widths)))
+    mean, mean_se, variance, variance_se = seen(
+        products(name, found, direction, draws, seed=len(widths))
+    )
     assert abs(prediction.log_mean - mean) < 3.5 * math.hypot(mean_se, prediction.log_mean_error)
-    assert abs(prediction.log_variance - variance) < 3.5 * math.hypot(variance_se, prediction.log_variance_error)
+    assert abs(prediction.log_variance - variance) < 3.5 * math.hypot(
+        variance_se, prediction.log_variance_error
+    )
 
 
 @pytest.mark.parametrize(
-    ("name", "widths", "direction"), [("uniform", [4] * 6, "uniform"), ("sparse", [24] * 4, "uniform")]
+    ("name", "widths", "direction"),
+    [("uniform", [4] * 6, "uniform"), ("sparse", [24] * 4, "uniform")],
 )
 def test_what_the_error_covers_is_small_beside_the_correction(name, widths, direction):
     """No wide error hides a wrong law: it is a tenth of what the Gaussian law is off, or about."""
     found = layers(name, widths)
-    gaussian = math.fsum(layer_law.layer_log_moments(layer).variance for layer in layers("normal", widths))
+    gaussian = math.fsum(
+        layer_law.layer_log_moments(layer).variance for layer in layers("normal", widths)
+    )
     _, _, variance, variance_se = seen(products(name, found, direction, 30_000, seed=9))
     prediction = predict(found)
     off = abs(gaussian - variance)
@@ -202,8 +234,12 @@ def test_a_wrong_correction_is_seen(monkeypatch, sabotage):
     if sabotage == "sign":
         found = tuple(dataclasses.replace(f, weight=WeightLaw("other", 1.0, 4.2)) for f in found)
     wrong = predict(found, 1.0 if sabotage != "sign" else None)
-    assert abs(honest.log_variance - variance) < 3 * math.hypot(variance_se, honest.log_variance_error)
-    assert abs(wrong.log_variance - variance) > 3 * math.hypot(variance_se, honest.log_variance_error)
+    assert abs(honest.log_variance - variance) < 3 * math.hypot(
+        variance_se, honest.log_variance_error
+    )
+    assert abs(wrong.log_variance - variance) > 3 * math.hypot(
+        variance_se, honest.log_variance_error
+    )
 
 
 # --- limits and properties --------------------------------------------------------------------------------------------
@@ -230,7 +266,10 @@ def test_kurtosis_three_is_gaussian(widths, slope, share):
     excess=st.floats(-1.9, 3.0).filter(lambda e: abs(e) > 0.05),
 )
 def test_the_correction_has_the_sign_of_the_excess(widths, excess):
-    found = [dataclasses.replace(f, weight=WeightLaw("other", 1.0, 3 + excess)) for f in layers("normal", widths)]
+    found = [
+        dataclasses.replace(f, weight=WeightLaw("other", 1.0, 3 + excess))
+        for f in layers("normal", widths)
+    ]
     for correction in corrections.corrections(found):
         assert correction.log_variance * excess > 0
         assert correction.log_mean * excess < 0
@@ -240,7 +279,10 @@ def test_the_correction_has_the_sign_of_the_excess(widths, excess):
 
 @given(excess=st.sampled_from([-1.2, -0.6, 1.5]), a=st.floats(0.05, 1), b=st.floats(0.05, 1))
 def test_a_more_concentrated_direction_feels_the_kurtosis_more(excess, a, b):
-    found = [dataclasses.replace(f, weight=WeightLaw("other", 1.0, 3 + excess)) for f in layers("normal", [20, 9])]
+    found = [
+        dataclasses.replace(f, weight=WeightLaw("other", 1.0, 3 + excess))
+        for f in layers("normal", [20, 9])
+    ]
     low, high = (corrections.corrections(found, k)[0].log_variance for k in sorted((a, b)))
     assert abs(low) <= abs(high) + 1e-9
 
@@ -283,7 +325,9 @@ def test_the_fourth_norm_by_enumeration():
             y = gates[2] * (w2 @ (np.array(gates[:2]) * (w1 @ u)))
             total += float(y @ y) ** 2 / 2**11
     found = layers("rademacher", [3, 2, 1], Activation("leaky_relu", slope))
-    assert corrections.log_fourth_norm(found, float((u**4).sum())) == pytest.approx(math.log(total), rel=1e-12)
+    assert corrections.log_fourth_norm(found, float((u**4).sum())) == pytest.approx(
+        math.log(total), rel=1e-12
+    )
 
 
 @pytest.mark.parametrize("name", ["uniform", "t8", "sparse"])
@@ -306,7 +350,9 @@ def test_the_first_two_moments_of_the_law_are_exact_whatever_the_weights():
     law = predict(found, 1.0).law
     assert law.log_moment(2) == corrections.log_fourth_norm(found, 1.0)
     squares = np.exp(products("uniform", found, "one-hot", 50_000, seed=8))
-    assert abs(math.exp(law.log_moment(1)) - squares.mean()) < 4 * squares.std() / math.sqrt(len(squares))
+    assert abs(math.exp(law.log_moment(1)) - squares.mean()) < 4 * squares.std() / math.sqrt(
+        len(squares)
+    )
     # Other orders are those of the moved and scaled law.
     assert law.log_moment(1 + 1e-9) == pytest.approx(law.log_moment(1), abs=0.1)
 
@@ -319,8 +365,12 @@ def test_the_first_two_moments_of_the_law_are_exact_whatever_the_weights():
 )
 def test_the_fourth_norm_is_the_exact_laws_second_moment(widths, init, slope, dropout):
     activation = "leaky_relu" if slope else "relu"
-    prediction = initdiag.predict(widths, init=init, activation=activation, negative_slope=slope, dropout=dropout)
-    assert corrections.log_fourth_norm(prediction.layers) == pytest.approx(prediction.law.log_moment(2), abs=1e-9)
+    prediction = initdiag.predict(
+        widths, init=init, activation=activation, negative_slope=slope, dropout=dropout
+    )
+    assert corrections.log_fourth_norm(prediction.layers) == pytest.approx(
+        prediction.law.log_moment(2), abs=1e-9
+    )
 
 
 def test_the_fourth_norm_needs_a_chain_with_gates():
@@ -352,13 +402,18 @@ def test_gaussian_and_haar_weights_have_no_error():
     for init in ("he_normal", "orthogonal"):
         prediction = initdiag.predict([6, 5, 4], init=init)
         assert (prediction.log_mean_error, prediction.log_variance_error) == (0.0, 0.0)
-        assert initdiag.predict([6, 5, 4], init=init, u_fourth=1.0).log_variance == prediction.log_variance
+        assert (
+            initdiag.predict([6, 5, 4], init=init, u_fourth=1.0).log_variance
+            == prediction.log_variance
+        )
 
 
 def test_the_law_is_moved_to_the_corrected_moments():
     prediction = predict(layers("t5", [30, 20, 20, 5]), 1.0)
     law = prediction.law
-    assert (law.mean(), law.var()) == pytest.approx((prediction.log_mean, prediction.log_variance), rel=1e-9)
+    assert (law.mean(), law.var()) == pytest.approx(
+        (prediction.log_mean, prediction.log_variance), rel=1e-9
+    )
 
 
 def test_the_moved_and_scaled_law_is_nearer_to_explicit_products_than_the_gaussian_one():
@@ -366,7 +421,8 @@ def test_the_moved_and_scaled_law_is_nearer_to_explicit_products_than_the_gaussi
     log_norms = products("uniform", layers("uniform", [4] * 4), "uniform", 20_000, seed=1)
     alive = log_norms[np.isfinite(log_norms)]
     corrected, gaussian = (
-        stats.kstest(alive, predict(layers(name, [4] * 4)).law.cdf).statistic for name in ("uniform", "normal")
+        stats.kstest(alive, predict(layers(name, [4] * 4)).law.cdf).statistic
+        for name in ("uniform", "normal")
     )
     assert corrected < 0.035
     assert gaussian > 0.06
@@ -398,7 +454,10 @@ def test_entries_of_two_values_are_refused_behind_narrow_layers():
 
 def test_an_error_too_large_refuses():
     """Kurtosis 60 at width 8: what is said of such a layer may be wrong by half."""
-    found = tuple(dataclasses.replace(f, weight=WeightLaw("other", 1.0, 60.0)) for f in layers("normal", [8] * 4))
+    found = tuple(
+        dataclasses.replace(f, weight=WeightLaw("other", 1.0, 60.0))
+        for f in layers("normal", [8] * 4)
+    )
     prediction = predict(found)
     assert prediction.coverage == "none"
     assert prediction.log_variance_error is None
@@ -430,7 +489,8 @@ def study():
 def test_true_redraws_in_small(study, coverage):
     """Eight modules, half of them redrawn by torch: the sum of squared z-scores is chi-square."""
     rows = [
-        {k: str(v) for k, v in study.run(coverage, seed, 500, deepest=4, widest=24).items()} for seed in range(100, 108)
+        {k: str(v) for k, v in study.run(coverage, seed, 500, deepest=4, widest=24).items()}
+        for seed in range(100, 108)
     ]
     for what in ("mean", "variance"):
         z = study.z_scores(rows, what, with_error=True)

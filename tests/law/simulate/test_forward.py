@@ -25,17 +25,29 @@ def z(found, se, expected, expected_se=0.0):
 def test_slopes_are_derivatives(name):
     h = np.array([-7.3, -2.1, -0.4, 0.3, 0.9, 2.2, 6.7])
     value = forward.ACTIVATIONS[name]
-    np.testing.assert_allclose(value(h)[1], (value(h + 1e-6)[0] - value(h - 1e-6)[0]) / 2e-6, rtol=0, atol=1e-8)
+    np.testing.assert_allclose(
+        value(h)[1], (value(h + 1e-6)[0] - value(h - 1e-6)[0]) / 2e-6, rtol=0, atol=1e-8
+    )
 
 
 @pytest.mark.parametrize(
     ("activation", "gain", "mean", "mean_se", "variance", "variance_se"),
-    [("tanh", 1.0, -3.752, 0.005, 0.857, 0.006), ("gelu", math.sqrt(1.983), -6.82, 0.02, 13.88, 0.09)],
+    [
+        ("tanh", 1.0, -3.752, 0.005, 0.857, 0.006),
+        ("gelu", math.sqrt(1.983), -6.82, 0.02, 13.88, 0.09),
+    ],
 )
-def test_twenty_layers_of_64_against_known_values(activation, gain, mean, mean_se, variance, variance_se):
+def test_twenty_layers_of_64_against_known_values(
+    activation, gain, mean, mean_se, variance, variance_se
+):
     """Values of an independent simulation (n = 64, 20 gated layers, |x|^2/n = 1)."""
     pred = initdiag.predict(
-        [64] * 21, activation=activation, output=activation, init="lecun_normal", gain=gain, draws=8192
+        [64] * 21,
+        activation=activation,
+        output=activation,
+        init="lecun_normal",
+        gain=gain,
+        draws=8192,
     )
     assert pred.coverage == "simulated"
     assert abs(z(pred.log_mean, pred.log_mean_se, mean, mean_se)) < 3
@@ -49,10 +61,15 @@ def test_relu_is_the_exact_law(init, widths, monkeypatch):
     arch = initdiag.Architecture.from_widths(widths, init=init, dropout=0.1)
     exact = initdiag.predict(arch)
     samples = forward.simulate(arch, 8192, 1).log_norms[-1]
-    found = Prediction.simulated(samples, (), arch.input_size, arch.output_size, True, len(arch.layers))
+    found = Prediction.simulated(
+        samples, (), arch.input_size, arch.output_size, True, len(arch.layers)
+    )
     assert abs(z(found.log_mean, found.log_mean_se, exact.log_mean)) < 3
     assert abs(z(found.log_variance, found.log_variance_se, exact.log_variance)) < 3
-    assert abs(found.dead_probability - exact.dead_probability) < 4 * math.sqrt(exact.dead_probability / 8192) + 1e-3
+    assert (
+        abs(found.dead_probability - exact.dead_probability)
+        < 4 * math.sqrt(exact.dead_probability / 8192) + 1e-3
+    )
 
 
 def explicit(widths, activation, init, bias, rms, draws, seed):
@@ -85,18 +102,29 @@ def explicit(widths, activation, init, bias, rms, draws, seed):
 )
 def test_against_explicit_networks(activation, init, bias, rms):
     widths = [10, 16, 8, 12]
-    arch = initdiag.Architecture.from_widths(widths, activation=activation, output=activation, init=init, input_rms=rms)
+    arch = initdiag.Architecture.from_widths(
+        widths, activation=activation, output=activation, init=init, input_rms=rms
+    )
     layers = tuple(dataclasses.replace(layer, bias=BiasLaw(bias**2)) for layer in arch.layers)
     pred = initdiag.predict(dataclasses.replace(arch, layers=layers), draws=16384)
     values = explicit(widths, activation, init, bias, rms, 16000, 3)
-    variance_se = math.sqrt((np.mean((values - values.mean()) ** 4) - values.var() ** 2) / len(values))
-    assert abs(z(pred.log_mean, pred.log_mean_se, values.mean(), values.std() / math.sqrt(len(values)))) < 3.5
+    variance_se = math.sqrt(
+        (np.mean((values - values.mean()) ** 4) - values.var() ** 2) / len(values)
+    )
+    assert (
+        abs(
+            z(pred.log_mean, pred.log_mean_se, values.mean(), values.std() / math.sqrt(len(values)))
+        )
+        < 3.5
+    )
     assert abs(z(pred.log_variance, pred.log_variance_se, values.var(), variance_se)) < 3.5
 
 
 def test_the_scale_of_the_input_matters_to_tanh():
     small, large = (
-        initdiag.predict([32] * 4, activation="tanh", init="lecun_normal", gain=2.0, input_rms=r).log_mean
+        initdiag.predict(
+            [32] * 4, activation="tanh", init="lecun_normal", gain=2.0, input_rms=r
+        ).log_mean
         for r in (0.01, 10.0)
     )
     assert small > large + 1
@@ -104,8 +132,12 @@ def test_the_scale_of_the_input_matters_to_tanh():
 
 def test_layers_add_up_and_draws_do_not_depend_on_their_number():
     pred = initdiag.predict([20, 30, 10], activation="gelu", draws=1000)
-    assert math.fsum(layer.log_mean for layer in pred.layers) == pytest.approx(pred.log_mean, abs=1e-12)
-    assert math.fsum(layer.log_variance for layer in pred.layers) == pytest.approx(pred.log_variance, abs=1e-12)
+    assert math.fsum(layer.log_mean for layer in pred.layers) == pytest.approx(
+        pred.log_mean, abs=1e-12
+    )
+    assert math.fsum(layer.log_variance for layer in pred.layers) == pytest.approx(
+        pred.log_variance, abs=1e-12
+    )
     fewer = initdiag.predict([20, 30, 10], activation="gelu", draws=300)
     np.testing.assert_array_equal(fewer.samples, pred.samples[:300])
     assert not np.array_equal(
@@ -119,11 +151,17 @@ def test_the_empirical_law():
     assert law.mean() == pytest.approx(pred.log_mean)
     assert law.var() == pytest.approx(pred.log_variance)
     np.testing.assert_allclose(law.cdf(law.ppf([0.1, 0.5, 0.9])), [0.1, 0.5, 0.9], atol=1e-12)
-    np.testing.assert_allclose(law.ppf([0.25, 0.75]), np.quantile(pred.samples, [0.25, 0.75]), atol=5e-3)
+    np.testing.assert_allclose(
+        law.ppf([0.25, 0.75]), np.quantile(pred.samples, [0.25, 0.75]), atol=5e-3
+    )
     assert law.log_moment(1) == pytest.approx(math.log(np.exp(pred.samples).mean()), abs=1e-12)
-    peak = optimize.minimize_scalar(lambda x: -float(law.pdf(x)), bounds=law.interval(0.5), method="bounded").x
+    peak = optimize.minimize_scalar(
+        lambda x: -float(law.pdf(x)), bounds=law.interval(0.5), method="bounded"
+    ).x
     assert abs(peak - law.median()) < law.std()
-    assert abs(np.mean(law.rvs(size=4000, random_state=0)) - law.mean()) < 5 * law.std() / math.sqrt(4000)
+    assert abs(
+        np.mean(law.rvs(size=4000, random_state=0)) - law.mean()
+    ) < 5 * law.std() / math.sqrt(4000)
 
 
 def test_a_simulated_prediction_survives_json():

@@ -29,7 +29,9 @@ class PreNorm(nn.Module):
     def __init__(self):
         super().__init__()
         self.norms = nn.ModuleList(nn.LayerNorm(24) for _ in range(3))
-        self.up, self.down = (nn.ModuleList(nn.Linear(a, b) for _ in range(3)) for a, b in ((24, 40), (40, 24)))
+        self.up, self.down = (
+            nn.ModuleList(nn.Linear(a, b) for _ in range(3)) for a, b in ((24, 40), (40, 24))
+        )
 
     def forward(self, x):
         for norm, up, down in zip(self.norms, self.up, self.down, strict=True):
@@ -89,8 +91,13 @@ def test_law_agrees_with_redraws(build, width):
     x = torch.randn(1, width, generator=torch.Generator().manual_seed(1))
     law = measure(model, x, draws=4096, method="law")
     redraw = measure(model, x, draws=900, method="redraw", init=gaussian)
-    assert abs(law.log_mean - redraw.log_mean) < 3.5 * math.hypot(law.log_mean_se, redraw.log_mean_se) + 0.01
-    assert abs(law.log_variance - redraw.log_variance) < 3.5 * math.hypot(law.log_variance_se, redraw.log_variance_se)
+    assert (
+        abs(law.log_mean - redraw.log_mean)
+        < 3.5 * math.hypot(law.log_mean_se, redraw.log_mean_se) + 0.01
+    )
+    assert abs(law.log_variance - redraw.log_variance) < 3.5 * math.hypot(
+        law.log_variance_se, redraw.log_variance_se
+    )
 
 
 def test_law_on_a_chain_is_the_exact_law():
@@ -104,7 +111,9 @@ def test_draws_do_not_depend_on_chunks(monkeypatch):
     model = seeded(PreNorm)
     whole = measure(model, draws=700, method="law").log_norms
     monkeypatch.setattr(measure_module, "_BUDGET", 1)
-    np.testing.assert_allclose(measure(model, draws=700, method="law").log_norms, whole, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(
+        measure(model, draws=700, method="law").log_norms, whole, rtol=0, atol=1e-12
+    )
 
 
 class Reused(nn.Module):
@@ -130,7 +139,11 @@ def test_from_simulation():
     model = seeded(PreNorm)
     arch, found = trace(model), measure(model, draws=512, method="law")
     pred = Prediction.from_simulation(arch, found)
-    assert (pred.coverage, pred.log_mean, pred.log_mean_se) == ("simulated", found.log_mean, found.log_mean_se)
+    assert (pred.coverage, pred.log_mean, pred.log_mean_se) == (
+        "simulated",
+        found.log_mean,
+        found.log_mean_se,
+    )
     assert "add" in pred.reasons[0]
     assert any("uniform weights" in reason for reason in pred.reasons)
     assert pred.law.mean() == pytest.approx(found.log_mean)

@@ -43,7 +43,11 @@ class Channels(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.a, self.norm, self.b = nn.Linear(6, 8), nn.BatchNorm1d(5, track_running_stats=False), nn.Linear(8, 3)
+        self.a, self.norm, self.b = (
+            nn.Linear(6, 8),
+            nn.BatchNorm1d(5, track_running_stats=False),
+            nn.Linear(8, 3),
+        )
 
     def forward(self, x):
         return self.b(F.gelu(self.norm(self.a(x))))
@@ -111,7 +115,9 @@ def test_stacked_as_one_by_one(name, monkeypatch):
         assert a.tangent_log_variance == pytest.approx(b.tangent_log_variance, abs=1e-10)
         assert (a.weight_gradient is None) == (b.weight_gradient is None)
         if a.weight_gradient is not None:
-            assert a.weight_gradient.log_mean == pytest.approx(b.weight_gradient.log_mean, abs=1e-10)
+            assert a.weight_gradient.log_mean == pytest.approx(
+                b.weight_gradient.log_mean, abs=1e-10
+            )
             assert math.isnan(a.bias_gradient.log_mean) or a.bias_gradient.log_mean == pytest.approx(b.bias_gradient.log_mean, abs=1e-10)  # fmt: skip
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
@@ -128,7 +134,11 @@ def test_against_functional_derivatives_of_the_whole_batch(name):
         network.apply(init).double()
         for module in network.modules():
             if isinstance(module, nn.BatchNorm1d):
-                module.track_running_stats, module.running_mean, module.running_var = False, None, None
+                module.track_running_stats, module.running_mean, module.running_var = (
+                    False,
+                    None,
+                    None,
+                )
         moved = torch.zeros(7, *row, dtype=torch.float64)
         moved[draw % 7] = u[draw]
         _, tangent = torch.func.jvp(network, (x.double(),), (moved,))
@@ -163,5 +173,7 @@ def test_a_chain_is_stacked_without_trying():
 
 
 def test_parameters_that_do_not_vary_are_no_hindrance():
-    found = measure(seeded(lambda: normalised().eval()), torch.randn(2, 6), draws=8, method="redraw")
+    found = measure(
+        seeded(lambda: normalised().eval()), torch.randn(2, 6), draws=8, method="redraw"
+    )
     assert found.notes == ()

@@ -32,7 +32,11 @@ def encoder():
     return nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, dropout=0.0)
 
 
-MODELS = {"attention": Attention, "encoder in eval mode": lambda: encoder().eval(), "encoder in train mode": encoder}
+MODELS = {
+    "attention": Attention,
+    "encoder in eval mode": lambda: encoder().eval(),
+    "encoder in train mode": encoder,
+}
 
 
 def init(module):
@@ -51,7 +55,10 @@ def drawn(build, draw):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_redraws_against_jacobians_and_plain_autograd(name):
-    model, x = seeded(MODELS[name]), torch.randn(2, 5, 8, generator=torch.Generator().manual_seed(0))
+    model, x = (
+        seeded(MODELS[name]),
+        torch.randn(2, 5, 8, generator=torch.Generator().manual_seed(0)),
+    )
     found = measure(model, x, draws=4, method="redraw", init=init, seed=3)
     last = found.layers[-1]
     u = random_numbers.directions(3, range(4), 40).view(4, 1, 5, 8).double()
@@ -62,7 +69,9 @@ def test_redraws_against_jacobians_and_plain_autograd(name):
         with sdpa_kernel(SDPBackend.MATH):
             jacobian = torch.func.jacrev(network)(row).reshape(40, 40)
         tangent = jacobian.detach() @ u[draw].flatten()
-        assert found.log_norms[draw] == pytest.approx(math.log(float(tangent.square().sum())), abs=1e-9)
+        assert found.log_norms[draw] == pytest.approx(
+            math.log(float(tangent.square().sum())), abs=1e-9
+        )
         (network(row) * v[draw]).sum().backward()
         gradients.append(math.log(float(network.get_parameter(last.name).grad.square().sum())))
     assert last.weight_gradient.log_mean == pytest.approx(np.mean(gradients), abs=1e-9)
@@ -74,12 +83,19 @@ def test_every_ensemble_measures_attention(name, method):
     found = measure(seeded(MODELS[name]), torch.randn(2, 5, 8), draws=16, method=method)
     assert np.isfinite(found.log_norms).all()
     assert not any("gradients were not measured" in note for note in found.notes)
-    assert method == "law" or all(math.isfinite(layer.weight_gradient.log_mean) for layer in found.layers)
+    assert method == "law" or all(
+        math.isfinite(layer.weight_gradient.log_mean) for layer in found.layers
+    )
 
 
 def test_a_spectrum_of_attention():
     assert measure_spectrum(seeded(Attention), torch.randn(2, 5, 8), draws=2).zero_mass == 0
-    assert measure_spectrum(seeded(Attention), torch.randn(2, 5, 8), draws=2, dense=False, steps=8).weights is not None
+    assert (
+        measure_spectrum(
+            seeded(Attention), torch.randn(2, 5, 8), draws=2, dense=False, steps=8
+        ).weights
+        is not None
+    )
 
 
 def chosen():
@@ -137,11 +153,15 @@ class Inference(Attention):
 def test_a_forward_through_which_no_gradient_flows_is_refused(build, method):
     model, x = seeded(Attention), torch.randn(2, 5, 8)
     arch = trace(model, x)
-    with pytest.raises(UnsupportedArchitecture, match=r"the output does not require a gradient: .*torch\.no_grad"):
+    with pytest.raises(
+        UnsupportedArchitecture, match=r"the output does not require a gradient: .*torch\.no_grad"
+    ):
         measure(seeded(build), x, draws=4, method=method, init=init, architecture=arch)
 
 
 def test_frozen_parameters_are_measured():
     model, x = seeded(Attention), torch.randn(2, 5, 8)
     plain = measure(model, x, draws=8)
-    assert np.array_equal(measure(model.requires_grad_(False), x, draws=8).log_norms, plain.log_norms)
+    assert np.array_equal(
+        measure(model.requires_grad_(False), x, draws=8).log_norms, plain.log_norms
+    )

@@ -22,7 +22,11 @@ class Tied(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.enter, self.w, self.b = nn.Linear(5, 6), nn.Parameter(torch.randn(6, 6) / 2), nn.Parameter(torch.rand(6))
+        self.enter, self.w, self.b = (
+            nn.Linear(5, 6),
+            nn.Parameter(torch.randn(6, 6) / 2),
+            nn.Parameter(torch.rand(6)),
+        )
 
     def forward(self, x):
         h = self.enter(x).relu() @ self.w.T + self.b
@@ -46,7 +50,9 @@ def flipped(build, seed, draw, arch):
     state = dict(model.named_parameters())
     for stream, name in enumerate(dict.fromkeys(layer.name for layer in arch.layers)):
         w = state[name]
-        signs = torch.from_numpy(random_numbers.signs(seed, range(draw + 1), stream, sum(w.shape))[draw]).double()
+        signs = torch.from_numpy(
+            random_numbers.signs(seed, range(draw + 1), stream, sum(w.shape))[draw]
+        ).double()
         s, r = signs[: w.shape[1]], signs[w.shape[1] :]
         layer = next(layer for layer in arch.layers if layer.name == name)
         with torch.no_grad():
@@ -59,7 +65,9 @@ def flipped(build, seed, draw, arch):
 def task_of(model, x):
     arch = trace(model, x)
     order = {name: i for i, name in enumerate(dict.fromkeys(layer.name for layer in arch.layers))}
-    biased = frozenset(layer.name for layer in arch.layers if layer.bias is not None and layer.bias.symmetric)
+    biased = frozenset(
+        layer.name for layer in arch.layers if layer.bias is not None and layer.bias.symmetric
+    )
     return prepared(model, arch, x, None, 7, None), lambda draws: SignFlips(7, draws, order, biased)
 
 
@@ -67,7 +75,11 @@ def norms(model, loss):
     """ln||dL/dp||^2 by parameter."""
     model.zero_grad()
     loss.backward()
-    return {name: float(p.grad.square().sum().log()) for name, p in model.named_parameters() if p.grad is not None}
+    return {
+        name: float(p.grad.square().sum().log())
+        for name, p in model.named_parameters()
+        if p.grad is not None
+    }
 
 
 @pytest.mark.parametrize("with_loss", [False, True])
@@ -76,7 +88,9 @@ def test_against_plain_autograd(name, with_loss):
     build, row = MODELS[name]
     model = seeded(build).double()
     x = torch.randn(4, *row, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    target = torch.randn(4, *model(x).shape[1:], dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    target = torch.randn(
+        4, *model(x).shape[1:], dtype=torch.float64, generator=torch.Generator().manual_seed(2)
+    )
     loss = gradients.Loss(nn.functional.mse_loss, target) if with_loss else None
     task, ensemble = task_of(model, x)
     found = gradients.gradient_logs(task, ensemble(range(6)), range(6), loss)
@@ -84,7 +98,11 @@ def test_against_plain_autograd(name, with_loss):
     for draw in range(6):
         network = flipped(build, 7, draw, task.arch)
         out = network(x[[draw % 4]])
-        value = (out.flatten() * v[draw]).sum() if loss is None else nn.functional.mse_loss(out, target[[draw % 4]])
+        value = (
+            (out.flatten() * v[draw]).sum()
+            if loss is None
+            else nn.functional.mse_loss(out, target[[draw % 4]])
+        )
         expected = norms(network, value)
         for logs in found:
             assert float(logs.weight[draw]) == pytest.approx(expected[logs.name], abs=1e-9)
@@ -100,7 +118,9 @@ def test_redraws_against_plain_autograd():
             nn.init.normal_(m.bias, std=0.1)
 
     x = torch.ones(1, 5, dtype=torch.float64)
-    found = measure(seeded(lambda: mlp([5, 8, 3])).double(), x, draws=3, method="redraw", init=init, seed=7)
+    found = measure(
+        seeded(lambda: mlp([5, 8, 3])).double(), x, draws=3, method="redraw", init=init, seed=7
+    )
     v = random_numbers.directions(7, range(3), 3, "cotangent").double()
     expected = []
     for draw in range(3):
@@ -164,11 +184,18 @@ def test_a_module_without_a_backward_pass_is_measured_all_the_same():
 
 def test_no_gradients_when_none_are_wanted():
     found = measure(mlp([6, 6, 3]), draws=16, gradients=False)
-    assert found.layers[0].weight_gradient is found.layers[0].bias_gradient is found.layers[0].activation is None
+    assert (
+        found.layers[0].weight_gradient
+        is found.layers[0].bias_gradient
+        is found.layers[0].activation
+        is None
+    )
 
 
 def test_layers_without_bias_have_no_bias_gradient():
-    found = measure(nn.Sequential(nn.Linear(6, 6, bias=False), nn.ReLU(), nn.Linear(6, 3)), draws=16)
+    found = measure(
+        nn.Sequential(nn.Linear(6, 6, bias=False), nn.ReLU(), nn.Linear(6, 3)), draws=16
+    )
     assert found.layers[0].bias_gradient is None
     assert found.layers[1].bias_gradient is not None
 

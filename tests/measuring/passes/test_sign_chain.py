@@ -74,7 +74,9 @@ def test_row_by_row(build, size, dtype, monkeypatch):
 def test_the_fast_path_is_taken_where_it_should_be(monkeypatch):
     taken = []
     honest = sign_chain.fast_log_norms
-    monkeypatch.setattr(measure_module, "fast_log_norms", lambda *a, **k: taken.append(1) or honest(*a, **k))
+    monkeypatch.setattr(
+        measure_module, "fast_log_norms", lambda *a, **k: taken.append(1) or honest(*a, **k)
+    )
     measure(seeded(lambda: mlp([8, 8, 4])), draws=8)
     assert taken == [1]
     for model in (

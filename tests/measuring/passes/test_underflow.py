@@ -29,7 +29,12 @@ class Fading(nn.Module):
 
     def __init__(self, depth, factor=1e-4, cut=None):
         super().__init__()
-        self.layer, self.depth, self.factor, self.cut = nn.Linear(WIDTH, WIDTH, bias=False), depth, factor, cut
+        self.layer, self.depth, self.factor, self.cut = (
+            nn.Linear(WIDTH, WIDTH, bias=False),
+            depth,
+            factor,
+            cut,
+        )
 
     def forward(self, x):
         is_kept = (x[:, :1] > 0).to(x.dtype)
@@ -88,7 +93,9 @@ def test_fading_only_shifts_the_logs(method):
     shift = 2 * math.log(1e-45)
     assert low.dead_fraction == plain.dead_fraction == 0
     np.testing.assert_allclose(low.log_norms - 9 * shift, plain.log_norms, atol=1e-9)
-    assert low.layers[-1].tangent_log_mean - 8 * shift == pytest.approx(plain.layers[-1].tangent_log_mean)
+    assert low.layers[-1].tangent_log_mean - 8 * shift == pytest.approx(
+        plain.layers[-1].tangent_log_mean
+    )
 
 
 @pytest.mark.parametrize("method", ["signs", "redraw", "law"])
@@ -98,7 +105,10 @@ def test_values_that_fade_too_keep_the_signs_of_their_gates(method):
     class Faint(nn.Module):
         def __init__(self, factor):
             super().__init__()
-            self.layers, self.factor = nn.ModuleList(nn.Linear(WIDTH, WIDTH, bias=False) for _ in range(20)), factor
+            self.layers, self.factor = (
+                nn.ModuleList(nn.Linear(WIDTH, WIDTH, bias=False) for _ in range(20)),
+                factor,
+            )
 
         def forward(self, x):
             for layer in self.layers:
@@ -106,7 +116,9 @@ def test_values_that_fade_too_keep_the_signs_of_their_gates(method):
             return x
 
     def found(factor):
-        return measure(seeded(lambda: Faint(factor)), torch.ones(1, WIDTH), draws=8, method=method, init=init)
+        return measure(
+            seeded(lambda: Faint(factor)), torch.ones(1, WIDTH), draws=8, method=method, init=init
+        )
 
     plain, low = found(0.5), found(0.5**76)
     shift = 2 * 20 * 75 * math.log(0.5)
@@ -116,7 +128,9 @@ def test_values_that_fade_too_keep_the_signs_of_their_gates(method):
 def test_a_row_that_is_cut_is_dead_where_others_fade():
     x = torch.ones(2, WIDTH)
     x[1] = -1
-    found = measure(seeded(lambda: Fading(24, 1e-20, cut=3)), x, draws=16, method="redraw", init=init)
+    found = measure(
+        seeded(lambda: Fading(24, 1e-20, cut=3)), x, draws=16, method="redraw", init=init
+    )
     assert np.array_equal(np.isneginf(found.log_norms), np.arange(16) % 2 == 1)
     assert found.log_mean < -1500
 
@@ -129,7 +143,9 @@ def test_what_fades_at_every_scale_is_refused(method):
 
 
 def test_what_fades_at_every_scale_has_no_verdict():
-    report = initdiag.diagnose(seeded(lambda: Fading(40, 1e-20)), torch.randn(2, WIDTH), draws=4, init=init)
+    report = initdiag.diagnose(
+        seeded(lambda: Fading(40, 1e-20)), torch.randn(2, WIDTH), draws=4, init=init
+    )
     assert report.verdict is initdiag.Verdict.NO_VERDICT
 
 
@@ -143,7 +159,9 @@ def test_a_smaller_scale_where_the_largest_overflows():
     model = seeded(lambda: UpAndDown(24, 1e-20))
     plain = measure(seeded(lambda: UpAndDown(24, 1.0)), torch.ones(1, WIDTH), draws=3)
     found = measure(model, torch.ones(1, WIDTH), draws=3)
-    np.testing.assert_allclose(found.log_norms, plain.log_norms + 2 * 24 * math.log(1e-20), rtol=1e-10)
+    np.testing.assert_allclose(
+        found.log_norms, plain.log_norms + 2 * 24 * math.log(1e-20), rtol=1e-10
+    )
 
 
 def test_a_healthy_network_is_passed_once(monkeypatch):
@@ -160,5 +178,9 @@ def test_gradients_that_underflow_at_scale_1():
 
     plain, low = found(1.0), found(1e-45)
     shift = 18 * math.log(1e-45)
-    assert low.weight_gradient.log_mean - shift == pytest.approx(plain.weight_gradient.log_mean, abs=1e-9)
-    assert low.bias_gradient.log_mean - shift == pytest.approx(plain.bias_gradient.log_mean, abs=1e-9)
+    assert low.weight_gradient.log_mean - shift == pytest.approx(
+        plain.weight_gradient.log_mean, abs=1e-9
+    )
+    assert low.bias_gradient.log_mean - shift == pytest.approx(
+        plain.bias_gradient.log_mean, abs=1e-9
+    )

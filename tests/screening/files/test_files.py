@@ -28,14 +28,18 @@ def architectures(count, seed=0):
 
 
 def as_json(path, rows):
-    path.write_text("".join(json.dumps({"id": i, "widths": row}) + "\n" for i, row in enumerate(rows)))
+    path.write_text(
+        "".join(json.dumps({"id": i, "widths": row}) + "\n" for i, row in enumerate(rows))
+    )
     return path
 
 
 def as_csv(path, rows):
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerows([("id", "widths"), *((i, ",".join(map(str, row))) for i, row in enumerate(rows))])
+        writer.writerows(
+            [("id", "widths"), *((i, ",".join(map(str, row))) for i, row in enumerate(rows))]
+        )
     return path
 
 
@@ -105,7 +109,9 @@ def test_an_interrupted_run_goes_on_and_ends_alike(tmp_path, monkeypatch, kind, 
         screen_file(source, broken, progress=stop, **OPTIONS)
     assert not broken.exists()
     seen_again = []
-    counts = screen_file(source, broken, progress=lambda r, s, c: seen_again.append((c.rows, r / s)), **OPTIONS)
+    counts = screen_file(
+        source, broken, progress=lambda r, s, c: seen_again.append((c.rows, r / s)), **OPTIONS
+    )
     assert counts == expected
     assert counts.rejected == 3
     assert read(broken) == read(whole)
@@ -135,18 +141,31 @@ BAD_LISTS = st.one_of(
     st.lists(st.integers(1, 9), max_size=1),
     st.lists(st.integers(-5, 0), min_size=2, max_size=4),
     st.lists(st.integers(1_000_001, 10**40), min_size=2, max_size=3),
-    st.lists(st.one_of(st.floats(), st.none(), st.booleans(), st.text(max_size=3)), min_size=2, max_size=4),
+    st.lists(
+        st.one_of(st.floats(), st.none(), st.booleans(), st.text(max_size=3)),
+        min_size=2,
+        max_size=4,
+    ),
 )
 ANYTHING = st.recursive(
     st.one_of(st.none(), st.booleans(), st.floats(), st.integers(), st.text(max_size=8)),
-    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=3), inner, max_size=2)),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=3), inner, max_size=2)
+    ),
     max_leaves=6,
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(
-    st.lists(st.one_of(GOOD.map(lambda row: (row, True)), st.one_of(BAD_LISTS, ANYTHING).map(lambda row: (row, None))))
+    st.lists(
+        st.one_of(
+            GOOD.map(lambda row: (row, True)),
+            st.one_of(BAD_LISTS, ANYTHING).map(lambda row: (row, None)),
+        )
+    )
 )
 def test_json_of_any_kind_is_kept_judged_or_rejected(tmp_path, rows):
     source, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
@@ -156,15 +175,23 @@ def test_json_of_any_kind_is_kept_judged_or_rejected(tmp_path, rows):
     assert counts.kept + counts.at_risk + counts.rejected == counts.rows
     assert counts.kept >= sum(good is True for _, good in rows)
     rejects = output.with_name("out.jsonl.rejects.jsonl")
-    found = [json.loads(line) for line in rejects.read_text().splitlines()] if rejects.exists() else []
+    found = (
+        [json.loads(line) for line in rejects.read_text().splitlines()] if rejects.exists() else []
+    )
     assert len(found) == counts.rejected
     assert all(entry["reason"] and rows[entry["line"] - 1][1] is None for entry in found)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(
     st.lists(
-        st.one_of(st.binary(max_size=30), st.sampled_from([b'"8,8"', b"8 8 8", b"[8, 8]", b"8x3", b'"8,8'])), max_size=9
+        st.one_of(
+            st.binary(max_size=30),
+            st.sampled_from([b'"8,8"', b"8 8 8", b"[8, 8]", b"8x3", b'"8,8']),
+        ),
+        max_size=9,
     )
 )
 @pytest.mark.parametrize("kind", [".csv", ".jsonl"])
@@ -232,14 +259,21 @@ def test_parquet_rejects_and_other_columns(tmp_path):
     import pyarrow
 
     rows = [[8, 8], None, [8, None], [], [8, 0], [2_000_000, 8], [16, 16]]
-    table = pyarrow.table({"name": list("abcdefg"), "net": pyarrow.array(rows, pyarrow.list_(pyarrow.int32()))})
+    table = pyarrow.table(
+        {"name": list("abcdefg"), "net": pyarrow.array(rows, pyarrow.list_(pyarrow.int32()))}
+    )
     pyarrow.parquet.write_table(table, tmp_path / "in.parquet")
-    counts = screen_file(tmp_path / "in.parquet", tmp_path / "out.parquet", column="net", init="he_normal")
+    counts = screen_file(
+        tmp_path / "in.parquet", tmp_path / "out.parquet", column="net", init="he_normal"
+    )
     assert counts == Counts(7, 2, 0, 5)
     kept = pyarrow.parquet.read_table(tmp_path / "out.parquet")
     assert kept.column_names == ["name", "net", "initdiag_risk"]
     assert kept["name"].to_pylist() == ["a", "g"]
-    lines = [json.loads(line)["line"] for line in (tmp_path / "out.parquet.rejects.jsonl").read_text().splitlines()]
+    lines = [
+        json.loads(line)["line"]
+        for line in (tmp_path / "out.parquet.rejects.jsonl").read_text().splitlines()
+    ]
     assert lines == [2, 3, 4, 5, 6]
 
 
@@ -330,7 +364,9 @@ def test_a_csv_without_the_column_is_told_what_to_do(tmp_path, header, message):
 
 def test_a_width_is_not_repeated_no_times(tmp_path):
     (tmp_path / "in.csv").write_text("widths\n8 8x0 8\n8 8x2 8\n")
-    assert screen_file(tmp_path / "in.csv", tmp_path / "out.csv", init="he_normal") == Counts(2, 1, 0, 1)
+    assert screen_file(tmp_path / "in.csv", tmp_path / "out.csv", init="he_normal") == Counts(
+        2, 1, 0, 1
+    )
 
 
 def test_wrong_options_touch_no_file(tmp_path):
@@ -344,7 +380,17 @@ def test_the_command(tmp_path):
     source = tmp_path / "in.csv"
     source.write_text('id,widths\n1,"784,256x3,10"\n2,784 16x80 10\n3,oops\n')
     done = CliRunner().invoke(
-        cli._group, ["screen", str(source), "--max-risk", "0.3", "-o", str(tmp_path / "out.csv"), "--init", "he_normal"]
+        cli._group,
+        [
+            "screen",
+            str(source),
+            "--max-risk",
+            "0.3",
+            "-o",
+            str(tmp_path / "out.csv"),
+            "--init",
+            "he_normal",
+        ],
     )
     assert done.exit_code == 0, done.output
     assert "3 rows: 1 kept, 1 at risk, 1 rejected" in done.output

@@ -90,20 +90,26 @@ def test_moment_transform_has_fuss_catalan_moments():
 def test_semicircles_add_to_a_semicircle():
     x = np.linspace(-3, 3, 41)
     total = FreeSum(Semicircle(1.0), Semicircle(2.0))
-    np.testing.assert_allclose(density(total.cauchy, x), density(Semicircle(3.0).cauchy, x), atol=1e-8)
+    np.testing.assert_allclose(
+        density(total.cauchy, x), density(Semicircle(3.0).cauchy, x), atol=1e-8
+    )
 
 
 def test_marchenko_pastur_laws_add_to_one():
     """Rows of X stacked: ratios add."""
     x = np.linspace(0.2, 5.5, 41)
     total = FreeSum(MarchenkoPastur(0.7), MarchenkoPastur(0.8))
-    np.testing.assert_allclose(density(total.cauchy, x), density(MarchenkoPastur(1.5).cauchy, x), atol=1e-8)
+    np.testing.assert_allclose(
+        density(total.cauchy, x), density(MarchenkoPastur(1.5).cauchy, x), atol=1e-8
+    )
 
 
 def test_two_fair_projections_add_to_the_arcsine_law():
     x = np.linspace(0.03, 1.97, 30)
     total = FreeSum(Projection(0.5), Projection(0.5))
-    np.testing.assert_allclose(density(total.cauchy, x), 1 / (np.pi * np.sqrt(x * (2 - x))), rtol=1e-7)
+    np.testing.assert_allclose(
+        density(total.cauchy, x), 1 / (np.pi * np.sqrt(x * (2 - x))), rtol=1e-7
+    )
 
 
 # Free products
@@ -124,7 +130,9 @@ def test_gated_gaussian_layer_is_marchenko_pastur_again():
     p = 0.5
     x = np.linspace(0.15, 2.8, 30)
     product = FreeProduct(Projection(p), MarchenkoPastur(1.0))
-    np.testing.assert_allclose(density(product.cauchy, x), density(MarchenkoPastur(p).cauchy, x), rtol=1e-7)
+    np.testing.assert_allclose(
+        density(product.cauchy, x), density(MarchenkoPastur(p).cauchy, x), rtol=1e-7
+    )
 
 
 def test_marchenko_pastur_laws_multiply_to_fuss_catalan():
@@ -142,7 +150,9 @@ def test_leaky_gate_times_a_gaussian_layer_agrees_with_the_chain():
     product = FreeProduct(gate, MarchenkoPastur(1.0, 2.0))
     spectrum = predict_spectrum([50, 50], init="he_normal", output="leaky_relu", negative_slope=0.2)
     x = np.linspace(-3, 1.5, 25)
-    np.testing.assert_allclose(density(product.cauchy, np.exp(x)) * np.exp(x), spectrum.density(x), atol=1e-8)
+    np.testing.assert_allclose(
+        density(product.cauchy, np.exp(x)) * np.exp(x), spectrum.density(x), atol=1e-8
+    )
     z = np.array([3.0 + 40j])
     m = z * product.cauchy(z) - 1
     np.testing.assert_allclose(product.s_transform(m), (1 + m) / (m * z), rtol=1e-8)
@@ -150,7 +160,9 @@ def test_leaky_gate_times_a_gaussian_layer_agrees_with_the_chain():
 
 def test_quadrature_of_a_smooth_gate_by_its_moments():
     law = squared_slope(lambda h: 1 - np.tanh(h) ** 2, q=0.8)
-    draws = (1 - np.tanh(math.sqrt(0.8) * np.random.default_rng(1).standard_normal(400_000)) ** 2) ** 2
+    draws = (
+        1 - np.tanh(math.sqrt(0.8) * np.random.default_rng(1).standard_normal(400_000)) ** 2
+    ) ** 2
     assert law.mean == pytest.approx(draws.mean(), abs=4 * draws.std() / math.sqrt(draws.size))
 
 
@@ -202,7 +214,10 @@ def test_impossible_input_is_refused(build, message):
 
 @pytest.mark.parametrize(
     ("law", "x"),
-    [(FreeSum(Projection(0.9), Projection(0.9)), 2.0), (FreeProduct(Projection(0.9), Projection(0.9)), 1.0)],
+    [
+        (FreeSum(Projection(0.9), Projection(0.9)), 2.0),
+        (FreeProduct(Projection(0.9), Projection(0.9)), 1.0),
+    ],
 )
 def test_mass_of_an_atom(law, x):
     height = 1e-4j
