@@ -39,6 +39,13 @@ def test_import_alone_loads_no_scipy():
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize("name", ["import initdiag", "--help", "predict", "saved report"])
+def test_templates_are_read_only_for_a_page(name):
+    code = f"{SCRIPTS[name]}\nimport sys; assert 'jinja2' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_every_export_is_there():
     import initdiag
 

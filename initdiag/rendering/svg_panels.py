@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import math
 from dataclasses import dataclass
 
@@ -12,7 +11,7 @@ from initdiag.diagnosing.report import Report
 from initdiag.rendering import curves, svg, words
 from initdiag.rendering.curves import Array
 
-__all__ = ["HEIGHT", "WIDTH", "Panel", "panels", "to_svg"]
+__all__ = ["HEIGHT", "WIDTH", "Panel", "panels"]
 
 WIDTH, HEIGHT = 400, 270
 _MOST_TITLES = 120
@@ -27,19 +26,16 @@ class Panel:
     note: str
     shapes: str
 
+    @property
+    def view_box(self) -> str:
+        """The drawing's own coordinates, as an ``svg`` element states them."""
+        return f"0 0 {WIDTH} {HEIGHT}"
+
 
 def panels(report: Report) -> list[Panel]:
     """Return the panels that the report has something to show in."""
     makers = (_distribution, _shares, _bands, _spectrum)
     return [panel for panel in (make(report) for make in makers) if panel is not None]
-
-
-def to_svg(panel: Panel) -> str:
-    """Return a panel as an ``svg`` element for an HTML page, sized by its place."""
-    name = html.escape(f"{panel.title}. {panel.note}")
-    return (
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{name}">{panel.shapes}</svg>'
-    )
 
 
 def _distribution(report: Report) -> Panel | None:

@@ -101,7 +101,7 @@ def test_weight_gradients_are_drawn_where_they_were_measured():
         np.stack([band.mean, band.low, band.high])[:, 1], [-7.0, -11.0, -3.0]
     )
     assert np.isnan(band.mean[0])
-    drawn = svg_panels.to_svg(svg_panels.panels(seen)[2])
+    drawn = svg_panels.panels(seen)[2].shapes
     start = float(re.search(r'x="([\d.]+)"[^>]*>weight gradients<', drawn)[1])
     assert start + 7 * len("weight gradients") < svg_panels.WIDTH
     assert len(seen.figure().axes[-1].lines) == 3
@@ -113,7 +113,7 @@ def test_matplotlib_is_left_as_it_was():
     reports.vanishing().figure()
     assert dict(matplotlib.rcParams) == before
     code = (
-        "import sys; sys.path.insert(0, 'tests'); import reports; reports.vanishing().figure()\n"
+        "import sys; sys.path.insert(0, 'tests'); from support import reports; reports.vanishing().figure()\n"
         "assert 'matplotlib.pyplot' not in sys.modules and 'torch' not in sys.modules"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -64,7 +64,7 @@ def test_markdown_is_the_method():
 def test_the_shipped_schema_is_the_records(golden):
     if os.environ.get("INITDIAG_OVERWRITE_GOLDEN") == "1":
         text = json.dumps(report_schema(), indent=1) + "\n"
-        (PACKAGE / "render" / "report.schema.json").write_text(text, encoding="utf-8")
+        (PACKAGE / "rendering" / "report.schema.json").write_text(text, encoding="utf-8")
     assert shipped_schema() == report_schema()
     jsonschema.Draft202012Validator.check_schema(shipped_schema())
 

@@ -12,6 +12,7 @@ from support.balance import parsed
 from support.hostile import HOSTILE, hostile
 
 from initdiag import Report, Verdict
+from initdiag.rendering import html
 from initdiag.rendering.html import to_fragment, to_html
 
 ALLOWED = {
@@ -48,7 +49,8 @@ def test_hostile_names_are_text(name):
 
 
 def test_the_test_of_hostile_names_can_fail(monkeypatch):
-    monkeypatch.setattr("initdiag.rendering.html.escape", str)
+    unescaped = html._environment().overlay(autoescape=False)
+    monkeypatch.setattr(html, "_environment", lambda: unescaped)
     with pytest.raises(AssertionError):
         test_hostile_names_are_text(HOSTILE[1])
 
