@@ -157,9 +157,9 @@ def test_no_false_alarms():
 
 def test_a_thousand_half_precision_layers_are_compared_in_no_time():
     model = seeded(lambda: mlp([16] * 1001)).bfloat16()
-    start = time.perf_counter()
+    start = time.process_time()
     assert not any(layer.weight.failed for layer in trace(model).layers)
-    assert time.perf_counter() - start < 2 * 5, "generous: machines are noisy"
+    assert time.process_time() - start < 2 * 5, "generous: machines are noisy"
 
 
 def test_signs_around_copies_are_the_same_signs():

@@ -156,9 +156,9 @@ def test_wrapped_models_are_unwrapped():
 
 def test_a_thousand_layers_take_under_two_seconds():
     model = mlp([8] * 1001)
-    start = time.perf_counter()
+    start = time.process_time()
     assert len(trace(model).layers) == 1000
-    assert time.perf_counter() - start < 2 * 5, "generous: machines are noisy"
+    assert time.process_time() - start < 2 * 5, "generous: machines are noisy"
 
 
 def test_large_models_are_traced_without_a_copy(monkeypatch):
