@@ -1,4 +1,4 @@
-"""Shared fixtures."""
+"""Shared fixtures, and how the tests are spread over processes."""
 
 from __future__ import annotations
 
@@ -8,10 +8,22 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+# The processes share the cores, so each takes one thread. NumPy and torch read this when they load.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 settings.register_profile("initdiag", deadline=None, derandomize=True, max_examples=50)
 settings.load_profile("initdiag")
 
 GOLDEN = Path(__file__).parent / "golden"
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """Return 0, which keeps the run in this process, where all that is named are single files.
+
+    Otherwise it returns None, and pytest-xdist takes one process a core.
+    """
+    named = [Path(argument.partition("::")[0]) for argument in config.args]
+    return 0 if all(path.is_file() for path in named) else None
 
 
 @pytest.fixture
