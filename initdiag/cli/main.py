@@ -14,6 +14,7 @@ from typing import IO, TYPE_CHECKING, Any
 import click
 
 from initdiag import __version__
+from initdiag.cli.explain import explain_command
 from initdiag.cli.options import FILE, assumption_options, output_options, training_options
 from initdiag.cli.output import emit, exit_code, saved, write, write_spectrum
 from initdiag.cli.screen import screen_command
@@ -68,6 +69,7 @@ def _group() -> None:
 
 
 _group.add_command(screen_command)
+_group.add_command(explain_command)
 
 
 def _draws(ctx: click.Context, param: click.Parameter, value: str) -> int | str:

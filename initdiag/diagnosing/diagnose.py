@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from initdiag import __version__
+from initdiag.diagnosing import findings
 from initdiag.diagnosing.advice import Advice, advise
 from initdiag.diagnosing.agreement import agreement
+from initdiag.diagnosing.findings import Finding
 from initdiag.diagnosing.report import SCHEMA_VERSION, Report
 from initdiag.diagnosing.risk import PROVENANCE, Training
 from initdiag.diagnosing.spectral_report import spectral_report
-from initdiag.diagnosing.verdict import Finding, Judgement, Thresholds, Verdict, judge
+from initdiag.diagnosing.verdict import Judgement, Thresholds, Verdict, judge
 from initdiag.errors import AtRisk, InvalidInput, UnsupportedArchitecture, explain
 from initdiag.law.correlation import Separation, separation
 from initdiag.law.predict import predict
@@ -127,9 +129,8 @@ def _spectral(architecture: Architecture) -> _Spectral:
     try:
         found = spectral_report(architecture)
     except UnsupportedArchitecture as error:
-        return _Spectral(
-            None, (Finding("IND025", "note", None, f"no spectrum: {error}", "see the reason"),)
-        )
+        reason = findings.NO_SPECTRUM.at(None, f"no spectrum: {error}", "see the reason")
+        return _Spectral(None, (reason,))
     return _Spectral(found.spectrum, found.findings)
 
 

@@ -10,8 +10,9 @@ from typing import Any
 from initdiag._core.serialization import Record
 from initdiag.diagnosing.advice import Advice
 from initdiag.diagnosing.agreement import Agreement
+from initdiag.diagnosing.findings import Finding
 from initdiag.diagnosing.risk import Training
-from initdiag.diagnosing.verdict import Finding, Thresholds, Verdict
+from initdiag.diagnosing.verdict import Thresholds, Verdict
 from initdiag.errors import InvalidInput, explain
 from initdiag.law.prediction import Prediction
 from initdiag.measuring.record import Measurement

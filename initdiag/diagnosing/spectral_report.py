@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from initdiag._core.serialization import Record
-from initdiag.diagnosing.verdict import Finding
+from initdiag.diagnosing import findings
+from initdiag.diagnosing.findings import Finding, Severity
 from initdiag.network.architecture import Architecture
 from initdiag.spectrum.conditions import Conditions, conditions_of
 from initdiag.spectrum.improvements import Improvement, improvements, rescaled
@@ -84,16 +85,16 @@ def spectral_report(architecture: Architecture, target: str | None = None) -> Sp
         if is_poor or conditions.rank_share < _RESOLVED
         else ()
     )
-    findings = [
+    found = [
         *_scale_findings(architecture, conditions),
         *_rank_findings(spectrum, conditions, changes),
         *_width_findings(spectrum),
         *_spread_findings(conditions, changes),
         *_isometry_findings(conditions, changes),
     ]
-    findings.sort(key=lambda finding: finding.severity != "warning")
+    found.sort(key=lambda finding: finding.severity.rank)
     return SpectralReport(
-        target or architecture.source, architecture, spectrum, conditions, changes, tuple(findings)
+        target or architecture.source, architecture, spectrum, conditions, changes, tuple(found)
     )
 
 
@@ -107,9 +108,8 @@ def _scale_findings(architecture: Architecture, conditions: Conditions) -> Itera
     if abs(after) > abs(log) / 2:
         remedy = "fewer layers: no factor for the weights mends it"
     message = f"(1/n) sum sigma^2 of the Jacobian's singular values is {power(log)}, where 1 keeps the scale"
-    yield Finding(
-        "IND020", "warning" if abs(log) >= _FAR_OFF_SCALE else "note", None, message, remedy
-    )
+    severity = Severity.WARNING if abs(log) >= _FAR_OFF_SCALE else Severity.NOTE
+    yield findings.JACOBIAN_SCALE.at(None, message, remedy, severity)
 
 
 def _spread_findings(conditions: Conditions, changes: tuple[Improvement, ...]) -> Iterator[Finding]:
@@ -119,7 +119,7 @@ def _spread_findings(conditions: Conditions, changes: tuple[Improvement, ...]) -
     message = f"{_percent(share)} of the singular values that are not 0 lie within a decade of one another"
     better = [c for c in changes if c.after.share_within_decade > share + 0.01]
     remedy = _effects(better, lambda c: f"{_percent(share)} -> {_percent(c.share_within_decade)}")
-    yield Finding("IND021", "note", None, message, remedy or _NOTHING_HELPS)
+    yield findings.JACOBIAN_SPREAD.at(None, message, remedy or _NOTHING_HELPS)
 
 
 def _rank_findings(
@@ -141,8 +141,8 @@ def _rank_findings(
     now = share(conditions)
     better = [c for c in changes if share(c.after) > now + 0.01]
     remedy = _effects(better, lambda c: f"{_count(now * total)} -> {_count(share(c) * total)}")
-    severity = "warning" if resolved < _COLLAPSED * rank else "note"
-    yield Finding("IND022", severity, name, message, remedy or _NOTHING_HELPS)
+    severity = Severity.WARNING if resolved < _COLLAPSED * rank else Severity.NOTE
+    yield findings.JACOBIAN_RANK.at(name, message, remedy or _NOTHING_HELPS, severity)
 
 
 def _rank_share(conditions: Conditions) -> float:
@@ -174,14 +174,14 @@ def _isometry_findings(
         f"{_count(conditions.effective_directions)} of {conditions.directions} directions carried a perturbation"
     )
     remedy = _effects(changes, lambda c: f"{distance:.3g} -> {c.isometry_distance:.3g}")
-    yield Finding("IND023", "note", None, message, remedy or _NOTHING_HELPS)
+    yield findings.JACOBIAN_ISOMETRY.at(None, message, remedy or _NOTHING_HELPS)
 
 
 def _width_findings(spectrum: SpectralLaw) -> Iterator[Finding]:
     """How far the widths at hand are from the limit."""
     caveat = spectrum.caveat
     if caveat is not None:
-        yield Finding("IND024", "warning", None, caveat, _MEASURE)
+        yield findings.FINITE_WIDTH.at(None, caveat, _MEASURE)
         return
     depth_over_width = math.fsum(1 / factor.fan_out for factor in spectrum.factors[:-1])
     if spectrum.second_moment_ratio is None and depth_over_width >= _SHALLOW:
@@ -189,7 +189,7 @@ def _width_findings(spectrum: SpectralLaw) -> Iterator[Finding]:
             f"the spectrum is the limit of large width, and the sum of 1/width is {depth_over_width:.2g}: from 0.05 on "
             "the second moment of ReLU layers is more than 10 % off, and smooth activations have no exact one to compare"
         )
-        yield Finding("IND024", "warning", None, message, _MEASURE)
+        yield findings.FINITE_WIDTH.at(None, message, _MEASURE)
 
 
 def _effects(

@@ -7,7 +7,9 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from initdiag.diagnosing import findings
 from initdiag.diagnosing.agreement import Agreement
+from initdiag.diagnosing.findings import Finding, Severity
 from initdiag.diagnosing.risk import OPTIMIZERS, Training, risk_of_moments, risk_terms
 from initdiag.errors import InvalidInput, explain
 from initdiag.law.correlation import Separation
@@ -18,7 +20,7 @@ from initdiag.measuring.record import Measurement
 from initdiag.network.architecture import Architecture
 from initdiag.network.weights import INDEPENDENT_OF, WeightLaw
 
-__all__ = ["Finding", "Judgement", "Thresholds", "Verdict", "judge"]
+__all__ = ["Judgement", "Thresholds", "Verdict", "judge"]
 
 
 _CLEAR = 3.0
@@ -73,20 +75,6 @@ class Thresholds:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was found: a stable code, how much it matters, where, what, and what to do.
-
-    ``severity`` is ``"error"`` (decides the verdict), ``"warning"`` or ``"note"``; ``layer`` a path or None.
-    """
-
-    code: str
-    severity: str
-    layer: str | None
-    message: str
-    remedy: str
-
-
-@dataclass(frozen=True, slots=True)
 class Judgement:
     """Verdict, what it rests on (``basis``: ``"law"``, ``"measurement"`` or ``"none"``), risks by optimiser, findings."""
 
@@ -138,21 +126,20 @@ def judge(
         if basis == "measurement"
         else _GAP_REMEDIES.get(prediction.coverage, "")
     )
-    findings = [
+    found = [
         *unknown,
         *_structure_findings(architecture, how),
         *_coverage_findings(architecture, prediction, how),
     ]
-    findings += _agreement_findings(agreement)
-    findings += _separation_findings(separation)
+    found += _agreement_findings(agreement)
+    found += _separation_findings(separation)
     if not_measured is not None:
         remedy = "do what the reason says, or pass a function that builds the network"
-        reason = Finding(
-            "IND010", "note", None, f"not measured: {not_measured.rstrip('.')}", remedy
-        )
-        findings.insert(0 if numbers is None else len(findings), reason)
+        message = f"not measured: {not_measured.rstrip('.')}"
+        reason = findings.NOT_MEASURED.at(None, message, remedy)
+        found.insert(0 if numbers is None else len(found), reason)
     if numbers is None:
-        return Judgement(Verdict.NO_VERDICT, "none", {}, tuple(findings))
+        return Judgement(Verdict.NO_VERDICT, "none", {}, tuple(found))
     judged = dict.fromkeys((*OPTIMIZERS, training.optimizer))
     risk = {
         name: numbers.risk(
@@ -163,8 +150,8 @@ def judge(
     is_healthy = risk[training.optimizer] < thresholds.max_risk
     verdict = Verdict.HEALTHY if is_healthy else _mode(numbers, training)
     if verdict.is_at_risk:
-        findings.insert(0, _mode_finding(verdict, numbers, training))
-    return Judgement(verdict, basis, risk, tuple(findings))
+        found.insert(0, _mode_finding(verdict, numbers, training))
+    return Judgement(verdict, basis, risk, tuple(found))
 
 
 def _contradicts_life(measurement: Measurement | None, agreement: Agreement | None) -> bool:
@@ -177,16 +164,11 @@ def _contradicts_life(measurement: Measurement | None, agreement: Agreement | No
 def _unknown_findings(architecture: Architecture, numbers: _Numbers) -> Iterator[Finding]:
     """Why the numbers say nothing of how training goes; none where they do."""
     if numbers.dead == 1 and _starts_at_zero(architecture):
-        yield Finding(
-            "IND015",
-            "warning",
-            architecture.layers[-1].name,
-            _ZERO_OUTPUT,
-            "judge the part before it: module=",
-        )
+        name, remedy = architecture.layers[-1].name, "judge the part before it: module="
+        yield findings.ZERO_START.at(name, _ZERO_OUTPUT, remedy, Severity.WARNING)
     elif numbers.dead < 1 and not numbers.overflows and math.isnan(numbers.variance):
         message = "too few draws have a gradient for a log-variance"
-        yield Finding("IND010", "note", None, message, "ask for more draws, e.g. draws=1024")
+        yield findings.NOT_MEASURED.at(None, message, "ask for more draws, e.g. draws=1024")
 
 
 _ZERO_OUTPUT = "its weights start at zero: at the first step it alone has a gradient, from then on the others have one, too"
@@ -212,7 +194,7 @@ def _coverage_findings(
     for reason in (
         prediction.reasons if prediction.coverage == "none" and not architecture.gaps else ()
     ):
-        yield Finding("IND006", "note", None, f"not covered by the theory: {reason}", how)
+        yield findings.NOT_COVERED.at(None, f"not covered by the theory: {reason}", how)
 
 
 _GAP_REMEDIES = {
@@ -283,60 +265,49 @@ def _mode_finding(verdict: Verdict, numbers: _Numbers, training: Training) -> Fi
             else f"a learning rate of {training.lr:g} takes"
         )
         message = f"at a depth of {numbers.depth} linear layers {rate} too large a step, however the weights are drawn"
-        return Finding(
-            "IND014",
-            "error",
-            None,
-            message,
-            "a lower learning rate, fewer layers, or skip connections",
-        )
+        remedy = "a lower learning rate, fewer layers, or skip connections"
+        return findings.STEP_TOO_LARGE.at(None, message, remedy)
     gain = math.exp(min(abs(numbers.drift) / 2, 700.0))
     spread = math.exp(min(2 * math.sqrt(numbers.variance), 700.0))
     texts = {
         Verdict.VANISHING: (
-            "IND001",
+            findings.VANISHING,
             f"a typical gradient reaches the input {gain:.2g} times too small",
             "make each layer's gain 1: He or orthogonal initialisation",
         ),
         Verdict.EXPLODING: (
-            "IND002",
+            findings.EXPLODING,
             f"a typical gradient reaches the input {gain:.2g} times too large",
             "make each layer's gain 1: He or orthogonal initialisation",
         ),
         Verdict.UNSTABLE: (
-            "IND003",
+            findings.UNSTABLE,
             f"from one initialisation to the next the gradient's norm varies by factors of {spread:.2g} up and down (two sd)",
             "wider layers, fewer layers, or orthogonal initialisation",
         ),
         Verdict.DEAD: (
-            "IND004",
+            findings.DEAD,
             f"{numbers.dead:.0%} of initialisations have a gradient of exactly zero",
             "widen the narrowest ReLU layers, or use leaky ReLU",
         ),
     }
-    code, message, remedy = texts[verdict]
-    return Finding(code, "error", None, message, remedy)
+    kind, message, remedy = texts[verdict]
+    return kind.at(None, message, remedy)
 
 
 def _structure_findings(architecture: Architecture, how: str) -> Iterator[Finding]:
     """``how``: how a network with gaps is judged."""
     for gap in architecture.gaps:
-        yield Finding("IND006", "note", gap.path, f"not covered by the theory: {gap.reason}", how)
+        yield findings.NOT_COVERED.at(gap.path, f"not covered by the theory: {gap.reason}", how)
     for layer in architecture.layers:
         if layer.weight.variance == 0 and _starts_at_zero(architecture):
             if not architecture.gaps:
-                yield Finding(
-                    "IND015", "note", layer.name, _ZERO_OUTPUT, "judged as if its gain were 1"
-                )
+                remedy = "judged as if its gain were 1"
+                yield findings.ZERO_START.at(layer.name, _ZERO_OUTPUT, remedy)
         elif layer.weight.variance == 0:
             message = "every weight is zero, so that no gradient passes"
-            yield Finding(
-                "IND007",
-                "error",
-                layer.name,
-                message,
-                "initialise it, or check the part before it alone",
-            )
+            remedy = "initialise it, or check the part before it alone"
+            yield findings.ZERO_WEIGHTS.at(layer.name, message, remedy)
         if layer.weight.failed:
             message = f"its weights fail: {', '.join(layer.weight.failed)}"
             is_copy = any(name.startswith(INDEPENDENT_OF) for name in layer.weight.failed)
@@ -348,22 +319,19 @@ def _structure_findings(architecture: Architecture, how: str) -> Iterator[Findin
                 if is_copy
                 else checkpoint
             )
-            yield Finding("IND009", "warning", layer.name, message, remedy)
+            yield findings.WEIGHTS_FAIL.at(layer.name, message, remedy)
         if layer.bias is not None and not layer.bias.symmetric:
             message = "its bias is constant or skewed, so that gates are not fair coins"
-            yield Finding(
-                "IND011", "note", layer.name, message, "zero biases, for the theory to cover it"
-            )
+            remedy = "zero biases, for the theory to cover it"
+            yield findings.SKEWED_BIAS.at(layer.name, message, remedy)
     if architecture.source != "widths" and any(
         layer.weight.sample_variance is None for layer in architecture.layers
     ):
         message = "some weights were assumed, not read (meta device, or a what-if)"
-        yield Finding(
-            "IND013", "note", None, message, "give the weights values, to have them tested"
-        )
+        yield findings.ASSUMED.at(None, message, "give the weights values, to have them tested")
     for name in architecture.unused:
         message = "the forward pass never reaches it"
-        yield Finding("IND008", "warning", name, message, "remove it, or use it")
+        yield findings.UNUSED.at(name, message, "remove it, or use it")
 
 
 def _separation_findings(separation: Separation | None) -> list[Finding]:
@@ -371,15 +339,14 @@ def _separation_findings(separation: Separation | None) -> list[Finding]:
         return []
     if separation.parallel > 0.5:
         message = f"two inputs at right angles leave it parallel in {separation.parallel:.0%} of networks: they differ in size alone"
-        return [
-            Finding("IND012", "warning", separation.name, message, "widen the narrowest layers")
-        ]
+        remedy = "widen the narrowest layers"
+        return [findings.INPUTS_COLLAPSE.at(separation.name, message, remedy)]
     if not separation.log_sine < LEAST_LOG_SINE:
         return []
     sine = math.exp(max(separation.log_sine / 2, -700.0))
     message = f"two inputs at right angles leave it about {sine:.1g} radians apart: the network cannot tell its inputs from one another"
     remedy = "weights of gain 1 with zero biases; fewer layers"
-    return [Finding("IND012", "warning", separation.name, message, remedy)]
+    return [findings.INPUTS_COLLAPSE.at(separation.name, message, remedy)]
 
 
 def _agreement_findings(agreement: Agreement | None) -> list[Finding]:
@@ -396,7 +363,7 @@ def _agreement_findings(agreement: Agreement | None) -> list[Finding]:
         f"prediction and measurement disagree (p = {agreement.p_value:.2g}): {'; '.join(parts)}"
     )
     remedy = f"likely causes: {'; '.join(_likely_causes(agreement))}"
-    return [Finding("IND005", "warning", None, message, remedy)]
+    return [findings.REFUTED.at(None, message, remedy)]
 
 
 def _likely_causes(agreement: Agreement) -> list[str]:

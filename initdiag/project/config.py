@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from initdiag.diagnosing.findings import SKEWED_BIAS
 from initdiag.diagnosing.risk import FAMILIES, LOSSES
 from initdiag.diagnosing.verdict import Thresholds
 from initdiag.errors import InvalidInput, TargetError, explain
@@ -264,7 +265,7 @@ def _codes(where: str, value: Any) -> tuple[str, ...]:
     if not is_list or not all(
         isinstance(code, str) and re.fullmatch(r"IND\d{3}", code) for code in value
     ):
-        raise _wrong(where, 'codes of findings, e.g. ["IND011"]', value)
+        raise _wrong(where, f'codes of findings, e.g. ["{SKEWED_BIAS.code}"]', value)
     return tuple(value)
 
 

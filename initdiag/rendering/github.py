@@ -6,17 +6,17 @@ docs.github.com, "Workflow commands for GitHub Actions"); what is beyond is left
 
 from __future__ import annotations
 
+from initdiag.diagnosing.findings import CATALOGUE, Finding, Severity
 from initdiag.diagnosing.report import Report
-from initdiag.diagnosing.verdict import Finding
 from initdiag.rendering import words
 from initdiag.rendering.markdown import to_markdown
-from initdiag.rendering.rules import RULES, locate, problems, sentence, severity_rank
+from initdiag.rendering.rules import locate, problems, sentence
 
 __all__ = ["MOST_ANNOTATIONS", "SUMMARY_LIMIT", "to_annotations", "to_step_summary"]
 
 MOST_ANNOTATIONS = 10
 SUMMARY_LIMIT = 1024 * 1024
-_COMMANDS = ("error", "warning", "notice")
+_COMMANDS = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.NOTE: "notice"}
 _LONGEST_MESSAGE = 4000
 
 
@@ -27,7 +27,7 @@ def to_annotations(*reports: Report) -> str:
         for report in map(words.printable, reports)
         for finding in problems(report)
     ]
-    found.sort(key=lambda pair: severity_rank(pair[1]))
+    found.sort(key=lambda pair: pair[1].severity.rank)
     left = len(found) - MOST_ANNOTATIONS
     last = f" ({left} more: see the step summary)" if left > 0 else ""
     shown = found[:MOST_ANNOTATIONS]
@@ -55,13 +55,14 @@ def to_step_summary(*reports: Report, limit: int = SUMMARY_LIMIT) -> str:
 
 def _annotation(report: Report, finding: Finding, last: str) -> str:
     place = locate(report.target)
-    name = RULES.get(finding.code, (finding.code,))[0]
+    kind = CATALOGUE.get(finding.code)
+    name = finding.code if kind is None else kind.name
     properties = {"title": f"initdiag {finding.code}: {name} ({words.short(report.target, 80)})"}
     if place is not None:
         properties = {"file": place.path, "line": str(place.line), **properties}
     written = ",".join(f"{key}={_property(value)}" for key, value in properties.items())
     message = words.short(sentence(report, finding), _LONGEST_MESSAGE)
-    return f"::{_COMMANDS[severity_rank(finding)]} {written}::{_data(message + last)}"
+    return f"::{_COMMANDS[finding.severity]} {written}::{_data(message + last)}"
 
 
 def _data(text: str) -> str:

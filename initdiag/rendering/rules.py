@@ -7,51 +7,13 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from initdiag.diagnosing import findings
+from initdiag.diagnosing.findings import Finding, Severity
 from initdiag.diagnosing.report import Report
-from initdiag.diagnosing.verdict import Finding, Verdict
+from initdiag.diagnosing.verdict import Verdict
 from initdiag.rendering import words
 
-__all__ = ["RULES", "Location", "locate", "problems", "remedy", "sentence", "severity_rank"]
-
-RULES = {
-    "IND000": (
-        "not-judged",
-        "The network could be neither predicted nor measured: it was not judged.",
-    ),
-    "IND001": ("vanishing-gradient", "The gradient vanishes on its way through the layers."),
-    "IND002": ("exploding-gradient", "The gradient explodes on its way through the layers."),
-    "IND003": (
-        "unstable-gradient",
-        "The gradient's size differs too much from one initialisation to the next.",
-    ),
-    "IND004": ("dead-network", "Most initialisations have a gradient of exactly zero."),
-    "IND005": ("theory-contradicted", "Prediction and measurement disagree."),
-    "IND006": ("not-covered", "A part of the network is not covered by the theory."),
-    "IND007": ("zero-weights", "Every weight of a layer is zero."),
-    "IND008": ("unused-weights", "The forward pass never reaches these weights."),
-    "IND009": (
-        "weights-fail-hypotheses",
-        "A layer's weights are no draw of a symmetric iid or orthogonal law.",
-    ),
-    "IND010": ("not-measured", "The network could not be measured."),
-    "IND011": ("asymmetric-bias", "A bias is constant or skewed."),
-    "IND012": ("inputs-collapse", "Different inputs become indistinguishable with depth."),
-    "IND013": ("weights-assumed", "Weights were assumed, not read."),
-    "IND014": ("step-too-large", "The learning rate takes too large a step for the depth."),
-    "IND015": ("zero-output", "The output layer starts at zero: the first step changes it alone."),
-    "IND020": ("jacobian-scale", "The mean squared singular value of the Jacobian is not 1."),
-    "IND021": ("jacobian-spread", "The Jacobian's singular values spread over decades."),
-    "IND022": ("jacobian-rank", "The Jacobian loses rank."),
-    "IND023": ("jacobian-isometry", "The Jacobian is far from an isometry."),
-    "IND024": (
-        "spectrum-at-finite-width",
-        "Depth over width makes the limiting spectrum untrustworthy.",
-    ),
-    "IND025": ("no-spectrum", "The Jacobian's spectrum could not be predicted."),
-}
-"""Finding code -> (name, what it means). A code keeps its meaning for ever."""
-
-_SEVERITIES = ("error", "warning", "note")
+__all__ = ["Location", "locate", "problems", "remedy", "sentence"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,27 +26,16 @@ class Location:
 
 def problems(report: Report) -> list[Finding]:
     """Return the findings, the worst first; of a network that was not judged, that first of all."""
-    found = sorted(report.findings, key=severity_rank)
+    found = sorted(report.findings, key=lambda finding: finding.severity.rank)
     if report.verdict is Verdict.NO_VERDICT:
         message = " ".join(words.headline(report))
-        found.insert(
-            0, Finding("IND000", "warning", None, message, "see the other findings for why")
-        )
+        found.insert(0, findings.NOT_JUDGED.at(None, message, "see the other findings for why"))
     return found
-
-
-def severity_rank(finding: Finding) -> int:
-    """0 for an error, 1 for a warning, 2 for anything less."""
-    return (
-        _SEVERITIES.index(finding.severity)
-        if finding.severity in _SEVERITIES
-        else len(_SEVERITIES) - 1
-    )
 
 
 def remedy(report: Report, finding: Finding) -> str:
     """Return what to change: for an error the first advice with its effect, else the finding's own remedy."""
-    if severity_rank(finding) > 0 or not report.advice:
+    if finding.severity is not Severity.ERROR or not report.advice:
         return finding.remedy
     first = report.advice[0]
     return f"{first.action} (risk {words.percent(first.risk_before)} -> {words.percent(first.risk_after)})"

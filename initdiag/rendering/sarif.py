@@ -8,17 +8,16 @@ from typing import Any
 from urllib.parse import quote
 
 from initdiag import __version__
+from initdiag.diagnosing.findings import CATALOGUE, Finding
 from initdiag.diagnosing.report import Report
-from initdiag.diagnosing.verdict import Finding
 from initdiag.rendering import words
-from initdiag.rendering.rules import RULES, locate, problems, sentence, severity_rank
+from initdiag.rendering.rules import locate, problems, sentence
 
 __all__ = ["to_sarif"]
 
 _SCHEMA = (
     "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 )
-_LEVELS = ("error", "warning", "note")
 
 
 def to_sarif(*reports: Report) -> str:
@@ -46,8 +45,18 @@ def to_sarif(*reports: Report) -> str:
 
 
 def _rule(code: str) -> dict[str, Any]:
-    name, meaning = RULES.get(code, (code, code))
-    return {"id": code, "name": name, "shortDescription": {"text": meaning}}
+    """The catalogue's kind as a rule; a code that it does not know stands for itself."""
+    kind = CATALOGUE.get(code)
+    if kind is None:
+        return {"id": code, "name": code, "shortDescription": {"text": code}}
+    return {
+        "id": code,
+        "name": kind.name,
+        "shortDescription": {"text": kind.meaning},
+        "fullDescription": {"text": f"{kind.meaning} {kind.why}"},
+        "help": {"text": kind.mend, "markdown": kind.to_markdown()},
+        "defaultConfiguration": {"level": kind.severity.value},
+    }
 
 
 def _result(report: Report, finding: Finding, index: int) -> dict[str, Any]:
@@ -55,7 +64,7 @@ def _result(report: Report, finding: Finding, index: int) -> dict[str, Any]:
     return {
         "ruleId": finding.code,
         "ruleIndex": index,
-        "level": _LEVELS[severity_rank(finding)],
+        "level": finding.severity.value,
         "message": {"text": text.replace("](", "] (")},  # which would be read as a link
         "locations": [_location(report, finding)],
         "partialFingerprints": {"initdiag/v1": _fingerprint(report, finding)},

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from initdiag.diagnosing.findings import CATALOGUE
 from initdiag.diagnosing.report import SCHEMA_VERSION, Report
 
 __all__ = ["report_schema", "shipped_schema"]
@@ -34,6 +35,7 @@ def report_schema() -> dict[str, Any]:
     }
     root = _record(Report, definitions)
     root["properties"]["schema_version"] = {"const": SCHEMA_VERSION}
+    definitions["Finding"]["properties"]["code"]["examples"] = list(CATALOGUE)
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": f"urn:initdiag:report:{SCHEMA_VERSION}",

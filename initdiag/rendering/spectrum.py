@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from initdiag._core.console import Console, Group, Padding, RenderableType, Table, Text
+from initdiag.diagnosing.findings import Finding
 from initdiag.diagnosing.spectral_report import SpectralReport, power
-from initdiag.diagnosing.verdict import Finding
 from initdiag.rendering import words
 from initdiag.spectrum.conditions import Conditions, conditions_of
 from initdiag.spectrum.record import SpectralLaw

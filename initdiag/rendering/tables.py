@@ -9,8 +9,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from initdiag.diagnosing.agreement import signs_hide_variance
+from initdiag.diagnosing.findings import (
+    DEAD,
+    EXPLODING,
+    STEP_TOO_LARGE,
+    UNSTABLE,
+    VANISHING,
+    Finding,
+)
 from initdiag.diagnosing.report import Report
-from initdiag.diagnosing.verdict import Finding
 from initdiag.law.prediction import LayerPrediction
 from initdiag.rendering import curves, words
 
@@ -42,7 +49,7 @@ _STOPPED = {
     "time": ", until time was up",
     "interrupted": " before the INTERRUPT",
 }
-_MODES = ("IND001", "IND002", "IND003", "IND004", "IND014")
+_MODES = {kind.code for kind in (VANISHING, EXPLODING, UNSTABLE, DEAD, STEP_TOO_LARGE)}
 """Findings that the verdict itself says."""
 _LONGEST_NAME = 48
 

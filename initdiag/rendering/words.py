@@ -8,6 +8,7 @@ import typing
 import unicodedata
 from typing import Any, TypeVar
 
+from initdiag.diagnosing.findings import STEP_TOO_LARGE
 from initdiag.diagnosing.report import Report
 from initdiag.diagnosing.verdict import Verdict
 from initdiag.network.architecture import Architecture
@@ -201,7 +202,7 @@ def _size(report: Report) -> str:
         size = "small" if drift < 0 else "large"
         place = "input" if report.architecture.first_layer is None else "first layer"
         return f"A typical gradient reaches the {place} {factor(drift)} times too {size}."
-    if any(finding.code == "IND014" for finding in report.findings):
+    if any(finding.code == STEP_TOO_LARGE.code for finding in report.findings):
         return (
             "At this depth the learning rate takes too large a step, however the weights are drawn."
         )

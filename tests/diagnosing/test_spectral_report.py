@@ -15,8 +15,8 @@ from torch import nn
 import initdiag
 from initdiag import Architecture, Report
 from initdiag.diagnosing.diagnose import diagnose_architecture
+from initdiag.diagnosing.findings import Finding
 from initdiag.diagnosing.spectral_report import SpectralReport, power, spectral_report
-from initdiag.diagnosing.verdict import Finding
 from initdiag.rendering.console import to_text
 from initdiag.rendering.spectrum import section
 

@@ -13,15 +13,16 @@ from support.places import GOLDEN
 from torch import nn
 
 import initdiag
-from initdiag.diagnosing.verdict import Finding, Verdict
+from initdiag.diagnosing import findings
+from initdiag.diagnosing.verdict import Verdict
 from initdiag.errors import TargetError
 from initdiag.project.baseline import RISK_MARGIN, Baseline, risk_margin
 from initdiag.project.outcome import outcome
 
-WARNING = Finding(
-    "IND009", "warning", "0.weight", "its weights fail: zero mean", "see how it is initialised"
+WARNING = findings.WEIGHTS_FAIL.at(
+    "0.weight", "its weights fail: zero mean", "see how it is initialised"
 )
-NOTE = Finding("IND011", "note", "0.weight", "its bias is skewed", "zero biases")
+NOTE = findings.SKEWED_BIAS.at("0.weight", "its bias is skewed", "zero biases")
 
 
 def codes_of(report, **rule):

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from initdiag.diagnosing.advice import Advice
 from initdiag.diagnosing.agreement import Agreement
+from initdiag.diagnosing.findings import Finding, Severity
 from initdiag.diagnosing.report import Report
-from initdiag.diagnosing.verdict import Finding, Thresholds, Verdict
+from initdiag.diagnosing.verdict import Thresholds, Verdict
 from initdiag.law.prediction import LayerPrediction, Prediction
 from initdiag.measuring.record import LayerMeasurement, Measurement
 from initdiag.network.architecture import (
@@ -181,7 +182,7 @@ def measurements(draw, architecture):
 @st.composite
 def reports(draw):
     architecture = draw(architectures())
-    severities = st.sampled_from(("error", "warning", "note", "odd"))
+    severities = st.sampled_from(Severity)
     codes = st.one_of(st.sampled_from(("IND001", "IND008")), texts)
     findings = st.lists(
         st.builds(Finding, codes, severities, st.one_of(st.none(), texts), texts, texts),

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from initdiag.diagnosing import findings
 from initdiag.diagnosing.advice import Advice
 from initdiag.diagnosing.agreement import Agreement
 from initdiag.diagnosing.report import Report
-from initdiag.diagnosing.verdict import Finding, Thresholds, Verdict
+from initdiag.diagnosing.verdict import Thresholds, Verdict
 from initdiag.law.prediction import LayerPrediction, Prediction
 from initdiag.measuring.record import LayerMeasurement, Measurement
 from initdiag.network.architecture import (
@@ -107,16 +108,12 @@ def vanishing() -> Report:
         spectrum=None,
         agreement=Agreement(-22.0, 3.0, 0.5, -1.5, 0.125, 0.001, True),
         findings=(
-            Finding(
-                "IND001",
-                "error",
+            findings.VANISHING.at(
                 None,
                 "a typical gradient reaches the input 36000 times too small",
                 "He",
             ),
-            Finding(
-                "IND008",
-                "warning",
+            findings.UNUSED.at(
                 "spare.weight",
                 "the forward pass never reaches it",
                 "remove it, or use it",
@@ -199,14 +196,12 @@ def unjudged() -> Report:
         spectrum=None,
         agreement=None,
         findings=(
-            Finding(
-                "IND006",
-                "note",
+            findings.NOT_COVERED.at(
                 "norm[/b]\x07",
                 "not covered by the theory: a norm",
                 "judged from measurement",
             ),
-            Finding("IND010", "note", None, "not measured: \x1b[2J", "see the reason"),
+            findings.NOT_MEASURED.at(None, "not measured: \x1b[2J", "see the reason"),
         ),
         advice=(),
         elapsed=1.5,

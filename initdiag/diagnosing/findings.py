@@ -1,0 +1,355 @@
+"""The one catalogue of findings: what each code means, why it happens, how to mend it.
+
+A finding is made by its kind, e.g. ``ZERO_WEIGHTS.at("2.weight", message, remedy)``.
+`initdiag explain`, the documentation's pages, the SARIF rules and the JSON schema of a
+report are made from the same catalogue.
+"""
+
+from __future__ import annotations
+
+import difflib
+import enum
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from initdiag.errors import InvalidInput, explain
+
+__all__ = ["CATALOGUE", "Finding", "Kind", "Severity", "kind_of"]
+
+
+class Severity(enum.StrEnum):
+    """How much a finding matters, the worst first."""
+
+    ERROR = "error"
+    WARNING = "warning"
+    NOTE = "note"
+
+    @property
+    def rank(self) -> int:
+        """0 for an error, 1 for a warning, 2 for a note."""
+        return list(Severity).index(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was found in one network.
+
+    Attributes
+    ----------
+    code : str
+        Stable for ever; `kind_of` tells what it means.
+    severity : Severity
+        An error decides the verdict.
+    layer : str or None
+        The path of the layer it was found in; None for the whole network.
+    message : str
+        What was found, with its numbers.
+    remedy : str
+        What to do.
+    """
+
+    code: str
+    severity: Severity
+    layer: str | None
+    message: str
+    remedy: str
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind of finding. A code keeps its meaning for ever.
+
+    Attributes
+    ----------
+    code, name : str
+        ``"IND012"`` and ``"inputs-collapse"``.
+    severity : Severity
+        The usual one; a milder or graver case may state its own.
+    meaning, why, mend : str
+        What it means, why it happens, and how to mend it, in whole sentences.
+    """
+
+    code: str
+    name: str
+    severity: Severity
+    meaning: str
+    why: str
+    mend: str
+
+    def at(
+        self, layer: str | None, message: str, remedy: str, severity: Severity | None = None
+    ) -> Finding:
+        """Return a finding of this kind in a layer, or in the whole network (None)."""
+        return Finding(self.code, severity or self.severity, layer, message, remedy)
+
+    def sections(self) -> Iterator[tuple[str, str]]:
+        """Yield the headings of the finding's page and the text under each."""
+        yield "What it means", self.meaning
+        yield "Why it happens", self.why
+        yield "How to mend it", self.mend
+
+    def to_markdown(self) -> str:
+        """Return the finding's page for the documentation."""
+        parts = [f"# {self.code}: {self.name}", f"Usual severity: {self.severity}."]
+        for heading, text in self.sections():
+            parts += [f"## {heading}", text]
+        return "\n\n".join(parts) + "\n"
+
+
+_ERROR, _WARNING, _NOTE = Severity
+
+NOT_JUDGED = Kind(
+    "IND000",
+    "not-judged",
+    _WARNING,
+    "The network was not judged: nothing that is known of it tells how it will train. Not "
+    "judged is never a pass.",
+    "The theory covers plain chains of linear layers, and simulates much of what goes "
+    "beyond. Random signs can measure a module whose weights are symmetric. Where neither "
+    "is possible, and no initialiser is known that could draw the weights afresh, there are "
+    "no numbers to judge.",
+    "Pass a function that builds the network in place of the module: its weights can then "
+    "be drawn afresh, whatever they are. Or judge a part of the network with `module=`.",
+)
+VANISHING = Kind(
+    "IND001",
+    "vanishing-gradient",
+    _ERROR,
+    "The gradient vanishes on its way through the layers: those that it reaches last hardly learn.",
+    "Each layer multiplies the gradient's mean square by the square of its gain: 1/6 for "
+    "PyTorch's default initialisation with ReLU, so that thirty layers lose a factor of "
+    "10^11 in size. Saturated gates (sigmoid, tanh at large inputs) do the same.",
+    "Make each layer's gain 1: He initialisation for ReLU, Xavier for tanh, orthogonal "
+    "weights for either. Fewer layers or skip connections shorten the way. "
+    "`initdiag.repair(model)` rescales the weights that are there.",
+)
+EXPLODING = Kind(
+    "IND002",
+    "exploding-gradient",
+    _ERROR,
+    "The gradient explodes on its way through the layers, so that the first steps of "
+    "training overshoot; or a value overflows before there is a gradient.",
+    "The layers' gains are above 1 and multiply: weights that are drawn too large, residual sums without normalisation, products of "
+    "branches.",
+    "Make each layer's gain 1: He or orthogonal initialisation. Scale the branches of "
+    "residual sums by one over the root of their number. `initdiag.repair(model)` rescales "
+    "the weights that are there.",
+)
+UNSTABLE = Kind(
+    "IND003",
+    "unstable-gradient",
+    _ERROR,
+    "The gradient's size differs too much from one initialisation to the next: whether "
+    "training starts is a matter of luck.",
+    "Each random layer of width n adds about 5/n to the variance of the log of the "
+    "gradient's square (for ReLU), so that the sum of 1/width over the layers is what "
+    "counts (Hanin and Nica 2018, arXiv 1812.05994).",
+    "Wider layers, fewer layers, or orthogonal weights, which fluctuate less.",
+)
+DEAD = Kind(
+    "IND004",
+    "dead-network",
+    _ERROR,
+    "In most initialisations, or in all, the gradient is exactly zero.",
+    "A ReLU layer of n units passes nothing with probability 2^-n, and one such layer is "
+    "enough: layers of a few units die often. An input of zeros, or a bias that closes "
+    "every gate, does the same.",
+    "Widen the narrowest ReLU layers, or use leaky ReLU. Check the input that the network "
+    "was diagnosed on.",
+)
+REFUTED = Kind(
+    "IND005",
+    "theory-contradicted",
+    _WARNING,
+    "Prediction and measurement disagree by more than their errors explain. The network is "
+    "then judged by its measurement, not by the prediction.",
+    "Something about the network is not as it was read: a gain or an activation other than "
+    "the trace took it for, weights that are not independent (trained, tied, low rank), "
+    "gates that are not open half of the time, or inputs that are exactly zero.",
+    "Read the part that is named. If the weights are a trained checkpoint, diagnose the "
+    "network as it is built. A disagreement on an honest network is worth a bug report.",
+)
+NOT_COVERED = Kind(
+    "IND006",
+    "not-covered",
+    _NOTE,
+    "A part of the network is not covered by the theory, so that nothing is said of it exactly.",
+    "The exact law holds for chains of linear layers and activations. Normalisation, "
+    "attention, residual sums, shared weights and the like are simulated through the "
+    "module's own forward where that can be done, and measured otherwise.",
+    "Nothing need be done where the verdict rests on a simulation or a measurement. To have "
+    "the exact law of a chain inside a larger model, name it with `module=`.",
+)
+ZERO_WEIGHTS = Kind(
+    "IND007",
+    "zero-weights",
+    _ERROR,
+    "Every weight of a hidden layer is zero: no gradient passes it, and all of its units "
+    "are and stay the same.",
+    "The layer was initialised with zeros, or its initialisation was left out. Zeros are a "
+    "usual start for an output layer and for the last layer of a residual branch, where "
+    "the gradient has another way; they are none for a layer in the only way.",
+    "Draw its weights, e.g. by He initialisation.",
+)
+UNUSED = Kind(
+    "IND008",
+    "unused-weights",
+    _WARNING,
+    "The forward pass never reaches these weights, so that they will not train.",
+    "A layer was built and is not called, its result is thrown away, or another input "
+    "takes the way through it.",
+    "Remove the layer, or use it; if it belongs to another path, diagnose that one too.",
+)
+WEIGHTS_FAIL = Kind(
+    "IND009",
+    "weights-fail-hypotheses",
+    _WARNING,
+    "A layer's weights are no draw of a symmetric iid or orthogonal law, which the theory "
+    "asks for.",
+    "The weights were trained, copied, pruned, or drawn by a law of another kind (skewed, "
+    "with rows that depend on one another, with very heavy tails).",
+    "A trained checkpoint is no initialisation: diagnose the network as it is built. Where "
+    "a layer is a copy of another (`copy.deepcopy`), initialise each afresh.",
+)
+NOT_MEASURED = Kind(
+    "IND010",
+    "not-measured",
+    _NOTE,
+    "The network could not be measured, or too few draws have a gradient to tell its fluctuation.",
+    "Random signs need weights that are symmetric about zero; drawing afresh needs a known "
+    "initialiser or a function that builds the network.",
+    "Do what the reason says; most often: pass a function that builds the network.",
+)
+SKEWED_BIAS = Kind(
+    "IND011",
+    "asymmetric-bias",
+    _NOTE,
+    "A bias is constant or skewed, so that a ReLU behind it is not open half of the time.",
+    "The theory takes gates for fair coins, which symmetric weights and biases make them. A "
+    "bias of one sign opens or closes more of them.",
+    "Start biases at zero, or draw them symmetrically, for the theory to cover the layer. "
+    "Otherwise the verdict rests on a simulation or a measurement.",
+)
+INPUTS_COLLAPSE = Kind(
+    "IND012",
+    "inputs-collapse",
+    _WARNING,
+    "Different inputs become indistinguishable with depth: two inputs at right angles leave "
+    "the last hidden layer nearly parallel.",
+    "Each ReLU layer shrinks the angle between two inputs, and large biases, or gates that "
+    "saturate, do it faster. The gradient may be of a usable size all the same.",
+    "Weights of gain 1 with zero biases, fewer layers, or skip connections.",
+)
+ASSUMED = Kind(
+    "IND013",
+    "weights-assumed",
+    _NOTE,
+    "Some weights were assumed, not read, so that no hypothesis about them was tested.",
+    "The module lives on the meta device, or the architecture was changed as a what-if.",
+    "Give the weights values, e.g. with `to_empty` and `reset_parameters`.",
+)
+STEP_TOO_LARGE = Kind(
+    "IND014",
+    "step-too-large",
+    _ERROR,
+    "The learning rate takes too large a step for the depth, however the weights are drawn.",
+    "The gradient with respect to all weights has one share a layer: a learning rate that "
+    "starts ten layers overshoots with forty.",
+    "Lower the learning rate, use fewer layers, or skip connections.",
+)
+ZERO_START = Kind(
+    "IND015",
+    "zero-output",
+    _NOTE,
+    "An output layer, or the last layer of a residual branch, starts at zero: the first "
+    "step changes that layer alone, and from then on the others learn, too.",
+    "This is a usual start (zero-initialised heads, Fixup, LoRA, DiT). An output layer of "
+    "zeros is judged as if its gain were 1; a branch of zeros counts as not there.",
+    "Nothing need be done.",
+)
+JACOBIAN_SCALE = Kind(
+    "IND020",
+    "jacobian-scale",
+    _NOTE,
+    "The mean squared singular value of the Jacobian is not 1: the network changes the "
+    "scale of a perturbation.",
+    "The product of the layers' gains is not 1.",
+    "Multiply the weights by the factor that is named.",
+)
+JACOBIAN_SPREAD = Kind(
+    "IND021",
+    "jacobian-spread",
+    _NOTE,
+    "The Jacobian's singular values spread over decades: some directions are passed on far "
+    "better than others.",
+    "Each layer of independent weights spreads them further; gates that close add to it.",
+    "Orthogonal weights, wider or fewer layers.",
+)
+JACOBIAN_RANK = Kind(
+    "IND022",
+    "jacobian-rank",
+    _NOTE,
+    "The Jacobian loses rank: some directions of the input are not passed on at all, or not "
+    "told from zero in single precision.",
+    "A narrow layer passes no more directions than it has open gates; depth makes small "
+    "singular values smaller.",
+    "Widen the narrowest layers, or use gates that do not close.",
+)
+JACOBIAN_ISOMETRY = Kind(
+    "IND023",
+    "jacobian-isometry",
+    _NOTE,
+    "The Jacobian is far from an isometry: a perturbation is carried by few directions.",
+    "The squared singular values vary by more than their mean, which independent layers "
+    "bring about with depth.",
+    "Orthogonal weights, activations near the identity at zero, fewer layers.",
+)
+FINITE_WIDTH = Kind(
+    "IND024",
+    "spectrum-at-finite-width",
+    _WARNING,
+    "Depth over width makes the limiting spectrum untrustworthy.",
+    "The predicted spectrum is the limit of large width; at the widths at hand the second "
+    "moment is off.",
+    "Measure the singular values: `initdiag.measure_spectrum(model)`.",
+)
+NO_SPECTRUM = Kind(
+    "IND025",
+    "no-spectrum",
+    _NOTE,
+    "The Jacobian's spectrum could not be predicted.",
+    "The network is no chain, or has a layer that free probability says nothing of.",
+    "Measure the singular values: `initdiag.measure_spectrum(model)`.",
+)
+
+CATALOGUE = {kind.code: kind for kind in tuple(globals().values()) if isinstance(kind, Kind)}
+"""Code -> kind, in the order of the codes."""
+
+
+def kind_of(code: str) -> Kind:
+    """Return the kind of a code, or of a name, in any case of letters.
+
+    Raises
+    ------
+    InvalidInput
+        For an unknown one; the message names the nearest.
+
+    Examples
+    --------
+    >>> kind_of("ind012").name
+    'inputs-collapse'
+    """
+    known = {kind.code.lower(): kind for kind in CATALOGUE.values()}
+    known |= {kind.name: kind for kind in CATALOGUE.values()}
+    wanted = code.strip().lower().replace("_", "-")
+    if wanted in known:
+        return known[wanted]
+    near = difflib.get_close_matches(wanted, known, n=1, cutoff=0)
+    kind = known[near[0]]
+    raise InvalidInput(
+        explain(
+            expected="the code or the name of a finding",
+            got=repr(code),
+            do=f"Did you mean {kind.code} ({kind.name})?",
+        )
+    )
