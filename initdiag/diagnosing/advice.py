@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from initdiag.diagnosing.risk import Training, failure_risk, risk_of_moments
-from initdiag.law.layer import dead_probability, layer_log_moments
+from initdiag.law.layer import dead_probability, layer_log_moments, without_own_draw
 from initdiag.law.predict import predict
 from initdiag.law.prediction import Prediction
 from initdiag.law.simulate.residual import can_be_residual, simulate_residual
@@ -170,15 +170,15 @@ def _scorer(training: Training) -> Callable[[Architecture], float]:
 
 
 def _totals(architecture: Architecture) -> tuple[float, float, float]:
-    """Hidden drift, hidden log-variance and dead probability: see `Prediction`."""
+    """Return hidden drift, log-variance and dead probability: see `Prediction.hidden_drift`."""
     *hidden, output = architecture.layers
-    linear_output = output.activation.name == "linear"
-    drift = 2 * math.log(output.gain) if linear_output else 0.0
-    variance = alive = 0.0
-    counts = Counter(map(id, hidden if linear_output else architecture.layers))
-    for layer in {
-        id(layer): layer for layer in architecture.layers if id(layer) in counts
-    }.values():
+    drift = variance = alive = 0.0
+    if output.is_linear_output:
+        kept = without_own_draw(output)
+        drift, variance = kept.mean + math.log(output.fan_in / output.fan_out), kept.variance
+    counted = hidden if output.is_linear_output else architecture.layers
+    counts = Counter(map(id, counted))
+    for layer in {id(layer): layer for layer in counted}.values():
         count, moments, gate = counts[id(layer)], layer_log_moments(layer), layer.activation.gate
         assert gate is not None
         drift += count * (moments.mean + math.log(layer.fan_in / layer.fan_out))
@@ -210,7 +210,7 @@ def _residual(best: _Remedy, training: Training) -> Iterator[_Remedy]:
     scale = float(f"{blocks**-0.5:.3g}")
     samples = simulate_residual(architecture, scale, _DRAWS, seed=0)
     sizes = architecture.input_size, architecture.output_size
-    is_linear = architecture.layers[-1].activation.name == "linear"
+    is_linear = architecture.linear_output is not None
     after = Prediction.simulated(
         samples, ("skip connections, simulated",), *sizes, is_linear, _RESIDUAL_DEPTH
     )

@@ -385,7 +385,7 @@ def failure_risk(
     drift, variance, dead = (
         prediction.hidden_drift,
         prediction.hidden_log_variance,
-        prediction.dead_probability,
+        prediction.hidden_dead_probability,
     )
     if drift is None or variance is None or dead is None:
         raise UnsupportedArchitecture(

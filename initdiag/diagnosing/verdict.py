@@ -212,7 +212,7 @@ def _numbers(
     drift, variance, dead = (
         prediction.hidden_drift,
         prediction.hidden_log_variance,
-        prediction.dead_probability,
+        prediction.hidden_dead_probability,
     )
     depth = architecture.depth if architecture.layers else None
     if dead == 1:
@@ -223,9 +223,7 @@ def _numbers(
         return None, "none"
     if measurement.dead_fraction == 1.0:
         return _Numbers(-math.inf, 0.0, 1.0, depth), "measurement"
-    return _Numbers(
-        *judged_moments(measurement, architecture), measurement.dead_fraction, depth
-    ), "measurement"
+    return _Numbers(*judged_moments(measurement, architecture), depth), "measurement"
 
 
 def _mode(numbers: _Numbers, training: Training) -> Verdict:

@@ -43,7 +43,7 @@ def score(candidate: Any, *, optimizer: str = "sgd", **options: Any) -> float:
     drift, variance, dead = (
         prediction.hidden_drift,
         prediction.hidden_log_variance,
-        prediction.dead_probability,
+        prediction.hidden_dead_probability,
     )
     if drift is None or variance is None or dead is None:
         raise UnsupportedArchitecture(f"no score: {'; '.join(prediction.reasons)}")

@@ -34,6 +34,7 @@ __all__ = [
     "gate_log_moments",
     "layer_log_moments",
     "open_gates",
+    "without_own_draw",
 ]
 
 _WINDOW = 40.0
@@ -83,11 +84,42 @@ def layer_log_moments(layer: Layer) -> LayerMoments:
         return LayerMoments(-math.inf, 0.0)
     unit = _gated_chi2(gate, layer.fan_out)
     mean, variance = unit.mean + math.log(weight.variance), unit.variance
+    moments = LayerMoments(mean, variance)
     if weight.family == "haar":
-        n = max(layer.fan_in, layer.fan_out)
-        mean += math.log(n) - math.log(2) - float(special.digamma(n / 2))
-        variance = max(variance - float(special.polygamma(1, n / 2)), 0.0)
-    return LayerMoments(mean, variance)
+        return _without_radius(moments, max(layer.fan_in, layer.fan_out))
+    return moments
+
+
+def without_own_draw(layer: Layer) -> LayerMoments:
+    """Return the share of a linear output layer without the draw of its own weights.
+
+    The image ``W u`` of a unit vector has a length, which is in no weight's gradient, and a
+    direction, uniform on the sphere in R^n. What remains is ``ln||D sqrt(v n) e||^2``, with
+    ``e`` that direction and ``D`` the mask of a dropout: a constant where there is none. For
+    Haar weights it is the same. The gradient ``e`` at the output, uniform on the sphere, has
+    this share in every weight's gradient (`initdiag.law.gradients`).
+
+    Parameters
+    ----------
+    layer : Layer
+        One for which `Layer.is_linear_output` holds, with weights that are not all zero.
+
+    Returns
+    -------
+    LayerMoments
+        Natural log. The mean square is that of ``D W u``.
+    """
+    gate = layer.activation.gate
+    assert gate is not None, "a linear output has a discrete gate"
+    unit = _gated_chi2(gate, layer.fan_out)
+    moments = LayerMoments(unit.mean + math.log(layer.weight.variance), unit.variance)
+    return _without_radius(moments, layer.fan_out)
+
+
+def _without_radius(moments: LayerMoments, n: int) -> LayerMoments:
+    """Take a chi-square over its mean ``n``, independent of what remains, out of a product."""
+    mean = moments.mean + math.log(n) - math.log(2) - float(special.digamma(n / 2))
+    return LayerMoments(mean, max(moments.variance - float(special.polygamma(1, n / 2)), 0.0))
 
 
 def gate_log_moments(gate: Gate, width: int) -> LayerMoments:

@@ -14,7 +14,7 @@ from initdiag.law import layer as layer_law
 from initdiag.law.kurtosis import corrections
 from initdiag.law.prediction import LayerPrediction, Prediction
 from initdiag.law.simulate import forward
-from initdiag.network.architecture import Architecture, Gate, Layer, positive_integer
+from initdiag.network.architecture import Architecture, Layer, positive_integer
 from initdiag.network.log_moments import LogMoments
 
 __all__ = ["LARGEST_ERROR", "predict"]
@@ -159,7 +159,7 @@ def _compose(layers: tuple[Layer, ...], u_fourth: float | None) -> Prediction:
     rms_gain_log_mean = log_mean + math.log(layers[0].fan_in / layers[-1].fan_out)
     log_variance = math.fsum(s.log_variance for s in shares)
     hidden_drift, hidden_log_variance = _without_output_draw(
-        shares, rms_gain_log_mean, log_variance
+        layers[-1], shares, rms_gain_log_mean, log_variance
     )
     return Prediction(
         coverage="first-order" if non_gaussian else "exact",
@@ -184,14 +184,17 @@ def _compose(layers: tuple[Layer, ...], u_fourth: float | None) -> Prediction:
 
 
 def _without_output_draw(
-    shares: tuple[LayerPrediction, ...], rms_gain_log_mean: float, log_variance: float
+    output: Layer,
+    shares: tuple[LayerPrediction, ...],
+    rms_gain_log_mean: float,
+    log_variance: float,
 ) -> tuple[float, float]:
-    """Drift and log-variance with a linear output's draw replaced by its mean square: see `Prediction.hidden_drift`."""
-    output = shares[-1]
-    if output.gate != Gate((1.0,), (1.0,)) or output.gain == 0:
+    """Drift and log-variance without the draw of a linear output: see `Prediction.hidden_drift`."""
+    if not output.is_linear_output or output.weight.variance == 0:
         return rms_gain_log_mean, log_variance
-    drift = rms_gain_log_mean + 2 * math.log(output.gain) - output.rms_gain_log_mean
-    return drift, math.fsum(share.log_variance for share in shares[:-1])
+    kept = layer_law.without_own_draw(output)
+    drift = rms_gain_log_mean + (kept.mean - shares[-1].log_mean)
+    return drift, math.fsum((*(share.log_variance for share in shares[:-1]), kept.variance))
 
 
 def _simulated(architecture: Architecture, draws: int, seed: int) -> Prediction:
@@ -212,7 +215,7 @@ def _simulated(architecture: Architecture, draws: int, seed: int) -> Prediction:
         tuple(reasons),
         architecture.input_size,
         architecture.output_size,
-        architecture.layers[-1].activation.name == "linear",
+        architecture.linear_output is not None,
         len(layers),
         layers,
     )

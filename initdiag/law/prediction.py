@@ -17,7 +17,7 @@ from initdiag.network.log_moments import LogMoments
 if TYPE_CHECKING:
     from initdiag.measuring.record import Measurement
 
-__all__ = ["LayerPrediction", "Prediction", "has_linear_output", "without_output_draw"]
+__all__ = ["LayerPrediction", "Prediction", "without_output_draw", "without_output_mask"]
 
 
 def without_output_draw(drift: float, log_variance: float, outputs: int) -> tuple[float, float]:
@@ -32,14 +32,16 @@ def without_output_draw(drift: float, log_variance: float, outputs: int) -> tupl
     return drift - float(special.digamma(half)) + math.log(half), left
 
 
-def has_linear_output(architecture: Architecture) -> bool:
-    """Return whether the last layer gives the output and has no activation."""
-    last = architecture.layers[-1] if architecture.layers else None
-    return (
-        last is not None
-        and last.activation.name == "linear"
-        and last.fan_out == architecture.output_size
-    )
+def without_output_mask(dead: float, gate: Gate, outputs: int) -> float:
+    """Return the probability of a dead network given that the output's gate is not all closed.
+
+    The mask of a linear output is independent of the rest, so that with the probability
+    ``m`` that it closes all outputs the result is ``1 - (1 - dead)/(1 - m)``.
+    """
+    mask = gate.closed_probability**outputs
+    if mask == 0.0 or dead == 1.0:
+        return dead
+    return max(-math.expm1(math.log1p(-dead) - math.log1p(-mask)), 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +108,11 @@ class Prediction(Record):
     rms_gain_log_mean : float or None
         ``log_mean + ln(n_0/n_L)``: the log of the squared RMS gain, 0 if healthy.
     hidden_drift, hidden_log_variance : float or None
-        Drift and fluctuation without the draw of a linear output layer, its mean-square gain kept: the log-variance is that of every weight's
-        gradient. What risk and verdict judge: with one output ``(g.u)^2`` varies by ``psi'(1/2) = 4.9`` with the direction ``u`` alone.
+        Drift and fluctuation without the draw of a linear output layer's own weights, its
+        mean-square gain kept: the log-variance is that of every weight's gradient, in
+        which the mask of a dropout behind the output remains. Risk and verdict judge
+        these: with one output ``(g.u)^2`` varies by ``psi'(1/2) = 4.9`` with the direction
+        ``u`` alone.
     beta : float or None
         Hanin and Nica's log-variance for the actual gates (arXiv 1812.05994).
     dead_probability : float or None
@@ -196,6 +201,19 @@ class Prediction(Record):
             samples,
             depth=depth,
         )
+
+    @property
+    def hidden_dead_probability(self) -> float | None:
+        """Probability that some layer is dead, without the mask of a linear output's dropout.
+
+        A mask that closes every output is gone in the next step, and in the next row of
+        the batch: a network whose output it closes is not dead. Risk and verdict judge
+        this one. Equal to ``dead_probability`` without such a dropout.
+        """
+        gate = self.layers[-1].gate if self.layers else None
+        if self.dead_probability is None or gate is None or not gate.is_linear:
+            return self.dead_probability
+        return without_output_mask(self.dead_probability, gate, self.layers[-1].fan_out)
 
     @property
     def log_second_moment(self) -> float:

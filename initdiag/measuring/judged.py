@@ -5,26 +5,31 @@ from __future__ import annotations
 import dataclasses
 
 from initdiag.errors import InvalidInput, explain
-from initdiag.law.prediction import Prediction, has_linear_output, without_output_draw
+from initdiag.law.prediction import Prediction, without_output_draw, without_output_mask
 from initdiag.measuring.record import Measurement
 from initdiag.network.architecture import Architecture
 
 __all__ = ["judged_moments", "prediction_of"]
 
 
-def judged_moments(measurement: Measurement, architecture: Architecture) -> tuple[float, float]:
-    """Return the measured drift and fluctuation that risk and verdict judge: from the first layer on, without a linear output's draw."""
-    found, first = (
-        (measurement.rms_gain_log_mean, measurement.log_variance),
-        architecture.first_layer,
-    )
+def judged_moments(
+    measurement: Measurement, architecture: Architecture
+) -> tuple[float, float, float]:
+    """Return the measured drift, log-variance and share of dead draws that are judged.
+
+    They count from the first layer on, and without the draw of a linear output's weights
+    (`initdiag.Prediction.hidden_drift`), nor the mask of a dropout behind it.
+    """
+    drift, log_variance = measurement.rms_gain_log_mean, measurement.log_variance
+    first, output = architecture.first_layer, architecture.linear_output
     if first is not None:
-        found = measurement.from_first_layer(first.weight.variance, first.fan_in, first.fan_out)
-    return (
-        without_output_draw(*found, architecture.output_size)
-        if has_linear_output(architecture)
-        else found
-    )
+        drift, log_variance = measurement.from_first_layer(
+            first.weight.variance, first.fan_in, first.fan_out
+        )
+    if output is None or output.activation.gate is None:
+        return drift, log_variance, measurement.dead_fraction
+    dead = without_output_mask(measurement.dead_fraction, output.activation.gate, output.fan_out)
+    return *without_output_draw(drift, log_variance, output.fan_out), dead
 
 
 def prediction_of(architecture: Architecture, measurement: Measurement) -> Prediction:
@@ -43,9 +48,9 @@ def prediction_of(architecture: Architecture, measurement: Measurement) -> Predi
         *measurement.notes,
     )
     sizes = architecture.input_size, architecture.output_size
-    output = has_linear_output(architecture)
+    output = architecture.linear_output is not None
     found = Prediction.simulated(measurement.log_norms, reasons, *sizes, output, architecture.depth)
     if architecture.first_layer is None or found.dead_probability == 1:
         return found
-    drift, log_variance = judged_moments(measurement, architecture)
+    drift, log_variance, _ = judged_moments(measurement, architecture)
     return dataclasses.replace(found, hidden_drift=drift, hidden_log_variance=log_variance)

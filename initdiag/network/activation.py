@@ -73,6 +73,17 @@ class Gate:
             p for d, p in zip(self.values, self.probabilities, strict=True) if d == 0.0
         )
 
+    @property
+    def is_linear(self) -> bool:
+        """Whether no activation made this gate: nothing at all, or inverted dropout.
+
+        Inverted dropout has the value ``1/q`` with its probability ``q`` to keep, so that
+        the one value that is not 0 times its probability is 1. An activation's gate is
+        not 0 half the time for each of its branches, and never has such a product.
+        """
+        branches = [d * p for d, p in zip(self.values, self.probabilities, strict=True) if d != 0.0]
+        return len(branches) == 1 and math.isclose(branches[0], 1.0, rel_tol=1e-12)
+
 
 @functools.lru_cache(maxsize=1024)
 def _moment(gate: Gate, order: int) -> float:

@@ -67,6 +67,18 @@ class Layer:
             else math.sqrt(self.weight.variance * self.fan_in * gate.second_moment)
         )
 
+    @property
+    def is_linear_output(self) -> bool:
+        """Whether the layer, as the last of a network, gives a linear output.
+
+        It does if no activation follows it; a dropout may (`Gate.is_linear`). With ``v``
+        the gradient at the output, ``delta = D v`` then: ``D`` is the dropout's mask or 1,
+        and the layer's own weights are in no weight's gradient but through the input's.
+        The mask is in every one.
+        """
+        gate = self.activation.gate
+        return gate is not None and gate.is_linear
+
 
 @dataclass(frozen=True, slots=True)
 class Gap:
@@ -141,6 +153,14 @@ class Architecture:
     def first_layer(self) -> Layer | None:
         """The layer that a fixed map of the input leads to, which is no part of what is judged; None where there is no such map."""
         return self.layers[0] if any(gap.kind == PREPROCESSING for gap in self.gaps) else None
+
+    @property
+    def linear_output(self) -> Layer | None:
+        """The last layer, if it gives the output and is linear (`Layer.is_linear_output`); else None."""
+        last = self.layers[-1] if self.layers else None
+        if last is None or last.fan_out != self.output_size or not last.is_linear_output:
+            return None
+        return last
 
     @property
     def chain(self) -> Architecture | None:

@@ -16,6 +16,7 @@ from initdiag.diagnosing.report import Report
 from initdiag.diagnosing.risk import Training, risk_of_moments
 from initdiag.diagnosing.verdict import Verdict
 from initdiag.errors import TargetError, explain
+from initdiag.measuring.judged import judged_moments
 
 __all__ = ["RISK_MARGIN", "Baseline", "Standing", "risk_margin"]
 
@@ -117,10 +118,10 @@ def risk_margin(report: Report) -> float:
     """Return by how much the judged risk of ``report`` has to exceed an earlier one, of as many draws, to be clearly higher."""
     law, measured = report.prediction, report.measurement
     if report.basis == "law":
-        moments = law.hidden_drift, law.hidden_log_variance, law.dead_probability
+        moments = law.hidden_drift, law.hidden_log_variance, law.hidden_dead_probability
         errors = law.log_mean_se, law.log_variance_se
     elif measured is not None:
-        moments = measured.rms_gain_log_mean, measured.log_variance, measured.dead_fraction
+        moments = judged_moments(measured, report.architecture)
         errors = measured.log_mean_se, measured.log_variance_se
     else:
         return RISK_MARGIN

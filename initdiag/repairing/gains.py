@@ -57,7 +57,7 @@ def factors(arch: Architecture) -> dict[str, float]:
     for _ in range(_ROUNDS):
         prediction = predict(arch, draws=DRAWS)
         steps = [math.exp(-share.rms_gain_log_mean / 2) for share in prediction.layers]
-        if output.activation.name == "linear":
+        if output.is_linear_output:
             steps[-1] = 1 / arch.layers[-1].gain
         elif output.activation.gate is None:
             steps[-1] = 1.0

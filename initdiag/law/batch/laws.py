@@ -36,8 +36,6 @@ _CHUNK = 1 << 18
 _BLOCK = 512
 """Layers that are summed one after another."""
 
-_LINEAR = Gate((1.0,), (1.0,))
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Laws:
@@ -322,7 +320,7 @@ def _laws_of_chunk(
     first, last = flat[offsets[:-1]], flat[offsets[1:] - 1]
     rms = hidden.rms_gain + output.rms_gain
     log_variance = hidden.variance + output.variance
-    is_linear = chain.gates[1] == _LINEAR
+    is_linear = chain.output.is_linear_output
     found = {
         "beta": hidden.beta + output.beta + _entry_kurtosis_term(chain, flat, offsets),
         "log_mean": rms - np.log(first / last),
