@@ -28,7 +28,7 @@ from initdiag.tracing.provenance import Origin, Provenance
 from initdiag.tracing.recorder import Call, Recorder, modules_named, tensors_in
 from initdiag.tracing.replica import copied, own_modes, replica, rng_preserved
 
-__all__ = ["biases_of", "require_layers", "trace", "trace_subject"]
+__all__ = ["require_layers", "trace", "trace_subject", "trace_with_biases"]
 
 _LARGE = 1 << 28
 """Bytes of parameters above which a copy is not made just to look at the dataflow."""
@@ -94,16 +94,20 @@ def trace_subject(subject: Subject) -> Architecture:
 
     Without any linear layer the architecture is one gap.
     """
+    return trace_with_biases(subject)[0]
+
+
+def trace_with_biases(subject: Subject) -> tuple[Architecture, tuple[str, ...]]:
+    """Trace as `trace_subject` does, and name the biases that the linear layers add.
+
+    Each bias is named once, in the order of execution.
+    """
     require_weights(subject.module)
     sighting = _watch(subject.module, inputs_to_try(subject.module, subject.example, subject.size))
-    return _architecture(subject.module, sighting, subject.name, _root_mean_square(subject.example))
-
-
-def biases_of(subject: Subject) -> tuple[str, ...]:
-    """Return the names of the biases that the subject's linear layers add, each once, in the order of execution."""
-    sighting = _watch(subject.module, inputs_to_try(subject.module, subject.example, subject.size))
     flow = Flow(sighting.calls, sighting.last, sighting.input_shape)
-    return tuple(dict.fromkeys(name for call in flow.linear_calls for name in flow.biases_of(call)))
+    biases = dict.fromkeys(name for call in flow.linear_calls for name in flow.biases_of(call))
+    rms = _root_mean_square(subject.example)
+    return _architecture(subject.module, sighting, subject.name, rms), tuple(biases)
 
 
 @dataclass(frozen=True, slots=True)

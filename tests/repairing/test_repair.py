@@ -24,6 +24,7 @@ from initdiag import (
     repair,
     trace,
 )
+from initdiag.repairing import plan as plan_module
 from initdiag.repairing import repair as repair_module
 
 FIXED = ("spectral_norm", "old spectral_norm", "orthogonal parametrisation")
@@ -208,9 +209,9 @@ def test_sabotage_without_the_gate_the_gain_is_wrong(monkeypatch):
     act = lambda: nn.LeakyReLU(0.7)  # noqa: E731
     good, bad = seeded(lambda: mlp(64, 12, act)), seeded(lambda: mlp(64, 12, act))
     repair(good, seed=1)
-    right = repair_module.std
+    right = plan_module.std
     monkeypatch.setattr(
-        repair_module, "std", lambda layer, **k: right(layer, **k) * math.sqrt(1 + 0.7**2)
+        plan_module, "std", lambda layer, is_output: right(layer, is_output) * math.sqrt(1 + 0.7**2)
     )
     repair(bad, seed=1)
     drift = [measure(m, draws=512, gradients=False).rms_gain_log_mean for m in (good, bad)]
@@ -245,7 +246,7 @@ def test_an_interrupt_changes_nothing(monkeypatch):
 
     model = mlp()
     before = state(model)
-    monkeypatch.setattr(repair_module, "predict", interrupted)
+    monkeypatch.setattr(plan_module, "predict", interrupted)
     with pytest.raises(KeyboardInterrupt):
         repair(model)
     assert_same(before, state(model))
@@ -254,10 +255,90 @@ def test_an_interrupt_changes_nothing(monkeypatch):
 def test_a_parameter_that_cannot_be_written_leaves_the_others_as_they_were():
     model = mlp()
     model[-1].weight = nn.Parameter(torch.full((1, 1), 0.1).expand(4, 24))
-    before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    with pytest.raises(RuntimeError, match="single memory location"):
+    before = state(model)
+    with pytest.raises(UnsupportedArchitecture, match="cannot be written") as raised:
         repair(model, seed=1)
-    assert all(torch.equal(before[name], p) for name, p in model.named_parameters())
+    assert "single memory location" in str(raised.value.__cause__)
+    assert_same(before, state(model))
+
+
+@pytest.mark.parametrize("fault", [RuntimeError("out of memory"), KeyboardInterrupt()], ids=repr)
+@pytest.mark.parametrize("at", [0, 2, 5])
+def test_a_fault_right_after_a_write_changes_nothing_not_even_versions(monkeypatch, fault, at):
+    model = mlp()
+    before, random_before = state(model), random_states()
+    right, writes = torch.Tensor.copy_, iter(range(10**6))
+
+    def copied(tensor, value):
+        done = right(tensor, value)
+        if next(writes) == at:
+            raise fault
+        return done
+
+    commit = repair_module._commit
+
+    def committed(module, work):
+        with monkeypatch.context() as patch:
+            patch.setattr(torch.Tensor, "copy_", copied)
+            commit(module, work)
+
+    monkeypatch.setattr(repair_module, "_commit", committed)
+    expected = UnsupportedArchitecture if isinstance(fault, Exception) else KeyboardInterrupt
+    with pytest.raises(expected) as raised:
+        repair(model, seed=1)
+    assert fault in (raised.value, raised.value.__cause__)
+    assert_same(before, state(model))
+    for old, new in zip(random_before, random_states(), strict=True):
+        assert str(old) == str(new)
+
+
+def test_autograd_is_told_that_the_weights_changed():
+    model = mlp()
+    loss = model(torch.randn(3, 10)).square().sum()
+    repair(model, seed=1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+class Counted(nn.Module):
+    """A residual network, which is not a chain, that counts its forward passes."""
+
+    calls = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(12, 12)
+        self.blocks = nn.ModuleList(nn.Linear(12, 12) for _ in range(4))
+
+    def forward(self, x):
+        Counted.calls += 1
+        h = self.first(x)
+        for block in self.blocks:
+            h = h + 3 * torch.relu(block(h))
+        return h
+
+
+def test_the_module_is_traced_once_however_often_it_is_measured(monkeypatch):
+    traces, measurements = [], []
+    for name, seen in (("trace_with_biases", traces), ("measure", measurements)):
+        right = getattr(plan_module, name)
+        watched = lambda *a, right=right, seen=seen, **k: seen.append(1) or right(*a, **k)  # noqa: E731
+        monkeypatch.setattr(plan_module, name, watched)
+    model, before = seeded(Counted), Counted.calls
+    done = repair(model, seed=1, input_size=(4, 12))
+    assert done.basis == "measurement"
+    assert len(traces) == 1
+    assert len(measurements) >= 2
+    a_measurement = 3  # can a gradient flow, are rows mixed, and the draws
+    assert Counted.calls - before == 1 + a_measurement * len(measurements)
+
+
+def test_a_chain_is_repaired_on_one_forward_pass():
+    calls = []
+    model = seeded(mlp)
+    model[0].register_forward_pre_hook(lambda *a: calls.append(1))
+    repair(model, seed=1)
+    assert len(calls) == 1
 
 
 def test_orthogonal_parametrisation_without_gates_can_hold_orthogonal_weights():

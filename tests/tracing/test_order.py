@@ -13,7 +13,7 @@ from torch import nn
 
 from initdiag import measure, predict, trace
 from initdiag.tracing.inputs import subject_of
-from initdiag.tracing.trace import biases_of
+from initdiag.tracing.trace import trace_with_biases
 
 N = 16
 
@@ -87,7 +87,7 @@ def test_the_right_order_is_a_chain(forward, label):
 
 def test_every_bias_is_known():
     model = seeded(lambda: Written(lambda m, x: m.b(F.relu(m.a(x) + m.c))))
-    assert biases_of(subject_of(model, None, None, None)) == ("a.bias", "c", "b.bias")
+    assert trace_with_biases(subject_of(model, None, None, None))[1] == ("a.bias", "c", "b.bias")
     assert not trace(model).layers[0].bias.symmetric
     single = seeded(
         lambda: Written(lambda m, x: m.b(F.relu(m.a(x) + m.c)), c=torch.tensor([0.1]), bias=False)
