@@ -8,12 +8,15 @@ from pathlib import Path
 
 import pytest
 
-EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.py"))
+FOLDER = Path(__file__).parent.parent / "examples"
+EXAMPLES = sorted(set(FOLDER.glob("*.py")) - {FOLDER / "published_architectures.py"})
+"""All but the one that has tests of its own."""
 
 QUICK = {"architecture_search.py", "billion_candidates.py"}
 """Those that take minutes otherwise."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.name)
 def test_example(path):
     quick = ["--quick"] if path.name in QUICK else []

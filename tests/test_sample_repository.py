@@ -148,6 +148,7 @@ def repository(tmp_path_factory):
     return Repository(tmp_path_factory.mktemp("sample"))
 
 
+@pytest.mark.slow
 def test_each_door_refuses_the_bad_commit_and_its_message_mends_it(repository):
     doors = {"commit": repository.commit, "ci": repository.ci, "pytest": repository.pytest}
     refused = {name: door() for name, door in doors.items()}

@@ -150,6 +150,7 @@ SHOWN = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", SHOWN)
 def test_the_first_report_that_is_shown_leaves_pythons_random_numbers(how):
     code = (

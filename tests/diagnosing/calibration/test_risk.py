@@ -44,6 +44,7 @@ def shipped() -> dict:
     return json.loads(analyse.COEFFICIENTS.read_text(encoding="utf-8"))
 
 
+@pytest.mark.slow
 def test_the_coefficients_are_fitted_to_the_committed_runs():
     document = shipped()
     assert document["provenance"]["runs"] <= len(runs())
