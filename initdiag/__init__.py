@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from initdiag.spectrum.predict import predict_spectrum
     from initdiag.tracing.trace import trace
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _EXPORTS = {
     "Architecture": "initdiag.network.architecture",

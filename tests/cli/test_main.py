@@ -148,7 +148,7 @@ def test_help_and_version(run):
     for arguments in (["--help"], ["check", "--help"], ["predict", "--help"]):
         code, out, _ = run(*arguments)
         assert (code, "Usage" in out) == (0, True)
-    assert run("--version")[1] == "initdiag, version 0.1.0\n"
+    assert run("--version")[1] == "initdiag, version 0.2.0\n"
 
 
 def test_as_a_module():

@@ -30,6 +30,7 @@ LONG_FILES = {
     "initdiag/diagnosing/advice.py",
     "initdiag/diagnosing/agreement.py",
     "initdiag/diagnosing/diagnose.py",
+    "initdiag/diagnosing/findings.py",
     "initdiag/diagnosing/risk.py",
     "initdiag/diagnosing/verdict.py",
     "initdiag/law/batch/laws.py",
