@@ -11,6 +11,7 @@ from initdiag._core.validation import choice, number_in
 from initdiag.errors import InvalidInput, explain
 
 __all__ = [
+    "DISTINCT_UNITS",
     "INDEPENDENT_OF",
     "INITIALIZERS",
     "KURTOSIS",
@@ -82,6 +83,12 @@ def canonical_initializer(name: Any) -> str:
 
 INDEPENDENT_OF = "independent of "
 """How the hypothesis is named that a layer's values are not another's, whose name follows."""
+
+DISTINCT_UNITS = "distinct units"
+"""How the hypothesis is named that no two rows (or columns) of a layer's weights are equal.
+
+Units with equal rows and biases compute the same value, and units with equal columns in the
+next layer get the same gradient: training never tells them apart."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -272,6 +272,13 @@ def _layers(
         if is_meta(module)
         else weights.weight_laws(matrices, kin, slopes)
     )
+    biases = weights.bias_laws(
+        {
+            name: (values[name], matrix.shape[1])
+            for call, (_, matrix) in zip(flow.linear_calls, matrices, strict=True)
+            for name in flow.biases_of(call)
+        }
+    )
     return tuple(
         Layer(
             name=name,
@@ -279,7 +286,7 @@ def _layers(
             fan_out=matrix.shape[0],
             weight=law,
             activation=activation,
-            bias=_bias([(n, values[n]) for n in flow.biases_of(call)], matrix),
+            bias=_bias([(biases[n], values[n]) for n in flow.biases_of(call)], matrix),
         )
         for call, (name, matrix), law, activation in zip(
             flow.linear_calls, matrices, laws, activations, strict=True
@@ -287,12 +294,10 @@ def _layers(
     )
 
 
-def _bias(added: Sequence[tuple[str, Tensor]], matrix: Tensor) -> BiasLaw | None:
+def _bias(added: Sequence[tuple[BiasLaw, Tensor]], matrix: Tensor) -> BiasLaw | None:
     """The law of what is added; of several, or of one number for several units, without a claim of symmetry."""
-    laws = [weights.bias_law(name, bias, matrix.shape[1]) for name, bias in added]
-    if not laws:
+    if not added:
         return None
-    is_plain = len(laws) == 1 and (laws[0].variance == 0 or added[0][1].numel() == matrix.shape[0])
-    return (
-        laws[0] if is_plain else BiasLaw(math.fsum(law.variance for law in laws), symmetric=False)
-    )
+    law, bias = added[0]
+    is_plain = len(added) == 1 and (law.variance == 0 or bias.numel() == matrix.shape[0])
+    return law if is_plain else BiasLaw(math.fsum(x.variance for x, _ in added), symmetric=False)

@@ -1,4 +1,4 @@
-"""What the actual weights say: their law, nominal where an initialiser is recognised, and the hypotheses tested on them."""
+"""What the actual weights and biases say: the law of each, and the hypotheses tested on them."""
 
 from __future__ import annotations
 
@@ -9,14 +9,26 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from initdiag.network.architecture import BiasLaw, Hypothesis, WeightLaw
-from initdiag.network.weights import INDEPENDENT_OF
+from initdiag.network.weights import INDEPENDENT_OF, BiasLaw, Hypothesis, WeightLaw
 from initdiag.tracing.entries import EntrySums
-from initdiag.tracing.hypotheses import sign_symmetry, weight_hypotheses
+from initdiag.tracing.hypotheses import (
+    NETWORK_LEVEL,
+    Scores,
+    pooled,
+    sign_scores,
+    weight_hypotheses,
+    weight_scores,
+)
 from initdiag.tracing.initializers import Sample, nominal_laws
 from initdiag.tracing.sharing import copies
 
-__all__ = ["assumed_laws", "bias_law", "weight_laws"]
+__all__ = ["assumed_laws", "bias_laws", "weight_laws"]
+
+_PART = NETWORK_LEVEL / 3
+"""Level of each part of a network's tests: its weights alone, together, and its biases."""
+
+_TESTS = 10
+"""Tests of one weight matrix, at most (`weight_hypotheses`)."""
 
 
 def weight_laws(
@@ -26,10 +38,12 @@ def weight_laws(
 ) -> tuple[WeightLaw, ...]:
     """Return the law of each weight matrix of shape ``(fan_out, fan_in)``.
 
-    Where an initialiser is recognised within sampling error, variance and kurtosis are its nominal ones, otherwise the
-    sample's; the sample's are always kept beside. A small matrix fits several initialisers: then the one that fits most
-    of the model's matrices is taken, and of equals the likelier. A weight that is computed from an earlier one's parameters
-    (``kin``), or has its values, fails a hypothesis. ``slopes`` of the network's leaky ReLUs tell which gains to expect.
+    Where an initialiser is recognised within sampling error, variance and kurtosis are its
+    nominal ones, otherwise the sample's; the sample's are always kept beside. A small matrix
+    fits several initialisers: then the one that fits most of the model's matrices is taken,
+    and of equals the likelier. A weight that is computed from an earlier one's parameters
+    (``kin``), or has its values, fails a hypothesis. ``slopes`` of the network's leaky ReLUs
+    tell which gains to expect.
 
     Raises
     ------
@@ -37,24 +51,53 @@ def weight_laws(
         If a matrix has NaN, infinite or complex entries.
     """
     samples = [Sample(w, EntrySums.of(w, name)) for name, w in matrices]
+    names = [name for name, _ in matrices]
     earlier = {
-        **copies(
-            [name for name, _ in matrices], [s.matrix for s in samples], [s.sums for s in samples]
-        ),
+        **copies(names, [s.matrix for s in samples], [s.sums for s in samples]),
         **{name: first for name, (first, _) in (kin or {}).items()},
     }
+    laws = nominal_laws(samples, slopes)
+    tested = _tested(
+        samples, laws, {name: i for i, name in enumerate(names) if name not in earlier}
+    )
     return tuple(
         dataclasses.replace(
             law,
             sample_variance=s.sums.variance,
             sample_kurtosis=s.sums.kurtosis,
-            hypotheses=(
-                *weight_hypotheses(s.sums, s.matrix, law.family == "haar"),
-                *_dependence(earlier.get(name)),
-            ),
+            hypotheses=(*hypotheses, *_dependence(earlier.get(name))),
         )
-        for (name, _), s, law in zip(matrices, samples, nominal_laws(samples, slopes), strict=True)
+        for name, s, law, hypotheses in zip(names, samples, laws, tested, strict=True)
     )
+
+
+def _tested(
+    samples: Sequence[Sample], laws: Sequence[WeightLaw], distinct: Mapping[str, int]
+) -> list[tuple[Hypothesis, ...]]:
+    """Test each matrix for itself, then together those that pass.
+
+    ``distinct`` are the indices of one matrix of each draw.
+    """
+    level = _PART / (_TESTS * max(1, len(samples)))
+    tested = [
+        weight_hypotheses(s.sums, s.matrix, law.family == "haar", level)
+        for s, law in zip(samples, laws, strict=True)
+    ]
+    passing = [i for i in distinct.values() if all(h.holds for h in tested[i])]
+    refused = _refused([weight_scores(samples[i].sums, samples[i].matrix) for i in passing], _PART)
+    return [
+        tuple(
+            Hypothesis(h.name, refused[h.name], holds=False) if h.holds and h.name in refused else h
+            for h in hypotheses
+        )
+        for hypotheses in tested
+    ]
+
+
+def _refused(scores: Sequence[Scores], level: float) -> dict[str, float]:
+    """Return the hypotheses that all layers together refuse, with their p-values."""
+    p_values = pooled(scores)
+    return {name: p for name, p in p_values.items() if p < level / len(p_values)}
 
 
 def _dependence(earlier: str | None) -> tuple[Hypothesis, ...]:
@@ -62,32 +105,52 @@ def _dependence(earlier: str | None) -> tuple[Hypothesis, ...]:
 
 
 def assumed_laws(matrices: Sequence[tuple[str, Tensor]]) -> tuple[WeightLaw, ...]:
-    """Return PyTorch's default law for matrices on the meta device, which have no values: assumed, not tested (no sample moments)."""
+    """Return PyTorch's default law for matrices on the meta device.
+
+    They have no values: the law is assumed, not tested, and has no sample moments.
+    """
     return tuple(
         WeightLaw.from_initializer("torch_default", w.shape[1], w.shape[0]) for _, w in matrices
     )
 
 
-def bias_law(name: str, bias: Tensor, fan_in: int) -> BiasLaw:
-    """Return the law of a bias: symmetric if it is zero, or if its entries reject neither zero mean nor symmetry.
+def bias_laws(biases: Mapping[str, tuple[Tensor, int]]) -> dict[str, BiasLaw]:
+    """Return the law of each bias, which is symmetric or not.
 
-    A constant bias is not symmetric. One on the meta device is assumed to be PyTorch's default. A single entry tests nothing: it counts as symmetric within PyTorch's default range.
+    It is symmetric if it is zero, or if its entries reject neither zero mean nor symmetry,
+    alone and together with the other biases. A constant bias is not symmetric. One on the meta device is assumed to be PyTorch's
+    default. A single entry tests nothing alone: it has to lie within PyTorch's default range.
+
+    Parameters
+    ----------
+    biases : mapping
+        Name -> the bias and its layer's ``fan_in``.
 
     Raises
     ------
     InvalidInput
-        If the bias has NaN, infinite or complex entries.
+        If a bias has NaN, infinite or complex entries.
     """
-    if bias.is_meta:
-        return BiasLaw(1 / (3 * fan_in))
-    sums = EntrySums.of(bias, name)
-    if sums.s2 == 0:
-        return BiasLaw(0.0, symmetric=True)
+    drawn = {name: b for name, (b, _) in biases.items() if not b.is_meta}
+    sums = {name: EntrySums.of(b, name) for name, b in drawn.items()}
+    scores = {name: sign_scores(sums[name], torch.finfo(b.dtype).eps) for name, b in drawn.items()}
+    level = _PART / (4 * max(1, len(drawn)))
+    passing = {
+        name
+        for name, b in drawn.items()
+        if _may_be_symmetric(b, sums[name], biases[name][1])
+        and all(p >= level for p in pooled([scores[name]]).values())
+    }
+    refused = _refused([scores[name] for name in passing if scores[name]], _PART / 2)
+    laws = {name: BiasLaw(1 / (3 * fan_in)) for name, (_, fan_in) in biases.items()}
+    for name, s in sums.items():
+        laws[name] = BiasLaw(s.variance, symmetric=s.s2 == 0 or (name in passing and not refused))
+    return laws
+
+
+def _may_be_symmetric(bias: Tensor, sums: EntrySums, fan_in: int) -> bool:
+    """Return whether the bias is not constant; one entry: whether it is of a usual size."""
     if sums.count == 1:
-        return BiasLaw(sums.variance, symmetric=sums.largest <= 1 / math.sqrt(fan_in))
-    is_constant = bool((bias.detach() == bias.detach().reshape(-1)[0]).all())
-    return BiasLaw(
-        sums.variance,
-        symmetric=not is_constant
-        and all(h.holds for h in sign_symmetry(sums, torch.finfo(bias.dtype).eps)),
-    )
+        return sums.largest <= 1 / math.sqrt(fan_in)
+    entries = bias.detach().reshape(-1)
+    return sums.s2 == 0 or not bool((entries == entries[0]).all())

@@ -13,7 +13,7 @@ from torch import nn
 from initdiag import predict, trace
 from initdiag.network.architecture import KURTOSIS
 from initdiag.tracing.entries import EntrySums
-from initdiag.tracing.weights import bias_law, weight_laws
+from initdiag.tracing.weights import bias_laws, weight_laws
 
 INITIALISERS = {
     "torch_default": lambda w: nn.init.kaiming_uniform_(w, a=math.sqrt(5)),
@@ -101,14 +101,50 @@ def test_false_alarms_are_rare():
     )
 
 
+def bias_law(bias, fan_in):
+    return bias_laws({"b": (bias, fan_in)})["b"]
+
+
 def test_biases():
     generator = torch.Generator().manual_seed(0)
-    assert bias_law("b", torch.zeros(8), 4).symmetric
-    assert not bias_law("b", torch.full((8,), 0.1), 4).symmetric
-    assert bias_law("b", (torch.rand(100, generator=generator) - 0.5), 4).symmetric
-    assert not bias_law("b", torch.rand(400, generator=generator), 4).symmetric
-    assert bias_law("b", torch.tensor([0.3]), 4).symmetric
-    assert not bias_law("b", torch.tensor([0.7]), 4).symmetric
+    assert bias_law(torch.zeros(8), 4).symmetric
+    assert not bias_law(torch.full((8,), 0.1), 4).symmetric
+    assert bias_law((torch.rand(100, generator=generator) - 0.5), 4).symmetric
+    assert not bias_law(torch.rand(400, generator=generator), 4).symmetric
+    assert bias_law(torch.tensor([0.3]), 4).symmetric
+    assert not bias_law(torch.tensor([0.7]), 4).symmetric
+
+
+@pytest.mark.parametrize("layers", [3, 24])
+def test_positive_biases_of_narrow_layers_are_found_together(layers):
+    """One layer of 16 positive biases passes at any level that a deep network can afford."""
+    for seed in range(100):
+        torch.manual_seed(seed)
+        laws = bias_laws({str(i): (2 * torch.rand(16), 16) for i in range(layers)})
+        assert not any(law.symmetric for law in laws.values()), seed
+
+
+def test_zero_biases_pass_beside_positive_ones():
+    torch.manual_seed(0)
+    laws = bias_laws({str(i): (torch.rand(16) * (i > 0), 16) for i in range(9)})
+    assert laws["0"].symmetric
+    assert not any(laws[str(i)].symmetric for i in range(1, 9))
+
+
+def test_honest_biases_are_not_refused():
+    """1,000 networks of 20 layers, PyTorch's default and normal biases, 1 to 16 units."""
+    torch.manual_seed(0)
+    for trial in range(1000):
+        shapes = [1 + (trial + i) % 16 for i in range(20)]
+        bound = 0.25 if trial % 2 else 1.0
+        drawn = {
+            str(i): (
+                bound * (2 * torch.rand(n) - 1) if trial % 3 else torch.randn(max(2, n)),
+                16 if trial % 2 else 1,
+            )
+            for i, n in enumerate(shapes)
+        }
+        assert all(law.symmetric for law in bias_laws(drawn).values()), trial
 
 
 def test_sums_against_numpy_in_slices(monkeypatch):
