@@ -193,7 +193,17 @@ PROVENANCE = calibration().provenance
 
 @dataclass(frozen=True, slots=True)
 class RiskTerms:
-    """Where a risk comes from: the terms of the signal's curve, averaged as the risk is, and the probabilities of too large a step and of a dead network."""
+    """Where a risk comes from, averaged as the risk is.
+
+    Attributes
+    ----------
+    intercept, fluctuation, upward, downward : float
+        Terms of the signal's curve, whose sum is its argument.
+    step_probability : float
+        Probability of too large a step.
+    dead_probability : float
+        Probability of a dead network.
+    """
 
     intercept: float
     fluctuation: float
@@ -208,9 +218,23 @@ class RiskTerms:
         return self.intercept + self.fluctuation + self.upward + self.downward
 
 
+@dataclass(frozen=True, slots=True)
+class _Mixture:
+    """The curves over which a risk is averaged: a row for each learning rate and loss.
+
+    ``shares`` add up to 1; ``signal`` holds the coefficients of `_features` (six
+    columns), ``step`` the arguments of the step's curve by depth, up to the largest.
+    """
+
+    shares: NDArray[np.float64]
+    signal: NDArray[np.float64]
+    step: NDArray[np.float64]
+    fitting_steps: NDArray[np.float64]
+    """Share times the probability that the step is not too large, by depth."""
+
+
 @functools.lru_cache(maxsize=256)
-def _mixture(training: Training) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Shares over which a risk is averaged, and the coefficients of each (see `Curve.at`)."""
+def _mixture(training: Training) -> _Mixture:
     known = calibration()
     family, factor = FAMILIES[training.optimizer]
     shares, rows = [], []
@@ -223,7 +247,37 @@ def _mixture(training: Training) -> tuple[NDArray[np.float64], NDArray[np.float6
         for rate, share in told:
             shares.append(share)
             rows.append(known.curves[family, kind].at(rate * factor))
-    return np.array(shares) / sum(shares), np.array(rows)
+    weights, curves = np.array(shares) / sum(shares), np.array(rows)
+    step = curves[:, 6:7] + curves[:, 7:8] * _log_depth(np.arange(DEPTHS[1] + 1))
+    return _Mixture(weights, curves[:, :6], step, weights[:, None] * special.expit(-step))
+
+
+def _log_depth(layers: NDArray[np.int_]) -> NDArray[np.float64]:
+    return np.asarray(np.log(np.minimum(np.maximum(layers, DEPTHS[0]), DEPTHS[1]) / MIDDLE_DEPTH))
+
+
+def _row_of(depth: ArrayLike) -> NDArray[np.intp]:
+    """Return where a number of layers stands in the columns of a mixture's steps."""
+    return np.minimum(depth, DEPTHS[1]).astype(np.intp)
+
+
+def _features(drift: NDArray[np.float64], variance: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return what the signal's curve is linear in, six rows.
+
+    They are 1, ln(log-variance), U, drift up, D, drift down. Where the drift is infinite
+    (networks that are dead, or that overflow) there is no log-variance, and it counts as
+    the least: the drift alone makes the risk 1.
+    """
+    if np.isinf(drift).any():
+        variance = np.where(np.isinf(drift), LEAST_VARIANCE, variance)
+        drift = np.clip(drift, -_FAR, _FAR)
+    log_drift = np.log(1 + np.abs(drift))  # twice as fast as log1p
+    found = np.empty((6, len(drift)))
+    found[0] = 1.0
+    found[1] = np.log(np.maximum(variance, LEAST_VARIANCE))
+    found[2], found[3] = log_drift * (drift > 0), np.maximum(drift, 0.0)
+    found[4], found[5] = log_drift - found[2], found[3] - drift
+    return found
 
 
 def risks(
@@ -233,64 +287,45 @@ def risks(
     depth: ArrayLike,
     training: Training,
 ) -> NDArray[np.float64]:
-    """Return the risk of many networks at once: arrays of one shape in, an array of that shape out; see `failure_risk`.
+    """Return the risk of many networks at once; see `failure_risk`.
 
     Parameters
     ----------
     hidden_drift, hidden_log_variance : array_like
-        Drift and fluctuation of ``ln[(n_0/n_L) ||Ju||^2]`` without the draw of a linear output layer (natural log); see `Prediction`.
+        Drift and fluctuation of ``ln[(n_0/n_L) ||Ju||^2]`` without the draw of a linear
+        output layer (natural log); see `Prediction`.
     dead_probability : array_like
         In [0, 1].
     depth : array_like
         Linear layers.
     training : Training
         How they are going to be trained.
+
+    Returns
+    -------
+    float64 array
+        Of the shape that the arguments have together.
     """
-    shares, coefficients = _mixture(training)
     numbers = np.broadcast_arrays(hidden_drift, hidden_log_variance, dead_probability, depth)
     drift, variance, dead, layers = (np.asarray(a, dtype=float).ravel() for a in numbers)
-    drift = np.clip(drift, -_FAR, _FAR)
-    log_drift = np.log(1 + np.abs(drift))  # twice as fast as log1p
-    terms = np.empty((6, len(drift)))
-    terms[0] = 1.0
-    terms[1] = np.log(np.maximum(variance, LEAST_VARIANCE))
-    terms[2], terms[3] = log_drift * (drift > 0), np.maximum(drift, 0.0)
-    terms[4], terms[5] = log_drift - terms[2], terms[3] - drift
-    odds = coefficients[:, :6] @ terms
+    return _risks(drift, variance, dead, layers, training).reshape(numbers[0].shape)
+
+
+def _risks(
+    drift: NDArray[np.float64],
+    variance: NDArray[np.float64],
+    dead: NDArray[np.float64] | float,
+    depth: NDArray[np.float64] | int,
+    training: Training,
+) -> NDArray[np.float64]:
+    """Return the risks of a row of networks: the one place where the curve is drawn."""
+    mixture = _mixture(training)
+    odds = mixture.signal @ _features(drift, variance)
     with np.errstate(over="ignore"):
         np.exp(odds, out=odds)
     odds += 1
-    by_depth = shares[:, None] * _no_overshoot(np.arange(DEPTHS[1] + 1), coefficients).T
-    starts = by_depth.take(np.minimum(layers, DEPTHS[1]).astype(np.intp), axis=1)
-    starts /= odds
-    return np.asarray(1 - (1 - dead) * starts.sum(axis=0)).reshape(numbers[0].shape)
-
-
-def _no_overshoot(depth: ArrayLike, coefficients: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Probabilities that the step is not too large, for each depth (any shape) and row of the coefficients."""
-    return np.asarray(
-        special.expit(-coefficients[:, 6] - _log_depth(depth)[..., None] * coefficients[:, 7])
-    )
-
-
-def _log_depth(layers: ArrayLike) -> NDArray[np.float64]:
-    return np.asarray(np.log(np.minimum(np.maximum(layers, DEPTHS[0]), DEPTHS[1]) / MIDDLE_DEPTH))
-
-
-def _arguments(
-    hidden_drift: float, hidden_log_variance: float, depth: int | None, training: Training
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Shares, and the arguments of the signal's and of the step's curve for each."""
-    shares, coefficients = _mixture(training)
-    drift = min(max(hidden_drift, -_FAR), _FAR)
-    up, down = max(drift, 0.0), max(-drift, 0.0)
-    fluctuation = math.log(max(hidden_log_variance, LEAST_VARIANCE))
-    signal = coefficients[:, :6] @ (1.0, fluctuation, math.log1p(up), up, math.log1p(down), down)
-    return (
-        shares,
-        signal,
-        coefficients[:, 6] + _log_depth(depth or MIDDLE_DEPTH) * coefficients[:, 7],
-    )
+    starts = mixture.fitting_steps.take(np.atleast_1d(_row_of(depth)), axis=1) / odds
+    return np.asarray(1 - (1 - dead) * starts.sum(axis=0))
 
 
 def risk_of_moments(
@@ -300,11 +335,12 @@ def risk_of_moments(
     depth: int | None,
     training: Training,
 ) -> float:
-    """Return the risk from the law's numbers themselves; see `failure_risk` and `risks`. Depth None: not known."""
-    shares, signal, step = _arguments(hidden_drift, hidden_log_variance, depth, training)
-    return 1 - (1 - dead_probability) * float(
-        shares @ (special.expit(-signal) * special.expit(-step))
-    )
+    """Return the risk from the law's numbers themselves; see `failure_risk` and `risks`.
+
+    A depth of None is not known and counts as the study's middle.
+    """
+    drift, variance = np.array([hidden_drift]), np.array([hidden_log_variance])
+    return float(_risks(drift, variance, dead_probability, depth or MIDDLE_DEPTH, training)[0])
 
 
 def log_odds(
@@ -314,13 +350,20 @@ def log_odds(
     depth: int | None,
     training: Training,
 ) -> float:
-    """Return ``ln((1 - risk)/risk)`` without saturation (natural log); minus infinity where every network is dead. Arguments as in `risk_of_moments`."""
+    """Return ``ln((1 - risk)/risk)`` without saturation (natural log).
+
+    It is minus infinity where every network is dead. Arguments as in `risk_of_moments`.
+    """
     if dead_probability == 1:
         return -math.inf
-    shares, signal, step = _arguments(hidden_drift, hidden_log_variance, depth, training)
-    log_starts = math.log1p(-dead_probability) - np.logaddexp(0, signal) - np.logaddexp(0, step)
+    mixture = _mixture(training)
+    signal = mixture.signal @ _features(np.array([hidden_drift]), np.array([hidden_log_variance]))
+    step = mixture.step[:, _row_of(depth or MIDDLE_DEPTH)]
+    log_starts = math.log1p(-dead_probability) - np.logaddexp(0, signal[:, 0])
+    log_starts -= np.logaddexp(0, step)
     log_fails = np.log(-np.expm1(log_starts))
-    return float(special.logsumexp(log_starts, b=shares) - special.logsumexp(log_fails, b=shares))
+    starts, fails = (special.logsumexp(logs, b=mixture.shares) for logs in (log_starts, log_fails))
+    return float(starts - fails)
 
 
 def risk_terms(
@@ -331,18 +374,11 @@ def risk_terms(
     training: Training,
 ) -> RiskTerms:
     """Return what the risk comes from; arguments as in `risk_of_moments`."""
-    shares, coefficients = _mixture(training)
-    intercept, fluctuation, *slopes = map(float, shares @ coefficients[:, :6])
-    up, down = max(hidden_drift, 0.0), max(-hidden_drift, 0.0)
-    _, _, step = _arguments(hidden_drift, hidden_log_variance, depth, training)
-    return RiskTerms(
-        intercept,
-        fluctuation * math.log(max(hidden_log_variance, LEAST_VARIANCE)),
-        slopes[0] * math.log1p(up) + slopes[1] * up,
-        slopes[2] * math.log1p(down) + slopes[3] * down,
-        float(shares @ special.expit(step)),
-        dead_probability,
-    )
+    mixture = _mixture(training)
+    features = _features(np.array([hidden_drift]), np.array([hidden_log_variance]))[:, 0]
+    one, fluctuation, *slopes = (mixture.shares @ mixture.signal * features).tolist()
+    step = float(mixture.shares @ special.expit(mixture.step[:, _row_of(depth or MIDDLE_DEPTH)]))
+    return RiskTerms(one, fluctuation, sum(slopes[:2]), sum(slopes[2:]), step, dead_probability)
 
 
 def failure_risk(
@@ -391,6 +427,10 @@ def failure_risk(
         raise UnsupportedArchitecture(
             f"no coverage, so no risk: {'; '.join(prediction.reasons)}. Measure it instead."
         )
-    return risk_of_moments(
-        drift, variance, dead, prediction.depth or len(prediction.layers), training
-    )
+    depth = prediction.depth or len(prediction.layers)
+    risk = risk_of_moments(drift, variance, dead, depth, training)
+    if math.isnan(risk):
+        raise UnsupportedArchitecture(
+            "no risk: too few simulated draws have a gradient for a log-variance. Simulate more."
+        )
+    return risk

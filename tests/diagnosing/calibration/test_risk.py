@@ -208,6 +208,16 @@ def test_told_everything_the_risk_is_one_minus_the_product_of_three_ways_to_star
     assert risk_of_moments(-9.0, 2.0, 0.25, 30, training) == pytest.approx(1 - starts)
 
 
+def test_a_network_that_overflows_is_at_risk_and_no_number_is_nan():
+    """An overflow makes the drift infinite and the log-variance NaN."""
+    for optimizer in FAMILIES:
+        numbers = (math.inf, math.nan, 0.25, 12, Training(optimizer))
+        assert risk_of_moments(*numbers) == 1.0
+        assert risk_terms(*numbers).signal > 1e6
+        assert log_odds(*numbers) < -1e6
+        assert risks([math.inf, -1.0], [math.nan, 1.0], 0.0, 12, Training(optimizer))[0] == 1.0
+
+
 def test_log_odds_do_not_saturate():
     for optimizer in FAMILIES:
         training = Training(optimizer)
