@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from initdiag.diagnosing import findings
 from initdiag.diagnosing.agreement import Agreement
+from initdiag.diagnosing.coverage import uncovered
 from initdiag.diagnosing.findings import Finding, Severity
 from initdiag.diagnosing.risk import OPTIMIZERS, Training, risk_of_moments, risk_terms
 from initdiag.errors import InvalidInput, explain
@@ -295,8 +296,8 @@ def _mode_finding(verdict: Verdict, numbers: _Numbers, training: Training) -> Fi
 
 def _structure_findings(architecture: Architecture, how: str) -> Iterator[Finding]:
     """``how``: how a network with gaps is judged."""
-    for gap in architecture.gaps:
-        yield findings.NOT_COVERED.at(gap.path, f"not covered by the theory: {gap.reason}", how)
+    for part in uncovered(architecture.gaps):
+        yield findings.NOT_COVERED.at(part.path, part.message, how)
     for layer in architecture.layers:
         if layer.weight.variance == 0 and _starts_at_zero(architecture):
             if not architecture.gaps:

@@ -10,7 +10,7 @@ import numpy as np
 from initdiag._core.console import Console, Group, Padding, RenderableType, Rule, Table, Text
 from initdiag.diagnosing.report import Report
 from initdiag.diagnosing.verdict import Verdict
-from initdiag.rendering import curves, spectrum, tables, words
+from initdiag.rendering import architecture, curves, spectrum, tables, words
 
 __all__ = ["renderable", "to_text"]
 
@@ -19,6 +19,8 @@ _BINS = 32
 _STYLES = {Verdict.HEALTHY: "bold green", Verdict.NO_VERDICT: "bold yellow"}
 _MOST_FINDINGS = 8
 _MOST_LAYERS = 60
+_LONGEST_NOTE = 240
+"""Three lines of 80 columns; the other formats show a note whole."""
 
 
 def to_text(report: Report, width: int = 80) -> str:
@@ -36,8 +38,8 @@ def renderable(report: Report) -> RenderableType:
     """Return the report as a rich renderable: short for a healthy network, whole otherwise."""
     report = words.printable(report)
     parts: list[RenderableType] = [_header(report), Rule(style="dim"), _verdict(report), Text()]
-    parts.append(Text(words.chain_summary(report.architecture)))
-    parts.append(Text(words.coverage(report)))
+    parts.append(Text(architecture.summary(report.architecture)))
+    parts.append(Text(architecture.coverage(report)))
     if report.basis != "none":
         parts += [Text(), _numbers(report)]
     if not report.ok:
@@ -93,7 +95,8 @@ def _numbers(report: Report) -> RenderableType:
     for row in tables.number_rows(report):
         _add(table, (row.label, row.meaning, row.predicted, row.measured))
     lines: list[RenderableType] = [table, *(Text(line) for line in tables.remarks(report))]
-    lines += [Text(f"note: {note}", style="dim") for note in (m.notes if m is not None else ())]
+    notes = () if m is None else m.notes
+    lines += [Text(words.short(f"note: {note}", _LONGEST_NOTE), style="dim") for note in notes]
     return Group(*lines)
 
 

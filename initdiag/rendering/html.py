@@ -16,9 +16,10 @@ from typing import Any
 import jinja2
 from markupsafe import Markup, escape
 
+from initdiag.diagnosing.coverage import uncovered
 from initdiag.diagnosing.report import Report
 from initdiag.diagnosing.verdict import Verdict
-from initdiag.rendering import tables, words
+from initdiag.rendering import architecture, tables, words
 from initdiag.rendering.svg_panels import panels
 
 __all__ = ["to_fragment", "to_html"]
@@ -177,7 +178,8 @@ def _number_view(report: Report) -> dict[str, Any]:
     is_known, measurement = report.basis != "none", report.measurement
     notes = [] if measurement is None else [f"note: {note}" for note in measurement.notes]
     return {
-        "summary": (words.chain_summary(report.architecture), words.coverage(report)),
+        "summary": (architecture.summary(report.architecture), architecture.coverage(report)),
+        "uncovered": uncovered(report.architecture.gaps),
         "numbers": tables.number_rows(report) if is_known else [],
         "notes": [*tables.remarks(report), *notes] if is_known else [],
         "predicted_header": "predicted" if report.prediction.coverage != "none" else "",

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from initdiag.diagnosing.report import Report
-from initdiag.rendering import tables, words
+from initdiag.rendering import architecture, tables, words
 
 __all__ = ["to_markdown"]
 
@@ -27,7 +27,7 @@ def _section(report: Report) -> Iterator[str]:
     yield f"## {words.verdict_name(report)}: {_code(report.target)}\n"
     headline = words.headline(report)
     yield f"**{_text(headline[0])}**{''.join(' ' + _text(line) for line in headline[1:])}\n"
-    yield f"{_text(words.chain_summary(report.architecture))}\\\n{_text(words.coverage(report))}\n"
+    yield f"{_text(architecture.summary(report.architecture))}\\\n{_text(architecture.coverage(report))}\n"
     if report.advice:
         headers, rows = map(_text, tables.advice_headers(report)), tables.advice_rows(report)
         is_code = [False, *(advice.is_snippet for advice in report.advice)]

@@ -11,7 +11,7 @@ import numpy as np
 from initdiag._core.console import Console, Group, Padding, RenderableType, Table, Text
 from initdiag.diagnosing.findings import Finding
 from initdiag.diagnosing.spectral_report import SpectralReport, power
-from initdiag.rendering import words
+from initdiag.rendering import architecture, words
 from initdiag.spectrum.conditions import Conditions, conditions_of
 from initdiag.spectrum.record import SpectralLaw
 
@@ -38,7 +38,7 @@ def renderable(report: SpectralReport) -> RenderableType:
     """Return a spectral report by itself: the chain, its spectrum, what would change it, findings."""
     parts: list[RenderableType] = [
         Text(words.plain(report.target)),
-        Text(words.chain_summary(report.architecture)),
+        Text(architecture.summary(report.architecture)),
         Text(),
     ]
     parts.append(section(report.spectrum, report.conditions))

@@ -11,12 +11,10 @@ from typing import Any, TypeVar
 from initdiag.diagnosing.findings import STEP_TOO_LARGE
 from initdiag.diagnosing.report import Report
 from initdiag.diagnosing.verdict import Verdict
-from initdiag.network.architecture import Architecture
+from initdiag.measuring.judged import judged_moments
 
 __all__ = [
     "OPTIMIZER_NAMES",
-    "chain_summary",
-    "coverage",
     "explanation",
     "factor",
     "headline",
@@ -41,21 +39,20 @@ _TOSS_UP = 0.05
 """As close to that as counts as an even chance."""
 
 _MEDIAN_PAIR, _RARE_PAIR = 0.954, 2.772
-"""Standard deviations by which two draws of a normal law differ in half of all pairs, and in one of twenty: sqrt(2) times its quartile and 1.96."""
+"""Standard deviations by which two draws of a normal law differ.
 
-_MOST_REASONS = 3
-"""That a line on coverage names; the findings name every gap."""
+Half of all pairs differ by the first and one in twenty by the second: sqrt(2) times the
+law's upper quartile, 0.674, and times 1.96.
+"""
 
-_INITIALIZERS = {
-    "torch_default": "PyTorch default",
-    "lecun_normal": "LeCun normal",
-    "lecun_uniform": "LeCun uniform",
-}
 OPTIMIZER_NAMES = {"sgd": "SGD", "momentum": "momentum", "adam": "Adam", "adamw": "AdamW"}
 
 
 def plain(text: str) -> str:
-    """Return ``text`` without control characters, line breaks and lone surrogates (a module's name may hold anything)."""
+    """Return ``text`` without control characters, line breaks and lone surrogates.
+
+    A module's name may hold any of them.
+    """
     if text.isascii() and text.isprintable():
         return text
     return "".join("\N{REPLACEMENT CHARACTER}" if _is_control(c) else c for c in text)
@@ -67,7 +64,7 @@ def _is_control(character: str) -> bool:
 
 
 def printable(record: T) -> T:
-    """Return a record with `plain` texts throughout: what every renderer makes of a report first."""
+    """Return a record with `plain` texts throughout, as every renderer needs it."""
     return typing.cast("T", _printable(record))
 
 
@@ -107,7 +104,7 @@ def short(text: str, most: int) -> str:
 
 
 def number(value: float | None, digits: int = 2) -> str:
-    """Return a number for a table: ``-56.10``, ``0.083``; a dash where there is none."""
+    """Return a number for a table: ``-56.10``, ``0.083``, a dash for none."""
     if value is None or math.isnan(value):
         return "-"
     if math.isinf(value) or abs(value) >= 1e5:
@@ -116,7 +113,7 @@ def number(value: float | None, digits: int = 2) -> str:
 
 
 def percent(probability: float) -> str:
-    """Return a probability in words that do not round to certainty: ``<1 %``, ``62 %``, ``>99 %``."""
+    """Return a probability that does not round to certainty: ``<1 %``, ``62 %``."""
     if not math.isfinite(probability):
         return "-"
     if 0 < probability < 0.005:
@@ -136,7 +133,7 @@ def percent_beside(probability: float, limit: float) -> str:
 
 
 def factor(log_square: float) -> str:
-    """Return the factor ``exp(|x|/2)`` of a log of a square, e.g. ``1.6e12``; finite text for any depth."""
+    """Return the factor ``exp(|x|/2)`` of a log of a square, e.g. ``1.6e12``."""
     exponent = abs(log_square) / 2 / math.log(10)
     if not math.isfinite(exponent):
         return "infinitely many" if math.isinf(exponent) else "unknown"
@@ -157,7 +154,7 @@ def risks(report: Report) -> str:
 
 
 def training(report: Report) -> str:
-    """Return for what training it was judged, e.g. ``SGD at learning rate 0.1, classification``."""
+    """Return for what training it was judged, e.g. ``SGD at learning rate 0.1``."""
     judged = report.optimizer or "sgd"
     rate = "" if report.lr is None else f" at learning rate {report.lr:g}"
     return f"{OPTIMIZER_NAMES.get(judged, judged)}{rate}{', ' + report.loss if report.loss else ''}"
@@ -183,7 +180,10 @@ def headline(report: Report) -> tuple[str, ...]:
 
 
 def _start(report: Report) -> str:
-    """Whether training is likely to start, and how that goes with the verdict where the limit is not an even chance."""
+    """Whether training is likely to start, said so that it agrees with the verdict.
+
+    The two differ where the limit is not an even chance.
+    """
     risk = report.risk.get(report.optimizer or "sgd", math.nan)
     is_likely = risk < _EVEN
     if abs(risk - _EVEN) < _TOSS_UP:
@@ -196,7 +196,10 @@ def _start(report: Report) -> str:
 
 
 def _size(report: Report) -> str:
-    """What happens to the gradient, with its number; empty for a healthy network, or where the number is not known."""
+    """What happens to the gradient, with its number.
+
+    Empty for a healthy network, or where the number is not known.
+    """
     drift, variance = _judged_numbers(report)
     if report.verdict in (Verdict.VANISHING, Verdict.EXPLODING) and not math.isnan(drift):
         size = "small" if drift < 0 else "large"
@@ -249,7 +252,7 @@ def where(report: Report) -> str:
 
 
 def explanation(report: Report) -> tuple[str, ...]:
-    """Return the verdict for a reader who knows no theory: what it means, and how much."""
+    """Return the verdict for a reader without theory: its meaning, and how much."""
     size = _size(report)
     return (_MEANINGS[report.verdict], size) if size else (_MEANINGS[report.verdict],)
 
@@ -259,72 +262,7 @@ def _judged_numbers(report: Report) -> tuple[float, float]:
     p, m = report.prediction, report.measurement
     if report.basis == "law" and p.hidden_drift is not None and p.hidden_log_variance is not None:
         return p.hidden_drift, p.hidden_log_variance
-    return (m.rms_gain_log_mean, m.log_variance) if m is not None else (math.nan, math.nan)
-
-
-def chain_summary(architecture: Architecture) -> str:
-    """Return e.g. ``31 linear layers, 64 -> 30 x 64 -> 10, ReLU, linear output; weights: torch_default``."""
-    layers = architecture.layers
-    if not layers:
-        return f"no linear layer in {architecture.source}"
-    weights = ", ".join(
-        dict.fromkeys(_weights(layer.weight.initializer, layer.weight.gain) for layer in layers)
-    )
-    if architecture.gaps:
-        return f"{_counted(len(layers), 'linear layer')} in {architecture.source}, not a plain chain; weights: {weights}"
-    hidden = ", ".join(dict.fromkeys(layer.activation.label for layer in layers[:-1]))
-    sizes = " -> ".join(_runs(list(architecture.widths)))
-    gates = (
-        f"{hidden}, {layers[-1].activation.label} output"
-        if hidden
-        else f"{layers[-1].activation.label} output"
-    )
-    return f"{_counted(len(layers), 'linear layer')}, {sizes}, {gates}; weights: {weights}"
-
-
-def _weights(initializer: str | None, gain: float) -> str:
-    if initializer is None:
-        return "not recognised"
-    name = _INITIALIZERS.get(
-        initializer, initializer.replace("_", " ").replace("he ", "He ").replace("xavier", "Xavier")
-    )
-    if abs(gain - 1) < 1e-3:
-        return name
-    return (
-        f"{name}, factor {gain * math.sqrt(2):.3g}"
-        if initializer == "orthogonal"
-        else f"{name} times {gain:.3g}"
-    )
-
-
-def _runs(widths: list[int]) -> list[str]:
-    """Fold equal hidden widths: ``64, 30 x 64, 10``; of many runs, the first and last ones."""
-    runs: list[list[int]] = []
-    for n in widths[1:-1]:
-        if runs and runs[-1][1] == n:
-            runs[-1][0] += 1
-        else:
-            runs.append([1, n])
-    words = [f"{count} x {n}" if count > 1 else str(n) for count, n in runs]
-    if len(words) > 8:
-        words = [*words[:4], "...", *words[-3:]]
-    return [str(widths[0]), *words, str(widths[-1])]
-
-
-def coverage(report: Report) -> str:
-    """Return which layers the theory covers, and how well, or why not."""
-    count, reasons = len(report.architecture.layers), report.prediction.reasons
-    if report.prediction.coverage == "simulated":
-        return f"Simulated, {_counted(count, 'linear layer')}: {'; '.join(reasons)}"
-    layers = _counted(count, "layer")
-    if report.prediction.coverage == "none":
-        said = [*dict.fromkeys(reasons)]
-        more = f"; and {len(said) - _MOST_REASONS} more" if len(said) > _MOST_REASONS else ""
-        why = f" ({'; '.join(said[:_MOST_REASONS])}{more})" if said else ""
-        return f"Covered by the theory: 0 of {layers}{why}"
-    how = "exact" if report.prediction.coverage == "exact" else "; ".join(reasons)
-    return f"Covered by the theory: {count} of {layers} ({how})"
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+    if m is None:
+        return math.nan, math.nan
+    drift, log_variance, _ = judged_moments(m, report.architecture)
+    return drift, log_variance

@@ -342,7 +342,7 @@ def test_why_nothing_is_covered_is_in_every_text():
     assert "entries of kurtosis" in reason
     for text in (str(report), report.to_markdown(), report.to_html()):
         flat = " ".join(text.replace("\\", "").split())
-        assert f"Covered by the theory: 0 of 3 layers ({reason}" in flat
+        assert f"Covered by the theory: 0 of 3 linear layers ({reason}" in flat
 
 
 @pytest.mark.parametrize(

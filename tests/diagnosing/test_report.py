@@ -223,7 +223,7 @@ def test_factors(log_square, text):
 def test_words_of_one_layer_and_of_other_limits():
     single = str(diagnose_architecture(Architecture.from_widths([8, 4], init="he_normal")))
     assert "\n1 linear layer, 8 -> 4" in single
-    assert "1 of 1 layer (exact)" in single
+    assert "1 of 1 linear layer (exact)" in single
     deep, flat = (
         Architecture.from_widths([64] * 16 + [10]),
         Architecture.from_widths([64, 64, 10], init="he_normal"),

@@ -156,4 +156,4 @@ def test_diagnose_simulates_and_compares():
     assert report.prediction.coverage == "simulated"
     assert report.measurement.method == "signs"
     assert report.agreement.agrees
-    assert "Simulated, 6 linear layers" in str(report)
+    assert "Simulated: 6 linear layers, " in str(report)

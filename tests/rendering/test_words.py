@@ -1,0 +1,59 @@
+"""The words that every renderer shares."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import pytest
+from scipy.special import digamma
+from support import reports
+
+from initdiag.network.architecture import PREPROCESSING, Gap
+from initdiag.rendering import words
+
+
+def measured():
+    """The deep chain at risk, judged by its measurement."""
+    return dataclasses.replace(reports.vanishing(), basis="measurement")
+
+
+def test_a_measured_size_is_that_of_the_part_that_is_judged():
+    """A linear output's own draw is no part of it: ``ln(chi^2_10 / 10)`` on average."""
+    report = measured()
+    drift = report.measurement.rms_gain_log_mean - (digamma(5) - math.log(5))
+    sentence = f"A typical gradient reaches the input {words.factor(drift)} times too small."
+    assert words.explanation(report)[1] == sentence
+    assert words.factor(drift) != words.factor(report.measurement.rms_gain_log_mean)
+
+
+def test_behind_a_fixed_map_of_the_input_the_size_is_that_at_the_first_layer():
+    report = measured()
+    gap = Gap("input", PREPROCESSING, "mul: a fixed map of the input")
+    behind = dataclasses.replace(
+        report, architecture=dataclasses.replace(report.architecture, gaps=(gap,))
+    )
+    shift = -8.0  # the map of the input makes everything e^-8 smaller, in the square
+    m = report.measurement
+    first = dataclasses.replace(m.layers[0], tangent_log_mean=m.layers[0].tangent_log_mean + shift)
+    smaller = dataclasses.replace(
+        m, log_norms=m.log_norms + shift, layers=(first, *m.layers[1:]), log_mean=m.log_mean + shift
+    )
+    assert "first layer" in words.explanation(behind)[1]
+    assert (
+        words.explanation(behind)[1]
+        == words.explanation(dataclasses.replace(behind, measurement=smaller))[1]
+    )
+
+
+def test_nothing_is_said_of_the_size_where_nothing_was_measured():
+    report = dataclasses.replace(measured(), measurement=None)
+    assert len(words.explanation(report)) == 1
+
+
+@pytest.mark.parametrize(
+    ("probability", "text"),
+    [(0.0, "0 %"), (1e-9, "<1 %"), (0.624, "62 %"), (1 - 1e-9, ">99 %"), (1.0, "100 %"), (math.nan, "-")],
+)  # fmt: skip
+def test_percents_do_not_round_to_certainty(probability, text):
+    assert words.percent(probability) == text
