@@ -181,7 +181,7 @@ def layer_rows(report: Report, most: int) -> list[tuple[str, ...]]:
     head, tail = rows[: most // 2], rows[len(rows) - most // 2 :]
     return [
         *head,
-        ("", f"... ({len(rows) - len(head) - len(tail)} rows left out)", *[""] * 6),
+        ("", f"... {len(rows) - len(head) - len(tail)} left out", *[""] * 6),
         *tail,
     ]
 
@@ -195,7 +195,7 @@ def _folded(layers: tuple[LayerPrediction, ...], labels: list[str]) -> Iterator[
             end += 1
         yield (str(start), *rows[start])
         if end - start > 2:
-            yield ("", f"... ({end - start - 1} layers alike)", *[""] * 6)
+            yield ("", f"... {end - start - 1} alike", *[""] * 6)
         elif end - start == 2:
             yield (str(start + 1), *rows[start + 1])
         start = end

@@ -110,7 +110,7 @@ def check_markdown(report: Report) -> None:
 
 
 def check_console(report: Report) -> None:
-    for width in (80, 120):
+    for width in (40, 57, 80, 120):
         text = to_text(report, width)
         text.encode()
         assert not has_controls(text)
