@@ -173,6 +173,7 @@ def test_processes_and_what_cannot_be_sent(serially):
     assert "top level of a module" in records[10].error
 
 
+@pytest.mark.slow
 def test_a_killed_process_is_replaced_and_a_killer_is_named(serially, tmp_path):
     candidates = [
         partial(zoo.killed_once, str(tmp_path / "mark"), 8, 2), zoo.FACTORIES[1], zoo.kills, *zoo.CANDIDATES[3:]

@@ -1,4 +1,4 @@
-"""CONTRIBUTING names every room of the package, and no place that is not there."""
+"""CONTRIBUTING names every room and no place that is not there; the project's files agree."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from support.places import PACKAGE, ROOT
 from test_ranks import ORDER
 
 CONTRIBUTING = (ROOT / ".github" / "CONTRIBUTING.md").read_text(encoding="utf-8")
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 DOORS = {"__init__.py", "__main__.py", "py.typed"}
 """What every package has at its top."""
 
@@ -60,15 +61,21 @@ def test_issue_templates_are_forms(path):
 
 def test_the_citation_is_of_this_version():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    assert citation["version"] == project["version"]
-    assert citation["license"] == project["license"]
+    assert citation["version"] == PROJECT["version"]
+    assert citation["license"] == PROJECT["license"]
     for field in ("cff-version", "message", "title", "authors", "type"):
         assert citation[field]
 
 
 def test_the_newest_version_has_its_section_in_the_changelog():
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     sections = re.findall(r"^## \[(.*?)\]", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.M)
-    assert sections[0] == project["version"]
+    assert sections[0] == PROJECT["version"]
     assert len(set(sections)) == len(sections) >= 2
+
+
+def test_every_python_that_is_promised_is_tested():
+    workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text(encoding="utf-8"))
+    tested = workflow["jobs"]["python"]["strategy"]["matrix"]["python-version"]
+    promised = re.findall(r"Python :: (3\.\d+)", "\n".join(PROJECT["classifiers"]))
+    assert tested == promised
+    assert PROJECT["requires-python"] == f">={promised[0]}"

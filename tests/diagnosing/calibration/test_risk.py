@@ -35,7 +35,7 @@ from initdiag.law.correlation import separation
 
 @functools.cache
 def runs() -> fitting.Runs:
-    """All committed runs of kept cells."""
+    """All committed runs of kept cells. They take seconds to read: a test of them is marked slow."""
     return fitting.load()
 
 
@@ -72,6 +72,7 @@ def told_risk(of: fitting.Runs) -> np.ndarray:
     return found
 
 
+@pytest.mark.slow
 def test_the_package_and_the_fit_compute_the_same_risk():
     for family, members in fitting.FAMILIES.items():
         for kind in LOSSES:
@@ -83,6 +84,7 @@ def test_the_package_and_the_fit_compute_the_same_risk():
             np.testing.assert_allclose(told_risk(part), fitted.risk(part.x), atol=2e-5)
 
 
+@pytest.mark.slow
 def test_the_risk_describes_the_runs_and_a_wrong_sign_does_not():
     """In sample, told everything: areas and calibration that a curve of the wrong sign is far from."""
     for kind in LOSSES:
@@ -243,6 +245,7 @@ def test_a_verdict_costs_less_than_a_millisecond_beyond_the_prediction(widths):
     assert (time.process_time() - started) / 100 < 1e-3
 
 
+@pytest.mark.slow
 def test_the_earlier_pilot_is_told_apart_by_curves_that_have_not_seen_its_task():
     for part in validation.pilot(runs()):
         assert len(part.failed) == 200
@@ -278,6 +281,7 @@ def test_the_areas_and_errors_by_their_definitions():
     assert math.isnan(validation.roc_area(np.ones(3, bool), risk[:3]))
 
 
+@pytest.mark.slow
 def test_left_out_runs_are_not_fitted_to():
     """Turning a task's outcomes round changes the others' risks, never its own."""
     few = runs().where(runs().group < 60)
