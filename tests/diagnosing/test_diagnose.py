@@ -195,6 +195,7 @@ def test_what_cannot_be_simulated_is_judged_from_its_measurement():
     assert report.verdict is Verdict.HEALTHY
 
 
+@pytest.mark.slow
 def test_agreement_p_values_are_calibrated_and_sabotage_is_seen():
     p_values = []
     for seed in range(40):

@@ -164,6 +164,7 @@ def test_usage_faults_are_raised_at_once():
         list(check_many([[8, 8], zoo.raises], on_error="raise"))
 
 
+@pytest.mark.slow
 def test_processes_and_what_cannot_be_sent(serially):
     """A lambda among chunked candidates costs itself alone, and its record says what to do."""
     mixed = [*zoo.CANDIDATES, lambda: nn.Linear(2, 2)]
@@ -184,6 +185,7 @@ def test_a_killed_process_is_replaced_and_a_killer_is_named(serially, tmp_path):
     assert records == [r for r in serially if r.index != 2]
 
 
+@pytest.mark.slow
 def test_without_replacement_the_error_names_the_missing(serially):
     candidates = [zoo.FACTORIES[0], zoo.kills, *zoo.FACTORIES]
     delivered = []

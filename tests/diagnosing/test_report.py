@@ -94,6 +94,7 @@ def _mistyped(record):
         yield {**record, name: value}
 
 
+@pytest.mark.slow
 def test_wrong_types_are_refused_when_loading_not_when_rendering():
     """Every field of the report, and of the records inside, in turn: it loads and renders, or is refused in initdiag's own words."""
     whole, refused = reports.vanishing().to_dict(), 0

@@ -133,6 +133,7 @@ def test_dropout_masks_do_not_depend_on_chunks(monkeypatch):
     assert agreement(trace(model), measure(model, draws=8192), level=0.003).agrees
 
 
+@pytest.mark.slow
 def test_depth_300_under_the_default_is_measured_not_called_dead():
     model = seeded(lambda: mlp([64] * 301))
     found = measure(model, draws=128)
@@ -141,6 +142,7 @@ def test_depth_300_under_the_default_is_measured_not_called_dead():
     assert agreement(trace(model), found, level=0.003).agrees
 
 
+@pytest.mark.slow
 def test_tiny_and_huge_weights_stay_in_range():
     """||Ju||^2 of about 1e-5000 and 1e+3000 in single precision, biases zero and not."""
     for gain, init, sign in (

@@ -238,6 +238,7 @@ LARGE = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("build", "method"), LARGE)
 def test_lanczos_moments_are_those_of_the_dense_decomposition(build, method):
     """On the same networks: moments 1 to 4 within four standard errors (24 comparisons), and the extremes."""
@@ -310,6 +311,7 @@ class LargestTensor(TorchDispatchMode):
         return out
 
 
+@pytest.mark.slow
 def test_a_large_jacobian_is_never_formed_unasked():
     """Sides of 2,048 round a bottleneck of 4, so that no weight is as large as the Jacobian."""
     model = seeded(lambda: mlp([2048, 4, 2048]))
@@ -466,6 +468,7 @@ def dropping():
     return nn.Sequential(nn.Linear(150, 180), nn.Dropout(0.3), nn.GELU(), nn.Linear(180, 120))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "build", [dropping, lambda: mlp([60, 80, 70])], ids=["dropout, gelu", "relu"]
 )

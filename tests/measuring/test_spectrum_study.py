@@ -48,6 +48,7 @@ def test_distances_by_hand(study):
     )  # just below the first of four in five
 
 
+@pytest.mark.slow
 def test_counts_that_fluctuate_explain_relu(study):
     """At width 50 and depth 3 the least of three binomials is what the limit misses."""
     row = study.run(50, 3, "coins", "he_normal", draws=200, seed=2)

@@ -126,6 +126,7 @@ def test_without_matplotlib_the_message_names_the_extra(monkeypatch):
         reports.healthy().figure()
 
 
+@pytest.mark.slow
 @settings(
     max_examples=8,
     phases=[Phase.generate],

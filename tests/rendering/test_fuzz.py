@@ -169,6 +169,7 @@ def many_layers(count: int) -> Report:
 FIVE_THOUSAND = many_layers(5000)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("check", CHECKS)
 def test_five_thousand_layers(check):
     check(FIVE_THOUSAND)

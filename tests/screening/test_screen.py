@@ -86,6 +86,7 @@ EXTREME = (1, 2, 3, 8, 33, 70, 150, 1000, 70_000, 1_000_000)
 """Few, so that tables are shared: narrow, on both sides of where `k` is small and of where widths are interpolated, and wide."""
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.lists(st.sampled_from(EXTREME), min_size=2, max_size=9), min_size=1, max_size=6))
 @example(
@@ -129,6 +130,7 @@ def test_a_hundred_thousand_layers():
     assert initdiag.screen([row[:2001]], init="torch_default").risk[0] == pytest.approx(1)
 
 
+@pytest.mark.slow
 def test_errors_do_not_build_up_along_a_hundred_thousand_uniform_layers():
     row = [33, 8] * 50_000 + [33]
     predicted = [initdiag.predict(row[:n]).log_variance for n in (1001, 3001)]
@@ -277,6 +279,7 @@ def test_best_widths_have_nearly_the_least_risk_of_all(init, fan_in, hidden, fan
     assert found.risk <= np.nanmin(initdiag.screen(within, init=init).risk) + 0.02
 
 
+@pytest.mark.slow
 def test_the_front_of_depth_against_risk():
     front = initdiag.widths_front(
         60_000, range(1, 80, 6), fan_in=64, fan_out=10, init="he_normal", max_risk=0.2

@@ -172,6 +172,7 @@ def test_one_orthogonal_layer_is_a_mixture_of_betas_with_an_atom_at_its_edge(n_i
     assert one.sf(edge + 1e-9) == 0.0
 
 
+@pytest.mark.slow
 def test_two_orthogonal_layers_against_quadrature():
     two = law([6, 4, 3], output="relu", init="orthogonal")
     (k, p), (j, q) = relu_mixture(4), relu_mixture(3)

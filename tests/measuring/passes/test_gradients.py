@@ -140,6 +140,7 @@ def test_every_layer_has_the_same_log_variance():
     assert max(variances) / min(variances) < 1.25
 
 
+@pytest.mark.slow
 def test_deep_chains_stay_in_range():
     """Gradients of e^-500 in single precision: what comes back is kept in range too."""
     model = seeded(lambda: mlp([32] * 301))

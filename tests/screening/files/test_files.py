@@ -293,6 +293,7 @@ def test_parquet_without_pyarrow_names_the_command(tmp_path, monkeypatch):
         screen_file(tmp_path / "in.parquet", tmp_path / "out.parquet")
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_file(tmp_path, monkeypatch):
     monkeypatch.setattr(text, "_ROWS", 500)
     peaks = []
