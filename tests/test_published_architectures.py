@@ -6,9 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 EXAMPLE = Path(__file__).parent.parent / "examples" / "published_architectures.py"
 
 
+@pytest.mark.slow
 def test_published_architectures():
     """The README's own test runs it with ``--markdown``."""
     code = f"import sys, runpy; sys.argv[1:] = []; runpy.run_path({str(EXAMPLE)!r}, run_name='__main__'); assert 'torch' not in sys.modules"

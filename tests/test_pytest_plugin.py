@@ -52,6 +52,7 @@ TABLE = """
 """
 
 
+@pytest.mark.slow
 def test_the_fixture(inner):
     inner.makepyprojecttoml("[tool.initdiag]\ndraws = 40\nthresholds = {max_risk = 0.25}\n")
     inner.makepyfile(
@@ -122,6 +123,7 @@ def _properties(path: Path) -> dict[str, dict[str, str]]:
     }
 
 
+@pytest.mark.slow
 def test_the_configured_models_are_tests_with_xdist_a_baseline_and_warnings_as_errors(inner):
     deep = {
         "verdict": "VANISHING",
@@ -174,6 +176,7 @@ def test_they_are_chosen_as_any_test(inner, arguments, collected):
     assert sorted(line for line in result.outlines if "::" in line) == collected
 
 
+@pytest.mark.slow
 def test_errors_of_configuration(inner):
     inner.makepyfile(test_other="def test_other(): pass")
     inner.makepyprojecttoml("[tool.initdiag]\nmodle = []\n")
