@@ -13,6 +13,7 @@ __all__ = [
     "UnsupportedArchitecture",
     "WorkersLost",
     "explain",
+    "shown",
 ]
 
 
@@ -21,7 +22,10 @@ class InitdiagError(Exception):
 
 
 class InvalidInput(InitdiagError, ValueError):
-    """A usage fault: a wrong type, shape or value, or a forward pass that raised (its cause is chained)."""
+    """A usage fault: a wrong type, shape or value, or a forward pass that raised.
+
+    The cause of a forward pass that raised is chained.
+    """
 
 
 class TargetError(InvalidInput):
@@ -29,7 +33,10 @@ class TargetError(InvalidInput):
 
 
 class UnsupportedArchitecture(InitdiagError):
-    """A module that the called stage can neither cover nor measure; the message names the operation."""
+    """A module that the called stage can neither cover nor measure.
+
+    The message names the operation.
+    """
 
 
 class AtRisk(InitdiagError, AssertionError):
@@ -50,12 +57,14 @@ class AtRisk(InitdiagError, AssertionError):
 
 
 class WorkersLost(InitdiagError, RuntimeError):
-    """An engine's workers died with candidates in their hands, and there is no other engine to run them on.
+    """An engine's workers died with candidates in their hands.
+
+    There is no other engine to run them on.
 
     Attributes
     ----------
     missing : tuple of int
-        Their indices; candidates after the last of them were not begun.
+        The candidates' indices; those after the last of them were not begun.
     """
 
     def __init__(self, message: str, missing: Sequence[int] = ()) -> None:
@@ -73,3 +82,22 @@ def explain(*, expected: str, got: str, do: str) -> str:
     'expected a width of at least 1, got 0. Give positive integers.'
     """
     return f"expected {expected}, got {got}. {do}"
+
+
+_LONGEST_SHOWN = 60
+"""Characters of a value that a message shows: about a line of a terminal of 80 columns."""
+
+
+def shown(value: object, most: int = _LONGEST_SHOWN) -> str:
+    """Return how a message shows a value: its ``repr``, cut; its type if it has none.
+
+    >>> shown("784;10"), shown([1] * 100, most=12)
+    ("'784;10'", '[1, 1, 1,...')
+    """
+    if type(value) is int and value.bit_length() > 4 * most:
+        return f"an integer of about {int(value.bit_length() * 0.30103) + 1:,} digits"
+    try:
+        text = repr(value)
+    except Exception as error:
+        return f"a {type(value).__name__} (its repr raises {type(error).__name__})"
+    return text if len(text) <= most else f"{text[: most - 3]}..."

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
-from initdiag.errors import InvalidInput, explain
+from initdiag.errors import InvalidInput, explain, shown
 
 __all__ = ["Record", "decode", "encode"]
 
@@ -72,6 +72,9 @@ def decode(kind: Any, data: Any) -> Any:
         return _decode_record(kind, data)
     if origin is tuple:
         return _decode_tuple(typing.get_args(kind), data)
+    if origin is list:
+        (item,) = typing.get_args(kind)
+        return [decode(item, v) for v in _of_type(list, data)]
     if origin is dict:
         key, item = typing.get_args(kind)
         return {decode(key, k): decode(item, v) for k, v in _of_type(dict, data).items()}
@@ -79,6 +82,8 @@ def decode(kind: Any, data: Any) -> Any:
         return np.array(_decode_items(_of_type(list, data)), dtype=np.float64)
     if isinstance(kind, type) and issubclass(kind, enum.Enum):
         return kind(data)
+    if origin is typing.Literal:
+        return _decode_literal(typing.get_args(kind), data)
     if kind is float:
         return _decode_float(data)
     return _of_type(kind, data) if kind in _PLAIN else data
@@ -87,7 +92,13 @@ def decode(kind: Any, data: Any) -> Any:
 def _of_type(kind: type, data: Any) -> Any:
     """Return ``data`` if it is of this type; True is no int."""
     if type(data) is not kind:
-        raise TypeError(f"expected {_WRITTEN[kind]}, got {_shown(data)}")
+        raise TypeError(f"expected {_WRITTEN[kind]}, got {shown(data)}")
+    return data
+
+
+def _decode_literal(choices: tuple[str, ...], data: Any) -> str:
+    if not isinstance(data, str) or data not in choices:
+        raise ValueError(f"expected one of {', '.join(map(repr, choices))}, got {shown(data)}")
     return data
 
 
@@ -95,20 +106,20 @@ def _decode_float(data: Any) -> float:
     if isinstance(data, str) and data in _NON_FINITE:
         return _NON_FINITE[data]
     if type(data) not in (int, float):
-        raise TypeError(f"expected a number, got {_shown(data)}")
+        raise TypeError(f"expected a number, got {shown(data)}")
     return float(data)
-
-
-def _shown(data: Any) -> str:
-    text = repr(data)
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _decode_union(kinds: tuple[Any, ...], data: Any) -> Any:
     if data is None:
         return None
-    (kind,) = (k for k in kinds if k is not type(None))
-    return decode(kind, data)
+    *others, last = (kind for kind in kinds if kind is not type(None))
+    for kind in others:
+        try:
+            return decode(kind, data)
+        except (TypeError, ValueError):
+            continue
+    return decode(last, data)
 
 
 def _decode_tuple(kinds: tuple[Any, ...], data: Any) -> tuple[Any, ...]:

@@ -14,6 +14,7 @@ from typing import IO, TYPE_CHECKING, Any
 import click
 
 from initdiag import __version__
+from initdiag._core.choices import FAIL_ON, METHODS, FailOnOption, Family, Loss
 from initdiag.cli.explain import explain_command
 from initdiag.cli.options import FILE, assumption_options, output_options, training_options
 from initdiag.cli.output import emit, exit_code, saved, write, write_spectrum
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     from initdiag.project.outcome import Outcome
 
 __all__ = ["main"]
-
-_FAIL_ON = {"risk": "risk", "no-verdict": "no-verdict", "never": None}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -93,12 +92,12 @@ def _draws(ctx: click.Context, param: click.Parameter, value: str) -> int | str:
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option(
     "--method",
-    type=click.Choice(["auto", "signs", "redraw", "law", "none"]),
+    type=click.Choice(METHODS),
     default="auto",
     show_default=True,
 )
 @click.option(
-    "--fail-on", type=click.Choice(list(_FAIL_ON)), default="no-verdict", show_default=True
+    "--fail-on", type=click.Choice(list(FAIL_ON)), default="no-verdict", show_default=True
 )
 @click.option("--spectrum", is_flag=True, help="Also predict the spectrum of the Jacobian.")
 @click.option(
@@ -169,7 +168,7 @@ def _with_options(models: Sequence[ModelConfig], options: dict[str, Any]) -> lis
 
 
 def _outcomes(
-    models: list[ModelConfig], fail_on: str, known: Baseline | None, progress: bool
+    models: list[ModelConfig], fail_on: FailOnOption, known: Baseline | None, progress: bool
 ) -> list[Outcome]:
     """Of the models that can be diagnosed; the others' errors are said."""
     from initdiag.project.outcome import diagnose_model, outcome
@@ -199,15 +198,15 @@ def _write_baseline(outcomes: list[Outcome], path: Path) -> int:
 @_group.command("predict")
 @click.argument("widths")
 @assumption_options
-@click.option("--fail-on", type=click.Choice(list(_FAIL_ON)), default="never", show_default=True)
+@click.option("--fail-on", type=click.Choice(list(FAIL_ON)), default="never", show_default=True)
 @training_options
 @output_options
 def _predict(
     widths: str,
-    fail_on: str,
-    optimizer: str | None,
+    fail_on: FailOnOption,
+    optimizer: Family | None,
     lr: float | None,
-    loss: str | None,
+    loss: Loss | None,
     max_risk: float,
     output_format: str,
     output_file: Path | None,
@@ -225,7 +224,7 @@ def _predict(
         architecture, optimizer=optimizer, lr=lr, loss=loss, thresholds=thresholds, target=widths
     )
     write([report], output_format, output_file)
-    return exit_code([report], _FAIL_ON[fail_on])
+    return exit_code([report], FAIL_ON[fail_on])
 
 
 @_group.command("spectrum")
@@ -312,10 +311,12 @@ def _traced(
 
 @_group.command("report")
 @click.argument("file", type=click.File(encoding="utf-8"))
-@click.option("--fail-on", type=click.Choice(list(_FAIL_ON)), default="never", show_default=True)
+@click.option("--fail-on", type=click.Choice(list(FAIL_ON)), default="never", show_default=True)
 @output_options
-def _report(file: IO[str], fail_on: str, output_format: str, output_file: Path | None) -> int:
+def _report(
+    file: IO[str], fail_on: FailOnOption, output_format: str, output_file: Path | None
+) -> int:
     """Show a saved report in any format: FILE is what --output-format json wrote, - for standard input."""
     reports = saved(file)
     write(reports, output_format, output_file)
-    return exit_code(reports, _FAIL_ON[fail_on])
+    return exit_code(reports, FAIL_ON[fail_on])

@@ -8,22 +8,17 @@ from typing import Any
 
 import click
 
+from initdiag._core.choices import FAMILIES, LOSSES
 from initdiag.rendering.formats import FORMATS
 
 __all__ = [
     "FILE",
-    "LOSSES",
-    "OPTIMIZERS",
     "assumption_options",
     "output_options",
     "training_options",
 ]
 
 FILE = click.Path(dir_okay=False, path_type=Path)
-
-OPTIMIZERS = ("sgd", "momentum", "adam", "adamw")
-LOSSES = ("classification", "regression")
-"""Those of `initdiag.diagnosing.risk`, written out so that ``--help`` need not load NumPy."""
 
 Command = Callable[..., Any]
 
@@ -35,7 +30,7 @@ def training_options(command: Command) -> Command:
         [
             click.option(
                 "--optimizer",
-                type=click.Choice(OPTIMIZERS),
+                type=click.Choice(FAMILIES),
                 help="Judge for it (default: plain SGD).",
             ),
             click.option(

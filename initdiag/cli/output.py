@@ -9,6 +9,7 @@ from typing import IO, TYPE_CHECKING
 
 import click
 
+from initdiag._core.choices import FailOn
 from initdiag.errors import InvalidInput, explain
 from initdiag.rendering.formats import render
 
@@ -71,7 +72,7 @@ def emit(text: str, output_file: Path | None) -> None:
         raise click.FileError(str(output_file), error.strerror or str(error)) from error
 
 
-def exit_code(reports: list[Report], fail_on: str | None) -> int:
+def exit_code(reports: list[Report], fail_on: FailOn | None) -> int:
     """1 before 3: at risk counts more than not judged."""
     from initdiag.diagnosing.diagnose import fails
 

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from initdiag._core.validation import seed_integer
 from initdiag.diagnosing.diagnose import diagnose, diagnose_architecture
 from initdiag.diagnosing.report import Report
-from initdiag.errors import InitdiagError, InvalidInput, explain
+from initdiag.errors import InitdiagError
 from initdiag.network.architecture import Architecture
 
 __all__ = ["OF_WIDTHS", "Checked", "Task", "candidate_seed", "run"]
@@ -73,11 +74,7 @@ def candidate_seed(seed: int, index: int) -> int:
     InvalidInput
         If ``seed`` is not a non-negative int.
     """
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise InvalidInput(
-            explain(expected="seed: a non-negative int", got=repr(seed), do="Pass e.g. seed=0.")
-        )
-    state = np.random.SeedSequence((seed, index)).generate_state(1, np.uint64)
+    state = np.random.SeedSequence((seed_integer(seed), index)).generate_state(1, np.uint64)
     return int(state[0] >> np.uint64(1))
 
 

@@ -6,9 +6,11 @@ import functools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from initdiag import __version__
+from initdiag._core.choices import METHODS, DrawCount, FailOn, Family, Loss, Method
+from initdiag._core.validation import choice, optional_choice
 from initdiag.diagnosing import findings
 from initdiag.diagnosing.advice import Advice, advise
 from initdiag.diagnosing.agreement import agreement
@@ -17,7 +19,7 @@ from initdiag.diagnosing.report import SCHEMA_VERSION, Report
 from initdiag.diagnosing.risk import PROVENANCE, Training
 from initdiag.diagnosing.spectral_report import spectral_report
 from initdiag.diagnosing.verdict import Judgement, Thresholds, Verdict, judge
-from initdiag.errors import AtRisk, InvalidInput, UnsupportedArchitecture, explain
+from initdiag.errors import AtRisk, InvalidInput, UnsupportedArchitecture, explain, shown
 from initdiag.law.correlation import Separation, separation
 from initdiag.law.predict import predict
 from initdiag.law.prediction import Prediction
@@ -33,72 +35,114 @@ if TYPE_CHECKING:
 
 __all__ = ["assert_trainable", "check", "diagnose", "diagnose_architecture"]
 
-_METHODS = ("auto", "signs", "redraw", "law", "none")
-_FAIL_ON = (None, "risk", "no-verdict")
+_FAIL_ON: tuple[FailOn, ...] = get_args(FailOn)
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    """How a network is judged: for which training, from which limits on, and with what beside.
+
+    ``optimizer`` is what the caller named, or None: the report keeps it.
+    """
+
+    optimizer: Family | None
+    training: Training
+    limits: Thresholds
+    spectrum: bool
+
+    @classmethod
+    def of(
+        cls,
+        optimizer: Family | None,
+        lr: float | None,
+        loss: Loss | None,
+        thresholds: Thresholds | None,
+        spectrum: bool,
+    ) -> _Rule:
+        """Return the rule that a caller's arguments state; raise for what is out of range."""
+        return cls(optimizer, Training.of(optimizer, lr, loss), _limits(thresholds), spectrum)
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What was found out about a network before it is judged.
+
+    ``simulation`` is a measurement by ``method="law"``: it predicts what the theory does
+    not cover. ``not_measured`` says why there is no measurement, if one was wanted.
+    """
+
+    architecture: Architecture
+    measurement: Measurement | None = None
+    simulation: Measurement | None = None
+    not_measured: str | None = None
 
 
 def diagnose_architecture(
     architecture: Architecture,
     *,
-    optimizer: str | None = None,
+    optimizer: Family | None = None,
     lr: float | None = None,
-    loss: str | None = None,
+    loss: Loss | None = None,
     thresholds: Thresholds | None = None,
     target: str | None = None,
-    measurement: Measurement | None = None,
-    simulation: Measurement | None = None,
-    not_measured: str | None = None,
     spectrum: bool = False,
-    started: float | None = None,
 ) -> Report:
-    """Report on an architecture from theory, and from a measurement where there is one. Loads no torch.
+    """Report on an architecture from theory alone. Loads no torch.
 
-    ``simulation`` is a measurement by ``method="law"``: it predicts what the theory does not cover. ``spectrum`` adds the Jacobian's.
+    Parameters
+    ----------
+    architecture : Architecture
+        What is judged.
+    optimizer, lr, loss, thresholds, target, spectrum
+        As in `diagnose`.
 
     Raises
     ------
     InvalidInput
         For an unknown optimiser or loss, or a learning rate that is not positive.
     """
-    training = Training(optimizer or "sgd", lr, loss)
-    begin = time.perf_counter() if started is None else started
-    limits = _limits(thresholds)
+    rule = _Rule.of(optimizer, lr, loss, thresholds, spectrum)
+    return _report(_Seen(architecture), rule, target, time.perf_counter())
+
+
+def _report(seen: _Seen, rule: _Rule, target: str | None, started: float) -> Report:
+    """Predict, compare, judge and advise."""
+    arch, limits, training = seen.architecture, rule.limits, rule.training
     prediction = (
-        predict(architecture)
-        if simulation is None
-        else Prediction.from_simulation(architecture, simulation)
+        predict(arch)
+        if seen.simulation is None
+        else Prediction.from_simulation(arch, seen.simulation)
     )
     test = (
         None
-        if measurement is None
-        else agreement(architecture, measurement, limits.agreement_level, prediction)
+        if seen.measurement is None
+        else agreement(arch, seen.measurement, limits.agreement_level, prediction)
     )
-    angle = _separation(architecture, prediction)
+    angle = _separation(arch, prediction)
     judgement = judge(
-        architecture, prediction, measurement, test, training, limits, not_measured, angle
+        arch, prediction, seen.measurement, test, training, limits, seen.not_measured, angle
     )
-    advice = _advice(architecture, prediction, judgement, training, limits)
-    spectral = _spectral(architecture) if spectrum else _NO_SPECTRUM
+    spectral = _spectral(arch) if rule.spectrum else _NO_SPECTRUM
     return Report(
         schema_version=SCHEMA_VERSION,
         initdiag_version=__version__,
-        target=target or architecture.source,
+        target=target or arch.source,
         verdict=judgement.verdict,
         basis=judgement.basis,
         risk=judgement.risk,
         risk_provenance=PROVENANCE,
-        optimizer=optimizer,
+        optimizer=rule.optimizer,
         thresholds=limits,
-        architecture=architecture,
+        architecture=arch,
         prediction=prediction,
-        measurement=measurement,
+        measurement=seen.measurement,
         spectrum=spectral.law,
         agreement=test,
         findings=(*judgement.findings, *spectral.findings),
-        advice=advice,
-        elapsed=time.perf_counter() - begin,
-        lr=lr,
-        loss=loss,
+        advice=_advice(arch, prediction, judgement, training, limits),
+        elapsed=time.perf_counter() - started,
+        lr=training.lr,
+        loss=training.loss,
     )
 
 
@@ -108,7 +152,7 @@ def _limits(thresholds: Thresholds | None) -> Thresholds:
     if not isinstance(thresholds, Thresholds):
         do = "Pass e.g. initdiag.Thresholds(max_risk=0.5)."
         raise InvalidInput(
-            explain(expected="thresholds: an initdiag.Thresholds", got=repr(thresholds), do=do)
+            explain(expected="thresholds: an initdiag.Thresholds", got=shown(thresholds), do=do)
         )
     return thresholds
 
@@ -167,12 +211,12 @@ def diagnose(
     example_input: Tensor | None = None,
     *,
     input_size: Sequence[int] | None = None,
-    draws: int | str = 1024,
-    method: str = "auto",
+    draws: DrawCount = 1024,
+    method: Method = "auto",
     init: Callable[[nn.Module], Any] | None = None,
-    optimizer: str | None = None,
+    optimizer: Family | None = None,
     lr: float | None = None,
-    loss: str | None = None,
+    loss: Loss | None = None,
     thresholds: Thresholds | None = None,
     spectrum: bool = False,
     seed: int = 0,
@@ -227,8 +271,8 @@ def diagnose(
     InvalidInput
         A usage fault: see `trace` and `measure`.
     """
-    _check_choice("method", method, _METHODS)
-    Training(optimizer or "sgd", lr, loss), _limits(thresholds)  # raise before the work
+    rule = _Rule.of(optimizer, lr, loss, thresholds, spectrum)  # raises before the work
+    choice(method, "method", METHODS)
     started = time.perf_counter()
     from initdiag.measuring.measure import measure
     from initdiag.measuring.task import checked_init
@@ -246,23 +290,11 @@ def diagnose(
         )  # fmt: skip
         measurement, reason = _measured(run, subject, method, init)
         simulation = _simulation(run, subject.module, architecture)
-    return diagnose_architecture(
-        architecture,
-        optimizer=optimizer,
-        lr=lr,
-        loss=loss,
-        thresholds=thresholds,
-        target=target,
-        measurement=measurement,
-        simulation=simulation,
-        not_measured=reason,
-        spectrum=spectrum,
-        started=started,
-    )
+    return _report(_Seen(architecture, measurement, simulation, reason), rule, target, started)
 
 
 def _measured(
-    run: Callable[..., Measurement], subject: Subject, method: str, init: Any
+    run: Callable[..., Measurement], subject: Subject, method: Method, init: Any
 ) -> tuple[Measurement | None, str | None]:
     """The measurement, or why there is none."""
     if method == "none":
@@ -295,18 +327,33 @@ def check(
     model: nn.Module | Callable[[], nn.Module],
     example_input: Tensor | None = None,
     *,
-    fail_on: str | None = None,
+    input_size: Sequence[int] | None = None,
+    draws: DrawCount = 1024,
+    method: Method = "auto",
+    init: Callable[[nn.Module], Any] | None = None,
+    optimizer: Family | None = None,
+    lr: float | None = None,
+    loss: Loss | None = None,
+    thresholds: Thresholds | None = None,
+    spectrum: bool = False,
+    seed: int = 0,
+    progress: bool = False,
+    target: str | None = None,
+    module: str | None = None,
+    fail_on: FailOn | None = None,
     console: Console | None = None,
-    **diagnose_options: Any,
 ) -> Report:
     """Diagnose a network, print the report, and return it: the one line before training.
 
     Parameters
     ----------
-    model, example_input, **diagnose_options
+    model, example_input, input_size, draws, method, init, optimizer, lr, loss
+        As in `diagnose`.
+    thresholds, spectrum, seed, progress, target, module
         As in `diagnose`.
     fail_on : str, optional
-        ``"risk"`` raises `AtRisk` if the network is at risk; ``"no-verdict"`` also if it could not be judged.
+        ``"risk"`` raises `AtRisk` if the network is at risk; ``"no-verdict"`` raises it
+        also if the network could not be judged.
     console : rich.console.Console, optional
         Where to print.
 
@@ -320,10 +367,15 @@ def check(
     Examples
     --------
     >>> from torch import nn
-    >>> report = initdiag.check(nn.Sequential(nn.Linear(8, 256), nn.ReLU(), nn.Linear(256, 1)))  # doctest: +SKIP
+    >>> model = nn.Sequential(nn.Linear(8, 256), nn.ReLU(), nn.Linear(256, 1))
+    >>> report = initdiag.check(model)  # doctest: +SKIP
     """
-    _check_choice("fail_on", fail_on, _FAIL_ON)
-    report = diagnose(model, example_input, **diagnose_options)
+    optional_choice(fail_on, "fail_on", _FAIL_ON)
+    report = diagnose(
+        model, example_input, input_size=input_size, draws=draws, method=method, init=init,
+        optimizer=optimizer, lr=lr, loss=loss, thresholds=thresholds, spectrum=spectrum, seed=seed,
+        progress=progress, target=target, module=module,
+    )  # fmt: skip
     _print(report, console)
     if fails(report, fail_on):
         raise AtRisk(f"{report.target}: {report.verdict.value}", report)
@@ -339,33 +391,49 @@ def _print(report: Report, console: Console | None) -> None:
 def assert_trainable(
     model: nn.Module | Callable[[], nn.Module],
     example_input: Tensor | None = None,
-    **diagnose_options: Any,
+    *,
+    input_size: Sequence[int] | None = None,
+    draws: DrawCount = 1024,
+    method: Method = "auto",
+    init: Callable[[nn.Module], Any] | None = None,
+    optimizer: Family | None = None,
+    lr: float | None = None,
+    loss: Loss | None = None,
+    thresholds: Thresholds | None = None,
+    spectrum: bool = False,
+    seed: int = 0,
+    progress: bool = False,
+    target: str | None = None,
+    module: str | None = None,
 ) -> None:
-    """Raise `AtRisk`, with the report's text, unless the network is judged healthy. Silent otherwise: for tests.
+    """Raise `AtRisk` unless the network is judged healthy. Silent otherwise: for tests.
+
+    Parameters
+    ----------
+    model, example_input, input_size, draws, method, init, optimizer, lr, loss
+        As in `diagnose`.
+    thresholds, spectrum, seed, progress, target, module
+        As in `diagnose`.
 
     Raises
     ------
     AtRisk
-        If the network is at risk, or could not be judged.
+        If the network is at risk, or could not be judged; its text is the report's.
     InvalidInput
         As `diagnose`.
     """
-    report = diagnose(model, example_input, **diagnose_options)
+    report = diagnose(
+        model, example_input, input_size=input_size, draws=draws, method=method, init=init,
+        optimizer=optimizer, lr=lr, loss=loss, thresholds=thresholds, spectrum=spectrum, seed=seed,
+        progress=progress, target=target, module=module,
+    )  # fmt: skip
     if fails(report, "no-verdict"):
         raise AtRisk(f"\n{report}", report)
 
 
-def fails(report: Report, fail_on: str | None) -> bool:
-    """Return whether ``report`` is a failure under ``fail_on`` (None, ``"risk"`` or ``"no-verdict"``)."""
+def fails(report: Report, fail_on: FailOn | None) -> bool:
+    """Return whether ``report`` is a failure under ``fail_on`` (None: never)."""
     at_risk = report.verdict.is_at_risk
     return (fail_on is not None and at_risk) or (
         fail_on == "no-verdict" and report.verdict is Verdict.NO_VERDICT
     )
-
-
-def _check_choice(what: str, value: Any, choices: tuple[str | None, ...]) -> None:
-    if value not in choices:
-        listed = ", ".join(repr(c) for c in choices)
-        raise InvalidInput(
-            explain(expected=f"{what}: one of {listed}", got=repr(value), do="Choose one of these.")
-        )

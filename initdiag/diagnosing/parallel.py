@@ -13,17 +13,23 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
 from inspect import signature
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from initdiag._core.validation import choice, positive_integer
 from initdiag.diagnosing.candidate import OF_WIDTHS, Checked, Task, candidate_seed, run
 from initdiag.diagnosing.diagnose import diagnose, diagnose_architecture
 from initdiag.errors import InvalidInput, WorkersLost, explain
-from initdiag.network.architecture import Architecture, positive_integer
+from initdiag.network.architecture import Architecture
 
 if TYPE_CHECKING:
     from torch import nn
 
 __all__ = ["Checked", "candidate_seed", "check_many"]
+
+OnError = Literal["result", "raise"]
+"""What becomes of a candidate that cannot be diagnosed: a record, or an exception."""
+
+_ON_ERROR: tuple[OnError, ...] = get_args(OnError)
 
 _LOST = (BrokenExecutor, CancelledError)
 """What a future raises whose worker, not whose work, failed."""
@@ -39,7 +45,7 @@ def check_many(
     in_flight: int = 64,
     chunk: int = 1,
     seed: int = 0,
-    on_error: str = "result",
+    on_error: OnError = "result",
     assumptions: Mapping[str, Any] | None = None,
     **diagnose_options: Any,
 ) -> Iterator[Checked]:
@@ -86,10 +92,7 @@ def check_many(
     [True, False]
     """
     options = _checked_options(diagnose_options)
-    if on_error not in ("result", "raise"):
-        raise InvalidInput(
-            explain(expected='on_error: "result" or "raise"', got=repr(on_error), do="Choose one.")
-        )
+    choice(on_error, "on_error", _ON_ERROR)
     candidate_seed(seed, 0)
     engine = None if executor is None else _Engine(executor)
     batches = _batches(candidates, positive_integer(chunk, "chunk"))

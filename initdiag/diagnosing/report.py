@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from initdiag._core.choices import Family, Loss
 from initdiag._core.serialization import Record
 from initdiag.diagnosing.advice import Advice
 from initdiag.diagnosing.agreement import Agreement
@@ -76,7 +77,7 @@ class Report(Record):
     basis: str
     risk: dict[str, float]
     risk_provenance: str
-    optimizer: str | None
+    optimizer: Family | None
     thresholds: Thresholds
     architecture: Architecture
     prediction: Prediction
@@ -87,12 +88,12 @@ class Report(Record):
     advice: tuple[Advice, ...]
     elapsed: float
     lr: float | None = None
-    loss: str | None = None
+    loss: Loss | None = None
 
     @property
     def training(self) -> Training:
         """How the network was judged to be trained."""
-        return Training(self.optimizer or "sgd", self.lr, self.loss)
+        return Training.of(self.optimizer, self.lr, self.loss)
 
     @property
     def ok(self) -> bool:

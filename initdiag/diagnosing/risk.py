@@ -28,6 +28,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
+from initdiag._core.choices import LOSSES, Family, Loss
+from initdiag._core.validation import choice, optional_choice, positive_number
 from initdiag.errors import InvalidInput, UnsupportedArchitecture, explain
 from initdiag.law.prediction import Prediction
 
@@ -44,12 +46,10 @@ __all__ = [
     "risks",
 ]
 
-OPTIMIZERS = ("sgd", "adam")
+OPTIMIZERS: tuple[Family, ...] = ("sgd", "adam")
 """Those that a report judges."""
 
-LOSSES = ("classification", "regression")
-
-FAMILIES = {
+FAMILIES: dict[Family, tuple[str, float]] = {
     "sgd": ("sgd", 1.0),
     "momentum": ("sgd", 10.0),
     "adam": ("adam", 1.0),
@@ -89,35 +89,28 @@ class Training:
         For an unknown optimiser or loss, or a learning rate that is not positive.
     """
 
-    optimizer: str = "sgd"
+    optimizer: Family = "sgd"
     lr: float | None = None
-    loss: str | None = None
+    loss: Loss | None = None
 
     def __post_init__(self) -> None:
-        if self.optimizer not in FAMILIES:
-            raise InvalidInput(
-                explain(
-                    expected=f"optimizer: one of {', '.join(FAMILIES)}",
-                    got=repr(self.optimizer),
-                    do="Choose the one that is most like yours.",
-                )
-            )
-        if self.loss is not None and self.loss not in LOSSES:
-            raise InvalidInput(
-                explain(
-                    expected='loss "classification" or "regression"',
-                    got=repr(self.loss),
-                    do="Or leave it out.",
-                )
-            )
-        if self.lr is not None and not _is_rate(self.lr):
-            raise InvalidInput(
-                explain(expected="lr: a positive number", got=repr(self.lr), do="Or leave it out.")
-            )
+        choice(self.optimizer, "optimizer", FAMILIES, "Choose the one that is most like yours.")
+        optional_choice(self.loss, "loss", LOSSES)
+        if self.lr is not None:
+            positive_number(self.lr, "lr", "Or leave it out.")
 
+    @classmethod
+    def of(
+        cls, optimizer: Family | None = None, lr: float | None = None, loss: Loss | None = None
+    ) -> Training:
+        """Return the training that a caller's arguments name: no optimiser is plain SGD.
 
-def _is_rate(lr: object) -> bool:
-    return isinstance(lr, int | float) and not isinstance(lr, bool) and 0 < lr < math.inf
+        Raises
+        ------
+        InvalidInput
+            As the record itself.
+        """
+        return cls("sgd" if optimizer is None else optimizer, lr, loss)
 
 
 @dataclass(frozen=True, slots=True)
@@ -382,7 +375,10 @@ def risk_terms(
 
 
 def failure_risk(
-    prediction: Prediction, optimizer: str = "sgd", lr: float | None = None, loss: str | None = None
+    prediction: Prediction,
+    optimizer: Family | None = "sgd",
+    lr: float | None = None,
+    loss: Loss | None = None,
 ) -> float:
     """Return the calibrated probability that training does not start where healthy networks' does.
 
@@ -396,7 +392,7 @@ def failure_risk(
     prediction : Prediction
         With coverage. Its depth counts beside the law's numbers.
     optimizer : str
-        ``"sgd"`` (plain), ``"momentum"`` (0.9), ``"adam"`` or ``"adamw"``.
+        ``"sgd"`` (plain), ``"momentum"`` (0.9), ``"adam"`` or ``"adamw"``; None is plain SGD.
     lr : float, optional
         Learning rate; outside the study's range it counts as the nearest in it. Left out: averaged over the study's (SGD 0.01 to 0.3 for
         classification and 0.001 to 0.03 for regression, momentum a third of it and less, Adam and AdamW 0.0003 to 0.01).
@@ -410,7 +406,7 @@ def failure_risk(
     UnsupportedArchitecture
         Without coverage there is nothing to judge.
     """
-    training = Training(optimizer, lr, loss)
+    training = Training.of(optimizer, lr, loss)
     if not isinstance(prediction, Prediction):
         got = type(prediction).__name__
         raise InvalidInput(

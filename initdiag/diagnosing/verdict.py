@@ -7,12 +7,12 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from initdiag._core.validation import probability
 from initdiag.diagnosing import findings
 from initdiag.diagnosing.agreement import Agreement
 from initdiag.diagnosing.coverage import uncovered
 from initdiag.diagnosing.findings import Finding, Severity
 from initdiag.diagnosing.risk import OPTIMIZERS, Training, risk_of_moments, risk_terms
-from initdiag.errors import InvalidInput, explain
 from initdiag.law.correlation import Separation
 from initdiag.law.predict import predict
 from initdiag.law.prediction import Prediction
@@ -63,16 +63,8 @@ class Thresholds:
     agreement_level: float = 0.001
 
     def __post_init__(self) -> None:
-        for name in ("max_risk", "agreement_level"):
-            value = getattr(self, name)
-            if not isinstance(value, int | float) or not 0 <= value <= 1:
-                raise InvalidInput(
-                    explain(
-                        expected=f"{name} in [0, 1]",
-                        got=repr(value),
-                        do="Give a probability, e.g. 0.5.",
-                    )
-                )
+        probability(self.max_risk, "max_risk")
+        probability(self.agreement_level, "agreement_level")
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +134,7 @@ def judge(
     if numbers is None:
         return Judgement(Verdict.NO_VERDICT, "none", {}, tuple(found))
     judged = dict.fromkeys((*OPTIMIZERS, training.optimizer))
-    risk = {
+    risk: dict[str, float] = {
         name: numbers.risk(
             training if name == training.optimizer else Training(name, None, training.loss)
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from initdiag._core.choices import Family, Loss
 from initdiag.diagnosing.diagnose import diagnose
 from initdiag.diagnosing.risk import failure_risk
 from initdiag.errors import UnsupportedArchitecture
@@ -37,9 +38,9 @@ def prediction_of(candidate: Any, **options: Any) -> Prediction:
 def risk_of(
     candidate: Any,
     *,
-    optimizer: str = "sgd",
+    optimizer: Family | None = "sgd",
     lr: float | None = None,
-    loss: str | None = None,
+    loss: Loss | None = None,
     **options: Any,
 ) -> float:
     """Return the calibrated risk that the candidate's training does not start, in [0, 1].

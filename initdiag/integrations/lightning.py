@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from initdiag._core.choices import FailOn
 from initdiag.diagnosing.diagnose import diagnose, fails
 from initdiag.diagnosing.report import Report
 from initdiag.errors import AtRisk, InitdiagError
@@ -37,7 +38,7 @@ class Initdiag(pl.Callback):
         On rank zero; its numbers go to the trainer's loggers.
     """
 
-    def __init__(self, fail_on: str | None = "risk", **diagnose_options: Any) -> None:
+    def __init__(self, fail_on: FailOn | None = "risk", **diagnose_options: Any) -> None:
         self.fail_on, self.options = fail_on, diagnose_options
         self.report: Report | None = None
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from initdiag.errors import InitdiagError, InvalidInput, explain
+from initdiag._core.choices import Family
+from initdiag._core.validation import probability
+from initdiag.errors import InitdiagError
 from initdiag.integrations.candidates import risk_of
 
 try:
@@ -23,7 +25,7 @@ def prune_at_risk(
     trial: optuna.Trial,
     candidate: Any,
     *,
-    optimizer: str = "sgd",
+    optimizer: Family | None = "sgd",
     max_risk: float = 0.5,
     **options: Any,
 ) -> float:
@@ -48,10 +50,7 @@ def prune_at_risk(
     InvalidInput, UnsupportedArchitecture
         As `risk_of`.
     """
-    if not 0 < max_risk <= 1:
-        raise InvalidInput(
-            explain(expected="max_risk in (0, 1]", got=repr(max_risk), do="E.g. 0.5.")
-        )
+    max_risk = probability(max_risk, "max_risk")
     risk = risk_of(candidate, optimizer=optimizer, **options)
     trial.set_user_attr(_KEY, risk)
     trial.set_user_attr(f"{_KEY}_limit", max_risk)

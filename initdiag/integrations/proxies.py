@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from initdiag._core.choices import Family
 from initdiag.diagnosing.risk import Training, log_odds
 from initdiag.errors import UnsupportedArchitecture
 from initdiag.integrations.candidates import prediction_of
@@ -11,7 +12,7 @@ from initdiag.integrations.candidates import prediction_of
 __all__ = ["score"]
 
 
-def score(candidate: Any, *, optimizer: str = "sgd", **options: Any) -> float:
+def score(candidate: Any, *, optimizer: Family | None = "sgd", **options: Any) -> float:
     """Return the log-odds ``ln(p / (1 - p))``, natural log, that training starts.
 
     Positive: more likely than not. The log-odds of `initdiag.failure_risk`, worked out on the log scale: it does not saturate as the risk does, so that a
@@ -47,4 +48,4 @@ def score(candidate: Any, *, optimizer: str = "sgd", **options: Any) -> float:
     )
     if drift is None or variance is None or dead is None:
         raise UnsupportedArchitecture(f"no score: {'; '.join(prediction.reasons)}")
-    return log_odds(drift, variance, dead, prediction.depth, Training(optimizer))
+    return log_odds(drift, variance, dead, prediction.depth, Training.of(optimizer))

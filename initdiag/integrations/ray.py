@@ -6,7 +6,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
 from typing import Any
 
-from initdiag.errors import InitdiagError, InvalidInput, explain
+from initdiag._core.choices import Family
+from initdiag._core.validation import probability
+from initdiag.errors import InitdiagError
 from initdiag.integrations.candidates import risk_of
 
 try:
@@ -53,7 +55,7 @@ def ray_executor(**options: Any) -> Executor:
 def sample_accepted(
     draw: Callable[[], Sequence[int]],
     *,
-    optimizer: str = "sgd",
+    optimizer: Family | None = "sgd",
     max_risk: float = 0.5,
     attempts: int = 10_000,
     **options: Any,
@@ -80,10 +82,7 @@ def sample_accepted(
     --------
     >>> space = {"widths": tune.sample_from(lambda config: sample_accepted(draw))}  # doctest: +SKIP
     """
-    if not 0 < max_risk <= 1:
-        raise InvalidInput(
-            explain(expected="max_risk in (0, 1]", got=repr(max_risk), do="E.g. 0.5.")
-        )
+    max_risk = probability(max_risk, "max_risk")
     for _ in range(attempts):
         widths = list(draw())
         if risk_of(widths, optimizer=optimizer, **options) < max_risk:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from initdiag._core.choices import FailOn
 from initdiag.diagnosing.diagnose import diagnose, fails
 from initdiag.diagnosing.report import Report
 from initdiag.errors import AtRisk, InitdiagError
@@ -36,7 +37,7 @@ class Initdiag(TrainerCallback):
         On the world's process zero.
     """
 
-    def __init__(self, fail_on: str | None = "risk", **diagnose_options: Any) -> None:
+    def __init__(self, fail_on: FailOn | None = "risk", **diagnose_options: Any) -> None:
         self.fail_on, self.options = fail_on, diagnose_options
         self.report: Report | None = None
 

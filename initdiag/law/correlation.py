@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
+from initdiag._core.validation import seed_integer
 from initdiag.errors import InvalidInput, UnsupportedArchitecture, explain
 from initdiag.law.simulate.forward import activated, is_simulated, orthonormal_images
 from initdiag.network.architecture import Architecture, Layer
@@ -90,7 +91,7 @@ def angles(
     UnsupportedArchitecture
         If the architecture is no chain.
     """
-    values = _log_sines(architecture, architecture.layers, angle, draws, seed)
+    values = _log_sines(architecture, architecture.layers, angle, draws, seed_integer(seed))
     return tuple(map(_layer_angle, architecture.layers, values))
 
 

@@ -36,6 +36,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from initdiag._core.validation import positive_integer, seed_integer
 from initdiag.errors import InvalidInput, UnsupportedArchitecture, explain
 from initdiag.law.gradient_records import LayerGradients, NormLaw, ParameterGradients, given
 from initdiag.law.predict import predict
@@ -46,7 +47,6 @@ from initdiag.network.architecture import (
     Architecture,
     Layer,
     WeightLaw,
-    positive_integer,
 )
 
 __all__ = ["parameter_gradients"]
@@ -104,7 +104,7 @@ def parameter_gradients(
     draws = positive_integer(draws, "draws")
     _require_cover(architecture, assumptions)
     return _Laws(
-        architecture, _Cotangent.of(cotangent, architecture.output_size), draws, seed
+        architecture, _Cotangent.of(cotangent, architecture.output_size), draws, seed_integer(seed)
     ).all()
 
 

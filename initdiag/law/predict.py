@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from initdiag._core.validation import positive_integer, seed_integer
 from initdiag.errors import InvalidInput, explain
 from initdiag.law import hanin_nica
 from initdiag.law import layer as layer_law
 from initdiag.law.kurtosis import corrections
 from initdiag.law.prediction import LayerPrediction, Prediction
 from initdiag.law.simulate import forward
-from initdiag.network.architecture import Architecture, Layer, positive_integer
+from initdiag.network.architecture import Architecture, Layer
 from initdiag.network.log_moments import LogMoments
 
 __all__ = ["LARGEST_ERROR", "predict"]
@@ -80,6 +81,7 @@ def predict(
                 do="Use architecture.replace(...) for a what-if.",
             )
         )
+    seed = seed_integer(seed)
     obstacles = _obstacles(architecture)
     if obstacles:
         return _uncovered(obstacles)

@@ -14,11 +14,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from initdiag._core.choices import Stopped
+from initdiag._core.validation import positive_integer, positive_number
 from initdiag.errors import InvalidInput, explain
 from initdiag.measuring.passes.gradients import GradientLogs
 from initdiag.measuring.passes.interposer import LayerLogs
 from initdiag.measuring.record import LayerMeasurement, LogSummary, Measurement
-from initdiag.network.architecture import Architecture, positive_integer
+from initdiag.network.architecture import Architecture
 from initdiag.network.log_moments import LogMoments
 
 __all__ = ["Chunk", "Plan", "Stopping", "chunks", "collected"]
@@ -77,14 +79,7 @@ class Stopping:
             Unless ``draws`` is a positive integer or ``"auto"``, and the limits are positive.
         """
         for name, value in (("relative_error", relative_error), ("time_budget", time_budget)):
-            if not value > 0:
-                raise InvalidInput(
-                    explain(
-                        expected=f"{name}: a positive number",
-                        got=repr(value),
-                        do="Pass e.g. 0.05 and 60.0.",
-                    )
-                )
+            positive_number(value, name, "Pass e.g. 0.05 and 60.0.")
         if isinstance(draws, str) and draws != "auto":
             raise InvalidInput(
                 explain(
@@ -104,7 +99,7 @@ class Stopping:
         """The most draws that may be asked for."""
         return sys.maxsize if self.draws is None else self.draws
 
-    def reason(self, values: list[NDArray[np.float64]], seconds: float) -> str | None:
+    def reason(self, values: list[NDArray[np.float64]], seconds: float) -> Stopped | None:
         """Why to stop after these log-norms and seconds, other than their count; None to go on."""
         if self.draws is not None:
             return None

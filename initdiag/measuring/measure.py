@@ -9,7 +9,8 @@ from typing import Any
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from initdiag.errors import InvalidInput, explain
+from initdiag._core.choices import ENSEMBLES, PRECISIONS, DrawCount, Ensemble, Precision
+from initdiag._core.validation import choice, seed_integer
 from initdiag.measuring.collect import Chunk, Plan, Stopping, chunks, collected
 from initdiag.measuring.ensembles import random_numbers
 from initdiag.measuring.ensembles.networks import (
@@ -26,7 +27,6 @@ from initdiag.measuring.record import Measurement
 from initdiag.measuring.task import (
     Task,
     checked_init,
-    checked_seed,
     log_norms,
     log_norms_in_batch,
     prepared,
@@ -37,9 +37,6 @@ from initdiag.tracing.replica import own_modes, rng_preserved
 from initdiag.tracing.trace import trace_subject
 
 __all__ = ["measure"]
-
-METHODS = ("signs", "redraw", "law")
-PRECISIONS = ("auto", "native")
 
 _LOGGED = 4096
 """Draws of a plain chain whose layers are looked at one by one: more would cost more than they tell."""
@@ -59,8 +56,8 @@ def measure(
     example_input: Tensor | None = None,
     *,
     input_size: Sequence[int] | None = None,
-    draws: int | str = 1024,
-    method: str = "signs",
+    draws: DrawCount = 1024,
+    method: Ensemble = "signs",
     init: Callable[[nn.Module], Any] | None = None,
     seed: int = 0,
     direction: Tensor | ArrayLike | None = None,
@@ -69,7 +66,7 @@ def measure(
     module: str | None = None,
     relative_error: float = 0.05,
     time_budget: float = 60.0,
-    precision: str = "auto",
+    precision: Precision = "auto",
     gradients: bool = True,
     loss_fn: Callable[[Tensor, Tensor], Tensor] | None = None,
     target: Tensor | None = None,
@@ -126,24 +123,10 @@ def measure(
     UnsupportedArchitecture
         If the ensemble does not exist for this module; the message says why and what to do.
     """
-    stopping, seed = Stopping.of(draws, relative_error, time_budget), checked_seed(seed)
+    stopping, seed = Stopping.of(draws, relative_error, time_budget), seed_integer(seed)
     init = checked_init(init)
-    if method not in METHODS:
-        raise InvalidInput(
-            explain(
-                expected=f"method: one of {', '.join(METHODS)}",
-                got=repr(method),
-                do="Choose one of these.",
-            )
-        )
-    if precision not in PRECISIONS:
-        raise InvalidInput(
-            explain(
-                expected=f"precision: one of {', '.join(PRECISIONS)}",
-                got=repr(precision),
-                do="Choose one of these.",
-            )
-        )
+    choice(method, "method", ENSEMBLES)
+    choice(precision, "precision", PRECISIONS)
     is_native = precision == "native"
     with rng_preserved(), own_modes():
         subject = subject_of(model, example_input, input_size, module)

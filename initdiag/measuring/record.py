@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from initdiag._core.choices import Stopped
 from initdiag._core.serialization import Record
 from initdiag.network.log_moments import LogMoments
 
@@ -121,7 +122,7 @@ class Measurement(Record):
     output_size: int
     layers: tuple[LayerMeasurement, ...]
     notes: tuple[str, ...] = ()
-    stopped: str = "draws"
+    stopped: Stopped = "draws"
 
     @classmethod
     def of(
@@ -134,7 +135,7 @@ class Measurement(Record):
         output_size: int,
         layers: tuple[LayerMeasurement, ...] = (),
         notes: tuple[str, ...] = (),
-        stopped: str = "draws",
+        stopped: Stopped = "draws",
     ) -> Measurement:
         """Return the record of ``log_norms``, its statistics computed."""
         values = np.ascontiguousarray(log_norms, dtype=np.float64)

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from initdiag.errors import InvalidInput, explain
+from initdiag._core.validation import choice, positive_integer, seed_integer
 from initdiag.measuring.ensembles.networks import Redraws, Signs, refuse_mixed_rows
 from initdiag.measuring.ensembles.redraw import Loaded
 from initdiag.measuring.singular import all_values, fits_dense, quadratures
 from initdiag.measuring.spectrum_record import SpectralMeasurement
-from initdiag.measuring.task import checked_init, checked_seed, prepared
-from initdiag.network.architecture import Architecture, positive_integer
+from initdiag.measuring.task import checked_init, prepared
+from initdiag.network.architecture import Architecture
 from initdiag.tracing.inputs import subject_of
 from initdiag.tracing.replica import own_modes, rng_preserved
 from initdiag.tracing.trace import trace_subject
 
 __all__ = ["measure_spectrum"]
+
+Weights = Literal["signs", "redraw"]
+"""Ensembles whose networks have weights, and so singular values."""
+
+_METHODS: tuple[Weights, ...] = get_args(Weights)
 
 
 def measure_spectrum(
@@ -28,7 +33,7 @@ def measure_spectrum(
     *,
     input_size: Sequence[int] | None = None,
     draws: int = 16,
-    method: str = "signs",
+    method: Weights = "signs",
     init: Callable[[nn.Module], Any] | None = None,
     seed: int = 0,
     dense: bool | None = None,
@@ -77,17 +82,10 @@ def measure_spectrum(
     draws, steps, seed = (
         positive_integer(draws, "draws"),
         positive_integer(steps, "steps"),
-        checked_seed(seed),
+        seed_integer(seed),
     )
     init = checked_init(init)
-    if method not in ("signs", "redraw"):
-        raise InvalidInput(
-            explain(
-                expected="method: signs or redraw",
-                got=repr(method),
-                do="Choose one: singular values need weights.",
-            )
-        )
+    choice(method, "method", _METHODS, "Choose one: singular values need weights.")
     with rng_preserved(), own_modes():
         subject = subject_of(model, example_input, input_size, module)
         arch = architecture or trace_subject(subject)

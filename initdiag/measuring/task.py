@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-import operator
 import warnings
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -28,7 +27,6 @@ __all__ = [
     "Task",
     "brief",
     "checked_init",
-    "checked_seed",
     "dual_forward",
     "graph_forward",
     "log_norms",
@@ -141,29 +139,6 @@ def _require_gradient(task: Task) -> None:
             "the output does not require a gradient: its forward runs under torch.no_grad() or detaches what it computes. "
             "Call the module without that: it cannot be trained as it is."
         )
-
-
-def checked_seed(seed: Any) -> int:
-    """Return ``seed`` as an int if it is a non-negative integer, NumPy's included.
-
-    Raises
-    ------
-    InvalidInput
-        If not.
-    """
-    try:
-        number = operator.index(seed)
-    except TypeError:
-        number = -1
-    if isinstance(seed, bool) or not 0 <= number < 1 << 63:
-        raise InvalidInput(
-            explain(
-                expected="seed: a non-negative int below 2**63",
-                got=repr(seed),
-                do="Pass e.g. seed=0.",
-            )
-        )
-    return number
 
 
 def checked_init(init: Any) -> Any:

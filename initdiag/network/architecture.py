@@ -38,7 +38,6 @@ __all__ = [
     "Layer",
     "WeightLaw",
     "canonical_initializer",
-    "positive_integer",
 ]
 
 

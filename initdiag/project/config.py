@@ -15,29 +15,32 @@
 
 from __future__ import annotations
 
-import math
-import re
 import tomllib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
-from initdiag.diagnosing.findings import SKEWED_BIAS
-from initdiag.diagnosing.risk import FAMILIES, LOSSES
+from initdiag._core.choices import DrawCount, FailOnOption, Family, Loss, Method
+from initdiag._core.serialization import decode, encode
+from initdiag._core.validation import (
+    choice,
+    did_you_mean,
+    positive_integer,
+    positive_number,
+    seed_integer,
+)
+from initdiag.diagnosing.findings import CATALOGUE
 from initdiag.diagnosing.verdict import Thresholds
-from initdiag.errors import InvalidInput, TargetError, explain
+from initdiag.errors import InvalidInput, TargetError, explain, shown
 from initdiag.project.targets import anchored
 
-__all__ = ["FAIL_ON", "Config", "ModelConfig", "find_config"]
-
-FAIL_ON = {"risk": "risk", "no-verdict": "no-verdict", "never": None}
-"""What ``--fail-on`` and ``fail_on`` say, and the ``fail_on`` of `initdiag.check` that it means."""
+__all__ = ["Config", "ModelConfig", "find_config"]
 
 
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
-    """One model to check, every setting resolved.
+    """One model to check, every setting resolved and in range.
 
     Attributes
     ----------
@@ -50,7 +53,12 @@ class ModelConfig:
     example_input : str or None
         Target of a batch tensor, or of a function that makes one.
     ignore : tuple of str
-        Codes of findings that are dropped.
+        Codes of findings that are dropped; each has to exist.
+
+    Raises
+    ------
+    InvalidInput
+        For a setting out of range.
     """
 
     target: str
@@ -58,15 +66,30 @@ class ModelConfig:
     module: str | None = None
     input_size: tuple[int, ...] | None = None
     example_input: str | None = None
-    optimizer: str | None = None
+    optimizer: Family | None = None
     lr: float | None = None
-    loss: str | None = None
-    draws: int | str = 1024
+    loss: Loss | None = None
+    draws: DrawCount = 1024
     seed: int = 0
-    method: str = "auto"
+    method: Method = "auto"
     spectrum: bool = False
     thresholds: Thresholds = field(default_factory=Thresholds)
     ignore: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.target:
+            raise InvalidInput(
+                explain(expected="a target", got="''", do="Name one, e.g. model.py:build.")
+            )
+        if self.draws != "auto":
+            positive_integer(self.draws, "draws")
+        seed_integer(self.seed)
+        if self.lr is not None:
+            positive_number(self.lr, "lr")
+        for size in self.input_size or ():
+            positive_integer(size, "input_size")
+        for code in self.ignore:
+            choice(code, "ignore", CATALOGUE)
 
     @property
     def name(self) -> str:
@@ -99,7 +122,7 @@ class Config:
     models: tuple[ModelConfig, ...] = ()
     defaults: dict[str, Any] = field(default_factory=dict)
     baseline: Path | None = None
-    fail_on: str = "no-verdict"
+    fail_on: FailOnOption = "no-verdict"
 
     def select(self, targets: Sequence[str], folder: Path) -> tuple[ModelConfig, ...]:
         """Return the models that ``targets`` (from ``folder``) name, with their configured settings; all where none is named.
@@ -126,12 +149,15 @@ class Config:
 
 
 def find_config(start: Path) -> Config:
-    """Return the configuration of the nearest ``pyproject.toml``, from ``start`` upwards, that has a ``[tool.initdiag]`` table.
+    """Return the configuration of the nearest ``pyproject.toml`` with a ``[tool.initdiag]``.
+
+    Folders are looked through from ``start`` upwards.
 
     Raises
     ------
     TargetError
-        If a ``pyproject.toml`` on the way is not TOML, or the table has an unknown key or a value of the wrong kind.
+        If a ``pyproject.toml`` on the way is not TOML, or the table has an unknown key or a
+        value of the wrong kind.
     """
     start = start.resolve()
     for folder in (start, *start.parents):
@@ -144,8 +170,8 @@ def find_config(start: Path) -> Config:
 
 def _table(path: Path) -> dict[str, Any] | None:
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        data = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
         raise TargetError(
             explain(expected=f"TOML in {path}", got=str(error), do="Correct the file.")
         ) from error
@@ -156,158 +182,98 @@ def _table(path: Path) -> dict[str, Any] | None:
     return table
 
 
+_OF_A_MODEL = ("target", "module", "input_size", "example_input")
+"""Keys of a model's table alone."""
+
+_SHARED = (
+    "optimizer", "lr", "loss", "draws", "seed", "method", "spectrum", "thresholds", "ignore",
+)  # fmt: skip
+"""Keys of the project's table and of a model's."""
+
+_OF_THE_PROJECT = {"models": list[Any], "baseline": str, "fail_on": FailOnOption}
+"""Keys of the project's table alone, and what they hold."""
+
+
 def _config(path: Path, table: dict[str, Any]) -> Config:
     where = f"{path}: [tool.initdiag]"
-    values = _values(
-        where, table, {**_SHARED, "models": _models, "baseline": _text, "fail_on": _fail_on}
-    )
+    values = _values(where, table, {**_kinds(_SHARED), **_OF_THE_PROJECT})
     entries, baseline = values.pop("models", []), values.pop("baseline", None)
     fail_on = values.pop("fail_on", "no-verdict")
-    defaults = {**values, "thresholds": _thresholds_of(where, values.pop("thresholds", {}))}
+    defaults = {**values, "thresholds": _thresholds(where, values.get("thresholds", {}))}
+    _model_config(where, {**defaults, "target": "(defaults)", "folder": path.parent})
     models = tuple(_model(where, path.parent, entry, defaults) for entry in entries)
     names = [model.name for model in models]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise _wrong(f"{where} models", "each model once", twice)
-    return Config(
-        path, path.parent, models, defaults, path.parent / baseline if baseline else None, fail_on
-    )
+    known = path.parent / baseline if baseline else None
+    return Config(path, path.parent, models, defaults, known, fail_on)
 
 
-def _model(
-    where: str, folder: Path, entry: str | dict[str, Any], defaults: dict[str, Any]
-) -> ModelConfig:
+def _model(where: str, folder: Path, entry: Any, defaults: dict[str, Any]) -> ModelConfig:
     """A model's own settings before the project's; thresholds key by key, ignored codes added."""
     own = {"target": entry} if isinstance(entry, str) else entry
+    if not isinstance(own, dict):
+        raise _wrong(f"{where} models", "a list of targets or tables", entry)
     where = f"{where} model {own.get('target', '')!r}"
-    kinds = {
-        **_SHARED,
-        "target": _text,
-        "module": _text,
-        "input_size": _size,
-        "example_input": _text,
-    }
-    values = _values(where, own, kinds)
+    values = _values(where, own, _kinds((*_OF_A_MODEL, *_SHARED)))
     if "target" not in values:
         raise _wrong(where, "a table with a target", own)
-    limits = defaults["thresholds"]
-    given = {
-        "max_risk": limits.max_risk,
-        "agreement_level": limits.agreement_level,
-        **values.pop("thresholds", {}),
-    }
-    ignore = (*defaults.get("ignore", ()), *values.pop("ignore", ()))
-    thresholds = _thresholds_of(where, given)
-    return ModelConfig(
-        **{**defaults, **values, "folder": folder, "thresholds": thresholds, "ignore": ignore}
-    )
+    given = {**encode(defaults["thresholds"]), **values.pop("thresholds", {})}
+    values["thresholds"] = _thresholds(where, given)
+    values["ignore"] = (*defaults.get("ignore", ()), *values.get("ignore", ()))
+    return _model_config(where, {**defaults, **values, "folder": folder})
 
 
-def _values(
-    where: str, table: dict[str, Any], kinds: dict[str, Callable[[str, Any], Any]]
-) -> dict[str, Any]:
-    unknown = [key for key in table if key not in kinds]
+def _model_config(where: str, values: dict[str, Any]) -> ModelConfig:
+    """Return the record; what is out of range is said of the table."""
+    try:
+        return ModelConfig(**values)
+    except InvalidInput as error:
+        raise TargetError(f"{where} {error}") from error
+
+
+def _kinds(keys: Sequence[str]) -> dict[str, Any]:
+    """The annotations of a model's settings, by which the codec reads them."""
+    hints = get_type_hints(ModelConfig)
+    return {key: hints[key] for key in keys} | {"thresholds": dict[str, float]}
+
+
+def _values(where: str, table: dict[str, Any], kinds: dict[str, Any]) -> dict[str, Any]:
+    """Return the values of a table, each of the kind that its key asks for."""
+    _only_known(where, table, kinds)
+    return {key: _value(f"{where} {key}", kinds[key], value) for key, value in table.items()}
+
+
+def _only_known(where: str, table: dict[str, Any], known: Collection[str]) -> None:
+    unknown = [key for key in table if key not in known]
     if unknown:
         raise TargetError(
             explain(
-                expected=f"{where} with the keys {', '.join(sorted(kinds))}",
+                expected=f"{where} with the keys {', '.join(sorted(known))}",
                 got=", ".join(map(repr, unknown)),
-                do="Correct or remove it.",
+                do=did_you_mean(unknown[0], known) or "Correct or remove it.",
             )
         )
-    return {key: kinds[key](f"{where} {key}", value) for key, value in table.items()}
 
 
-def _text(where: str, value: Any) -> str:
-    if not isinstance(value, str) or not value:
-        raise _wrong(where, "a text", value)
-    return value
-
-
-def _whole(least: int) -> Callable[[str, Any], int]:
-    def read(where: str, value: Any) -> int:
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise _wrong(where, f"an integer of at least {least}", value)
-        return value
-
-    return read
-
-
-def _rate(where: str, value: Any) -> float:
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < math.inf:
-        raise _wrong(where, "a positive number", value)
-    return float(value)
-
-
-def _switch(where: str, value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise _wrong(where, "true or false", value)
-    return value
-
-
-def _choice(*choices: str) -> Callable[[str, Any], str]:
-    def read(where: str, value: Any) -> str:
-        if value not in choices:
-            raise _wrong(where, f"one of {', '.join(map(repr, choices))}", value)
-        return str(value)
-
-    return read
-
-
-def _size(where: str, value: Any) -> tuple[int, ...]:
-    if not isinstance(value, list) or not value or not all(type(n) is int and n > 0 for n in value):
-        raise _wrong(where, "the shape of a batch, e.g. [2, 784]", value)
-    return tuple(value)
-
-
-def _codes(where: str, value: Any) -> tuple[str, ...]:
-    is_list = isinstance(value, list)
-    if not is_list or not all(
-        isinstance(code, str) and re.fullmatch(r"IND\d{3}", code) for code in value
-    ):
-        raise _wrong(where, f'codes of findings, e.g. ["{SKEWED_BIAS.code}"]', value)
-    return tuple(value)
-
-
-def _table_of(where: str, value: Any) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise _wrong(where, "a table, e.g. { max_risk = 0.5 }", value)
-    return value
-
-
-def _thresholds_of(where: str, given: dict[str, Any]) -> Thresholds:
-    values = _values(
-        f"{where} thresholds", given, dict.fromkeys(("max_risk", "agreement_level"), lambda _, v: v)
-    )
+def _value(where: str, kind: Any, value: Any) -> Any:
     try:
-        return Thresholds(**values)
+        return decode(kind, value)
+    except (TypeError, ValueError) as error:
+        raise TargetError(f"{where}: {error}. Correct pyproject.toml.") from error
+
+
+def _thresholds(where: str, given: dict[str, Any]) -> Thresholds:
+    names = [field.name for field in fields(Thresholds)]
+    _only_known(f"{where} thresholds", given, names)
+    try:
+        return Thresholds(**given)
     except InvalidInput as error:
         raise TargetError(f"{where} thresholds: {error}") from error
 
 
-def _models(where: str, value: Any) -> list[str | dict[str, Any]]:
-    if not isinstance(value, list) or not all(isinstance(entry, str | dict) for entry in value):
-        raise _wrong(where, 'a list of targets or tables, e.g. ["model.py:build"]', value)
-    return value
-
-
-_fail_on = _choice(*FAIL_ON)
-
-_SHARED: dict[str, Callable[[str, Any], Any]] = {
-    "optimizer": _choice(*FAMILIES),
-    "lr": _rate,
-    "loss": _choice(*LOSSES),
-    "draws": lambda where, value: "auto" if value == "auto" else _whole(1)(where, value),
-    "seed": _whole(0),
-    "method": _text,
-    "spectrum": _switch,
-    "thresholds": _table_of,
-    "ignore": _codes,
-}
-"""Keys of the project's table and of a model's, and how each is read."""
-
-
 def _wrong(where: str, expected: str, got: Any) -> TargetError:
     return TargetError(
-        explain(expected=f"{where}: {expected}", got=repr(got), do="Correct pyproject.toml.")
+        explain(expected=f"{where}: {expected}", got=shown(got), do="Correct pyproject.toml.")
     )

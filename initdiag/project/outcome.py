@@ -7,11 +7,12 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
+from initdiag._core.choices import FAIL_ON, FailOn, FailOnOption
 from initdiag.diagnosing.diagnose import diagnose, fails
 from initdiag.diagnosing.report import Report
 from initdiag.diagnosing.verdict import Verdict
 from initdiag.project.baseline import Baseline
-from initdiag.project.config import FAIL_ON, ModelConfig
+from initdiag.project.config import ModelConfig
 from initdiag.project.targets import load
 from initdiag.rendering.words import percent, plain, risks
 
@@ -107,7 +108,7 @@ def outcome(
     report: Report,
     *,
     ignore: Collection[str] = (),
-    fail_on: str = "no-verdict",
+    fail_on: FailOnOption = "no-verdict",
     baseline: Baseline | None = None,
 ) -> Outcome:
     """Return ``report`` without the ignored findings, and why it fails under ``fail_on`` (``"never"`` for not at all).
@@ -124,7 +125,7 @@ def outcome(
 
 
 def _failures(
-    name: str, report: Report, fail_on: str | None, baseline: Baseline | None
+    name: str, report: Report, fail_on: FailOn | None, baseline: Baseline | None
 ) -> tuple[str, ...]:
     standing = baseline.models.get(name) if baseline else None
     if standing is None:

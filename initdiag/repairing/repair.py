@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from initdiag._core.validation import seed_integer
 from initdiag.errors import InvalidInput, UnsupportedArchitecture, explain
 from initdiag.repairing.plan import METHODS, Basis, Method, Plan, planned, rms, values
 from initdiag.tracing.inputs import is_meta
@@ -104,8 +105,8 @@ def repair(
         If a parametrisation cannot hold the weights, if no factor brings the measured
         drift to 0, or if a parameter cannot be written (its cause is chained).
     """
-    _check(model, method, seed)
-    seed = secrets.randbits(32) if seed is None else seed
+    _check(model, method)
+    seed = secrets.randbits(32) if seed is None else seed_integer(seed)
     module = as_module(model)
     with rng_preserved(), own_modes():
         work = replica(module, copied)
@@ -115,7 +116,7 @@ def repair(
     return Repair(method, plan.basis, seed, plan.drift_before, plan.drift_after, changes)
 
 
-def _check(model: Any, method: Any, seed: Any) -> None:
+def _check(model: Any, method: Any) -> None:
     faults = []
     if not isinstance(model, nn.Module):
         expected = "the module itself, which is changed in place"
@@ -126,8 +127,6 @@ def _check(model: Any, method: Any, seed: Any) -> None:
     if method not in METHODS:
         expected = f"method: one of {', '.join(METHODS)}"
         faults.append((expected, repr(method), "Choose one of these."))
-    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int) or seed < 0):
-        faults.append(("seed: a non-negative int, or None", repr(seed), "Pass e.g. seed=0."))
     for expected, got, do in faults:
         raise InvalidInput(explain(expected=expected, got=got, do=do))
 

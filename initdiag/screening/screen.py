@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from initdiag._core.choices import Family, Loss
+from initdiag._core.validation import choice, probability
 from initdiag.diagnosing.risk import Training, failure_risk, risks
 from initdiag.errors import InvalidInput, explain
 from initdiag.law.batch.laws import laws
@@ -58,10 +60,10 @@ class Screening:
 def screen(
     widths: Any,
     *,
-    optimizer: str = "sgd",
+    optimizer: Family | None = "sgd",
     max_risk: float = 0.5,
     lr: float | None = None,
-    loss: str | None = None,
+    loss: Loss | None = None,
     **assumptions: Any,
 ) -> Screening:
     """Judge many architectures at once, each as `predict` and `failure_risk` would.
@@ -96,8 +98,8 @@ def screen(
     >>> found.accepted.tolist()
     [True, False]
     """
-    _check_limit(max_risk)
-    training = Training(optimizer, lr, loss)  # raises before the work
+    max_risk = probability(max_risk, "max_risk")
+    training = Training.of(optimizer, lr, loss)  # raises before the work
     architectures = Ragged.of(widths)
     bad = architectures.faults()
     if len(bad):
@@ -133,10 +135,10 @@ def screen(
 def accepts(
     widths: Sequence[int],
     *,
-    optimizer: str = "sgd",
+    optimizer: Family | None = "sgd",
     max_risk: float = 0.5,
     lr: float | None = None,
-    loss: str | None = None,
+    loss: Loss | None = None,
     **assumptions: Any,
 ) -> bool:
     """Return whether one architecture's risk is known and below ``max_risk``.
@@ -160,18 +162,11 @@ def accepts(
     >>> accepts([784, 256, 256, 10], init="he_normal")
     True
     """
-    _check_limit(max_risk)
+    max_risk = probability(max_risk, "max_risk")
     prediction = predict(widths, **assumptions)
     return (
         prediction.coverage != "none" and failure_risk(prediction, optimizer, lr, loss) < max_risk
     )
-
-
-def _check_limit(max_risk: float) -> None:
-    if not 0 <= max_risk <= 1:
-        raise InvalidInput(
-            explain(expected="max_risk from 0 to 1", got=repr(max_risk), do="Give a probability.")
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,10 +259,7 @@ def widths_front(
     >>> [sizing.accepted for sizing in front]
     [True, False]
     """
-    if unit not in UNITS:
-        raise InvalidInput(
-            explain(expected=f"unit: one of {', '.join(UNITS)}", got=repr(unit), do="Choose one.")
-        )
+    choice(unit, "unit", UNITS)
     limit = Budget.of(**{unit: budget})
     rows = [best_widths(depth, fan_in, fan_out, **{unit: budget}) for depth in depths]
     found = screen(rows, **options)

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from initdiag._core.validation import positive_integer
 from initdiag.errors import InvalidInput, explain
-from initdiag.network.architecture import positive_integer
 
 __all__ = ["UNITS", "Budget", "best_widths", "real_widths"]
 

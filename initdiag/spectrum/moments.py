@@ -17,8 +17,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from initdiag._core.validation import positive_integer
 from initdiag.errors import UnsupportedArchitecture
-from initdiag.network.architecture import positive_integer
 from initdiag.spectrum.equation import ChainEquation, GateTerm, Real, chain_equation
 from initdiag.spectrum.record import SpectralFactor, SpectralLaw
 

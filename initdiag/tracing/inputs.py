@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from initdiag._core.validation import positive_integer
 from initdiag.errors import InvalidInput, explain
-from initdiag.network.architecture import positive_integer
 from initdiag.tracing.replica import as_module, copied, replica
 
 __all__ = [

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from initdiag._core.validation import positive_integer
 from initdiag.errors import InvalidInput, explain
 from initdiag.law.batch.tables import WIDEST
-from initdiag.network.architecture import positive_integer
 
 __all__ = ["DEEPEST", "Ragged"]
 
