@@ -99,6 +99,7 @@ def test_draws_do_not_depend_on_chunks_or_count(method, monkeypatch):
     assert not np.array_equal(whole, measure(model, draws=draws, method=method, seed=4).log_norms)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["signs", "redraw", "law"])
 def test_draws_do_not_depend_on_the_number_of_threads(method):
     model = seeded(lambda: mlp([64, 300, 300, 5])).double()

@@ -185,6 +185,7 @@ def test_fifty_layers_under_the_default_neither_underflow_nor_die(last):
         assert found.log_largest[draw] == pytest.approx(2 * (math.log(top) + log), abs=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("init", ["he_normal", "torch_default"], ids=["no biases", "biases"])
 @pytest.mark.parametrize("last", [8, 3], ids=["forward", "reverse"])
 def test_nothing_underflows(init, last):

@@ -26,6 +26,7 @@ DRAWS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("law", DRAWS)
 def test_false_alarms(law):
     """3,000 true draws of each law: none fails at 1e-6, and a level of 1e-3 would be kept too (to within 4 standard errors)."""

@@ -252,6 +252,7 @@ def test_a_side_branch_with_a_chains_weight_is_refused_not_miscounted():
         measure(seeded(Side), draws=4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrap", [parametrizations.weight_norm, parametrizations.spectral_norm])
 def test_redraws_of_parametrised_weights(wrap):
     """``reset_parameters`` does nothing there, without a word; a factory draws them."""

@@ -139,6 +139,7 @@ def test_a_change_of_a_few_entries_outside_the_corner_is_another_draw():
     )
 
 
+@pytest.mark.slow
 def test_no_false_alarms():
     """Small matrices, zeros, signs, orthogonal ones, and half precision: thousands of pairs."""
     torch.manual_seed(0)
