@@ -7,7 +7,10 @@ from dataclasses import dataclass
 
 from initdiag.network.architecture import Gap
 
-__all__ = ["Uncovered", "uncovered"]
+__all__ = ["RESIDUAL_SUM", "Uncovered", "uncovered"]
+
+RESIDUAL_SUM = "residual sum"
+"""What a person calls a sum of two values that both depend on the input."""
 
 _NAMES = {
     "abs": "absolute value",
@@ -115,6 +118,15 @@ class Uncovered:
         return f"{named} and {more} more" if more > 0 else named
 
     @property
+    def places_by_reason(self) -> dict[str, dict[str, int]]:
+        """All places under each reason, with how many gaps are in each of them."""
+        found: dict[str, dict[str, int]] = {}
+        for gap in self.gaps:
+            places = found.setdefault(gap.reason, {})
+            places[gap.path] = places.get(gap.path, 0) + 1
+        return found
+
+    @property
     def reason(self) -> str:
         """Why the first of them is not covered, and how many more reasons there are."""
         reasons = list(dict.fromkeys(gap.reason for gap in self.gaps))
@@ -138,5 +150,5 @@ def _name(gap: Gap) -> str:
     if name is None:
         return gap.kind if gap.kind in _AS_THEY_ARE else f"{gap.kind} call"
     if name == "sum" and " joins " in gap.reason:
-        return "residual sum"
+        return RESIDUAL_SUM
     return name

@@ -1,1 +1,1 @@
-"""Renderers: siblings, each from a `Report` to one kind of text. None of them computes a number of its own."""
+"""Renderers: each turns a `Report` into one kind of text and computes no number."""

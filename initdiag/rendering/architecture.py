@@ -46,7 +46,8 @@ def summary(architecture: Architecture) -> str:
         dict.fromkeys(_weights(layer.weight.initializer, layer.weight.gain) for layer in layers)
     )
     if architecture.gaps:
-        return f"{_counted(len(layers), 'linear layer')} in {architecture.source}, not a plain chain; weights: {weights}"
+        counted = _counted(len(layers), "linear layer")
+        return f"{counted} in {architecture.source}, not a plain chain; weights: {weights}"
     hidden = ", ".join(dict.fromkeys(layer.activation.label for layer in layers[:-1]))
     sizes = " -> ".join(_runs(list(architecture.widths)))
     gates = (

@@ -1,4 +1,4 @@
-"""The report's curves and bars as arrays: what the figure and the HTML page draw, so that they speak one language."""
+"""The report's curves and bars as arrays, which figure and HTML page both draw."""
 
 from __future__ import annotations
 
@@ -35,9 +35,17 @@ Array = NDArray[np.float64]
 
 _LARGEST = 1e100
 """A natural log beyond it is no measurement, and no axis can hold it: not drawn."""
+_POINT = 1e-9
+"""Relative width below which values are one number: float64 leaves them 7 digits."""
+
+_LOW_TAIL, _HIGH_TAIL = 0.02, 1e-6
+"""Shares of a spectrum that a figure leaves out: its lower tail may be very long."""
+
 _POINTS = 241
+"""Abscissae of a curve: one every two pixels of a panel of 400."""
+
 _TAIL = 1e-3
-"""Of the law, on either side, that a figure leaves out."""
+"""Share of the law, on either side, that a figure leaves out: one draw in 1,000."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,7 +58,10 @@ class Curve:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Bars:
-    """A histogram: ``heights[i]`` between ``edges[i]`` and ``edges[i + 1]``; of area 1 if made by `bars`."""
+    """A histogram: ``heights[i]`` stands between ``edges[i]`` and ``edges[i + 1]``.
+
+    Those that `bars` makes have area 1.
+    """
 
     edges: Array
     heights: Array
@@ -58,7 +69,10 @@ class Bars:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Distribution:
-    """``ln gain^2`` over initialisations: what was measured, the exact density, and Hanin and Nica's log-normal; and its range."""
+    """``ln gain^2`` over initialisations.
+
+    What was measured, the exact density, Hanin and Nica's log-normal, and the range.
+    """
 
     measured: Bars | None
     law: Curve | None
@@ -78,7 +92,7 @@ class Shares:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Band:
-    """A log-norm layer by layer: its mean over the draws, and two standard deviations either way."""
+    """A log-norm layer by layer: its mean, and two standard deviations either way."""
 
     label: str
     mean: Array
@@ -107,7 +121,7 @@ def _known(values: Array) -> Array:
 
 
 def law_of(prediction: Prediction) -> Any | None:
-    """Return the predicted law of ``ln||Ju||^2``; None where there is none, or no number to make one of."""
+    """Return the predicted law of ``ln||Ju||^2``; None where nothing makes one."""
     numbers = [
         prediction.log_mean,
         prediction.log_variance,
@@ -131,21 +145,25 @@ def law_of(prediction: Prediction) -> Any | None:
 
 
 def bars(values: Array, count: int | None = None) -> Bars | None:
-    """Return the histogram of ``values`` (area 1) in ``count`` bins, or as many as they bear; None for fewer than two, or all alike."""
+    """Return the histogram of ``values``, of area 1; None for fewer than two, or equal.
+
+    Without ``count`` it has ``3 n^{1/3}`` bins, half as many again as by Rice's rule,
+    from 10 to 48.
+    """
     if len(values) < 2:
         return None
     low, high = float(values.min()), float(values.max())
     with np.errstate(over="ignore"):
         span = high - low
-    if not 1e-9 * max(1.0, abs(low), abs(high)) < span < math.inf:
+    if not _POINT * max(1.0, abs(low), abs(high)) < span < math.inf:
         return None
-    number = count or int(np.clip(2 * len(values) ** (1 / 3) * 1.5, 10, 48))
+    number = count or int(np.clip(3 * len(values) ** (1 / 3), 10, 48))
     heights, edges = np.histogram(values, bins=number, range=(low, high))
     return Bars(edges, heights / (len(values) * span / number))
 
 
 def distribution(report: Report) -> Distribution | None:
-    """Return ``ln gain^2`` over initialisations, measured and predicted; None where there is neither."""
+    """Return ``ln gain^2``, measured and predicted; None where there is neither."""
     measured = bars(log_gains(report))
     moved = shift(report)
     law = law_of(report.prediction)
@@ -156,7 +174,7 @@ def distribution(report: Report) -> Distribution | None:
     if not ends:
         return None
     low, high = float(np.min(ends)), float(np.max(ends))
-    if not 1e-9 * max(1.0, abs(low), abs(high)) < high - low < math.inf:
+    if not _POINT * max(1.0, abs(low), abs(high)) < high - low < math.inf:
         return None
     grid = np.linspace(low, high, _POINTS)
     asymptotic = _asymptotic(report.prediction)
@@ -199,9 +217,12 @@ def shares(report: Report) -> Shares | None:
 
 
 def bands(report: Report) -> tuple[Band, ...]:
-    """Return what was measured layer by layer: activations, perturbations and, where they were measured, weight gradients.
+    """Return what was measured layer by layer.
 
-    A perturbation is shown relative to the input's, per feature: ``ln||W t||^2 + ln(n_0/fan_out)``; at the output that is ``ln gain^2``.
+    Activations, perturbations and, where they were measured, weight gradients.
+
+    A perturbation is shown relative to the input's, per feature: ``ln||W t||^2 +
+    ln(n_0/fan_out)``; at the output that is ``ln gain^2``.
     """
     m = report.measurement
     if m is None or len(m.layers) < 2:
@@ -231,7 +252,7 @@ def _band(
 
 
 def _values(measurement: Measurement, path: str) -> Array:
-    """A field of every layer, or a field of its field ``a.b``; NaN where it was not measured."""
+    """A field of every layer, or ``a.b`` of a field; NaN where it was not measured."""
     found: list[Any] = list(measurement.layers)
     for field in path.split("."):
         found = [getattr(value, field, None) for value in found]
@@ -240,7 +261,9 @@ def _values(measurement: Measurement, path: str) -> Array:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Spectrum:
-    """The density of ``ln lambda``, ``lambda`` the squared singular values of the Jacobian: predicted, and measured where it was.
+    """The density of ``ln lambda``, predicted, and measured where it was.
+
+    ``lambda`` are the squared singular values of the Jacobian.
 
     ``zero_mass`` is the share of them that is 0.
     """
@@ -257,9 +280,9 @@ def spectrum(report: Report) -> Spectrum | None:
         return None
     law = found.law
     with np.errstate(all="ignore"):
-        tail, high = (float(x) for x in law.ppf(np.array([0.02, 1 - 1e-6])))
+        tail, high = (float(x) for x in law.ppf(np.array([_LOW_TAIL, 1 - _HIGH_TAIL])))
         edge = float(found.log_lower_edge)
-        low = edge if edge > tail - 0.5 * (high - tail) else tail  # the lower tail may be very long
+        low = edge if edge > tail - 0.5 * (high - tail) else tail  # the tail may be long
         grid = np.linspace(low - 0.02 * (high - low), high + 0.05 * (high - low), _POINTS)
         y = np.asarray(found.density(grid), dtype=np.float64)
     is_drawable = (

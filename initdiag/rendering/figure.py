@@ -1,6 +1,9 @@
-"""The report's panels with matplotlib: for papers and notebooks. The same series and the same language as the HTML page.
+"""The report's panels with matplotlib, for papers and notebooks.
 
-Colours are Okabe and Ito's, told apart by every kind of colour vision; lines differ by their dashes too, for a black-and-white print.
+They show the same curves in the same colours as the HTML page.
+
+Colours are Okabe and Ito's, told apart by every kind of colour vision; lines differ by
+their dashes too, for a black-and-white print.
 """
 
 from __future__ import annotations
@@ -65,7 +68,8 @@ def figure(report: Report) -> Figure:
     Returns
     -------
     matplotlib.figure.Figure
-        Not registered with pyplot: it needs no closing, and no display. Save it with ``savefig``.
+        Not registered with pyplot: it needs no closing, and no display. Save it with
+        ``savefig``.
 
     Raises
     ------
@@ -78,7 +82,8 @@ def figure(report: Report) -> Figure:
         from matplotlib.layout_engine import ConstrainedLayoutEngine
     except ModuleNotFoundError as error:
         raise InitdiagError(
-            "expected matplotlib, for the figure, got none. Install it: pip install 'initdiag[plot]'"
+            "expected matplotlib, for the figure, got none. "
+            "Install it: pip install 'initdiag[plot]'"
         ) from error
     report = words.printable(report)
     drawers = _drawers(report)

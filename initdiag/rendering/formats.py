@@ -26,7 +26,10 @@ FORMATS = ("console", "json", *_WRITERS)
 
 
 def render(reports: Sequence[Report], output_format: str) -> str:
-    """Return the reports as one text of one of `FORMATS`; json is an object for one report and an array for several."""
+    """Return the reports as one text of one of `FORMATS`.
+
+    JSON is an object for one report and an array for several.
+    """
     if output_format == "console":
         return "\n".join(str(report) for report in reports)
     if output_format == "json":

@@ -17,6 +17,7 @@ import jinja2
 from markupsafe import Markup, escape
 
 from initdiag.diagnosing.coverage import uncovered
+from initdiag.diagnosing.findings import NOT_COVERED
 from initdiag.diagnosing.report import Report
 from initdiag.diagnosing.verdict import Verdict
 from initdiag.rendering import architecture, tables, words
@@ -189,6 +190,8 @@ def _number_view(report: Report) -> dict[str, Any]:
 
 def _finding_view(report: Report) -> dict[str, Any]:
     found = tables.other_findings(report)
+    if report.architecture.gaps:  # the fold-out lists them all
+        found = [finding for finding in found if finding.code != NOT_COVERED.code]
     return {
         "findings": found[:_MOST_FINDINGS],
         "findings_left_out": max(0, len(found) - _MOST_FINDINGS),

@@ -1,4 +1,7 @@
-"""CSV of the layers: a row a layer, what is known of it, what is predicted, what was measured (natural log; empty: not known)."""
+"""CSV of the layers: a row for each with what is known, predicted and measured.
+
+Logarithms are natural; an empty cell is not known.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +20,9 @@ from initdiag.rendering import words
 __all__ = ["COLUMNS", "to_csv"]
 
 COLUMNS = (
-    "target", "index", "layer", "fan_in", "fan_out", "activation", "weights", "weight_variance", "gain", "drift", "log_variance",
-    "beta", "dead_probability", "activation_log_mean", "activation_log_variance", "tangent_log_mean", "tangent_log_variance",
+    "target", "index", "layer", "fan_in", "fan_out", "activation", "weights", "weight_variance",
+    "gain", "drift", "log_variance", "beta", "dead_probability", "activation_log_mean",
+    "activation_log_variance", "tangent_log_mean", "tangent_log_variance",
     "weight_gradient_log_mean", "weight_gradient_log_variance",
 )  # fmt: skip
 
@@ -86,7 +90,10 @@ def _seen(entry: LayerMeasurement | None) -> tuple[float | None, ...]:
 
 
 def _cell(value: Any) -> str:
-    """A number in full; a text with an apostrophe before what a spreadsheet would run as a formula."""
+    """A number in full; a text with an apostrophe before what looks like a formula.
+
+    A spreadsheet would run it.
+    """
     if value is None:
         return ""
     if isinstance(value, str):

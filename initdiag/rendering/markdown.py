@@ -1,4 +1,7 @@
-"""The report in Markdown: for a pull request, an issue or a step summary. Names are code spans, everything else is escaped."""
+"""The report in Markdown, for a pull request, an issue or a step summary.
+
+Names are code spans, and everything else is escaped.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,10 @@ _MOST_FINDINGS = 20
 _PUNCTUATION = re.compile(
     r"([\\`*\[\]|<>~&$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|:(?=//)|(?<=www)\.)", re.I
 )
-"""What could start or end a span, a link, a tag or a cell; what only means something at the start of a line is never there."""
+"""What could start or end a span, a link, a tag or a cell.
+
+No text stands at the start of a line, where other signs have a meaning.
+"""
 
 
 def to_markdown(*reports: Report) -> str:
@@ -27,7 +33,8 @@ def _section(report: Report) -> Iterator[str]:
     yield f"## {words.verdict_name(report)}: {_code(report.target)}\n"
     headline = words.headline(report)
     yield f"**{_text(headline[0])}**{''.join(' ' + _text(line) for line in headline[1:])}\n"
-    yield f"{_text(architecture.summary(report.architecture))}\\\n{_text(architecture.coverage(report))}\n"
+    yield f"{_text(architecture.summary(report.architecture))}\\"
+    yield f"{_text(architecture.coverage(report))}\n"
     if report.advice:
         headers, rows = map(_text, tables.advice_headers(report)), tables.advice_rows(report)
         is_code = [False, *(advice.is_snippet for advice in report.advice)]
@@ -49,7 +56,8 @@ def _section(report: Report) -> Iterator[str]:
         )
         yield "</details>\n"
     yield from _findings(report)
-    yield f"<sub>{_text('; '.join(filter(None, (tables.footer(report), tables.provenance(report)))))}; "
+    ending = filter(None, (tables.footer(report), tables.provenance(report)))
+    yield f"<sub>{_text('; '.join(ending))}; "
     yield f"initdiag {_text(report.initdiag_version)}</sub>\n"
 
 
@@ -57,7 +65,8 @@ def _findings(report: Report) -> Iterator[str]:
     shown = tables.other_findings(report)
     for finding in shown[:_MOST_FINDINGS]:
         where = f"{_code(finding.layer)}: " if finding.layer else ""
-        yield f"- {_text(finding.severity)} {_text(finding.code)}: {where}{_text(finding.message)}; {_text(finding.remedy)}"
+        kind = f"{_text(finding.severity)} {_text(finding.code)}"
+        yield f"- {kind}: {where}{_text(finding.message)}; {_text(finding.remedy)}"
     if len(shown) > _MOST_FINDINGS:
         yield f"- and {len(shown) - _MOST_FINDINGS} more"
     if shown:
@@ -82,7 +91,7 @@ def _text(text: str) -> str:
 
 
 def _code(text: str) -> str:
-    """A code span, in a fence longer than any run of backticks inside, bars escaped for tables."""
+    """A code span, its fence longer than any run of backticks inside."""
     inner = text.replace("|", "\\|") or " "
     fence = "`" * (max(map(len, re.findall("`+", inner)), default=0) + 1)
     pad = " " if inner.startswith("`") or inner.endswith("`") else ""

@@ -1,4 +1,7 @@
-"""Small functions that draw SVG: a frame of data coordinates, axes, lines, areas, bars. Colours are classes of ``report.css``."""
+"""Small functions that draw SVG: a frame of data coordinates, axes, lines, areas, bars.
+
+Colours are classes of ``templates/report.css``.
+"""
 
 from __future__ import annotations
 
@@ -63,7 +66,10 @@ class Frame:
 
 
 def ticks(low: float, high: float, most: int = 6) -> list[float]:
-    """Return at most ``most`` round numbers in ``[low, high]``, steps of 1, 2 or 5 times a power of ten."""
+    """Return at most ``most`` round numbers in ``[low, high]``.
+
+    Their steps are 1, 2 or 5 times a power of ten.
+    """
     span = high - low
     if not 0 < span < math.inf:
         return []
@@ -75,7 +81,10 @@ def ticks(low: float, high: float, most: int = 6) -> list[float]:
 
 
 def decades(low: float, high: float, most: int = 5) -> list[tuple[float, str]]:
-    """Return ticks for ``10^x`` with ``x`` in ``[low, high]``: ``(x, label)``; 1, 2, 5 between the powers of ten where there is room."""
+    """Return ticks ``(x, label)`` for ``10^x`` with ``x`` in ``[low, high]``.
+
+    Where there is room, 2 and 5 stand between the powers of ten.
+    """
     if high - low > 2:
         return [(x, _power(x)) for x in ticks(low, high, most) if x == round(x)]
     marks = [
@@ -134,7 +143,7 @@ def _run(points: Array) -> str:
 
 
 def bars(frame: Frame, edges: Array, heights: Array, style: str, titles: Sequence[str] = ()) -> str:
-    """Return bars from 0 to ``heights``: one element each with a tooltip if there are ``titles``, else one path."""
+    """Return bars from 0 to ``heights``, with tooltips if there are ``titles``."""
     left, base = frame.px(edges), float(frame.py(0.0))
     tops = frame.py(np.where(np.isfinite(heights), heights, 0.0))
     shapes = [
@@ -151,7 +160,7 @@ def bars(frame: Frame, edges: Array, heights: Array, style: str, titles: Sequenc
 
 
 def bottom_axis(frame: Frame, label: str, marks: Sequence[tuple[float, str]] | None = None) -> str:
-    """Return the axis below a frame, with a label; its marks are round numbers unless given."""
+    """Return the axis below a frame; its marks are round numbers unless given."""
     if marks is None:
         marks = [(x, number(x)) for x in ticks(*frame.x)]
     at = [(float(frame.px(x)), name) for x, name in marks]
@@ -181,7 +190,7 @@ def number(value: float) -> str:
 
 
 def legend(left: float, y: float, entries: Iterable[tuple[str, str, bool]]) -> str:
-    """Return ``(style, words, is_filled)`` entries side by side from pixel ``left`` on."""
+    """Return ``(style, words, is_filled)`` entries in a row from pixel ``left`` on."""
     parts = []
     for style, words, is_filled in entries:
         swatch = (

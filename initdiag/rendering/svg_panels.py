@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from initdiag.diagnosing.coverage import RESIDUAL_SUM, uncovered
 from initdiag.diagnosing.report import Report
 from initdiag.rendering import curves, svg, words
 from initdiag.rendering.curves import Array
@@ -15,6 +16,15 @@ __all__ = ["HEIGHT", "WIDTH", "Panel", "panels"]
 
 WIDTH, HEIGHT = 400, 270
 _MOST_TITLES = 120
+_BANDS_NOTE = (
+    "Natural log of the mean square of activations and of a perturbation of the input, and of "
+    "the weight gradients' squared norm. Lines are means over the draws, bands two standard "
+    "deviations either way."
+)
+_ZIGZAG = (
+    "Residual sums make it zigzag: a layer inside a branch shows what the branch carries, not "
+    "the sum around it. A zigzag that neither rises nor falls is healthy."
+)
 _BAND_STYLES = ("activations", "measured", "gradients")
 
 
@@ -70,8 +80,9 @@ def _distribution(report: Report) -> Panel | None:
         shapes.append(svg.line(frame, found.law.x, found.law.y, "law"))
     axes = _gain_axis(frame) + svg.bottom_axis(frame, "ln gain²") + _healthy(frame)
     note = (
-        "The size at which a random change of the input comes out, over many initialisations of this network: 1 is healthy. "
-        "How far the hump is from 1 is the drift; how broad it is, the fluctuation."
+        "The size at which a random change of the input comes out, over many initialisations of "
+        "this network: 1 is healthy. How far the hump is from 1 is the drift; how broad it is, "
+        "the fluctuation."
     )
     return Panel(
         "How large the gradient is", note, svg.legend(14, 12, entries) + "".join(shapes) + axes
@@ -147,7 +158,10 @@ def _shares(report: Report) -> Panel | None:
     shapes.append(
         svg.bottom_axis(frame, "layer, from input to output", _layer_marks(len(found.names)))
     )
-    note = "What each layer adds to the two numbers. Below 0 the first shrinks the gradient, above 0 it enlarges it; tall bars in the second are narrow layers."
+    note = (
+        "What each layer adds to the two numbers. Below 0 the first shrinks the gradient, above 0 "
+        "it enlarges it; tall bars in the second are narrow layers."
+    )
     return Panel("Where it is lost", note, "".join(shapes))
 
 
@@ -192,7 +206,8 @@ def _bands(report: Report) -> Panel | None:
         ]
         entries.append((style, band.label, False))
     axis = svg.bottom_axis(frame, "layer, from input to output", _layer_marks(count))
-    note = "Natural log of the mean square of activations and of a perturbation of the input, and of the weight gradients' squared norm. Lines are means over the draws, bands two standard deviations either way. Flat is healthy."
+    has_branches = any(part.name == RESIDUAL_SUM for part in uncovered(report.architecture.gaps))
+    note = f"{_BANDS_NOTE} {_ZIGZAG if has_branches else 'Flat is healthy.'}"
     return Panel(
         "Layer by layer, as measured", note, svg.legend(14, 14, entries) + "".join(shapes) + axis
     )
@@ -215,7 +230,11 @@ def _spectrum(report: Report) -> Panel | None:
         entries.insert(0, ("measured fill", "measured", True))
     shapes.append(svg.line(frame, found.law.x, found.law.y, "law"))
     axis = svg.bottom_axis(frame, "ln of the squared singular values of the Jacobian")
-    note = "How much each direction of the input is enlarged or shrunk: narrow around 0 is healthy. In the limit of wide layers."
+    note = (
+        "How much each direction of the input is enlarged or shrunk: narrow around 0 is healthy. "
+        "In the limit of wide layers."
+    )
     if found.zero_mass > 0:
-        note += f" Not drawn: {words.percent(found.zero_mass)} of the directions, which do not come through at all."
+        lost = words.percent(found.zero_mass)
+        note += f" Not drawn: {lost} of the directions, which do not come through at all."
     return Panel("In every direction", note, svg.legend(14, 14, entries) + "".join(shapes) + axis)

@@ -36,7 +36,10 @@ __all__ = [
 ]
 
 _APART = 3.0
-"""Standard errors from which on the columns of prediction and measurement need a word beside "agree"."""
+"""Standard errors from which on the two columns need a word beside "agree".
+
+One comparison in 370 is that far apart by chance.
+"""
 
 LAYER_HEADERS = ("", "layer", "fan_in", "fan_out", "gate", "gain^2", "drift", "fluctuation")
 _METHODS = {
@@ -65,7 +68,7 @@ class NumberRow:
 
 
 def number_rows(report: Report) -> list[NumberRow]:
-    """Return drift, fluctuation, Hanin-Nica's beta and the share of dead networks, with standard errors."""
+    """Return drift, fluctuation, Hanin-Nica's beta and the share of dead networks."""
     p, m = report.prediction, report.measurement
     drift = "" if m is None else _with_error(m.rms_gain_log_mean, m.log_mean_se)
     variance = "" if m is None else _with_error(m.log_variance, m.log_variance_se)
@@ -115,19 +118,22 @@ def remarks(report: Report) -> list[str]:
         lines.append(f"measured over {m.draws} draws{stopped} ({method}), +- one standard error")
     if m is not None and m.method == "signs" and signs_hide_variance(report.architecture):
         lines.append(
-            "random signs around a single layer, or around very few weights, do not show how they vary: not compared"
+            "random signs around a single layer, or around very few weights, do not show how "
+            "they vary: not compared"
         )
     if report.agreement is not None:
         verb = "agree" if report.agreement.agrees else "DISAGREE"
         p = report.agreement.p_value
-        lines.append(
-            f"prediction and measurement {verb} (p = {f'{p:.2f}' if p >= 0.01 else f'{p:.1g}'}){_compared(report)}"
-        )
+        chance = f"{p:.2f}" if p >= 0.01 else f"{p:.1g}"
+        lines.append(f"prediction and measurement {verb} (p = {chance}){_compared(report)}")
     return lines
 
 
 def _compared(report: Report) -> str:
-    """With what the measurement was compared, where that is not the prediction shown: random signs keep the norms of the weights as they were drawn."""
+    """What the measurement was compared with, where that is not the prediction shown.
+
+    Random signs keep the norms of the weights as they were drawn.
+    """
     a, p, m = report.agreement, report.prediction, report.measurement
     if (
         a is None
@@ -141,7 +147,8 @@ def _compared(report: Report) -> str:
         words.number(a.expected_log_mean + shift),
         words.number(a.expected_log_variance),
     )
-    return f": these very weights, whose norms random signs keep, are expected to show {mean} and {variance}"
+    kept = "these very weights, whose norms random signs keep,"
+    return f": {kept} are expected to show {mean} and {variance}"
 
 
 def _predicted(value: float | None, error: float | None) -> str:
@@ -150,7 +157,10 @@ def _predicted(value: float | None, error: float | None) -> str:
 
 
 def _with_error(value: float | None, error: float | None) -> str:
-    """A number with its standard error, to two digits of the error; alone where it is exact or the error is not known."""
+    """A number with its standard error, to two digits of the error.
+
+    It stands alone where it is exact, or its error is not known.
+    """
     if value is None or not error or not 0 < error < math.inf or abs(value) >= 1e5:
         return words.number(value)
     digits = max(0, min(6, 1 - math.floor(math.log10(error))))
@@ -158,7 +168,7 @@ def _with_error(value: float | None, error: float | None) -> str:
 
 
 def quantile_rows(report: Report) -> list[tuple[str, ...]]:
-    """Return the 5, 50 and 95 % quantiles of ``ln gain^2``, measured and predicted, as far as they are there."""
+    """Return the 5, 50 and 95 % quantiles of ``ln gain^2``, measured and predicted."""
     levels = np.array([0.05, 0.5, 0.95])
     values = curves.log_gains(report)
     rows = [("measured", np.quantile(values, levels))] if len(values) > 1 else []
@@ -172,7 +182,10 @@ def quantile_rows(report: Report) -> list[tuple[str, ...]]:
 
 
 def layer_rows(report: Report, most: int) -> list[tuple[str, ...]]:
-    """Return a row a layer, as `LAYER_HEADERS` names them: equal layers folded, the middle left out beyond ``most`` rows."""
+    """Return a row for each layer, its columns as `LAYER_HEADERS` names them.
+
+    Equal layers are folded, and beyond ``most`` rows the middle is left out.
+    """
     labels = [layer.activation.label for layer in report.architecture.layers]
     labels += [""] * (len(report.prediction.layers) - len(labels))
     rows = list(_folded(report.prediction.layers, labels))
@@ -230,7 +243,10 @@ def advice_headers(report: Report) -> tuple[str, ...]:
 
 
 def advice_rows(report: Report) -> list[tuple[str, ...]]:
-    """Return the network as it is, then a row a remedy: number, action, drift, fluctuation and risk; empty without advice."""
+    """Return a row for the network as it is, and one for each remedy.
+
+    Number, action, drift, fluctuation and risk; empty without advice.
+    """
     if not report.advice:
         return []
     first = report.advice[0]
@@ -255,7 +271,8 @@ def footer(report: Report) -> str:
     """Return for what the network was judged, and by what."""
     if not report.risk:
         return "not judged is not passed"
-    return f"judged for {words.training(report)} (at risk from {words.percent(report.thresholds.max_risk)}), by {report.basis}"
+    limit = words.percent(report.thresholds.max_risk)
+    return f"judged for {words.training(report)} (at risk from {limit}), by {report.basis}"
 
 
 def provenance(report: Report) -> str:

@@ -111,9 +111,11 @@ class Grid:
     def _table(self, columns: Sequence[int]) -> Table:
         table = Table.grid(padding=(0, _GAP))
         for column in columns:
-            justify = "right" if self.justify[column] == "r" else "left"
-            is_fixed = column != self.flexible
-            table.add_column(justify=justify, no_wrap=is_fixed, overflow="fold")  # type: ignore[arg-type]
+            table.add_column(
+                justify="right" if self.justify[column] == "r" else "left",
+                no_wrap=column != self.flexible,
+                overflow="fold",
+            )
         if self.headers:
             table.add_row(*self._cells(self.headers, columns), style=self.style)
         for row in self.rows:

@@ -170,9 +170,8 @@ def headline(report: Report) -> tuple[str, ...]:
     if report.verdict is Verdict.NO_VERDICT:
         is_known = report.measurement is not None or report.prediction.coverage != "none"
         if is_known:
-            return (
-                "Not judged: what is known of this module does not tell how it trains; see the findings.",
-            )
+            why = "what is known of this module does not tell how it trains; see the findings"
+            return (f"Not judged: {why}.",)
         return ("Not judged: the theory does not cover this module, and it was not measured.",)
     first = f"{_start(report)}: {risks(report)}."
     second = _size(report)
@@ -226,23 +225,28 @@ def _luck(drift: float, variance: float) -> str:
         if -math.inf < drift < -_NOTABLE
         else ""
     )
-    return f"The gradient's size is a matter of luck: half of all pairs of initialisations differ by a factor {half} or more, one in twenty by {rare}.{typical}"
+    return (
+        "The gradient's size is a matter of luck: half of all pairs of initialisations differ by "
+        f"a factor {half} or more, one in twenty by {rare}.{typical}"
+    )
 
 
 _NOTABLE = 2 * math.log(3)
 """Drift from which on the typical gradient is worth a sentence: a factor 3."""
 
 
+_GRADIENT = "The gradient, the signal that tells each weight how to change,"
 _MEANINGS = {
-    Verdict.HEALTHY: "The gradient, the signal that tells each weight how to change, comes through the layers at a usable size.",
-    Verdict.VANISHING: "The gradient, the signal that tells each weight how to change, dies away on its way through the layers: the layers it should "
-    "reach last hardly learn.",
-    Verdict.EXPLODING: "The gradient, the signal that tells each weight how to change, grows on its way through the layers, so that the first steps of "
-    "training overshoot.",
-    Verdict.UNSTABLE: "The gradient, the signal that tells each weight how to change, has about the right size on average, but one random start has far "
-    "more of it than the next.",
-    Verdict.DEAD: "The gradient, the signal that tells each weight how to change, is cut off: some layer passes nothing, so that nothing is learnt.",
-    Verdict.NO_VERDICT: "Nothing is known of how this network will train. Not judged is not passed: the notes below say why.",
+    Verdict.HEALTHY: f"{_GRADIENT} comes through the layers at a usable size.",
+    Verdict.VANISHING: f"{_GRADIENT} dies away on its way through the layers: the layers it "
+    "should reach last hardly learn.",
+    Verdict.EXPLODING: f"{_GRADIENT} grows on its way through the layers, so that the first "
+    "steps of training overshoot.",
+    Verdict.UNSTABLE: f"{_GRADIENT} has about the right size on average, but one random start "
+    "has far more of it than the next.",
+    Verdict.DEAD: f"{_GRADIENT} is cut off: some layer passes nothing, so that nothing is learnt.",
+    Verdict.NO_VERDICT: "Nothing is known of how this network will train. Not judged is not "
+    "passed: the notes below say why.",
 }
 
 
