@@ -24,7 +24,7 @@ from initdiag.law.correlation import Separation, separation
 from initdiag.law.predict import predict
 from initdiag.law.prediction import Prediction
 from initdiag.measuring.record import Measurement
-from initdiag.network.architecture import Architecture
+from initdiag.network.architecture import UNREPEATABLE, Architecture
 from initdiag.spectrum.record import SpectralLaw
 
 if TYPE_CHECKING:
@@ -314,8 +314,11 @@ def _measured(
 def _simulation(
     run: Callable[..., Measurement], module: nn.Module, architecture: Architecture
 ) -> Measurement | None:
-    """What predicts a module that is no chain: its own forward with each linear layer replaced by its law, where that can be done."""
-    if not architecture.gaps:
+    """What predicts a module that is no chain: its own forward pass, by the layers' laws.
+
+    None where that cannot be done, or where it would not show what training meets.
+    """
+    if not architecture.gaps or any(gap.kind in UNREPEATABLE for gap in architecture.gaps):
         return None
     try:
         return run(module, method="law")

@@ -29,6 +29,7 @@ __all__ = [
     "INITIALIZERS",
     "KURTOSIS",
     "PREPROCESSING",
+    "UNREPEATABLE",
     "Activation",
     "Architecture",
     "BiasLaw",
@@ -90,6 +91,14 @@ class Gap:
 
 PREPROCESSING = "preprocessing"
 """Kind of the gap of a fixed map of the input in front of all layers."""
+
+
+UNREPEATABLE = frozenset(("gradients", "parameters", "path", "random", "state"))
+"""Kinds of gaps that a simulation through the module's own forward does not see.
+
+The backward pass is another one than the forward pass tells, or the forward pass does not
+do the same each time.
+"""
 
 
 @dataclass(frozen=True, slots=True)

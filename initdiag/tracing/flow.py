@@ -80,6 +80,12 @@ class Flow:
             for name, count in counts.items()
             if name and count > 1
         )
+        shared = Counter(name for call in self.linear_calls for name in self.biases_of(call))
+        found.extend(
+            Gap(name, "shared", f"this one bias is added after {count} layers")
+            for name, count in shared.items()
+            if count > 1
+        )
         return tuple(found)
 
     def preprocessing(self) -> tuple[Call, ...]:
@@ -227,6 +233,11 @@ class Flow:
             call.bias for call in (linear, *self._onward(linear)) if call.kind in ("linear", "bias")
         )
         return tuple(name for name in added if name is not None)
+
+    def dropouts_after(self, linear: Call) -> tuple[float, ...]:
+        """Return the rates of the active dropouts after a linear map, in their order."""
+        rates = (call.activation.dropout for call in self._onward(linear) if call.activation)
+        return tuple(rate for rate in rates if rate > 0)
 
     def steps(self) -> tuple[str, ...]:
         """Return what the autograd graph must show if this is the true dataflow: weights' names and activations."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch.nn.utils import parametrize
 
 from initdiag.errors import UnsupportedArchitecture
 
-__all__ = ["Slot", "slot_of"]
+__all__ = ["Slot", "slot_of", "slots_of"]
 
 _TOLERANCE = 1e-3
 """Relative error up to which a parametrisation may miss the values it is given (or four roundings, of the half types)."""
@@ -30,11 +30,14 @@ class Slot:
         Returns the values that the forward pass uses.
     put : callable
         Stores values, through the parametrisation where there is one.
+    is_plain : bool
+        Whether it is a parameter, which holds whatever it is given.
     """
 
     name: str
     get: Callable[[], Tensor]
     put: Callable[[Tensor], Any]
+    is_plain: bool = False
 
     def set(self, value: Tensor) -> None:
         """Store ``value``, and make sure that it is what the forward pass will use.
@@ -51,6 +54,8 @@ class Slot:
                 self.put(value)
             except (ValueError, RuntimeError, NotImplementedError) as error:
                 raise _not_held(self.name) from error
+            if self.is_plain:
+                return
             error_norm = torch.linalg.vector_norm((self.get() - value).double())
             tolerance = max(_TOLERANCE, 4 * torch.finfo(now.dtype).eps)
             if not error_norm <= tolerance * torch.linalg.vector_norm(value.double()):
@@ -72,22 +77,38 @@ def slot_of(module: nn.Module, name: str) -> Slot:
     UnsupportedArchitecture
         If it is computed from parameters in a way that cannot be undone.
     """
+    return slots_of(module)(name)
+
+
+def slots_of(module: nn.Module) -> Callable[[str], Slot]:
+    """Return `slot_of` for one module, whose parameters are then listed once."""
     parameters = dict(module.named_parameters(remove_duplicate=False))
-    whole, _, index = name.partition("[")
-    if whole in parameters:
-        stored = parameters[whole]
-        part = stored.detach()[int(index.rstrip("]"))] if index else stored.detach()
-        return Slot(name, lambda: part, part.copy_)
-    path, _, attribute = whole.rpartition(".")
-    owner = dict(module.named_modules()).get(path)
-    if owner is not None and not index and "*" not in whole:
+    owners = dict(module.named_modules())
+
+    def slot(name: str) -> Slot:
+        whole, _, index = name.partition("[")
+        if whole in parameters:
+            stored = parameters[whole].detach()
+            part = stored[int(index.rstrip("]"))] if index else stored
+            return Slot(name, lambda: part, part.copy_, is_plain=True)
+        return _computed(name, owners)
+
+    return slot
+
+
+def _computed(name: str, owners: Mapping[str, nn.Module]) -> Slot:
+    """The slot of a weight that a parametrisation computes, if that can be undone."""
+    path, _, attribute = name.rpartition(".")
+    owner = owners.get(path)
+    if owner is not None and "[" not in name and "*" not in name:
         if parametrize.is_parametrized(owner, attribute):
             return _parametrised(name, owner, attribute)
         for hook in owner._forward_pre_hooks.values():
             if type(hook).__name__ == "WeightNorm" and getattr(hook, "name", None) == attribute:
                 return _weight_normed(name, owner, hook)
     raise UnsupportedArchitecture(
-        f"{name!r} is computed from parameters in a way that cannot be undone. Initialise those parameters yourself."
+        f"{name!r} is computed from parameters in a way that cannot be undone. "
+        "Initialise those parameters yourself."
     )
 
 

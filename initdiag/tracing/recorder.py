@@ -43,6 +43,8 @@ class Call:
         Names of the parameters that a linear (or bias) call uses.
     activation : Activation or None
         Of an activation or dropout call.
+    ordinal : int
+        The number of linear maps, on whatever, that were called before.
     """
 
     index: int
@@ -56,6 +58,7 @@ class Call:
     bias: str | None = None
     is_transposed: bool = False
     activation: Activation | None = None
+    ordinal: int = 0
 
 
 def tensors_in(value: Any) -> Iterator[Tensor]:
@@ -106,6 +109,8 @@ class Recorder(TorchFunctionMode):
     stack: list[str] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
     computed: dict[str, Origin] = field(default_factory=dict)
+    products: int = 0
+    """Linear maps that were called so far, on whatever."""
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -124,6 +129,7 @@ class Recorder(TorchFunctionMode):
         inputs = tuple(self._values[id(t)] for t in used if id(t) in self._values)
         shape_in = next((tuple(t.shape) for t in used if id(t) in self._values), ())
         out = func(*args, **kwargs)
+        self.products += torch_calls.linear_call(name, args, kwargs) is not None
         if torch_calls.is_constant(name):
             self._note_zeros(name, out)
         elif inputs:
@@ -163,6 +169,7 @@ class Recorder(TorchFunctionMode):
                 path,
                 shape_in=shape_in,
                 shape=tuple(results[0].shape),
+                ordinal=self.products - 1,
                 **{"inputs": inputs, **meaning},
             )
         )
@@ -203,8 +210,15 @@ class Recorder(TorchFunctionMode):
             return {"kind": "reshape"}
         return self._relu_of_several(name, args, kwargs, out) or {"kind": "other"}
 
+    def _bias_origin(self, bias: Any) -> Origin | None:
+        """Where a bias comes from; None of one that is computed from a weight matrix."""
+        origin = self.origins.of(bias)
+        if origin is None or not origin.is_computed:
+            return origin
+        return None if any(self.originals[n].dim() > 1 for n in origin.sources) else origin
+
     def _linear_meaning(self, call: torch_calls.LinearCall) -> dict[str, Any]:
-        weight, bias = self.origins.of(call.weight), self.origins.of(call.bias)
+        weight, bias = self.origins.of(call.weight), self._bias_origin(call.bias)
         is_known = (
             weight is not None and weight.root.dim() == 2 and id(call.weight) not in self._values
         )
@@ -225,7 +239,7 @@ class Recorder(TorchFunctionMode):
 
     def _bias_meaning(self, summands: tuple[Any, Any]) -> dict[str, Any]:
         constants = [s for s in summands if isinstance(s, Tensor) and id(s) not in self._values]
-        bias = next((o for s in constants if (o := self.origins.of(s)) is not None), None)
+        bias = next((o for s in constants if (o := self._bias_origin(s)) is not None), None)
         return {"kind": "other"} if bias is None else {"kind": "bias", "bias": self._named(bias)}
 
     def _prelu(self, name: str, args: Any, kwargs: Any) -> Activation | None:

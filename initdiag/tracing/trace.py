@@ -4,34 +4,35 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 
-from initdiag.errors import InvalidInput, UnsupportedArchitecture
-from initdiag.network.architecture import Activation, Architecture, BiasLaw, Gap, Layer
+from initdiag.errors import UnsupportedArchitecture
+from initdiag.network.architecture import (
+    PREPROCESSING,
+    Activation,
+    Architecture,
+    BiasLaw,
+    Gap,
+    Layer,
+)
 from initdiag.tracing import sharing, weights
-from initdiag.tracing.autograd_walk import Branching, steps_to_input
 from initdiag.tracing.flow import Flow
+from initdiag.tracing.forward_pass import Sighting, watch
 from initdiag.tracing.inputs import (
     Subject,
     inputs_to_try,
     is_meta,
     require_weights,
     subject_of,
-    unusable_input,
 )
-from initdiag.tracing.provenance import Origin, Provenance
-from initdiag.tracing.recorder import Call, Recorder, modules_named, tensors_in
-from initdiag.tracing.replica import copied, own_modes, replica, rng_preserved
+from initdiag.tracing.proof import disproof
+from initdiag.tracing.provenance import Origin
+from initdiag.tracing.replica import own_modes, rng_preserved
 
 __all__ = ["require_layers", "trace", "trace_subject", "trace_with_biases"]
-
-_LARGE = 1 << 28
-"""Bytes of parameters above which a copy is not made just to look at the dataflow."""
 
 _NO_LAYER = "reaches no linear layer between input and output"
 
@@ -103,94 +104,11 @@ def trace_with_biases(subject: Subject) -> tuple[Architecture, tuple[str, ...]]:
     Each bias is named once, in the order of execution.
     """
     require_weights(subject.module)
-    sighting = _watch(subject.module, inputs_to_try(subject.module, subject.example, subject.size))
-    flow = Flow(sighting.calls, sighting.last, sighting.input_shape)
+    sighting = watch(subject.module, inputs_to_try(subject.module, subject.example, subject.size))
+    flow = Flow(sighting.calls, sighting.last, tuple(sighting.x.shape))
     biases = dict.fromkeys(name for call in flow.linear_calls for name in flow.biases_of(call))
     rms = _root_mean_square(subject.example)
     return _architecture(subject.module, sighting, subject.name, rms), tuple(biases)
-
-
-@dataclass(frozen=True, slots=True)
-class _Sighting:
-    """What one watched forward pass showed: the calls, the call that made the output, the autograd steps, computed weights."""
-
-    calls: tuple[Call, ...]
-    last: int | None
-    input_shape: tuple[int, ...]
-    output_shape: tuple[int, ...]
-    steps: tuple[str, ...] | str
-    computed: Mapping[str, Origin]
-
-
-def _watch(module: nn.Module, inputs: tuple[Tensor, ...]) -> _Sighting:
-    """Run the first input that the forward pass accepts: with copies, or with fake tensors where copies are dear."""
-    failures: list[Exception] = []
-    runs = (_run_fake, _run_real) if _is_large(module) and not is_meta(module) else (_run_real,)
-    for x in inputs:
-        for run in runs:
-            try:
-                sighting = run(module, x)
-                if run is _run_fake and sighting.computed:
-                    continue  # the values of computed weights are wanted
-                return sighting
-            except (InvalidInput, UnsupportedArchitecture):
-                raise
-            except Exception as error:
-                failures.append(error)
-    raise unusable_input(inputs, failures[0]) from failures[0]
-
-
-def _is_large(module: nn.Module) -> bool:
-    return sum(p.numel() * p.element_size() for p in module.parameters()) > _LARGE
-
-
-def _run_fake(module: nn.Module, x: Tensor) -> _Sighting:
-    """No arithmetic and no memory: shapes only. Its first use costs a second of imports, so it is kept for large models."""
-    with FakeTensorMode(allow_non_fake_inputs=True):
-        return _run(module, x, _hollow)
-
-
-def _run_real(module: nn.Module, x: Tensor) -> _Sighting:
-    """On copies, which also takes control flow that looks at values. On the meta device a copy has no memory."""
-    return _run(module, x, copied)
-
-
-def _hollow(tensor: Tensor) -> Tensor:
-    return torch.empty_strided(
-        tensor.shape, tensor.stride(), dtype=tensor.dtype, device=tensor.device
-    )
-
-
-def _run(module: nn.Module, x: Tensor, convert: Callable[[Tensor], Tensor]) -> _Sighting:
-    copy = replica(module, convert)
-    for parameter in copy.parameters():
-        parameter.requires_grad_(parameter.is_floating_point())
-    parameters = dict(copy.named_parameters())
-    leaf = convert(x).requires_grad_()
-    recorder = Recorder(Provenance(parameters), dict(module.named_parameters()), leaf.clone())
-    with modules_named(copy, recorder.stack), recorder:
-        out = copy(recorder.x)
-    if not isinstance(out, Tensor):
-        tensors = list(tensors_in(out))
-        not_a_tensor = f"the output is a {type(out).__name__} of {len(tensors)} tensors"
-        if tensors:
-            not_a_tensor += (
-                ", the first of which alone is judged (wrap the module to return another)"
-            )
-        shape = tuple(tensors[0].shape) if tensors else ()
-        return _Sighting(
-            tuple(recorder.calls), None, tuple(x.shape), shape, not_a_tensor, recorder.computed
-        )
-    try:
-        steps: tuple[str, ...] | str = steps_to_input(
-            out, leaf, {id(p): name for name, p in parameters.items()}
-        )
-    except Branching as branching:
-        steps = str(branching)
-    last = recorder.source_of(out)
-    return _Sighting(
-        tuple(recorder.calls), last, tuple(x.shape), tuple(out.shape), steps, recorder.computed
-    )
 
 
 def _root_mean_square(example: Any) -> float:
@@ -203,27 +121,34 @@ def _root_mean_square(example: Any) -> float:
 
 
 def _architecture(
-    module: nn.Module, sighting: _Sighting, source: str, input_rms: float
+    module: nn.Module, sighting: Sighting, source: str, input_rms: float
 ) -> Architecture:
     learnt = frozenset(
         path for path, part in module.named_modules() if any(True for _ in part.parameters(False))
     )
-    flow = Flow(sighting.calls, sighting.last, sighting.input_shape, learnt)
+    flow = Flow(sighting.calls, sighting.last, tuple(sighting.x.shape), learnt)
     no_layer = () if flow.linear_calls else (Gap("forward", "no linear layer", f"it {_NO_LAYER}"),)
     names = [str(call.weight) for call in flow.linear_calls]
     kin = sharing.kin(names, sighting.computed, dict(module.named_parameters()))
     of_flow = (
         _output_gap(gap, sighting.steps) if gap.kind == "output" else gap for gap in flow.gaps()
     )
-    own = (*of_flow, *sharing.shared_gaps(kin))
-    gaps = no_layer or own or tuple(_disagreement(flow.steps(), sighting.steps))
+    biases = [name for call in flow.linear_calls for name in flow.biases_of(call)]
+    shared = sharing.kin([*names, *biases], sighting.computed, dict(module.named_parameters()))
+    own = (*of_flow, *sharing.shared_gaps(shared))
+    gaps = no_layer or own
+    if not gaps and is_meta(module):  # it cannot run
+        gaps = tuple(_disagreement(flow.steps(), sighting.steps))
     layers = _layers(module, flow, sighting.computed, kin)
+    if all(gap.kind == PREPROCESSING for gap in gaps) and not is_meta(module):
+        difference = disproof(module, flow, layers, sighting.products, sighting.x)
+        gaps = gaps if difference is None else (*gaps, difference)
     used = {call.weight for call in flow.linear_calls}.union(
         *(o.sources for o in sighting.computed.values())
     )
     return Architecture(
         layers=layers,
-        input_size=math.prod(sighting.input_shape[1:]),
+        input_size=math.prod(sighting.x.shape[1:]),
         output_size=max(1, math.prod(sighting.output_shape[1:])),
         gaps=gaps,
         unused=tuple(

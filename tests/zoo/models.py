@@ -109,6 +109,15 @@ def twisted(
     )  # type: ignore[arg-type]
 
 
+def unlike(name: str, wrap: Callable[[nn.Linear], nn.Module], kind: str) -> Specimen:
+    """Linear layers and ReLUs whose weights do not follow from parameters of their own."""
+    return Specimen(
+        name,
+        lambda: sequential(WIDTHS, nn.ReLU, wrap),
+        (), (), (), "none", None, (kind,), (),
+    )  # fmt: skip
+
+
 class Twisted(nn.Module):
     def __init__(self, forward: Callable[[nn.Module, Tensor], Tensor]) -> None:
         super().__init__()
@@ -168,8 +177,8 @@ class InPlace(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.a(x)
-        F.relu_(x)
         F.dropout(x, 0.25, self.training, inplace=True)
+        F.relu_(x)
         return self.b(x)
 
 
@@ -273,8 +282,6 @@ CHAINS = (
         measured=("signs",),
     ),
     Specimen("old weight_norm", lambda: sequential(WIDTHS, nn.ReLU, old_weight_norm), STEPS, tuple(WIDTHS), (R, R, L), measured=("signs",)),
-    Specimen("spectral_norm", lambda: sequential(WIDTHS, nn.ReLU, parametrizations.spectral_norm), STEPS, tuple(WIDTHS), (R, R, L), measured=("signs",)),
-    Specimen("old spectral_norm", lambda: sequential(WIDTHS, nn.ReLU, nn.utils.spectral_norm), STEPS, tuple(WIDTHS), (R, R, L), measured=("signs",)),
     Specimen("orthogonal parametrisation", lambda: sequential([24, 24, 24, 8], nn.ReLU, parametrizations.orthogonal), STEPS, (24, 24, 24, 8), (R, R, L), "exact", measured=("signs",)),
     # types and wrappers
     Specimen("float64", lambda: Written(WIDTHS, F.relu).double(), NAMES, tuple(WIDTHS), (R, R, L)),
@@ -317,4 +324,11 @@ NO_CHAINS = (
     twisted("softmax", lambda m, x: F.softmax(m.b(F.relu(m.a(x))), -1), "softmax"),
     twisted("concatenation", lambda m, x: m.b(torch.cat([m.a(x)[:, :6], x[:, 6:]], 1)), "cat"),
     twisted("scaling", lambda m, x: m.b(0.5 * m.a(x)), "mul"),
+    twisted(
+        "backward fails: what ReLU needs is overwritten",
+        lambda m, x: m.b(F.dropout(F.relu(m.a(x)), 0.25, inplace=True)),
+        "gradients",
+    ),
+    unlike("spectral_norm", parametrizations.spectral_norm, "state"),
+    unlike("old spectral_norm", nn.utils.spectral_norm, "computed"),
 )
