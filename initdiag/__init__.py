@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         widths_for,
         widths_front,
     )
+    from initdiag.spectrum import free
     from initdiag.spectrum.predict import predict_spectrum
     from initdiag.tracing.trace import trace
 
@@ -70,6 +71,7 @@ _EXPORTS = {
     "check_many": "initdiag.diagnosing.parallel",
     "diagnose": "initdiag.diagnosing.diagnose",
     "failure_risk": "initdiag.diagnosing.risk",
+    "free": "initdiag.spectrum",
     "measure": "initdiag.measuring.measure",
     "measure_spectrum": "initdiag.measuring.spectrum",
     "parameter_gradients": "initdiag.law.gradients",
@@ -106,6 +108,7 @@ __all__ = [
     "check_many",
     "diagnose",
     "failure_risk",
+    "free",
     "measure",
     "measure_spectrum",
     "parameter_gradients",

@@ -16,6 +16,7 @@ SCRIPTS = {
     "spectrum": "import initdiag.cli.main; initdiag.cli.main._group.main(['spectrum', '64,64x3,10'], standalone_mode=False)",
     "api": "import initdiag; p = initdiag.predict([8, 8, 2]); initdiag.beta([8, 8]); initdiag.failure_risk(p); str(p.log_mean)",
     "screen": "import initdiag; initdiag.screen([[64, 64, 10], [8, 8]]); initdiag.accepts([8, 8])",
+    "free probability": "import initdiag; (initdiag.free.Projection(0.5) + initdiag.free.Semicircle()).mean",
     "pytest plugin": "import initdiag.pytest_plugin",
     "configuration": "import pathlib, initdiag.project.config, initdiag.project.outcome; initdiag.project.config.find_config(pathlib.Path.cwd())",
     "saved report": (
@@ -70,7 +71,7 @@ def test_every_export_is_there():
     import initdiag
 
     for name in initdiag.__all__:
-        assert getattr(initdiag, name).__name__ == name
+        assert getattr(initdiag, name).__name__.split(".")[-1] == name
     assert set(initdiag.__all__) == set(initdiag._EXPORTS)
     with pytest.raises(AttributeError, match="nonsense"):
         _ = initdiag.nonsense

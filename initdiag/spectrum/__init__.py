@@ -1,4 +1,9 @@
-"""The spectrum of the input-output Jacobian in the limit of large width, by free probability.
+"""The spectrum of the input-output Jacobian in the limit of large width.
 
-`transforms` holds the tools, `jacobian` the chain's law; the record is `initdiag.spectrum.record.SpectralLaw`.
+`predict.predict_spectrum` returns the record `record.SpectralLaw`. `free` holds the
+general calculus of free probability, public as ``initdiag.free``.
 """
+
+from initdiag.spectrum import free
+
+__all__ = ["free"]

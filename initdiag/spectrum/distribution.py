@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from initdiag._core.arrays import Complex, Real
 from initdiag.law.distributions.base import LogLaw
 from initdiag.spectrum import homotopy
-from initdiag.spectrum.equation import ChainEquation, Complex, Real, chain_equation
+from initdiag.spectrum.equation import ChainEquation, chain_equation
 from initdiag.spectrum.homotopy import State
 from initdiag.spectrum.phase import phase_curve, solve_from
 from initdiag.spectrum.record import Atom, SpectralFactor, SpectralLaw

@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize
 
-from initdiag.spectrum.equation import ChainEquation, GateTerm, Real
+from initdiag._core.arrays import Real
+from initdiag.spectrum.equation import ChainEquation, GateTerm
 from initdiag.spectrum.record import Atom, SpectralFactor
 
 __all__ = ["atoms", "log_lower_edge", "log_upper_edge", "real_tau"]

@@ -31,12 +31,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from initdiag._core.arrays import Complex, Real
 from initdiag.spectrum.record import SpectralFactor
 
-__all__ = ["ChainEquation", "Complex", "GateTerm", "Real", "chain_equation"]
-
-Real = NDArray[np.float64]
-Complex = NDArray[np.complex128]
+__all__ = ["ChainEquation", "GateTerm", "chain_equation"]
 
 
 @dataclass(frozen=True, slots=True)

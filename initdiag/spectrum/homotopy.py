@@ -17,9 +17,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from initdiag._core.arrays import Complex, Real
 from initdiag.errors import InitdiagError
 from initdiag.spectrum.edges import real_tau
-from initdiag.spectrum.equation import ChainEquation, Complex, GateTerm, Real
+from initdiag.spectrum.equation import ChainEquation, GateTerm
 
 __all__ = ["State", "log_eigenvalue_at_negative", "refine", "solve"]
 

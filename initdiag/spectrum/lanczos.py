@@ -13,11 +13,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
+
+from initdiag._core.arrays import Real
 
 __all__ = ["gauss_quadrature", "lanczos"]
-
-Real = NDArray[np.float64]
 
 _BREAKDOWN = 1e-13
 """Share of the largest entry of ``T`` at which the next Lanczos vector is rounding: the Krylov space is exhausted."""

@@ -14,9 +14,9 @@ from functools import lru_cache
 import numpy as np
 from scipy import special
 
+from initdiag._core.arrays import Real
 from initdiag.errors import InvalidInput, UnsupportedArchitecture, explain
 from initdiag.network.architecture import Activation, Architecture, Gate, Layer
-from initdiag.spectrum.equation import Real
 
 __all__ = ["SMOOTH", "gaussian_quadrature", "squared_gates"]
 

@@ -17,9 +17,10 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from initdiag._core.arrays import Real
 from initdiag._core.validation import positive_integer
 from initdiag.errors import UnsupportedArchitecture
-from initdiag.spectrum.equation import ChainEquation, GateTerm, Real, chain_equation
+from initdiag.spectrum.equation import ChainEquation, GateTerm, chain_equation
 from initdiag.spectrum.record import SpectralFactor, SpectralLaw
 
 __all__ = ["log_finite_width_moments", "log_free_moments"]

@@ -24,7 +24,8 @@ from functools import lru_cache
 import numpy as np
 from scipy import fft
 
-from initdiag.spectrum.equation import ChainEquation, Complex, Real
+from initdiag._core.arrays import Complex, Real
+from initdiag.spectrum.equation import ChainEquation
 
 __all__ = ["Curve", "phase_curve", "solve_from"]
 

@@ -1,215 +1,164 @@
-"""The laws that products of random matrices are made of, with their Cauchy, R and S transforms (conventions: see `transforms`)."""
+"""The laws that products of random matrices are made of, in closed form."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from initdiag.errors import InitdiagError, InvalidInput, explain
-from initdiag.spectrum.equation import Complex
+from initdiag._core.arrays import Complex, Real, complex_array
+from initdiag._core.validation import number_in, positive_integer
+from initdiag.errors import InvalidInput, explain
+from initdiag.spectrum.free.base import Atoms, Law
+from initdiag.spectrum.free.paths import descent, follow, inverse
 
-__all__ = [
-    "FRACTIONS",
-    "FussCatalan",
-    "Law",
-    "MarchenkoPastur",
-    "Projection",
-    "Semicircle",
-    "descent",
-    "follow",
-    "require_positive",
-]
-
-_ITERATIONS = 60
-"""Of Newton's method at one place of a path; it needs about four, and more at a square-root edge."""
-
-_HEIGHTS = np.append(1e3 * 0.5 ** np.arange(50), 0.0)
-"""Distances from the end of a path, in units of the law's radius: from where the laws look like their means."""
-
-_TINY = 1e-300
-"""Keeps 0/0 out."""
-
-FRACTIONS = np.linspace(0.02, 1.0, 50)
-"""Of a path outwards from 0."""
-
-
-class Law(Protocol):
-    """A law on the real line: what the free sum and the free product ask for, and what they give."""
-
-    @property
-    def mean(self) -> float:
-        """First moment."""
-
-    @property
-    def radius(self) -> float:
-        """A bound of ``|x|`` on the support."""
-
-    def cauchy(self, z: Complex) -> Complex:
-        """Return ``G(z)``, ``Im z >= 0``."""
-
-    def r_transform(self, w: Complex) -> Complex:
-        """Return ``R(w)``."""
-
-    def s_transform(self, m: Complex) -> Complex:
-        """Return ``S(m)``."""
-
-
-def follow(
-    step: Callable[[tuple[Complex, ...], Complex], tuple[Complex, ...]],
-    start: tuple[Complex, ...],
-    path: Iterable[Complex],
-) -> tuple[Complex, ...]:
-    """Follow unknowns along a path of targets; ``step`` gives Newton's corrections.
-
-    Raises
-    ------
-    InitdiagError
-        If Newton's method fails at the path's end.
-    """
-    unknowns, size = start, np.inf
-    for target in path:
-        for _ in range(_ITERATIONS):
-            with np.errstate(all="ignore"):  # what is not finite is refused below
-                corrections = step(unknowns, target)
-            unknowns = tuple(u + c for u, c in zip(unknowns, corrections, strict=True))
-            size = _relative_size(corrections, unknowns)
-            if size < 1e-13:
-                break
-    if not size < 1e-6:
-        raise InitdiagError(
-            "a transform could not be inverted: the point lies beyond its domain. Move it towards 0."
-        )
-    return unknowns
-
-
-def _relative_size(changes: tuple[Complex, ...], values: tuple[Complex, ...]) -> float:
-    return max(
-        float(np.max(np.abs(c) / (_TINY + np.abs(v)))) for c, v in zip(changes, values, strict=True)
-    )
-
-
-def descent(z: Complex, radius: float) -> list[Complex]:
-    """Return the path from far above down to ``z``."""
-    z = np.asarray(z, dtype=np.complex128)
-    return [z + 1j * radius * height for height in _HEIGHTS]
-
-
-def require_positive(value: Any, what: str, high: float = math.inf) -> None:
-    """Refuse what is no finite number in ``(0, high]``."""
-    if not (isinstance(value, int | float) and 0 < value <= high and math.isfinite(value)):
-        bound = "" if high == math.inf else f" and <= {high:g}"
-        raise InvalidInput(
-            explain(
-                expected=f"{what}: a finite number > 0{bound}",
-                got=repr(value),
-                do=f"Change {what}.",
-            )
-        )
+__all__ = ["FussCatalan", "MarchenkoPastur", "Projection", "Semicircle"]
 
 
 def _edge_root(z: Complex, low: float, high: float) -> Complex:
-    """``sqrt((z - low)(z - high))`` that behaves like ``z`` at infinity: cut on [low, high]; on the cut, from above."""
-    z = z + 0.0j
+    """Return the ``sqrt((z - low)(z - high))`` that behaves like ``z`` at infinity.
+
+    It is cut along ``[low, high]``; on the cut its value is the limit from above.
+    """
     above = np.where(z.imag == 0, z.real + 0.0j, z)
     return np.asarray(np.sqrt(above - low) * np.sqrt(above - high))
 
 
 @dataclass(frozen=True, slots=True)
-class Projection:
-    """``p`` at 1, ``1 - p`` at 0: a Bernoulli gate, ``G = (1 - p)/z + p/(z - 1)``."""
+class Projection(Law):
+    """The eigenvalues of a projection: 1 with probability ``p``, else 0.
+
+    This is also the law of a gate that is open with probability ``p``.
+    """
 
     p: float
 
     def __post_init__(self) -> None:
-        require_positive(self.p, "p", 1.0)
+        if number_in(self.p, "p", 0.0, low_open=True) > 1:
+            raise InvalidInput(
+                explain(expected="p: a probability > 0", got=repr(self.p), do="Change p.")
+            )
 
     @property
     def mean(self) -> float:
-        """``p``."""
+        """The mean is ``p``."""
         return self.p
 
     @property
     def radius(self) -> float:
-        """1."""
+        """The largest value is 1."""
         return 1.0
 
-    def cauchy(self, z: Complex) -> Complex:
-        """Return ``G(z)``."""
+    @property
+    def atoms(self) -> Atoms:
+        """All the mass, at 0 and 1."""
+        return {1.0: 1.0} if self.p == 1 else {0.0: 1 - self.p, 1.0: self.p}
+
+    def moments(self, k: int) -> Real:
+        """Return ``p``, ``k`` times."""
+        return np.full(k, float(self.p))
+
+    def cauchy(self, z: ArrayLike) -> Complex:
+        """Return ``(1 - p)/z + p/(z - 1)``."""
+        z = complex_array(z)
         return np.asarray((1 - self.p) / z + self.p / (z - 1))
 
-    def r_transform(self, w: Complex) -> Complex:
-        """From ``w z^2 - (1 + w) z + (1 - p) = 0`` for ``z = G^-1(w)``: ``R = (w - 1 + sqrt((1 - w)^2 + 4 p w))/2``."""
-        return np.asarray((w - 1 + np.sqrt((1 - w) ** 2 + 4 * self.p * w + 0j)) / 2)
+    def r_transform(self, w: ArrayLike) -> Complex:
+        """Return ``(w - 1 + sqrt((1 - w)^2 + 4 p w))/2``.
 
-    def s_transform(self, m: Complex) -> Complex:
-        """``(1 + m)/(p + m)``."""
+        It follows from ``w z^2 - (1 + w) z + (1 - p) = 0``, which says ``G(z) = w``.
+        """
+        w = complex_array(w)
+        return np.asarray((w - 1 + np.sqrt((1 - w) ** 2 + 4 * self.p * w)) / 2)
+
+    def s_transform(self, m: ArrayLike) -> Complex:
+        """Return ``(1 + m)/(p + m)``."""
+        m = complex_array(m)
         return np.asarray((1 + m) / (self.p + m))
 
 
 @dataclass(frozen=True, slots=True)
-class Semicircle:
-    """Wigner's law of the given variance, on ``[-2 sd, 2 sd]``: ``R(w) = variance w^2``."""
+class Semicircle(Law):
+    """Wigner's law: the eigenvalues of a symmetric matrix with iid entries.
+
+    It lives on ``[-2 sd, 2 sd]``, ``sd^2 = variance``.
+    """
 
     variance: float = 1.0
 
     def __post_init__(self) -> None:
-        require_positive(self.variance, "variance")
+        number_in(self.variance, "variance", 0.0, low_open=True)
 
     @property
     def mean(self) -> float:
-        """0."""
+        """The mean is 0."""
         return 0.0
 
     @property
     def radius(self) -> float:
-        """``2 sd``."""
+        """The edge is at ``2 sd``."""
         return 2 * math.sqrt(self.variance)
 
-    def cauchy(self, z: Complex) -> Complex:
-        """``(z - sqrt(z^2 - 4 variance))/(2 variance)``."""
-        return np.asarray((z - _edge_root(z, -self.radius, self.radius)) / (2 * self.variance))
+    @property
+    def atoms(self) -> Atoms:
+        """None."""
+        return {}
 
-    def r_transform(self, w: Complex) -> Complex:
-        """``variance w^2``."""
-        return np.asarray(self.variance * w**2)
+    def moments(self, k: int) -> Real:
+        """Return Catalan's numbers times powers of the variance; the odd ones are 0."""
+        orders = range(1, k + 1)
+        values = [0 if j % 2 else math.comb(j, j // 2) // (j // 2 + 1) for j in orders]
+        return np.array([c * self.variance ** (j / 2) for c, j in zip(values, orders, strict=True)])
 
-    def s_transform(self, m: Complex) -> Complex:
+    def cauchy(self, z: ArrayLike) -> Complex:
+        """Return ``2/(z + sqrt(z^2 - 4 variance))``."""
+        z = complex_array(z)
+        return np.asarray(2 / (z + _edge_root(z, -self.radius, self.radius)))
+
+    def r_transform(self, w: ArrayLike) -> Complex:
+        """Return ``variance w^2``."""
+        return np.asarray(self.variance * complex_array(w) ** 2)
+
+    def s_transform(self, m: ArrayLike) -> Complex:
         """Refuse: a law of mean 0 has no S-transform."""
         raise InvalidInput(
             explain(
                 expected="a law with a mean that is not 0",
                 got="a semicircle",
-                do="Multiply by its square instead.",
+                do="Multiply by the law of its square instead, MarchenkoPastur(1, variance).",
             )
         )
 
 
 @dataclass(frozen=True, slots=True)
-class MarchenkoPastur:
-    """Eigenvalues of ``X^T X``, ``X`` with ``n`` columns, ``ratio n`` rows and entries of variance ``scale/n``.
+class MarchenkoPastur(Law):
+    """The eigenvalues of ``X^T X`` for a matrix ``X`` with iid entries.
 
-    ``R(w) = ratio scale w/(1 - scale w)``, ``S(m) = 1/(scale (ratio + m))``, mean ``ratio scale``.
+    Attributes
+    ----------
+    ratio : float
+        ``X`` has ``n`` columns and ``ratio n`` rows.
+    scale : float
+        The entries have variance ``scale/n``.
     """
 
     ratio: float = 1.0
     scale: float = 1.0
 
     def __post_init__(self) -> None:
-        require_positive(self.ratio, "ratio")
-        require_positive(self.scale, "scale")
+        number_in(self.ratio, "ratio", 0.0, low_open=True)
+        number_in(self.scale, "scale", 0.0, low_open=True)
 
     @property
     def mean(self) -> float:
-        """``ratio scale``."""
+        """The mean is ``ratio scale``."""
         return self.ratio * self.scale
 
     @property
     def edges(self) -> tuple[float, float]:
-        """``scale (1 -+ sqrt(ratio))^2``."""
+        """The ends of the continuous part, ``scale (1 -+ sqrt(ratio))^2``."""
         root = math.sqrt(self.ratio)
         return self.scale * (1 - root) ** 2, self.scale * (1 + root) ** 2
 
@@ -218,80 +167,96 @@ class MarchenkoPastur:
         """The upper edge."""
         return self.edges[1]
 
-    def cauchy(self, z: Complex) -> Complex:
-        """``(z + scale (1 - ratio) - sqrt((z - low)(z - high)))/(2 scale z)``."""
-        root = _edge_root(z, *self.edges)
-        return np.asarray((z + self.scale * (1 - self.ratio) - root) / (2 * self.scale * z))
+    @property
+    def atoms(self) -> Atoms:
+        """The mass ``1 - ratio`` at 0, if there are fewer rows than columns."""
+        return {0.0: 1 - self.ratio} if self.ratio < 1 else {}
 
-    def r_transform(self, w: Complex) -> Complex:
-        """``ratio scale w/(1 - scale w)``."""
+    def moments(self, k: int) -> Real:
+        """Return ``scale^j`` times the sum of Narayana's ``N(j, i) ratio^i``."""
+        return np.array(
+            [
+                self.scale**j
+                * math.fsum(
+                    math.comb(j, i) * math.comb(j, i - 1) // j * self.ratio**i
+                    for i in range(1, j + 1)
+                )
+                for j in range(1, k + 1)
+            ]
+        )
+
+    def cauchy(self, z: ArrayLike) -> Complex:
+        """Return ``(a - root)/(2 scale z) = 2/(a + root)``, whichever does not cancel.
+
+        Here ``a = z + scale (1 - ratio)`` and ``root = sqrt((z - low)(z - high))``.
+        """
+        z = complex_array(z)
+        a, root = z + self.scale * (1 - self.ratio), _edge_root(z, *self.edges)
+        plus, minus = a + root, a - root
+        return np.where(np.abs(plus) > np.abs(minus), 2 / plus, minus / (2 * self.scale * z))
+
+    def r_transform(self, w: ArrayLike) -> Complex:
+        """Return ``ratio scale w/(1 - scale w)``."""
+        w = complex_array(w)
         return np.asarray(self.ratio * self.scale * w / (1 - self.scale * w))
 
-    def s_transform(self, m: Complex) -> Complex:
-        """``1/(scale (ratio + m))``."""
-        return np.asarray(1 / (self.scale * (self.ratio + m)))
+    def s_transform(self, m: ArrayLike) -> Complex:
+        """Return ``1/(scale (ratio + m))``."""
+        return np.asarray(1 / (self.scale * (self.ratio + complex_array(m))))
 
 
 @dataclass(frozen=True, slots=True)
-class FussCatalan:
-    """Squared singular values of a product of ``depth`` square Gaussian matrices at unit mean: ``S(m) = (1 + m)^-depth``."""
+class FussCatalan(Law):
+    """Squared singular values of a product of ``depth`` square iid matrices.
+
+    The entries of ``n x n`` factors have variance ``1/n``, so that the mean is 1.
+    """
 
     depth: int
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.depth, int) and self.depth >= 1):
-            raise InvalidInput(
-                explain(
-                    expected="depth: a positive integer",
-                    got=repr(self.depth),
-                    do="Give the number of factors.",
-                )
-            )
+        positive_integer(self.depth, "depth")
 
     @property
     def mean(self) -> float:
-        """1."""
+        """The mean is 1."""
         return 1.0
 
     @property
     def radius(self) -> float:
-        """``(L + 1)^(L + 1)/L^L``."""
-        return math.exp(
-            (self.depth + 1) * math.log(self.depth + 1) - self.depth * math.log(self.depth)
+        """The edge is at ``(L + 1)^(L + 1)/L^L`` for depth ``L``."""
+        depth = self.depth
+        return math.exp((depth + 1) * math.log(depth + 1) - depth * math.log(depth))
+
+    @property
+    def atoms(self) -> Atoms:
+        """None."""
+        return {}
+
+    def moments(self, k: int) -> Real:
+        """Return Fuss and Catalan's numbers ``C((L + 1) j, j)/(L j + 1)``."""
+        depth = self.depth
+        return np.array(
+            [float(math.comb((depth + 1) * j, j) // (depth * j + 1)) for j in range(1, k + 1)]
         )
 
-    def moment(self, k: int) -> int:
-        """``C((L + 1) k, k)/(L k + 1)``."""
-        return math.comb((self.depth + 1) * k, k) // (self.depth * k + 1)
+    def s_transform(self, m: ArrayLike) -> Complex:
+        """Return ``(1 + m)^-depth``."""
+        return np.asarray((1 + complex_array(m)) ** -float(self.depth))
 
-    def s_transform(self, m: Complex) -> Complex:
-        """``(1 + m)^-depth``."""
-        return np.asarray((1 + m) ** -float(self.depth))
+    def r_transform(self, w: ArrayLike) -> Complex:
+        """Solve ``R S(R) = w``, which is true of any law."""
+        return inverse(lambda r: r * self.s_transform(r), complex_array(w), 1.0)
 
-    def r_transform(self, w: Complex) -> Complex:
-        """Solve ``R S(R) = w`` (true of any law), from ``w = 0`` outwards."""
-        w = np.asarray(w, dtype=np.complex128)
+    def cauchy(self, z: ArrayLike) -> Complex:
+        """Return ``(1 + m)/z``, where ``(1 + m)^(L + 1)/m = z``."""
 
-        def step(unknowns: tuple[Complex, ...], target: Complex) -> tuple[Complex, ...]:
-            (r,) = unknowns
-            return (
-                -(r - target * (1 + r) ** self.depth)
-                / (1 - target * self.depth * (1 + r) ** (self.depth - 1)),
-            )
-
-        return follow(
-            step, (np.asarray(FRACTIONS[0] * w),), [np.asarray(f * w) for f in FRACTIONS]
-        )[0]
-
-    def cauchy(self, z: Complex) -> Complex:
-        """Return ``(1 + m)/z`` where ``(1 + m)^(L + 1)/m = z``."""
-
-        def step(unknowns: tuple[Complex, ...], target: Complex) -> tuple[Complex, ...]:
-            (log_m,) = unknowns
+        def step(log_m: Complex, target: Complex) -> Complex:
             m = np.exp(log_m)
             residual = (1 + m) ** (self.depth + 1) / (m * target) - 1
-            return (-residual / ((1 + residual) * ((self.depth + 1) * m / (1 + m) - 1)),)
+            slope = (1 + residual) * ((self.depth + 1) * m / (1 + m) - 1)
+            return np.asarray(-residual / slope)
 
-        path = descent(z, self.radius)
-        (log_m,) = follow(step, (np.log(1 / path[0]),), path)
+        path = descent(complex_array(z), self.radius)
+        log_m = follow(step, -np.log(path[0]), path)
         return np.asarray((1 + np.exp(log_m)) / path[-1])
