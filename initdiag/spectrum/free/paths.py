@@ -79,8 +79,9 @@ def follow(step: Step, start: Complex, path: Iterable[Complex]) -> Complex:
         for _ in range(_ITERATIONS):
             with np.errstate(all="ignore"):  # what is not finite is refused below
                 correction = step(unknowns, target)
-                unknowns = unknowns + correction
-                size = np.max(np.abs(correction) / (1 + np.abs(unknowns)), initial=0.0)
+                steps = np.abs(correction) / (1 + np.abs(unknowns))
+                unknowns = unknowns + correction / np.maximum(1.0, steps)
+                size = np.max(steps, initial=0.0)
             if size < _ENOUGH or before <= size < _LOST:  # done, or down to rounding
                 break
             before = size
