@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 from initdiag.diagnosing.risk import Training, failure_risk, risk_of_moments
 from initdiag.law.layer import dead_probability, layer_log_moments, without_own_draw
+from initdiag.law.output import output_draw
 from initdiag.law.predict import predict
 from initdiag.law.prediction import Prediction
 from initdiag.law.simulate.residual import can_be_residual, simulate_residual
@@ -210,9 +211,9 @@ def _residual(best: _Remedy, training: Training) -> Iterator[_Remedy]:
     scale = float(f"{blocks**-0.5:.3g}")
     samples = simulate_residual(architecture, scale, _DRAWS, seed=0)
     sizes = architecture.input_size, architecture.output_size
-    is_linear = architecture.linear_output is not None
+    draw = output_draw(architecture, as_gaussian=True)
     after = Prediction.simulated(
-        samples, ("skip connections, simulated",), *sizes, is_linear, _RESIDUAL_DEPTH
+        samples, ("skip connections, simulated",), *sizes, draw, _RESIDUAL_DEPTH
     )
     activation = "relu" if architecture.layers[0].activation.name == "relu" else "activation"
     action = (

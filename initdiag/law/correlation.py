@@ -140,7 +140,7 @@ def separation(architecture: Architecture) -> Separation:
             0.0 if layer.bias is None else layer.bias.variance,
         )
         share = 1.0 if bias == 0 or signal == math.inf else signal / (signal + bias)
-        loss = _finite_width(layer.fan_out, slope, layer.weight.family == "haar")
+        loss = _finite_width(layer.fan_out, slope, layer.is_haar)
         log_sine, log_still_apart = _through_one(log_sine, share, slope, loss)
         log_apart += log_still_apart
         if -math.inf in (log_sine, log_apart):

@@ -39,6 +39,7 @@ from numpy.typing import NDArray
 from initdiag._core.validation import positive_integer, seed_integer
 from initdiag.errors import InvalidInput, UnsupportedArchitecture, explain
 from initdiag.law.gradient_records import LayerGradients, NormLaw, ParameterGradients, given
+from initdiag.law.output import NO_DRAW
 from initdiag.law.predict import predict
 from initdiag.law.prediction import LayerPrediction, Prediction
 from initdiag.law.simulate import backward
@@ -321,9 +322,7 @@ class _Laws:
         sizes = self.architecture.input_size, self.architecture.output_size
         depth = len(self.architecture.layers)
         return NormLaw(
-            Prediction.simulated(
-                samples, tuple(reasons), *sizes, has_linear_output=False, depth=depth
-            )
+            Prediction.simulated(samples, tuple(reasons), *sizes, output_draw=NO_DRAW, depth=depth)
         )
 
 

@@ -42,7 +42,7 @@ def layer_beta(layer: Layer) -> float:
     gate = layer.activation.gate
     assert gate is not None, "beta speaks of discrete gates only"
     share = (3 * gate.kurtosis - 1) / layer.fan_out
-    if layer.weight.family == "haar":
+    if layer.is_haar:
         share -= 2 / max(layer.fan_in, layer.fan_out)
     return share
 
@@ -72,7 +72,7 @@ def entry_kurtosis_term(first: Layer, u_fourth: float | None = None) -> float:
                 do="Give (u**4).sum() / (u**2).sum()**2.",
             )
         )
-    if first.weight.family == "haar":
+    if first.is_haar:
         return 0.0
     fourth = 3 / (first.fan_in + 2) if u_fourth is None else u_fourth
     return (first.weight.kurtosis - 3) * fourth * gate.kurtosis / first.fan_out

@@ -34,6 +34,7 @@ __all__ = [
     "gate_log_moments",
     "layer_log_moments",
     "open_gates",
+    "own_draw",
     "without_own_draw",
 ]
 
@@ -85,7 +86,7 @@ def layer_log_moments(layer: Layer) -> LayerMoments:
     unit = _gated_chi2(gate, layer.fan_out)
     mean, variance = unit.mean + math.log(weight.variance), unit.variance
     moments = LayerMoments(mean, variance)
-    if weight.family == "haar":
+    if layer.is_haar:
         return _without_radius(moments, max(layer.fan_in, layer.fan_out))
     return moments
 
@@ -116,10 +117,29 @@ def without_own_draw(layer: Layer) -> LayerMoments:
     return _without_radius(moments, layer.fan_out)
 
 
+def own_draw(layer: Layer) -> LayerMoments:
+    """Return the moments of ``ln(||W u||^2/E||W u||^2)``, the draw of a layer's own weights.
+
+    ``||W u||^2`` is a chi-square with ``fan_out`` degrees of freedom for Gaussian weights.
+    For Haar weights it is ``Beta(fan_out/2, (N - fan_out)/2)`` with ``N = max(fan_in,
+    fan_out)``, the same chi-square without its radius: a constant for ``N = fan_out``.
+    """
+    draw = _log_radius(layer.fan_out)
+    return _without_radius(draw, max(layer.fan_in, layer.fan_out)) if layer.is_haar else draw
+
+
+def _log_radius(n: int) -> LayerMoments:
+    """Moments of ``ln(R^2/n)``, ``R^2`` a chi-square with ``n`` degrees of freedom."""
+    half = n / 2
+    return LayerMoments(
+        float(special.digamma(half)) - math.log(half), float(special.polygamma(1, half))
+    )
+
+
 def _without_radius(moments: LayerMoments, n: int) -> LayerMoments:
-    """Take a chi-square over its mean ``n``, independent of what remains, out of a product."""
-    mean = moments.mean + math.log(n) - math.log(2) - float(special.digamma(n / 2))
-    return LayerMoments(mean, max(moments.variance - float(special.polygamma(1, n / 2)), 0.0))
+    """Take the factor ``R^2/n``, independent of what remains, out of a product."""
+    radius = _log_radius(n)
+    return LayerMoments(moments.mean - radius.mean, max(moments.variance - radius.variance, 0.0))
 
 
 def gate_log_moments(gate: Gate, width: int) -> LayerMoments:

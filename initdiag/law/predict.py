@@ -13,6 +13,7 @@ from initdiag.errors import InvalidInput, explain
 from initdiag.law import hanin_nica
 from initdiag.law import layer as layer_law
 from initdiag.law.kurtosis import corrections
+from initdiag.law.output import output_draw
 from initdiag.law.prediction import LayerPrediction, Prediction
 from initdiag.law.simulate import forward
 from initdiag.network.architecture import Architecture, Layer
@@ -217,7 +218,7 @@ def _simulated(architecture: Architecture, draws: int, seed: int) -> Prediction:
         tuple(reasons),
         architecture.input_size,
         architecture.output_size,
-        architecture.linear_output is not None,
+        output_draw(architecture, as_gaussian=True),
         len(layers),
         layers,
     )
@@ -236,7 +237,7 @@ def _simulated_layer(layer: Layer, before: LogMoments, after: LogMoments) -> Lay
         beta=None,
         dead_probability=after.dead_fraction - before.dead_fraction,
         weight_variance=layer.weight.variance,
-        haar=layer.weight.family == "haar",
+        haar=layer.is_haar,
     )
 
 
@@ -256,8 +257,8 @@ def _layer_prediction(layer: Layer, correction: corrections.Correction) -> Layer
         beta=hanin_nica.layer_beta(layer),
         dead_probability=1.0 if is_zero else correction.dead_probability,
         weight_variance=layer.weight.variance,
-        haar=layer.weight.family == "haar",
-        kurtosis=3.0 if layer.weight.family == "haar" else layer.weight.kurtosis,
+        haar=layer.is_haar,
+        kurtosis=3.0 if layer.is_haar else layer.weight.kurtosis,
     )
 
 

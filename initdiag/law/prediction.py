@@ -15,21 +15,21 @@ from initdiag.network.architecture import Architecture, Gate
 from initdiag.network.log_moments import LogMoments
 
 if TYPE_CHECKING:
+    from initdiag.law.layer import LayerMoments
     from initdiag.measuring.record import Measurement
 
 __all__ = ["LayerPrediction", "Prediction", "without_output_draw", "without_output_mask"]
 
 
-def without_output_draw(drift: float, log_variance: float, outputs: int) -> tuple[float, float]:
-    """Return drift and log-variance without the draw of a linear output layer of ``outputs`` units: a chi-square over its mean.
+def without_output_draw(
+    drift: float, log_variance: float, draw: LayerMoments
+) -> tuple[float, float]:
+    """Return drift and log-variance without the output's own draw.
 
-    Its log has mean ``psi(n/2) - ln(n/2)`` and variance ``psi'(n/2)``.
+    ``draw`` is what `initdiag.law.output.output_draw` returns; it is independent of the
+    rest, so that means and variances of the logs are subtracted.
     """
-    from scipy import special
-
-    half = outputs / 2
-    left = max(log_variance - float(special.polygamma(1, half)), 0.0)
-    return drift - float(special.digamma(half)) + math.log(half), left
+    return drift - draw.mean, max(log_variance - draw.variance, 0.0)
 
 
 def without_output_mask(dead: float, gate: Gate, outputs: int) -> float:
@@ -174,18 +174,18 @@ class Prediction(Record):
         reasons: tuple[str, ...],
         input_size: int,
         output_size: int,
-        has_linear_output: bool,
+        output_draw: LayerMoments,
         depth: int,
         layers: tuple[LayerPrediction, ...] = (),
     ) -> Prediction:
-        """Return the prediction that simulated draws of ``ln||Ju||^2`` make."""
+        """Return the prediction that simulated draws of ``ln||Ju||^2`` make.
+
+        ``output_draw`` is what the draws hold of a linear output's own weights, and what
+        `hidden_drift` and ``hidden_log_variance`` leave out.
+        """
         m = LogMoments.of(samples)
         rms_gain = m.mean + math.log(input_size / output_size)
-        hidden = (
-            without_output_draw(rms_gain, m.variance, output_size)
-            if has_linear_output
-            else (rms_gain, m.variance)
-        )
+        hidden = without_output_draw(rms_gain, m.variance, output_draw)
         return cls(
             "simulated",
             reasons,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from initdiag.errors import InvalidInput, explain
+from initdiag.law.output import output_draw
 from initdiag.law.prediction import Prediction, without_output_draw, without_output_mask
 from initdiag.measuring.record import Measurement
 from initdiag.network.architecture import Architecture
@@ -29,7 +30,8 @@ def judged_moments(
     if output is None or output.activation.gate is None:
         return drift, log_variance, measurement.dead_fraction
     dead = without_output_mask(measurement.dead_fraction, output.activation.gate, output.fan_out)
-    return *without_output_draw(drift, log_variance, output.fan_out), dead
+    draw = output_draw(architecture, as_gaussian=measurement.method == "law")
+    return *without_output_draw(drift, log_variance, draw), dead
 
 
 def prediction_of(architecture: Architecture, measurement: Measurement) -> Prediction:
@@ -48,8 +50,8 @@ def prediction_of(architecture: Architecture, measurement: Measurement) -> Predi
         *measurement.notes,
     )
     sizes = architecture.input_size, architecture.output_size
-    output = architecture.linear_output is not None
-    found = Prediction.simulated(measurement.log_norms, reasons, *sizes, output, architecture.depth)
+    draw = output_draw(architecture, as_gaussian=True)
+    found = Prediction.simulated(measurement.log_norms, reasons, *sizes, draw, architecture.depth)
     if architecture.first_layer is None or found.dead_probability == 1:
         return found
     drift, log_variance, _ = judged_moments(measurement, architecture)

@@ -68,6 +68,11 @@ class Layer:
         )
 
     @property
+    def is_haar(self) -> bool:
+        """Whether the weight matrix is orthogonal (Haar), not iid."""
+        return self.weight.family == "haar"
+
+    @property
     def is_linear_output(self) -> bool:
         """Whether the layer, as the last of a network, gives a linear output.
 

@@ -11,6 +11,9 @@ import pytest
 
 import initdiag
 from initdiag.diagnosing.advice import _totals
+from initdiag.law.output import output_draw
+from initdiag.law.prediction import Prediction, without_output_draw
+from initdiag.law.simulate import forward
 from initdiag.network.architecture import Activation, Architecture, Gate
 
 
@@ -94,3 +97,34 @@ def test_a_linear_layer_that_is_not_the_last_is_no_linear_output():
     assert arch.linear_output is arch.layers[-1]
     assert longer.linear_output is None
     assert Architecture.from_widths([5, 4, 3], output="relu").linear_output is None
+
+
+@pytest.mark.parametrize(
+    ("widths", "init"),
+    [([10] * 6, "orthogonal"), ([6, 9, 3], "orthogonal"), ([7, 5, 2], "he_normal")],
+    ids=str,
+)
+def test_the_draw_of_the_output_follows_its_layers_law(widths, init):
+    """Simulated draws give predict's hidden moments; Haar outputs have no chi-square's draw."""
+    arch = Architecture.from_widths(widths, init=init)
+    samples = forward.simulate(arch, 20_000, 3).log_norms[-1]
+    sizes = arch.input_size, arch.output_size
+    draw = output_draw(arch, as_gaussian=True)
+    found = Prediction.simulated(samples, (), *sizes, draw, len(arch.layers))
+    exact = initdiag.predict(arch)
+    assert abs(found.hidden_drift - exact.hidden_drift) <= 3.5 * found.log_mean_se
+    error = 3.5 * found.log_variance_se
+    assert abs(found.hidden_log_variance - exact.hidden_log_variance) <= error
+
+
+@pytest.mark.parametrize("init", ["torch_default", "he_truncated_normal", "orthogonal"])
+@pytest.mark.parametrize("rate", [0.0, 0.3])
+def test_the_draw_of_the_output_is_what_predict_leaves_out(init, rate):
+    """Its entries' kurtosis is counted in, as predict does."""
+    arch = with_output_dropout(Architecture.from_widths([5, 6, 4, 2], init=init), rate)
+    found, draw = initdiag.predict(arch), output_draw(arch)
+    drift, variance = without_output_draw(found.rms_gain_log_mean, found.log_variance, draw)
+    assert drift == pytest.approx(found.hidden_drift, rel=1e-12)
+    assert variance == pytest.approx(found.hidden_log_variance, rel=1e-12)
+    ratio = output_draw(arch, as_gaussian=True).variance / draw.variance
+    assert (ratio == 1) == (init == "orthogonal")

@@ -227,7 +227,7 @@ def _fourth_moment_terms(
             layer.weight.kurtosis,
             layer.weight.variance,
         )
-        is_haar = layer.weight.family == "haar"
+        is_haar = layer.is_haar
     else:
         gate, kurtosis, variance, is_haar = (
             layer.gate,

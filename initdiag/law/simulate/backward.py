@@ -116,19 +116,19 @@ def _forward(layer: Layer, a: Array, rng: np.random.Generator) -> tuple[Array, _
 def _gain(layer: Layer) -> float:
     """Standard deviation of an entry of Gaussian weights; the factor ``g`` of Haar weights."""
     larger = max(layer.fan_in, layer.fan_out)
-    return math.sqrt(layer.weight.variance * (larger if layer.weight.family == "haar" else 1))
+    return math.sqrt(layer.weight.variance * (larger if layer.is_haar else 1))
 
 
 def _images(layer: Layer, rows: int, rng: np.random.Generator) -> Array:
     """Images of a unit vector under the matrix over `_gain`: Gaussian of R^fan_out, or uniform on the sphere of R^N."""
-    if layer.weight.family != "haar":
+    if not layer.is_haar:
         return rng.standard_normal((rows, layer.fan_out))
     return _normalised(rng.standard_normal((rows, max(layer.fan_in, layer.fan_out))))[0]
 
 
 def _transposed(step: _Passed, delta: Array, rng: np.random.Generator) -> Array:
     """Return ``W^T delta`` for unit vectors ``delta``, given the images of the directions ``e``."""
-    is_haar = step.layer.weight.family == "haar"
+    is_haar = step.layer.is_haar
     e = _padded(step.direction, step.image.shape[1]) if is_haar else step.direction
     along = _dot(step.image[:, : step.layer.fan_out], delta) * (_dot(e, e) > 0)
     z = rng.standard_normal(e.shape)

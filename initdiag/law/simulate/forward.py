@@ -182,7 +182,7 @@ def orthonormal_images(
     layer: Layer, rng: np.random.Generator, draws: int = BLOCK
 ) -> tuple[Array, Array]:
     """Return the images of two orthonormal vectors under the layer's matrix, each of shape (draws, fan_out)."""
-    if layer.weight.family != "haar":
+    if not layer.is_haar:
         pair = math.sqrt(layer.weight.variance) * rng.standard_normal((2, draws, layer.fan_out))
         return pair[0], pair[1]
     larger = max(layer.fan_in, layer.fan_out)

@@ -12,6 +12,7 @@ import pytest
 from scipy import optimize
 
 import initdiag
+from initdiag.law.output import output_draw
 from initdiag.law.prediction import Prediction
 from initdiag.law.simulate import forward
 from initdiag.network.architecture import BiasLaw
@@ -62,7 +63,12 @@ def test_relu_is_the_exact_law(init, widths, monkeypatch):
     exact = initdiag.predict(arch)
     samples = forward.simulate(arch, 8192, 1).log_norms[-1]
     found = Prediction.simulated(
-        samples, (), arch.input_size, arch.output_size, True, len(arch.layers)
+        samples,
+        (),
+        arch.input_size,
+        arch.output_size,
+        output_draw(arch, as_gaussian=True),
+        len(arch.layers),
     )
     assert abs(z(found.log_mean, found.log_mean_se, exact.log_mean)) < 3
     assert abs(z(found.log_variance, found.log_variance_se, exact.log_variance)) < 3
