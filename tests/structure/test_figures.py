@@ -22,6 +22,7 @@ AT_MOST = {
     "circles of rooms, on loading": 0,
     "circles of files": 4,
     "circles of files, on loading": 0,
+    "lines over 100 columns": 1146,
 }
 """Lower one of these whenever the code allows it."""
 
@@ -40,18 +41,9 @@ LONG_FILES = {
     "initdiag/measuring/passes/interposer.py",
     "initdiag/measuring/task.py",
     "initdiag/network/architecture.py",
-    "initdiag/project/config.py",
-    "initdiag/rendering/words.py",
-    "initdiag/repairing/repair.py",
     "initdiag/tracing/inputs.py",
 }
 """Files of more than 300 lines. This list may only shrink."""
-
-LONG_FUNCTIONS = {
-    "initdiag/diagnosing/verdict.py:_structure_findings",
-    "initdiag/measuring/measure.py:measure",
-}
-"""Functions of more than 40 lines of code. This list may only shrink."""
 
 FILES = sources()
 
@@ -67,11 +59,13 @@ def test_a_figure_does_not_rise(name, today):
 
 
 def test_no_further_file_is_long():
-    assert {path for path, text in FILES.items() if len(text.splitlines()) > 300} <= LONG_FILES
+    long = {path for path, text in FILES.items() if len(text.splitlines()) > 300}
+    assert long <= LONG_FILES
+    assert LONG_FILES - set(FILES) == set(), "a file that has gone leaves the list"
 
 
-def test_no_further_function_is_long():
-    assert {function.name for function in functions(FILES) if function.code > 40} <= LONG_FUNCTIONS
+def test_no_function_is_long():
+    assert [function.name for function in functions(FILES) if function.code > 40] == []
 
 
 SAMPLE = {
