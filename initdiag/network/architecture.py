@@ -98,11 +98,11 @@ PREPROCESSING = "preprocessing"
 """Kind of the gap of a fixed map of the input in front of all layers."""
 
 
-UNREPEATABLE = frozenset(("gradients", "parameters", "path", "random", "state"))
+UNREPEATABLE = frozenset(("gradients", "parameters", "path", "random", "state", "weights"))
 """Kinds of gaps that a simulation through the module's own forward does not see.
 
 The backward pass is another one than the forward pass tells, or the forward pass does not
-do the same each time.
+do the same each time, or not with other weights.
 """
 
 

@@ -16,7 +16,6 @@ Going step by step keeps rounding errors from growing with depth in a chaotic ne
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -26,9 +25,9 @@ from torch import Tensor, nn
 
 from initdiag.errors import UnsupportedArchitecture
 from initdiag.network.architecture import Gap, Layer
-from initdiag.network.weights import WeightLaw
 from initdiag.tracing.activated import activated
 from initdiag.tracing.flow import Flow
+from initdiag.tracing.fresh_weights import drawn, normal
 from initdiag.tracing.observed import (
     Array,
     BackwardFails,
@@ -61,9 +60,6 @@ _UNDECIDED = 100.0
 
 _LARGE = 1 << 20
 """Bytes of parameters above which the replica keeps the module's own precision."""
-
-_TILE = 1 << 16
-"""Numbers that are drawn for one weight; a larger weight repeats them."""
 
 
 def disproof(
@@ -121,10 +117,10 @@ class _Step:
 
     def redraw(self) -> None:
         """Draw weight and biases afresh from the laws they are taken for."""
-        self.weight.set(_drawn(self.layer.weight, self.weight.get().detach()))
+        self.weight.set(drawn(self.layer.weight, self.weight.get().detach()))
         for bias in self.biases:
             now = bias.get().detach()
-            bias.set(_normal(now, float(now.square().mean().sqrt())))
+            bias.set(normal(now, float(now.square().mean().sqrt())))
 
     def negate(self) -> None:
         """Turn the sign of weight and biases, which leaves a symmetric law as it is."""
@@ -160,19 +156,27 @@ class _Prover:
         for number, trial in enumerate(trials(x)):
             found, has_run = self._in_trial(trial, is_optional=number > 0)
             if found is not None:
-                return self._with_cause(found, ran[0] if ran else trial)
+                changed = self._changed(module, convert)
+                return changed or self._with_cause(found, ran[0] if ran else trial)
             ran += [trial] if has_run else []
-        original = dict(module.named_parameters())
-        for name, now in self._copy.named_parameters():
-            if name not in original or not torch.equal(now, convert(original[name])):
-                return Gap(name, "parameters", "the forward pass changes it")
+        changed = self._changed(module, convert)
+        if changed is not None:
+            return changed
         torch.default_generator.manual_seed(0)
         for number, (trial, change) in enumerate(((ran[-1], _Step.redraw), (ran[0], _Step.negate))):
             for step in self._steps:
                 change(step)
             found, _ = self._in_trial(afresh(trial, 50 + number), is_optional=False)
             if found is not None:
-                return found
+                return Gap(found.path, "weights", f"{found.reason} (as it is now, it agrees)")
+        return None
+
+    def _changed(self, module: nn.Module, convert: Callable[[Tensor], Tensor]) -> Gap | None:
+        """Whether the forward pass changes a parameter."""
+        original = dict(module.named_parameters())
+        for name, now in self._copy.named_parameters():
+            if name not in original or not torch.equal(now, convert(original[name])):
+                return Gap(name, "parameters", "the forward pass changes this parameter")
         return None
 
     def _in_trial(self, trial: Trial, *, is_optional: bool) -> tuple[Gap | None, bool]:
@@ -241,20 +245,6 @@ class _Prover:
         if not has_dropout and not _are_equal(first, other):
             return Gap(gap.path, "random", f"the forward pass is random; {gap.reason}")
         return gap
-
-
-def _drawn(law: WeightLaw, like: Tensor) -> Tensor:
-    if law.family == "haar":
-        haar: Tensor = nn.init.orthogonal_(torch.empty_like(like, dtype=torch.float64))
-        return haar.mul_(like.double().norm() / haar.norm())
-    return _normal(like, math.sqrt(law.variance))
-
-
-def _normal(like: Tensor, scale: float) -> Tensor:
-    """Normal numbers of a standard deviation, in ``like``'s shape."""
-    tile = torch.randn(min(like.numel(), _TILE), dtype=torch.float64).mul_(scale).to(like)
-    copies = -(-like.numel() // len(tile))
-    return tile.repeat(copies)[: like.numel()].reshape(like.shape)
 
 
 def _is_same(first: Tensor, second: Tensor) -> bool:

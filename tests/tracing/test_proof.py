@@ -174,6 +174,7 @@ def test_a_branch_on_the_weights_is_seen_when_they_are_drawn_afresh():
             return self.b(h.relu() if self.a.weight.detach().sum() > 0 else h)
 
     (gap,) = trace(seeded(Branch), torch.randn(4, 8)).gaps
+    assert gap.kind == "weights"
     assert "weights drawn afresh" in gap.reason
 
 
