@@ -35,13 +35,12 @@ D. Voiculescu, K. Dykema and A. Nica, "Free Random Variables", AMS 1992. J. Ming
 R. Speicher, "Free Probability and Random Matrices", Springer 2017.
 """
 
-from initdiag.spectrum.free.base import Atoms, Law
+from initdiag.spectrum.free.base import Law
 from initdiag.spectrum.free.convolution import FreeProduct, FreeSum, Scaled
 from initdiag.spectrum.free.empirical import Empirical, squared_slope
 from initdiag.spectrum.free.laws import FussCatalan, MarchenkoPastur, Projection, Semicircle
 
 __all__ = [
-    "Atoms",
     "Empirical",
     "FreeProduct",
     "FreeSum",
