@@ -63,6 +63,8 @@ def _schema(kind: Any, definitions: dict[str, Any]) -> dict[str, Any]:
         return {"anyOf": [_schema(argument, definitions) for argument in arguments]}
     if origin is np.ndarray:
         return {"type": "array", "items": _schema(float, definitions)}
+    if origin is typing.Literal:
+        return {"enum": list(arguments)}
     if origin is dict:
         return {"type": "object", "additionalProperties": _schema(arguments[1], definitions)}
     if origin is tuple:

@@ -41,6 +41,12 @@ _APART = 3.0
 One comparison in 370 is that far apart by chance.
 """
 
+_MOSTLY = 0.8
+"""Share of the fluctuation below which the judged part gets a row of its own.
+
+Chosen by eye: a wide output's draw is a small part of any deep network's fluctuation.
+"""
+
 LAYER_HEADERS = ("", "layer", "fan_in", "fan_out", "gate", "gain^2", "drift", "fluctuation")
 _METHODS = {
     "signs": "random signs around the weights",
@@ -70,42 +76,47 @@ class NumberRow:
 def number_rows(report: Report) -> list[NumberRow]:
     """Return drift, fluctuation, Hanin-Nica's beta and the share of dead networks."""
     p, m = report.prediction, report.measurement
-    drift = "" if m is None else _with_error(m.rms_gain_log_mean, m.log_mean_se)
-    variance = "" if m is None else _with_error(m.log_variance, m.log_variance_se)
-    rows = [
-        NumberRow(
-            "drift", "mean of ln gain^2", _predicted(p.rms_gain_log_mean, p.log_mean_se), drift
-        ),
-        NumberRow(
-            "fluctuation",
-            "log-variance, draw to draw",
-            _predicted(p.log_variance, p.log_variance_se),
-            variance,
-        ),
-    ]
-    if report.architecture.first_layer is not None and p.hidden_drift is not None:
-        rows.insert(1, NumberRow("", "from the first layer on", words.number(p.hidden_drift), ""))
-    if (
-        p.hidden_log_variance is not None
-        and p.log_variance
-        and p.hidden_log_variance < 0.8 * p.log_variance
-    ):
-        rows.append(
-            NumberRow("", "without the output's own draw", words.number(p.hidden_log_variance), "")
-        )
+    predicted = _predicted(p.rms_gain_log_mean, p.log_mean_se)
+    measured = "" if m is None else _with_error(m.rms_gain_log_mean, m.log_mean_se)
+    rows = [NumberRow("drift", "mean of ln gain^2", predicted, measured)]
+    rows += _judged_drift(report)
+    predicted = _predicted(p.log_variance, p.log_variance_se)
+    measured = "" if m is None else _with_error(m.log_variance, m.log_variance_se)
+    rows.append(NumberRow("fluctuation", "log-variance, draw to draw", predicted, measured))
+    rows += _judged_fluctuation(report)
     if p.beta is not None:
         rows.append(NumberRow("", "Hanin-Nica beta", words.number(p.beta), ""))
-    dead = (
-        ""
-        if m is None or math.isnan(m.dead_fraction)
-        else f"{round(m.dead_fraction * m.draws)} of {m.draws}"
-    )
-    predicted_dead = "" if p.dead_probability is None else words.percent(p.dead_probability)
-    rows.append(NumberRow("dead networks", "gradient exactly 0", predicted_dead, dead))
+    predicted = "" if p.dead_probability is None else words.percent(p.dead_probability)
+    measured = "" if m is None else _share(m.dead_fraction, m.draws)
+    rows.append(NumberRow("dead networks", "gradient exactly 0", predicted, measured))
     if m is not None and m.overflow_fraction:
-        overflows = f"{round(m.overflow_fraction * m.draws)} of {m.draws}"
+        overflows = _share(m.overflow_fraction, m.draws)
         rows.append(NumberRow("overflow", "gradient not finite", "", overflows))
     return rows
+
+
+def _judged_drift(report: Report) -> Iterator[NumberRow]:
+    """The drift that is judged, where a map of the input comes before the layers."""
+    p, m, architecture = report.prediction, report.measurement, report.architecture
+    if architecture.first_layer is None or (p.hidden_drift is None and m is None):
+        return
+    predicted = "" if p.hidden_drift is None else words.number(p.hidden_drift)
+    measured = "" if m is None else words.number(words.measured_judged(m, architecture)[0])
+    yield NumberRow("", "from the first layer on", predicted, measured)
+
+
+def _judged_fluctuation(report: Report) -> Iterator[NumberRow]:
+    """The fluctuation that is judged, where the output's draw is much of the whole."""
+    p, m, hidden = report.prediction, report.measurement, report.prediction.hidden_log_variance
+    if hidden is None or not p.log_variance or hidden >= _MOSTLY * p.log_variance:
+        return
+    measured = "" if m is None else words.number(words.measured_judged(m, report.architecture)[1])
+    yield NumberRow("", "without the output's own draw", words.number(hidden), measured)
+
+
+def _share(fraction: float, draws: int) -> str:
+    """A share of the draws as ``3 of 1024``; empty where it is not known."""
+    return "" if math.isnan(fraction) else f"{round(fraction * draws)} of {draws}"
 
 
 def remarks(report: Report) -> list[str]:

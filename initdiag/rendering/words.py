@@ -12,12 +12,15 @@ from initdiag.diagnosing.findings import STEP_TOO_LARGE
 from initdiag.diagnosing.report import Report
 from initdiag.diagnosing.verdict import Verdict
 from initdiag.measuring.judged import judged_moments
+from initdiag.measuring.record import Measurement
+from initdiag.network.architecture import Architecture
 
 __all__ = [
     "OPTIMIZER_NAMES",
     "explanation",
     "factor",
     "headline",
+    "measured_judged",
     "number",
     "percent",
     "percent_beside",
@@ -266,7 +269,15 @@ def _judged_numbers(report: Report) -> tuple[float, float]:
     p, m = report.prediction, report.measurement
     if report.basis == "law" and p.hidden_drift is not None and p.hidden_log_variance is not None:
         return p.hidden_drift, p.hidden_log_variance
-    if m is None:
+    return (math.nan, math.nan) if m is None else measured_judged(m, report.architecture)
+
+
+def measured_judged(measurement: Measurement, architecture: Architecture) -> tuple[float, float]:
+    """Return the measured drift and log-variance of the part that is judged.
+
+    NaN where that part begins behind a map of the input and no layer was measured.
+    """
+    if architecture.first_layer is not None and not measurement.layers:
         return math.nan, math.nan
-    drift, log_variance, _ = judged_moments(m, report.architecture)
+    drift, log_variance, _ = judged_moments(measurement, architecture)
     return drift, log_variance

@@ -6,16 +6,22 @@ import dataclasses
 import math
 
 import pytest
-from scipy.special import digamma
+from scipy.special import digamma, polygamma
 from support import reports
 
 from initdiag.network.architecture import PREPROCESSING, Gap
-from initdiag.rendering import words
+from initdiag.rendering import tables, words
 
 
 def measured():
-    """The deep chain at risk, judged by its measurement."""
-    return dataclasses.replace(reports.vanishing(), basis="measurement")
+    """The deep chain at risk, judged by its measurement; its output's weights are normal."""
+    report = dataclasses.replace(reports.vanishing(), basis="measurement")
+    *hidden, output = report.architecture.layers
+    normal = dataclasses.replace(output.weight, family="normal", kurtosis=3.0)
+    layers = (*hidden, dataclasses.replace(output, weight=normal))
+    return dataclasses.replace(
+        report, architecture=dataclasses.replace(report.architecture, layers=layers)
+    )
 
 
 def test_a_measured_size_is_that_of_the_part_that_is_judged():
@@ -44,6 +50,47 @@ def test_behind_a_fixed_map_of_the_input_the_size_is_that_at_the_first_layer():
         words.explanation(behind)[1]
         == words.explanation(dataclasses.replace(behind, measurement=smaller))[1]
     )
+
+
+def rows(report) -> dict[str, tuple[str, str]]:
+    return {row.meaning: (row.predicted, row.measured) for row in tables.number_rows(report)}
+
+
+def test_both_columns_show_what_is_judged():
+    """Behind a map of the input, and without the output's draw, as the verdict takes it."""
+    report = measured()
+    m, layer = report.measurement, report.architecture.layers[0]
+    gap = Gap("input", PREPROCESSING, "mul: a fixed map of the input")
+    behind = dataclasses.replace(
+        report, architecture=dataclasses.replace(report.architecture, gaps=(gap,))
+    )
+    assert "from the first layer on" not in rows(report)
+    after = m.log_mean - m.layers[0].tangent_log_mean  # from what leaves the first layer on
+    whole = after + math.log(layer.weight.variance * 64) + math.log(64 / 10)
+    drift = whole - (digamma(5) - math.log(5))
+    predicted = words.number(report.prediction.hidden_drift)
+    assert rows(behind)["from the first layer on"] == (predicted, words.number(drift))
+
+
+def test_the_output_draw_is_taken_off_both_columns():
+    report = measured()
+    prediction = dataclasses.replace(report.prediction, hidden_log_variance=1.5)
+    small = dataclasses.replace(report, prediction=prediction)
+    kept = report.measurement.log_variance - polygamma(1, 5)  # the variance of ln chi^2_10
+    assert rows(small)["without the output's own draw"] == ("1.50", words.number(float(kept)))
+    assert "without the output's own draw" not in rows(report)
+
+
+def test_without_measured_layers_nothing_is_said_behind_a_map_of_the_input():
+    report = measured()
+    gap = Gap("input", PREPROCESSING, "mul: a fixed map of the input")
+    bare = dataclasses.replace(
+        report,
+        architecture=dataclasses.replace(report.architecture, gaps=(gap,)),
+        measurement=dataclasses.replace(report.measurement, layers=()),
+    )
+    assert rows(bare)["from the first layer on"][1] == "-"
+    assert len(words.explanation(bare)) == 1
 
 
 def test_nothing_is_said_of_the_size_where_nothing_was_measured():

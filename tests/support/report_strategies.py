@@ -201,7 +201,7 @@ def reports(draw):
             st.dictionaries(st.one_of(st.sampled_from(("sgd", "adam")), texts), shares, max_size=3)
         ),
         risk_provenance=draw(texts),
-        optimizer=draw(st.sampled_from((None, "sgd", "adam", "other"))),
+        optimizer=draw(st.sampled_from((None, "sgd", "momentum", "adam", "adamw"))),
         thresholds=Thresholds(draw(st.floats(0, 1)), draw(st.floats(0, 1))),
         architecture=architecture,
         prediction=draw(st.one_of(sound_predictions(architecture), predictions(architecture))),
