@@ -113,7 +113,8 @@ def _slope(equation: ChainEquation, y: Real, m: Real) -> Real:
 def real_tau(gate: GateTerm, y: Real, m: Real) -> tuple[Real, Real]:
     """Return ``tau`` and ``tau - d^2`` (values last) for real ``m = y - a`` outside the spectrum, ``y`` and ``m`` each to full accuracy.
 
-    By bisection in a logarithm ``v``: ``tau`` is above the values for ``m > 0``, negative for ``m < 0``, and between 0 and the values where
+    By bisection in a logarithm ``v``, for all ``m`` at once (scipy's ``brentq`` takes one
+    equation at a time, and a scan asks for a thousand): ``tau`` is above the values for ``m > 0``, negative for ``m < 0``, and between 0 and the values where
     ``E[tau/(tau - d^2); open]`` is negative (below ``m = -a``). That equation is used near ``m = -a``, ``E[d^2/(tau - d^2)] = m/ratio`` near ``m = 0``.
     """
     squares, probabilities = np.array(gate.squares), np.array(gate.probabilities)

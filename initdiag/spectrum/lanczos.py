@@ -1,11 +1,15 @@
-"""Stochastic Lanczos quadrature: the eigenvalue distribution of a large symmetric matrix from products with it.
+"""Stochastic Lanczos quadrature: eigenvalues of a large symmetric matrix by products.
 
-For a unit vector ``q`` the measure ``sum_i (q . e_i)^2 delta(lambda_i)`` of the eigenpairs has a Gauss quadrature whose nodes are the eigenvalues of
-Lanczos' tridiagonal matrix ``T`` and whose weights are the squared first entries of its eigenvectors: exact for polynomials of degree up to
-``2 steps - 1``. Over uniform random ``q`` the mean of the measure is the eigenvalue distribution itself.
+For a unit vector ``q`` the measure ``sum_i (q . e_i)^2 delta(lambda_i)`` of the
+eigenpairs has a Gauss quadrature whose nodes are the eigenvalues of Lanczos'
+tridiagonal matrix ``T`` and whose weights are the squared first entries of its
+eigenvectors: exact for polynomials of degree up to ``2 steps - 1``. Over uniform random
+``q`` the mean of the measure is the eigenvalue distribution itself.
 
-Sources: G. Golub and G. Meurant, "Matrices, Moments and Quadrature with Applications", Princeton 2010, chapters 4 and 6 (the quadrature);
-S. Ubaru, J. Chen and Y. Saad, "Fast estimation of tr(f(A)) via stochastic Lanczos quadrature", SIAM J. Matrix Anal. Appl. 38 (2017), 1075.
+Sources: G. Golub and G. Meurant, "Matrices, Moments and Quadrature with Applications",
+Princeton 2010, chapters 4 and 6 (the quadrature); S. Ubaru, J. Chen and Y. Saad, "Fast
+estimation of tr(f(A)) via stochastic Lanczos quadrature", SIAM J. Matrix Anal. Appl. 38
+(2017), 1075.
 """
 
 from __future__ import annotations
@@ -19,11 +23,14 @@ from initdiag._core.arrays import Real
 __all__ = ["gauss_quadrature", "lanczos"]
 
 _BREAKDOWN = 1e-13
-"""Share of the largest entry of ``T`` at which the next Lanczos vector is rounding: the Krylov space is exhausted."""
+"""Share of the largest entry of ``T`` at which the next Lanczos vector is rounding, so
+that the Krylov space is exhausted: 450 times the precision of doubles."""
 
 
 def lanczos(apply: Callable[[Real], Real], start: Real, steps: int) -> tuple[Real, Real]:
-    """Run Lanczos' iteration for several matrices in lockstep, with full reorthogonalisation (Gram-Schmidt, twice).
+    """Run Lanczos' iteration for several matrices in lockstep.
+
+    Every new vector is orthogonalised against all before it, twice (Gram-Schmidt).
 
     Parameters
     ----------
@@ -37,7 +44,7 @@ def lanczos(apply: Callable[[Real], Real], start: Real, steps: int) -> tuple[Rea
     Returns
     -------
     diagonal, off_diagonal : ndarray of shape (rows, steps) and (rows, steps - 1)
-        Of ``T_i``; zeros after the Krylov space of a row is exhausted.
+        The entries of ``T_i``; zeros after the Krylov space of a row is exhausted.
     """
     rows, n = start.shape
     basis = np.zeros((rows, steps, n))
@@ -60,7 +67,10 @@ def lanczos(apply: Callable[[Real], Real], start: Real, steps: int) -> tuple[Rea
 
 
 def gauss_quadrature(diagonal: Real, off_diagonal: Real) -> tuple[Real, Real]:
-    """Return nodes (descending) and weights (sum 1) of the Gauss quadratures of Lanczos' matrices, ``(rows, steps)`` both."""
+    """Return the nodes and weights of the Gauss quadratures of Lanczos' matrices.
+
+    Both have the shape ``(rows, steps)``; nodes descend, and weights sum to 1.
+    """
     steps = diagonal.shape[1]
     matrices = np.zeros((len(diagonal), steps, steps))
     inner = np.arange(steps - 1)

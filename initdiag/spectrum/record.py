@@ -1,6 +1,8 @@
 """The record of a predicted spectrum: the eigenvalues of ``J^T J`` of a chain, in the limit of large width.
 
-Plain data; whatever must be computed (law, density, moments) is delegated to ``initdiag.spectrum`` on demand.
+It is plain data. Whatever must be computed (law, density, moments) is delegated by a method
+of one line to `distribution` and `moments`, which import this file: the method imports them
+when it is called, so that a saved record loads without scipy.
 """
 
 from __future__ import annotations
