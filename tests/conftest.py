@@ -17,6 +17,7 @@ settings.load_profile("initdiag")
 GOLDEN = Path(__file__).parent / "golden"
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     """Return 0, which keeps the run in this process, where all that is named are single files.
 
