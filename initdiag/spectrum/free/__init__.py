@@ -14,7 +14,7 @@ times a Gaussian matrix:
 >>> layer.mean, layer.moments(3).tolist()
 (1.0, [1.0, 3.0, 11.0])
 >>> round(float(layer.density(1.0)), 4)
-0.2251
+0.1592
 
 Notes
 -----
