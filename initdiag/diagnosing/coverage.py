@@ -19,6 +19,7 @@ _NAMES = {
     "batch_norm": "batch norm",
     "bmm": "product of values",
     "cat": "concatenation",
+    "computed": "weight computed in the forward pass",
     "concat": "concatenation",
     "conv1d": "convolution",
     "conv2d": "convolution",
@@ -27,6 +28,7 @@ _NAMES = {
     "div": "quotient",
     "einsum": "product of values",
     "getitem": "selection of entries",
+    "gradients": "unexpected gradient",
     "group_norm": "group norm",
     "iadd": "sum",
     "imul": "product",
@@ -38,9 +40,13 @@ _NAMES = {
     "multi_head_attention_forward": "attention",
     "no linear layer": "forward pass without a linear layer",
     "output": "unclear output",
+    "parameters": "parameter changed by the forward pass",
+    "path": "change of path",
     "positions": "layer applied to each position",
     "preprocessing": "fixed map of the input",
+    "proof": "chain that cannot be run by itself",
     "radd": "sum",
+    "random": "random forward pass",
     "relu": "ReLU",
     "reused": "weight used more than once",
     "rms_norm": "RMS norm",
@@ -48,8 +54,12 @@ _NAMES = {
     "rsub": "difference",
     "scaled_dot_product_attention": "attention",
     "shared": "weight that shares its values",
+    "state": "forward pass that keeps a state",
     "sub": "difference",
+    "tangents": "unexpected derivative",
     "truediv": "quotient",
+    "values": "unexpected value",
+    "weights": "law of the present weights alone",
 }
 """What a person calls the kinds of `Gap`, by the kind or the torch function it names.
 
@@ -57,6 +67,13 @@ Any other kind is called by its function, e.g. ``sin call``.
 """
 
 _PLURALS = {
+    "chain that cannot be run by itself": "chains that cannot be run by themselves",
+    "change of path": "changes of path",
+    "forward pass that keeps a state": "forward passes that keep a state",
+    "law of the present weights alone": "laws of the present weights alone",
+    "parameter changed by the forward pass": "parameters changed by the forward pass",
+    "random forward pass": "random forward passes",
+    "weight computed in the forward pass": "weights computed in the forward pass",
     "bias": "biases",
     "fixed map of the input": "fixed maps of the input",
     "forward pass without a linear layer": "forward passes without a linear layer",

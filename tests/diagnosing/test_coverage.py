@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import ast
 import html
 import re
 from collections import Counter
 
 import pytest
 import torch
+from support.places import PACKAGE
 from torch import nn
 
 import initdiag
 from initdiag.diagnosing.coverage import uncovered
-from initdiag.network.architecture import Gap
+from initdiag.network.architecture import UNREPEATABLE, Gap
 from initdiag.rendering.svg_panels import panels
 
 
@@ -108,3 +110,18 @@ def test_the_layer_panel_explains_the_zigzag_of_a_residual_network():
     assert "zigzag" in note(residual)
     assert "Flat is healthy" in note(chain)
     assert "zigzag" not in note(chain)
+
+
+def test_every_kind_that_is_no_function_has_a_name():
+    """A literal kind in the tracer's sources must not be told as a call of that name."""
+    kinds = set()
+    for path in (PACKAGE / "tracing").glob("*.py"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Gap":
+                kind = node.args[1]
+                kinds |= {kind.value} if isinstance(kind, ast.Constant) else set()
+    assert {"reused", "shared", "dataflow", "positions"} <= kinds
+    for kind in kinds | UNREPEATABLE:
+        (part,) = uncovered([Gap("a", kind, "why")])
+        assert not part.name.endswith(" call"), kind
