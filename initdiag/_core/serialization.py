@@ -12,13 +12,14 @@ import functools
 import math
 import types
 import typing
+from collections.abc import Iterator
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
 from initdiag.errors import InvalidInput, explain, shown
 
-__all__ = ["Record", "decode", "encode"]
+__all__ = ["FLAT", "Record", "decode", "encode", "flat_record"]
 
 T = TypeVar("T")
 _WRITTEN: dict[type, str] = {
@@ -29,13 +30,18 @@ _WRITTEN: dict[type, str] = {
     list: "a list",
 }
 _PLAIN = (str, int, bool)
+
+FLAT = {"flat": True}
+"""Metadata of a field that holds a record or None: written as that record's own fields, all of
+them null for None."""
+
 _NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
 def encode(value: Any) -> Any:
     """Return ``value`` in finite JSON types (dict, list, str, int, float, bool, None)."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: encode(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return _encode_record(value)
     if isinstance(value, enum.Enum):
         return value.value
     if isinstance(value, np.ndarray):
@@ -47,6 +53,37 @@ def encode(value: Any) -> Any:
     if isinstance(value, float):
         return _encode_float(float(value))
     return value
+
+
+def _encode_record(record: Any) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for field in dataclasses.fields(record):
+        value = getattr(record, field.name)
+        if (flat := flat_record(type(record), field)) is None:
+            found[field.name] = encode(value)
+        elif value is None:
+            found |= dict.fromkeys(_names(flat))
+        else:
+            found |= _encode_record(value)
+    return found
+
+
+def flat_record(kind: type, field: dataclasses.Field[Any]) -> type | None:
+    """Return the record whose fields are written in place of a field marked `FLAT`, else None."""
+    if "flat" not in field.metadata:
+        return None
+    kinds = typing.get_args(_hints(kind)[field.name])
+    (record,) = (k for k in kinds if k is not type(None))
+    return typing.cast("type", record)
+
+
+def _names(kind: Any) -> list[str]:
+    """Names under which a record is written."""
+    names = []
+    for field in dataclasses.fields(kind):
+        flat = flat_record(kind, field)
+        names += [field.name] * field.init if flat is None else _names(flat)
+    return names
 
 
 def _encode_float(value: float) -> float | str:
@@ -140,7 +177,7 @@ def _hints(kind: type) -> dict[str, Any]:
 
 
 def _decode_record(kind: Any, data: Any) -> Any:
-    names = [f.name for f in dataclasses.fields(kind) if f.init]
+    names = _names(kind)
     if not isinstance(data, dict) or not set(data) <= set(names):
         raise InvalidInput(
             explain(
@@ -149,14 +186,23 @@ def _decode_record(kind: Any, data: Any) -> Any:
                 do="Save it again with this version of initdiag.",
             )
         )
-    hints = _hints(kind)
-    found = {
-        name: _decode_field(kind, name, hints[name], data[name]) for name in names if name in data
-    }
+    found = dict(_decoded_fields(kind, data))
     try:
         return kind(**found)
     except (TypeError, KeyError, ValueError, OverflowError) as error:
         raise _not_saved(kind, str(error)) from error
+
+
+def _decoded_fields(kind: Any, data: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield the fields that ``data`` has; a flat record is None where all of its own are null."""
+    for field in dataclasses.fields(kind):
+        if (flat := flat_record(kind, field)) is not None:
+            part = {name: data[name] for name in _names(flat) if name in data}
+            is_there = any(value is not None for value in part.values())
+            yield field.name, _decode_record(flat, part) if is_there else None
+        elif field.init and field.name in data:
+            hint = _hints(kind)[field.name]
+            yield field.name, _decode_field(kind, field.name, hint, data[field.name])
 
 
 def _decode_field(kind: Any, name: str, hint: Any, data: Any) -> Any:

@@ -349,17 +349,14 @@ def _layer(
 
 def _advice(remedy: _Remedy, before: Prediction, risk_before: float) -> Advice:
     after = remedy.after or predict(remedy.architecture)
-    assert before.rms_gain_log_mean is not None
-    assert before.log_variance is not None
-    assert after.rms_gain_log_mean is not None
-    assert after.log_variance is not None
+    was, becomes = before.known, after.known
     return Advice(
         remedy.action,
         remedy.code,
-        before.rms_gain_log_mean,
-        after.rms_gain_log_mean,
-        before.log_variance,
-        after.log_variance,
+        was.rms_gain_log_mean,
+        becomes.rms_gain_log_mean,
+        was.log_variance,
+        becomes.log_variance,
         risk_before,
         remedy.risk,
     )

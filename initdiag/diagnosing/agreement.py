@@ -99,33 +99,26 @@ def expectation(
     """
     if prediction.coverage == "simulated":
         return _simulated(architecture, prediction, method)
-    if (
-        prediction.log_mean is None
-        or prediction.log_variance is None
-        or prediction.dead_probability is None
-    ):
+    moments = prediction.moments
+    if moments is None:
         return None
-    mean_error, variance_error = (
-        prediction.log_mean_error or 0.0,
-        prediction.log_variance_error or 0.0,
-    )
+    mean_error, variance_error = moments.log_mean_error, moments.log_variance_error
     if method != "signs":
-        mean, variance, dead = (
-            prediction.log_mean,
-            prediction.log_variance,
-            prediction.dead_probability,
+        return Expectation(
+            moments.log_mean,
+            moments.log_variance,
+            mean_error,
+            variance_error,
+            moments.dead_probability,
         )
-        return Expectation(mean, variance, mean_error, variance_error, dead)
     lost = math.fsum(map(_lost_to_norms, architecture.layers))
     between = _between_weights(architecture.layers)
     return Expectation(
-        log_mean=prediction.log_mean
-        + math.fsum(map(_log_norm_ratio, architecture.layers))
-        + lost / 2,
-        log_variance=prediction.log_variance - lost,
+        log_mean=moments.log_mean + math.fsum(map(_log_norm_ratio, architecture.layers)) + lost / 2,
+        log_variance=moments.log_variance - lost,
         log_mean_sd=math.hypot(mean_error, math.sqrt(0.75 * between)),
         log_variance_sd=math.hypot(variance_error, math.sqrt(2.5 * between)),
-        dead_probability=prediction.dead_probability,
+        dead_probability=moments.dead_probability,
     )
 
 
@@ -134,26 +127,22 @@ def _simulated(architecture: Architecture, prediction: Prediction, method: str) 
 
     Weights that are not Gaussian were simulated as if they were: an error of the size of their first-order correction.
     """
-    assert prediction.log_mean is not None
-    assert prediction.log_variance is not None
-    assert prediction.log_mean_se is not None
-    assert prediction.log_variance_se is not None
-    assert prediction.dead_probability is not None
+    moments = prediction.known
     shared = math.fsum(map(_lost_to_norms, architecture.layers)) if method == "signs" else 0.0
     kurtosis = math.fsum(
         3 * abs(layer.weight.kurtosis - 3) / (layer.fan_in * layer.fan_out)
         for layer in architecture.layers
     )
     return Expectation(
-        prediction.log_mean,
-        prediction.log_variance,
-        math.sqrt(prediction.log_mean_se**2 + 4 * shared + kurtosis**2),
+        moments.log_mean,
+        moments.log_variance,
+        math.sqrt(moments.log_mean_se**2 + 4 * shared + kurtosis**2),
         math.sqrt(
-            prediction.log_variance_se**2
+            moments.log_variance_se**2
             + (shared + 2 * kurtosis) ** 2
-            + 4 * shared * prediction.log_variance**2
+            + 4 * shared * moments.log_variance**2
         ),
-        prediction.dead_probability,
+        moments.dead_probability,
     )
 
 
@@ -293,8 +282,7 @@ def _shape_p_value(
 
     To first order in the kurtosis the law's shape is that of Gaussian weights, which few entries that are not Gaussian do not have.
     """
-    assert prediction.log_variance is not None
-    has_shape = expected.log_variance >= _OWN_SHAPE * prediction.log_variance
+    has_shape = expected.log_variance >= _OWN_SHAPE * prediction.known.log_variance
     is_known = prediction.coverage == "exact" or (
         prediction.coverage == "first-order" and not _has_few_entries(architecture)
     )
@@ -308,8 +296,7 @@ def _shape_p_value(
 
 def _dead_p_value(prediction: Prediction, measurement: Measurement) -> float | None:
     """Of the share of dead draws: against the law's probability, or against the draws of a simulation, which is a sample itself."""
-    probability = prediction.dead_probability
-    assert probability is not None, "checked by expectation"
+    probability = prediction.known.dead_probability
     dead = round(measurement.dead_fraction * measurement.draws)
     if not dead and probability * measurement.draws < _EXPECTED_DEAD:
         return None

@@ -8,13 +8,7 @@ from typing import Any
 from initdiag._core.serialization import Record
 from initdiag.law.prediction import Prediction
 
-__all__ = ["LayerGradients", "NormLaw", "ParameterGradients", "given"]
-
-
-def given(value: float | None) -> float:
-    """Return a number that a covered chain has."""
-    assert value is not None, "a norm's law is covered"
-    return value
+__all__ = ["LayerGradients", "NormLaw", "ParameterGradients"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,27 +31,27 @@ class NormLaw(Record):
     @property
     def log_mean(self) -> float:
         """Mean of the log."""
-        return given(self.chain.log_mean)
+        return self.chain.known.log_mean
 
     @property
     def log_mean_se(self) -> float:
         """Standard error of ``log_mean``: 0 unless simulated."""
-        return given(self.chain.log_mean_se)
+        return self.chain.known.log_mean_se
 
     @property
     def log_variance(self) -> float:
         """Variance of the log."""
-        return given(self.chain.log_variance)
+        return self.chain.known.log_variance
 
     @property
     def log_variance_se(self) -> float:
         """Standard error of ``log_variance``: 0 unless simulated."""
-        return given(self.chain.log_variance_se)
+        return self.chain.known.log_variance_se
 
     @property
     def dead_probability(self) -> float:
         """P(the norm is 0), ``ReLU'(0) = 0`` as in PyTorch."""
-        return given(self.chain.dead_probability)
+        return self.chain.known.dead_probability
 
     @property
     def law(self) -> Any:

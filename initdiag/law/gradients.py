@@ -38,7 +38,7 @@ from numpy.typing import NDArray
 
 from initdiag._core.validation import positive_integer, seed_integer
 from initdiag.errors import InvalidInput, UnsupportedArchitecture, explain
-from initdiag.law.gradient_records import LayerGradients, NormLaw, ParameterGradients, given
+from initdiag.law.gradient_records import LayerGradients, NormLaw, ParameterGradients
 from initdiag.law.output import NO_DRAW
 from initdiag.law.predict import predict
 from initdiag.law.prediction import LayerPrediction, Prediction
@@ -295,18 +295,22 @@ class _Laws:
         log_mean = math.fsum(factor.log_mean for factor in factors)
         log_variance = math.fsum(factor.log_variance for factor in factors)
         rms_gain = log_mean + math.log(factors[0].fan_in / factors[-1].fan_out)
-        chain = dataclasses.replace(
-            self._forward,
-            coverage="exact" if is_exact else "first-order",
-            reasons=() if is_exact else self._forward.reasons,
+        dead = -math.expm1(math.fsum(math.log1p(-factor.dead_probability) for factor in alive))
+        moments = dataclasses.replace(
+            self._forward.known,
             log_mean=log_mean,
             log_variance=log_variance,
             rms_gain_log_mean=rms_gain,
             hidden_drift=rms_gain,
             hidden_log_variance=log_variance,
-            beta=math.fsum(given(factor.beta) for factor in factors),
-            dead_probability=0.0
-            - math.expm1(math.fsum(math.log1p(-factor.dead_probability) for factor in alive)),
+            dead_probability=0.0 + dead,
+        )
+        chain = dataclasses.replace(
+            self._forward,
+            coverage="exact" if is_exact else "first-order",
+            reasons=() if is_exact else self._forward.reasons,
+            moments=moments,
+            beta=math.fsum(factor.beta for factor in factors if factor.beta is not None),
             layers=factors,
         )
         return NormLaw(chain)

@@ -85,9 +85,7 @@ def log_moment(prediction: Prediction, k: float) -> float:
     ``-68.5 sum 1/n^2`` at ``k = 3``, so that the formula is too high. ``prediction.law.log_moment(k)`` is exact.
     Source: Hanin and Nica 2018, Theorem 1.
     """
-    drift = prediction.log_second_moment
-    assert prediction.beta is not None
-    return k * drift + k * (k - 1) / 2 * prediction.beta
+    return k * prediction.log_second_moment + k * (k - 1) / 2 * prediction.known_beta
 
 
 def kolmogorov_rate(prediction: Prediction) -> float:

@@ -14,7 +14,7 @@ from initdiag.law import hanin_nica
 from initdiag.law import layer as layer_law
 from initdiag.law.kurtosis import corrections
 from initdiag.law.output import output_draw
-from initdiag.law.prediction import LayerPrediction, Prediction
+from initdiag.law.prediction import LayerPrediction, PredictedMoments, Prediction
 from initdiag.law.simulate import forward
 from initdiag.network.architecture import Architecture, Layer
 from initdiag.network.log_moments import LogMoments
@@ -97,8 +97,7 @@ def predict(
 
 
 def _uncovered(reasons: tuple[str, ...]) -> Prediction:
-    numbers = (None,) * 9
-    return Prediction("none", reasons, *numbers, (), log_mean_error=None, log_variance_error=None)
+    return Prediction("none", reasons, moments=None, beta=None, layers=())
 
 
 def _obstacles(architecture: Architecture) -> tuple[str, ...]:
@@ -138,16 +137,15 @@ def _cancelling(layers: tuple[Layer, ...], u_fourth: float | None) -> Iterator[s
 
 def _too_coarse(prediction: Prediction, layers: tuple[Layer, ...]) -> Iterator[str]:
     """The layer to blame where the formula's error is more than a share of the log-variance: the one with the largest part in it."""
-    assert prediction.log_variance is not None
-    assert prediction.log_variance_error is not None
-    if prediction.log_variance_error > LARGEST_ERROR * prediction.log_variance:
+    moments = prediction.known
+    if moments.log_variance_error > LARGEST_ERROR * moments.log_variance:
         errors = [
             c.log_variance_error for c in corrections.corrections(layers, prediction.u_fourth)
         ]
         layer = layers[errors.index(max(errors))]
         yield (
             f"{layer.name}: entries of kurtosis {layer.weight.kurtosis:.3g} are too far from Gaussian at this width: "
-            f"log-variance {prediction.log_variance:.3g} +- {prediction.log_variance_error:.2g}"
+            f"log-variance {moments.log_variance:.3g} +- {moments.log_variance_error:.2g}"
         )
 
 
@@ -164,11 +162,7 @@ def _compose(layers: tuple[Layer, ...], u_fourth: float | None) -> Prediction:
     hidden_drift, hidden_log_variance = _without_output_draw(
         layers[-1], shares, rms_gain_log_mean, log_variance
     )
-    return Prediction(
-        coverage="first-order" if non_gaussian else "exact",
-        reasons=tuple(
-            f"{family} weights: first order in the excess kurtosis" for family in non_gaussian
-        ),
+    moments = PredictedMoments(
         log_mean=log_mean,
         log_variance=log_variance,
         log_mean_se=0.0,
@@ -176,11 +170,18 @@ def _compose(layers: tuple[Layer, ...], u_fourth: float | None) -> Prediction:
         rms_gain_log_mean=rms_gain_log_mean,
         hidden_drift=hidden_drift,
         hidden_log_variance=hidden_log_variance,
-        beta=beta,
         dead_probability=_any_dead(shares),
-        layers=shares,
         log_mean_error=math.fsum(c.log_mean_error for c in added),
         log_variance_error=math.fsum(c.log_variance_error for c in added),
+    )
+    return Prediction(
+        coverage="first-order" if non_gaussian else "exact",
+        reasons=tuple(
+            f"{family} weights: first order in the excess kurtosis" for family in non_gaussian
+        ),
+        moments=moments,
+        beta=beta,
+        layers=shares,
         u_fourth=u_fourth,
         depth=len(layers),
     )

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
-from initdiag._core.serialization import Record
+from initdiag._core.serialization import FLAT, Record
 from initdiag.errors import UnsupportedArchitecture
 from initdiag.network.architecture import Architecture, Gate
 from initdiag.network.log_moments import LogMoments
@@ -18,7 +18,13 @@ if TYPE_CHECKING:
     from initdiag.law.layer import LayerMoments
     from initdiag.measuring.record import Measurement
 
-__all__ = ["LayerPrediction", "Prediction", "without_output_draw", "without_output_mask"]
+__all__ = [
+    "LayerPrediction",
+    "PredictedMoments",
+    "Prediction",
+    "without_output_draw",
+    "without_output_mask",
+]
 
 
 def without_output_draw(
@@ -90,39 +96,66 @@ class LayerPrediction:
         return self.log_mean + math.log(self.fan_in / self.fan_out)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Prediction(Record):
-    """The law of ``ln||Ju||^2``, ``||u|| = 1``, of a network at initialisation (natural log, given not dead).
+@dataclass(frozen=True, slots=True)
+class PredictedMoments:
+    """Mean and variance of ``ln||Ju||^2`` (natural log, given not dead), whole or not there.
 
     Attributes
     ----------
-    coverage : str
-        ``"exact"``; ``"first-order"`` (exact to first order in the excess kurtosis of non-Gaussian weights, and close beyond: the errors say how
-        close); ``"simulated"`` (the standard errors say how well); ``"none"`` (then the numbers are None).
-    reasons : tuple of str
-        Why the coverage is not exact.
-    log_mean, log_variance : float or None
+    log_mean, log_variance : float
         Drift and fluctuation of ``ln||Ju||^2``.
-    log_mean_se, log_variance_se : float or None
+    log_mean_se, log_variance_se : float
         0 unless simulated.
-    rms_gain_log_mean : float or None
+    rms_gain_log_mean : float
         ``log_mean + ln(n_0/n_L)``: the log of the squared RMS gain, 0 if healthy.
-    hidden_drift, hidden_log_variance : float or None
+    hidden_drift, hidden_log_variance : float
         Drift and fluctuation without the draw of a linear output layer's own weights, its
         mean-square gain kept: the log-variance is that of every weight's gradient, in
         which the mask of a dropout behind the output remains. Risk and verdict judge
         these: with one output ``(g.u)^2`` varies by ``psi'(1/2) = 4.9`` with the direction
         ``u`` alone.
+    dead_probability : float
+        P(some layer has every gate closed), so that the gradient is exactly 0.
+    log_mean_error, log_variance_error : float
+        How far off the formula itself may be, one standard deviation
+        (`initdiag.law.kurtosis.corrections`): 0 unless the coverage is "first-order".
+    """
+
+    log_mean: float
+    log_variance: float
+    log_mean_se: float
+    log_variance_se: float
+    rms_gain_log_mean: float
+    hidden_drift: float
+    hidden_log_variance: float
+    dead_probability: float
+    log_mean_error: float = 0.0
+    log_variance_error: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prediction(Record):
+    """The law of ``ln||Ju||^2``, ``||u|| = 1``, of a network at initialisation.
+
+    Attributes
+    ----------
+    coverage : str
+        ``"exact"``; ``"first-order"`` (exact to first order in the excess kurtosis of
+        non-Gaussian weights, and close beyond: the errors say how close); ``"simulated"``
+        (the standard errors say how well); ``"none"`` (there are no numbers).
+    reasons : tuple of str
+        Why the coverage is not exact.
+    moments : PredictedMoments or None
+        The numbers; None under coverage "none". Each is an attribute of the prediction
+        as well (``prediction.log_mean``), None there.
     beta : float or None
         Hanin and Nica's log-variance for the actual gates (arXiv 1812.05994).
-    dead_probability : float or None
-        P(some layer has every gate closed), so that the gradient is exactly 0.
     layers : tuple of LayerPrediction
-        The shares; empty without coverage, and for a simulation through a module's own forward.
+        The shares; empty without coverage, and for a simulation through a module's own
+        forward.
     samples : float64 array or None
-        The simulated draws of ``ln||Ju||^2``, -inf where dead, under coverage "simulated"; else None.
-    log_mean_error, log_variance_error : float or None
-        How far off the formula itself may be, one standard deviation (`initdiag.law.kurtosis.corrections`): 0 unless the coverage is "first-order".
+        The simulated draws of ``ln||Ju||^2``, -inf where dead, under coverage
+        "simulated"; else None.
     u_fourth : float or None
         ``||u||_4^4`` where it was given; None for a uniform unit vector.
     depth : int or None
@@ -131,21 +164,25 @@ class Prediction(Record):
 
     coverage: str
     reasons: tuple[str, ...]
-    log_mean: float | None
-    log_variance: float | None
-    log_mean_se: float | None
-    log_variance_se: float | None
-    rms_gain_log_mean: float | None
-    hidden_drift: float | None
-    hidden_log_variance: float | None
+    moments: PredictedMoments | None = field(metadata=FLAT)
     beta: float | None
-    dead_probability: float | None
     layers: tuple[LayerPrediction, ...]
     samples: NDArray[np.float64] | None = None
-    log_mean_error: float | None = 0.0
-    log_variance_error: float | None = 0.0
     u_fourth: float | None = None
     depth: int | None = None
+
+    @property
+    def known(self) -> PredictedMoments:
+        """The moments of a network that is covered.
+
+        Raises
+        ------
+        UnsupportedArchitecture
+            Without coverage there are none.
+        """
+        if self.moments is None:
+            self._refuse("a mean and a variance")
+        return self.moments
 
     @classmethod
     def from_simulation(cls, architecture: Architecture, measurement: Measurement) -> Prediction:
@@ -186,21 +223,60 @@ class Prediction(Record):
         m = LogMoments.of(samples)
         rms_gain = m.mean + math.log(input_size / output_size)
         hidden = without_output_draw(rms_gain, m.variance, output_draw)
-        return cls(
-            "simulated",
-            reasons,
-            m.mean,
-            m.variance,
-            m.mean_se,
-            m.variance_se,
-            rms_gain,
-            *hidden,
-            None,
-            m.dead_fraction,
-            layers,
-            samples,
-            depth=depth,
+        moments = PredictedMoments(
+            m.mean, m.variance, m.mean_se, m.variance_se, rms_gain, *hidden, m.dead_fraction
         )
+        return cls("simulated", reasons, moments, None, layers, samples, depth=depth)
+
+    @property
+    def log_mean(self) -> float | None:
+        """Mean of ``ln||Ju||^2`` (natural log); None without coverage."""
+        return None if self.moments is None else self.moments.log_mean
+
+    @property
+    def log_variance(self) -> float | None:
+        """Variance of ``ln||Ju||^2``; None without coverage."""
+        return None if self.moments is None else self.moments.log_variance
+
+    @property
+    def log_mean_se(self) -> float | None:
+        """Standard error of ``log_mean``: 0 unless simulated."""
+        return None if self.moments is None else self.moments.log_mean_se
+
+    @property
+    def log_variance_se(self) -> float | None:
+        """Standard error of ``log_variance``: 0 unless simulated."""
+        return None if self.moments is None else self.moments.log_variance_se
+
+    @property
+    def rms_gain_log_mean(self) -> float | None:
+        """The log of the squared RMS gain, 0 if healthy."""
+        return None if self.moments is None else self.moments.rms_gain_log_mean
+
+    @property
+    def hidden_drift(self) -> float | None:
+        """Drift without a linear output's own draw: `PredictedMoments`."""
+        return None if self.moments is None else self.moments.hidden_drift
+
+    @property
+    def hidden_log_variance(self) -> float | None:
+        """Log-variance without a linear output's own draw: `PredictedMoments`."""
+        return None if self.moments is None else self.moments.hidden_log_variance
+
+    @property
+    def dead_probability(self) -> float | None:
+        """P(some layer has every gate closed)."""
+        return None if self.moments is None else self.moments.dead_probability
+
+    @property
+    def log_mean_error(self) -> float | None:
+        """How far off the formula of ``log_mean`` may be, one standard deviation."""
+        return None if self.moments is None else self.moments.log_mean_error
+
+    @property
+    def log_variance_error(self) -> float | None:
+        """How far off the formula of ``log_variance`` may be."""
+        return None if self.moments is None else self.moments.log_variance_error
 
     @property
     def hidden_dead_probability(self) -> float | None:
@@ -216,6 +292,23 @@ class Prediction(Record):
         return without_output_mask(self.dead_probability, gate, self.layers[-1].fan_out)
 
     @property
+    def known_beta(self) -> float:
+        """``beta`` of a chain with discrete gates.
+
+        Raises
+        ------
+        UnsupportedArchitecture
+            Without coverage, or where it is a simulation.
+        """
+        self._require_layers("beta")
+        if self.beta is None:
+            raise UnsupportedArchitecture(
+                "Hanin and Nica's law speaks of discrete gates only: this network was "
+                "simulated. Use law.log_moment(1)."
+            )
+        return self.beta
+
+    @property
     def log_second_moment(self) -> float:
         """``ln E||Ju||^2`` from the layers' gains, dead draws counting 0: ``2 sum ln gain + ln(n_L/n_0)``.
 
@@ -225,10 +318,7 @@ class Prediction(Record):
             Without coverage, or where it is a simulation.
         """
         self._require_layers("ln E||Ju||^2")
-        if self.beta is None:
-            raise UnsupportedArchitecture(
-                "Hanin and Nica's law speaks of discrete gates only: this network was simulated. Use law.log_moment(1)."
-            )
+        _ = self.known_beta
         if any(layer.gain == 0 for layer in self.layers):
             return -math.inf
         ratio = self.layers[-1].fan_out / self.layers[0].fan_in
@@ -261,16 +351,18 @@ class Prediction(Record):
         UnsupportedArchitecture
             Without coverage there is no law.
         """
-        drift = self.log_second_moment
-        assert self.beta is not None
         from scipy import stats
 
-        return stats.norm(drift - self.beta / 2, math.sqrt(self.beta))
+        drift, beta = self.log_second_moment, self.known_beta
+        return stats.norm(drift - beta / 2, math.sqrt(beta))
 
     def _require_layers(self, what: str) -> None:
         if not self.layers:
-            reason = "; ".join(self.reasons) or "no layer"
-            raise UnsupportedArchitecture(
-                f"the theory does not cover this network, so that there is no {what}: {reason}. "
-                "Measure it instead: initdiag.measure(model)."
-            )
+            self._refuse(what)
+
+    def _refuse(self, what: str) -> NoReturn:
+        reason = "; ".join(self.reasons) or "no layer"
+        raise UnsupportedArchitecture(
+            f"the theory does not cover this network, so that there is no {what}: {reason}. "
+            "Measure it instead: initdiag.measure(model)."
+        )

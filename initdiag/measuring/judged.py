@@ -55,4 +55,5 @@ def prediction_of(architecture: Architecture, measurement: Measurement) -> Predi
     if architecture.first_layer is None or found.dead_probability == 1:
         return found
     drift, log_variance, _ = judged_moments(measurement, architecture)
-    return dataclasses.replace(found, hidden_drift=drift, hidden_log_variance=log_variance)
+    moments = dataclasses.replace(found.known, hidden_drift=drift, hidden_log_variance=log_variance)
+    return dataclasses.replace(found, moments=moments)

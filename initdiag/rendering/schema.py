@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from initdiag._core.serialization import flat_record
 from initdiag.diagnosing.findings import CATALOGUE
 from initdiag.diagnosing.report import SCHEMA_VERSION, Report
 
@@ -87,25 +88,37 @@ def _tuple(arguments: tuple[Any, ...], definitions: dict[str, Any]) -> dict[str,
 
 
 def _record(kind: Any, definitions: dict[str, Any]) -> dict[str, Any]:
-    fields = [field for field in dataclasses.fields(kind) if field.init]
     hints, texts = typing.get_type_hints(kind), _descriptions(kind)
-    properties = {}
-    for field in fields:
-        described = {"description": texts[field.name]} if field.name in texts else {}
-        properties[field.name] = {**described, **_schema(hints[field.name], definitions)}
-    is_optional = [
-        f.default is not dataclasses.MISSING or f.default_factory is not dataclasses.MISSING
-        for f in fields
-    ]
+    properties: dict[str, Any] = {}
+    required: list[str] = []
+    for field in dataclasses.fields(kind):
+        if (flat := flat_record(kind, field)) is not None:
+            inner = _record(flat, definitions)
+            properties |= {name: _or_null(part) for name, part in inner["properties"].items()}
+            required += inner["required"]
+        elif field.init:
+            described = {"description": texts[field.name]} if field.name in texts else {}
+            properties[field.name] = {**described, **_schema(hints[field.name], definitions)}
+            required += [] if _has_default(field) else [field.name]
     return {
         "description": (inspect.getdoc(kind) or "").split("\n", 1)[0],
         "type": "object",
         "properties": properties,
-        "required": [
-            field.name for field, optional in zip(fields, is_optional, strict=True) if not optional
-        ],
+        "required": required,
         "additionalProperties": False,
     }
+
+
+def _has_default(field: dataclasses.Field[Any]) -> bool:
+    missing = dataclasses.MISSING
+    return field.default is not missing or field.default_factory is not missing
+
+
+def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of what may be null as well; its description stays outside."""
+    inner = {key: value for key, value in schema.items() if key != "description"}
+    outer = {key: value for key, value in schema.items() if key == "description"}
+    return {**outer, "anyOf": [inner, {"type": "null"}]}
 
 
 def _descriptions(kind: Any) -> dict[str, str]:

@@ -93,9 +93,8 @@ def factors(arch: Architecture) -> dict[str, float]:
         arch = arch.replace(gain=steps)
         for layer, step in zip(arch.layers, steps, strict=True):
             found[layer.name] *= step
-        assert prediction.log_mean_se is not None
         moved = 2 * math.fsum(abs(math.log(step)) for step in steps)
-        if not is_smooth or moved < max(prediction.log_mean_se / 4, _CLOSE):
+        if not is_smooth or moved < max(prediction.known.log_mean_se / 4, _CLOSE):
             return found
     raise UnsupportedArchitecture("no weights were found for which every layer's gain is 1.")
 

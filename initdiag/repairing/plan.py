@@ -157,9 +157,7 @@ def _by_law(plan: Plan, drawn: Architecture) -> Plan:
         gains = factors(drawn)
         plan = plan.times(gains)
         drawn = drawn.replace(gain=[gains[layer.name] for layer in drawn.layers])
-    drift = predict(drawn, draws=DRAWS).hidden_drift
-    assert drift is not None, "covered"
-    return dataclasses.replace(plan, drift_after=drift)
+    return dataclasses.replace(plan, drift_after=predict(drawn, draws=DRAWS).known.hidden_drift)
 
 
 def _by_measurement(plan: Plan, drawn: Architecture, subject: Subject) -> Plan:

@@ -235,3 +235,17 @@ def test_any_gate_has_sane_moments(values, closed, width):
         <= math.log(width * gate.second_moment / (1 - layer_law.dead_probability(gate, width)))
         + 1e-9
     )
+
+
+def test_a_prediction_has_all_of_its_moments_or_none():
+    none = initdiag.predict(Architecture((), 3, 2, gaps=(Gap("a", "other", "unknown"),)))
+    assert none.coverage == "none"
+    assert none.moments is None
+    assert none.log_mean is None
+    assert none.hidden_dead_probability is None
+    with pytest.raises(initdiag.UnsupportedArchitecture, match="unknown"):
+        _ = none.known
+    saved = none.to_dict()
+    assert saved["log_mean"] is None
+    with pytest.raises(initdiag.InvalidInput, match="log_variance"):
+        initdiag.Prediction.from_dict(saved | {"log_mean": 1.0})

@@ -32,9 +32,10 @@ def large():
         )
         for i, share in enumerate(report.prediction.layers)
     )
-    prediction = dataclasses.replace(
-        report.prediction, layers=shares, log_mean=-1.25e109, rms_gain_log_mean=-1.25e109
+    moments = dataclasses.replace(
+        report.prediction.known, log_mean=-1.25e109, rms_gain_log_mean=-1.25e109
     )
+    prediction = dataclasses.replace(report.prediction, layers=shares, moments=moments)
     m = report.measurement
     return dataclasses.replace(
         report,

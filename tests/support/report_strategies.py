@@ -12,7 +12,7 @@ from initdiag.diagnosing.agreement import Agreement
 from initdiag.diagnosing.findings import Finding, Severity
 from initdiag.diagnosing.report import Report
 from initdiag.diagnosing.verdict import Thresholds, Verdict
-from initdiag.law.prediction import LayerPrediction, Prediction
+from initdiag.law.prediction import LayerPrediction, PredictedMoments, Prediction
 from initdiag.measuring.record import LayerMeasurement, Measurement
 from initdiag.network.architecture import (
     ACTIVATIONS,
@@ -131,15 +131,8 @@ def sound_predictions(draw, architecture):
     return Prediction(
         coverage,
         (),
-        drift,
-        variance,
-        0.0,
-        0.0,
-        drift,
-        drift,
-        variance,
+        PredictedMoments(drift, variance, 0.0, 0.0, drift, drift, variance, draw(st.floats(0, 1))),
         rest,
-        draw(st.floats(0, 1)),
         layers,
     )
 
@@ -157,11 +150,15 @@ def predictions(draw, architecture):
     return Prediction(
         coverage,
         reasons,
-        *(draw(maybe) for _ in range(8)),
-        draw(st.one_of(st.none(), shares)),
+        draw(st.one_of(st.none(), moments())),
+        draw(maybe),
         layers,
         samples,
     )
+
+
+def moments():
+    return st.builds(PredictedMoments, *[numbers] * 7, shares)
 
 
 def log_norms():

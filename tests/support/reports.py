@@ -9,7 +9,7 @@ from initdiag.diagnosing.advice import Advice
 from initdiag.diagnosing.agreement import Agreement
 from initdiag.diagnosing.report import Report
 from initdiag.diagnosing.verdict import Thresholds, Verdict
-from initdiag.law.prediction import LayerPrediction, Prediction
+from initdiag.law.prediction import LayerPrediction, PredictedMoments, Prediction
 from initdiag.measuring.record import LayerMeasurement, Measurement
 from initdiag.network.architecture import (
     Activation,
@@ -59,15 +59,17 @@ def _prediction(architecture: Architecture) -> Prediction:
     return Prediction(
         coverage="first-order",
         reasons=("uniform weights: first order in the excess kurtosis",),
-        log_mean=-1.75 * count,
-        log_variance=0.25 * count,
-        log_mean_se=0.0,
-        log_variance_se=0.0,
-        rms_gain_log_mean=-1.75 * count + 1.5,
-        hidden_drift=-1.75 * count + 1.75,
-        hidden_log_variance=0.25 * (count - 1),
+        moments=PredictedMoments(
+            log_mean=-1.75 * count,
+            log_variance=0.25 * count,
+            log_mean_se=0.0,
+            log_variance_se=0.0,
+            rms_gain_log_mean=-1.75 * count + 1.5,
+            hidden_drift=-1.75 * count + 1.75,
+            hidden_log_variance=0.25 * (count - 1),
+            dead_probability=1e-9,
+        ),
         beta=0.125 * count,
-        dead_probability=1e-9,
         layers=tuple(layers),
     )
 
@@ -189,9 +191,7 @@ def unjudged() -> Report:
         optimizer=None,
         thresholds=Thresholds(),
         architecture=architecture,
-        prediction=Prediction(
-            "none", ("norm: a norm",), None, None, None, None, None, None, None, None, None, ()
-        ),
+        prediction=Prediction("none", ("norm: a norm",), None, None, ()),
         measurement=None,
         spectrum=None,
         agreement=None,

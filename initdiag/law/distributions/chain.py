@@ -91,11 +91,9 @@ class ChainLaw(LogLaw):
         random = [factor for factor in factors if not factor.is_constant]
         self._inversion = _inversion(random) if random else None
         center = self._inversion.center if self._inversion else Tilt(0.0, 0.0, 0.0)
-        assert prediction.log_mean is not None
-        assert prediction.log_variance is not None
         if prediction.coverage == "first-order":
-            self._scale = math.sqrt(_positive(prediction.log_variance) / center.variance)
-            self._location = prediction.log_mean - self._scale * center.mean
+            self._scale = math.sqrt(_positive(prediction.known.log_variance) / center.variance)
+            self._location = prediction.known.log_mean - self._scale * center.mean
         else:
             self._scale, self._location = 1.0, location
         self._gaussian_mean = location + center.mean

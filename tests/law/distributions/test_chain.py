@@ -461,9 +461,8 @@ def test_scaling_one_layers_variance_shifts_the_law(prediction, factors):
         for layer, f in zip(prediction.layers, factors, strict=False)
     )
     shift = math.fsum(map(math.log, factors[: len(layers)]))
-    scaled = ChainLaw.of(
-        dataclasses.replace(prediction, layers=layers, log_mean=prediction.log_mean + shift)
-    )
+    moments = dataclasses.replace(prediction.known, log_mean=prediction.log_mean + shift)
+    scaled = ChainLaw.of(dataclasses.replace(prediction, layers=layers, moments=moments))
     x = prediction.law.mean() + prediction.law.std() * np.linspace(-4, 3, 9)
     np.testing.assert_allclose(scaled.cdf(x + shift), prediction.law.cdf(x), rtol=1e-8, atol=1e-14)
 
