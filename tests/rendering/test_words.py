@@ -74,7 +74,8 @@ def test_both_columns_show_what_is_judged():
 
 def test_the_output_draw_is_taken_off_both_columns():
     report = measured()
-    prediction = dataclasses.replace(report.prediction, hidden_log_variance=1.5)
+    moments = dataclasses.replace(report.prediction.known, hidden_log_variance=1.5)
+    prediction = dataclasses.replace(report.prediction, moments=moments)
     small = dataclasses.replace(report, prediction=prediction)
     kept = report.measurement.log_variance - polygamma(1, 5)  # the variance of ln chi^2_10
     assert rows(small)["without the output's own draw"] == ("1.50", words.number(float(kept)))
