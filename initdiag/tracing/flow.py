@@ -252,9 +252,12 @@ class Flow:
 
 
 def _unknown(function: str) -> str:
+    """Why a call is a gap, in words."""
+    if function == "multi_head_attention_forward":
+        return "attention mixes positions by weights that depend on the input"
     if torch_calls.is_parametric(function):
-        return f"{function} with these parameters is no activation that the theory knows"
-    return f"{function} is no linear layer, activation, dropout or reshape that the theory knows"
+        return f"the theory has no law for {function} with these parameters"
+    return f"the theory has no law for {function}"
 
 
 def _either(first: float, second: float) -> float:
