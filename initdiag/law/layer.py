@@ -128,6 +128,7 @@ def own_draw(layer: Layer) -> LayerMoments:
     return _without_radius(draw, max(layer.fan_in, layer.fan_out)) if layer.is_haar else draw
 
 
+@functools.lru_cache(maxsize=4096)
 def _log_radius(n: int) -> LayerMoments:
     """Moments of ``ln(R^2/n)``, ``R^2`` a chi-square with ``n`` degrees of freedom."""
     half = n / 2
