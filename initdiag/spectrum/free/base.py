@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,10 +16,13 @@ from initdiag.spectrum.free.paths import inverse
 if TYPE_CHECKING:
     from initdiag.spectrum.free.convolution import FreeProduct, FreeSum, Scaled
 
-__all__ = ["Atoms", "Law"]
+__all__ = ["ROUNDING", "Atoms", "Law", "meeting_atoms"]
 
 Atoms = dict[float, float]
 """Where a law has its atoms, and their masses."""
+
+ROUNDING = 1e-12
+"""A smaller mass of an atom is none; sums and products round to about 1e-15."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,3 +131,19 @@ class Law(ABC):
         from initdiag.spectrum.free.convolution import Scaled
 
         return Scaled(self, factor)
+
+
+def meeting_atoms(
+    combine: Callable[[float, float], float], one: Atoms, two: Atoms, size: float = 1.0
+) -> Atoms:
+    """Return where atoms of two free laws meet, at their sum or product.
+
+    The second law's space is ``size`` times the result's.
+    """
+    found: Atoms = {}
+    for x, p in one.items():
+        for y, q in two.items():
+            mass = p - size * (1 - q)
+            if mass > ROUNDING:
+                found[combine(x, y)] = found.get(combine(x, y), 0.0) + mass
+    return found

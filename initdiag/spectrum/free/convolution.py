@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import functools
 import math
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -29,13 +30,10 @@ from initdiag._core.arrays import Complex, Real, complex_array
 from initdiag._core.validation import number_in
 from initdiag.errors import InvalidInput, explain
 from initdiag.spectrum.free import series
-from initdiag.spectrum.free.base import Atoms, Law
+from initdiag.spectrum.free.base import ROUNDING, Atoms, Law, meeting_atoms
 from initdiag.spectrum.free.paths import descent, follow, inverse, slope, whole_turns_off
 
 __all__ = ["FreeProduct", "FreeSum", "Scaled"]
-
-_ROUNDING = 1e-12
-"""A smaller mass of an atom is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +108,8 @@ class FreeSum(Law):
 
         (H. Bercovici and D. Voiculescu, Fields Inst. Commun. 12 (1997), 1.)
         """
-        return functools.reduce(_sum_atoms, (law.atoms for law in self.terms))
+        meet = functools.partial(meeting_atoms, operator.add)
+        return functools.reduce(meet, (law.atoms for law in self.terms))
 
     def moments(self, k: int) -> Real:
         """Return the moments whose free cumulants are the sums."""
@@ -152,15 +151,6 @@ class FreeSum(Law):
         f = path[0] - self.mean / unit
         start = np.stack([*(f + law.mean / unit for law in self.terms), f])
         return np.asarray(1 / (unit * follow(step, start, path)[-1]))
-
-
-def _sum_atoms(one: Atoms, two: Atoms) -> Atoms:
-    found: Atoms = {}
-    for x, p in one.items():
-        for y, q in two.items():
-            if p + q - 1 > _ROUNDING:
-                found[x + y] = found.get(x + y, 0.0) + p + q - 1
-    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,14 +229,14 @@ class FreeProduct(Law):
         """
         found: Atoms = {1.0: 1.0}
         for law, size in zip(self.factors, self._ratios, strict=True):
-            found = _product_atoms(found, law.atoms, size)
+            found = meeting_atoms(operator.mul, found, law.atoms, size)
         found.pop(0.0, None)
         kept = [
             size * (1 - law.atoms.get(0.0, 0.0))
             for law, size in zip(self.factors, self._ratios, strict=True)
         ]
         lost = 1 - min(1.0, *kept)
-        return {0.0: lost, **found} if lost > _ROUNDING else found
+        return {0.0: lost, **found} if lost > ROUNDING else found
 
     def moments(self, k: int) -> Real:
         """Return the moments whose S-transform is the product."""
@@ -299,14 +289,3 @@ class FreeProduct(Law):
         means = np.array([law.mean for law in self.factors]).reshape(sizes.shape)
         start = np.concatenate([np.log(means * sizes) - log_m, log_m[None]])
         return np.asarray((1 + np.exp(follow(step, start, path)[-1])) / path[-1])
-
-
-def _product_atoms(one: Atoms, two: Atoms, size: float) -> Atoms:
-    """Combine atoms; the second law's space is ``size`` times the result's."""
-    found: Atoms = {}
-    for x, p in one.items():
-        for y, q in two.items():
-            mass = p - size * (1 - q)
-            if mass > _ROUNDING:
-                found[x * y] = found.get(x * y, 0.0) + mass
-    return found
