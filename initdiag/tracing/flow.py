@@ -256,8 +256,8 @@ def _unknown(function: str) -> str:
     if function == "multi_head_attention_forward":
         return "attention mixes positions by weights that depend on the input"
     if torch_calls.is_parametric(function):
-        return f"the theory has no law for {function} with these parameters"
-    return f"the theory has no law for {function}"
+        return f"the theory has no law for the activation {function} with these parameters"
+    return f"{function} is none of the activations and other functions with a known law"
 
 
 def _either(first: float, second: float) -> float:
