@@ -27,6 +27,9 @@ _FEWEST_ENTRIES = 32
 """Entries of a layer below which random signs around it say too little of its law: of 15 modules a shape (512 draws, level 0.001) 0 to 11 were
 rejected with 4 to 16 entries in the smallest layer, of 30 with 32 entries and more than one layer none or one."""
 
+_FARTHEST = 37.0
+"""Standard errors beyond which a normal tail underflows."""
+
 __all__ = ["Agreement", "Expectation", "agreement", "expectation", "signs_hide_variance"]
 
 
@@ -75,6 +78,9 @@ class Agreement:
         gives no law, under 100 draws, with few entries that are not Gaussian, and under random signs at widths of a few units, where weights that are kept leave a shape of their own.
     dead_p_value : float or None
         Of the share of dead draws; None where none are seen or expected. Against a simulation: Fisher's exact test of two samples.
+    scale_p_value : float or None
+        Of the size of the weights that random signs keep, against the law that they are
+        taken for; None under other ensembles, or where no initialiser is named.
     """
 
     expected_log_mean: float
@@ -87,6 +93,7 @@ class Agreement:
     moments_p_value: float | None = None
     shape_p_value: float | None = None
     dead_p_value: float | None = None
+    scale_p_value: float | None = None
 
 
 def expectation(
@@ -192,9 +199,13 @@ def agreement(
 
     ``prediction`` is `predict`'s of the architecture, unless given.
 
-    Three tests count together: mean and variance, whose joint distance is chi-square with 2 degrees of freedom (their covariance is ``m3/n``,
-    ``m3`` the third central moment), unless random signs do not show them (`signs_hide_variance`); the law's shape; the share of dead draws, where any are seen or expected. They are taken for independent
-    (the first two are so to leading order), and the smallest p-value counts, by Sidak's rule. Where too few draws are alive the last is the only one.
+    Four tests count together. What is printed of a prediction and of a measurement by random
+    signs differs by what signs show of these weights, and by the weights' own size, which
+    signs keep: the first three look at the former, the fourth at the latter (`_scale_p_value`).
+    They are: mean and variance, whose joint distance is chi-square with 2 degrees of freedom (their covariance is ``m3/n``,
+    ``m3`` the third central moment), unless random signs do not show them (`signs_hide_variance`); the law's shape; the share of dead draws, where any are seen or expected;
+    the size of the weights. They are taken for independent (the first two are so to leading
+    order), and the smallest p-value counts, by Sidak's rule.
     """
     prediction = prediction or predict(architecture)
     expected = expectation(architecture, prediction, measurement.method)
@@ -215,6 +226,7 @@ def agreement(
         moments_p_value,
         _shape_p_value(architecture, prediction, expected, measurement) if has_moments else None,
         _dead_p_value(prediction, measurement),
+        _scale_p_value(architecture.layers) if measurement.method == "signs" else None,
     )
     if all(p is None for p in parts):
         return None
@@ -304,6 +316,40 @@ def _dead_p_value(prediction: Prediction, measurement: Measurement) -> float | N
         return _binomial_p_value(dead, measurement.draws, probability)
     simulated = int(np.isneginf(prediction.samples).sum())
     return _fisher_p_value(dead, measurement.draws, simulated, len(prediction.samples))
+
+
+def _scale_p_value(layers: Sequence[Layer]) -> float | None:
+    """Of the sum of ``ln(s^2/v)``, by which a measurement by signs is off the prediction.
+
+    A layer's sample mean square ``s^2`` over its nominal ``v`` is a chi-square over its
+    degrees of freedom: exactly for normal entries, in mean and variance for others. Each
+    becomes a standard normal by its quantile, and they add up weighted by the errors of the
+    logarithms, as the logarithms do.
+    """
+    named = [
+        layer
+        for layer in layers
+        if layer.weight.initializer and layer.weight.sample_variance and _lost_to_norms(layer) > 0
+    ]
+    if not named:
+        return None
+    errors = np.sqrt([_lost_to_norms(layer) for layer in named])
+    z = float(errors @ [_scale_z(layer) for layer in named] / np.linalg.norm(errors))
+    return math.erfc(abs(z) / math.sqrt(2))
+
+
+def _scale_z(layer: Layer) -> float:
+    """How many standard errors a layer's weights are larger than their law says."""
+    weight, count = layer.weight, layer.fan_in * layer.fan_out
+    assert weight.sample_variance is not None
+    freedom = 2 * count / (weight.kurtosis - 1)
+    if count < _FEWEST_ENTRIES:
+        freedom = min(freedom, count)  # few entries of light tails are no chi-square
+    below = freedom * weight.sample_variance / weight.variance / 2
+    tail, sign = special.gammainc(freedom / 2, below), 1.0
+    if tail > 0.5:
+        tail, sign = special.gammaincc(freedom / 2, below), -1.0
+    return sign * max(float(special.ndtri(tail)), -_FARTHEST)
 
 
 def _smallest(p_values: Sequence[float | None]) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import time
 from collections.abc import Callable, Sequence
@@ -14,6 +15,7 @@ from initdiag._core.validation import choice, optional_choice
 from initdiag.diagnosing import findings
 from initdiag.diagnosing.advice import Advice, advise
 from initdiag.diagnosing.agreement import agreement
+from initdiag.diagnosing.basis import Basis, past_zero_start
 from initdiag.diagnosing.findings import Finding
 from initdiag.diagnosing.report import SCHEMA_VERSION, Report
 from initdiag.diagnosing.risk import PROVENANCE, Training
@@ -68,13 +70,15 @@ class _Seen:
     """What was found out about a network before it is judged.
 
     ``simulation`` is a measurement by ``method="law"``: it predicts what the theory does
-    not cover. ``not_measured`` says why there is no measurement, if one was wanted.
+    not cover. ``not_measured`` says why there is no measurement, if one was wanted;
+    ``without_gradient`` names the weights, if next to none of them gets a gradient.
     """
 
     architecture: Architecture
     measurement: Measurement | None = None
     simulation: Measurement | None = None
     not_measured: str | None = None
+    without_gradient: tuple[str, ...] = ()
 
 
 def diagnose_architecture(
@@ -106,22 +110,27 @@ def diagnose_architecture(
 
 
 def _report(seen: _Seen, rule: _Rule, target: str | None, started: float) -> Report:
-    """Predict, compare, judge and advise."""
+    """Predict, compare, judge and advise.
+
+    An output layer that starts at zero is predicted as one of gain 1 (`past_zero_start`);
+    with its measurement, in which every draw is dead, there is nothing to compare then.
+    """
     arch, limits, training = seen.architecture, rule.limits, rule.training
+    usual = past_zero_start(arch)
     prediction = (
-        predict(arch)
+        predict(usual)
         if seen.simulation is None
-        else Prediction.from_simulation(arch, seen.simulation)
+        else Prediction.from_simulation(usual, seen.simulation)
     )
     test = (
         None
-        if seen.measurement is None
+        if seen.measurement is None or usual is not arch
         else agreement(arch, seen.measurement, limits.agreement_level, prediction)
     )
-    angle = _separation(arch, prediction)
     judgement = judge(
-        arch, prediction, seen.measurement, test, training, limits, seen.not_measured, angle
-    )
+        arch, prediction, seen.measurement, test, training, limits, seen.not_measured,
+        _separation(usual, prediction), seen.without_gradient,
+    )  # fmt: skip
     spectral = _spectral(arch) if rule.spectrum else _NO_SPECTRUM
     return Report(
         schema_version=SCHEMA_VERSION,
@@ -139,7 +148,7 @@ def _report(seen: _Seen, rule: _Rule, target: str | None, started: float) -> Rep
         spectrum=spectral.law,
         agreement=test,
         findings=(*judgement.findings, *spectral.findings),
-        advice=_advice(arch, prediction, judgement, training, limits),
+        advice=_advice(usual, prediction, judgement, training, limits),
         elapsed=time.perf_counter() - started,
         lr=training.lr,
         loss=training.loss,
@@ -187,7 +196,7 @@ def _advice(
 ) -> tuple[Advice, ...]:
     """What to change of a chain at risk, also of one behind a fixed map of the input; none where a measurement was judged."""
     chain = architecture.chain
-    if chain is None or not judgement.verdict.is_at_risk or judgement.basis != "law":
+    if chain is None or not judgement.verdict.is_at_risk or judgement.basis is not Basis.LAW:
         return ()
     return advise(
         chain, prediction if chain is architecture else predict(chain), training, limits.max_risk
@@ -277,6 +286,7 @@ def diagnose(
     from initdiag.measuring.measure import measure
     from initdiag.measuring.task import checked_init
     from initdiag.tracing.inputs import subject_of
+    from initdiag.tracing.reach import weights_without_gradient
     from initdiag.tracing.replica import own_modes, rng_preserved
     from initdiag.tracing.trace import trace_subject
 
@@ -289,8 +299,26 @@ def diagnose(
             architecture=architecture, progress=progress,
         )  # fmt: skip
         measurement, reason = _measured(run, subject, method, init)
-        simulation = _simulation(run, subject.module, architecture)
-    return _report(_Seen(architecture, measurement, simulation, reason), rule, target, started)
+        seen = _Seen(
+            architecture, measurement, _simulation(run, subject.module, architecture), reason,
+            weights_without_gradient(subject, architecture.unused) if architecture.gaps else (),
+        )  # fmt: skip
+        report = _report(seen, rule, target, started)
+        if method == "auto" and _is_refuted(report) and (subject.factory or init):
+            redrawn, _ = _measured(run, subject, "redraw", init)
+            if redrawn is not None:
+                seen = dataclasses.replace(seen, measurement=redrawn)
+                report = _report(seen, rule, target, started)
+    return report
+
+
+def _is_refuted(report: Report) -> bool:
+    """Return whether random signs refute the prediction.
+
+    They keep the size of the weights; where these can be drawn afresh, that tells more.
+    """
+    measured_by_signs = report.measurement is not None and report.measurement.method == "signs"
+    return measured_by_signs and report.agreement is not None and not report.agreement.agrees
 
 
 def _measured(
@@ -321,7 +349,7 @@ def _simulation(
     if not architecture.gaps or any(gap.kind in UNREPEATABLE for gap in architecture.gaps):
         return None
     try:
-        return run(module, method="law")
+        return run(module, method="law", architecture=past_zero_start(architecture))
     except UnsupportedArchitecture:
         return None
 

@@ -267,6 +267,27 @@ ZERO_START = Kind(
     "zeros is judged as if its gain were 1; a branch of zeros counts as not there.",
     "Nothing need be done.",
 )
+SYMMETRY = Kind(
+    "IND016",
+    "symmetric-units",
+    _ERROR,
+    "Units of a layer have the same weights, so that they compute the same, get the same "
+    "gradient and stay the same for ever: the layer is as wide as its number of different "
+    "units.",
+    "The weights were set to a constant, or rows or columns were copied. Random weights "
+    "are there to break this symmetry.",
+    "Draw the weights, e.g. by He initialisation. Zero or constant biases do no harm.",
+)
+NO_GRADIENT = Kind(
+    "IND017",
+    "no-gradient",
+    _ERROR,
+    "No weight gets a gradient, so that nothing can be learnt.",
+    "The output does not depend on the parameters: the input is handed through, the result "
+    "of the layers is thrown away, or it is detached (`detach`, `no_grad`, `.data`, a "
+    "rounding or an argmax on the way).",
+    "Look for the place where the output is cut off from the layers.",
+)
 JACOBIAN_SCALE = Kind(
     "IND020",
     "jacobian-scale",

@@ -11,6 +11,7 @@ from initdiag._core.choices import Family, Loss
 from initdiag._core.serialization import Record
 from initdiag.diagnosing.advice import Advice
 from initdiag.diagnosing.agreement import Agreement
+from initdiag.diagnosing.basis import Basis
 from initdiag.diagnosing.findings import Finding
 from initdiag.diagnosing.risk import Training
 from initdiag.diagnosing.verdict import Thresholds, Verdict
@@ -40,8 +41,8 @@ class Report(Record):
         What was looked at: a command-line target, or a class name.
     verdict : Verdict
         See `initdiag.diagnosing.verdict`.
-    basis : str
-        ``"law"``, ``"measurement"`` or ``"none"``: what the verdict rests on.
+    basis : Basis
+        ``"law"``, ``"measurement"``, ``"structure"`` or ``"none"``: what the verdict rests on.
     risk : dict
         Optimiser -> probability that training does not start; empty without a verdict.
     risk_provenance : str
@@ -74,7 +75,7 @@ class Report(Record):
     initdiag_version: str
     target: str
     verdict: Verdict
-    basis: str
+    basis: Basis
     risk: dict[str, float]
     risk_provenance: str
     optimizer: Family | None

@@ -8,6 +8,7 @@ import typing
 import unicodedata
 from typing import Any, TypeVar
 
+from initdiag.diagnosing.basis import Basis
 from initdiag.diagnosing.findings import STEP_TOO_LARGE
 from initdiag.diagnosing.report import Report
 from initdiag.diagnosing.verdict import Verdict
@@ -177,8 +178,15 @@ def headline(report: Report) -> tuple[str, ...]:
             return (f"Not judged: {why}.",)
         return ("Not judged: the theory does not cover this module, and it was not measured.",)
     first = f"{_start(report)}: {risks(report)}."
-    second = _size(report)
-    return (first, second) if second else (first,)
+    return tuple(sentence for sentence in (first, _size(report), _refutation(report)) if sentence)
+
+
+def _refutation(report: Report) -> str:
+    """Return that the measurement refutes the prediction, where it is judged by."""
+    is_refuted = report.agreement is not None and not report.agreement.agrees
+    if report.basis is Basis.MEASUREMENT and is_refuted:
+        return "The measurement refutes the prediction, and is judged by."
+    return ""
 
 
 def _start(report: Report) -> str:
@@ -248,6 +256,8 @@ _MEANINGS = {
     Verdict.UNSTABLE: f"{_GRADIENT} has about the right size on average, but one random start "
     "has far more of it than the next.",
     Verdict.DEAD: f"{_GRADIENT} is cut off: some layer passes nothing, so that nothing is learnt.",
+    Verdict.SYMMETRIC: "Units of a layer have equal weights: they compute the same, get the "
+    "same gradient, and no training tells them apart.",
     Verdict.NO_VERDICT: "Nothing is known of how this network will train. Not judged is not "
     "passed: the notes below say why.",
 }

@@ -13,13 +13,18 @@ import numpy as np
 import pytest
 import torch
 from rich.console import Console
+from scipy import stats
 from support.styles import mlp, seeded
 from torch import nn
 
 import initdiag
 from initdiag import Architecture, AtRisk, Report, Thresholds, Verdict
-from initdiag.diagnosing.agreement import agreement
+from initdiag.diagnosing import diagnose as diagnose_module
+from initdiag.diagnosing.agreement import _scale_p_value, agreement
+from initdiag.diagnosing.basis import Numbers
 from initdiag.diagnosing.diagnose import diagnose_architecture
+from initdiag.diagnosing.risk import Training
+from initdiag.network.weights import WeightLaw
 from initdiag.project.outcome import outcome
 
 
@@ -402,11 +407,260 @@ class ZeroHeadedSum(nn.Module):
         return self.out(x + self.b(torch.relu(self.a(x))))
 
 
-def test_off_chains_an_output_layer_of_zeros_leaves_no_verdict():
-    report = initdiag.diagnose(seeded(ZeroHeadedSum), draws=64)
+def test_off_chains_an_output_layer_of_zeros_counts_as_one_of_gain_1():
+    report = initdiag.diagnose(seeded(ZeroHeadedSum), draws=256)
+    assert (report.verdict, report.basis) == (Verdict.HEALTHY, "law")
+    assert ("IND015", "note", "out.weight") in codes(report)
+    with_output = seeded(ZeroHeadedSum)
+    nn.init.normal_(with_output.out.weight, 0.0, 0.25)
+    usual = initdiag.diagnose(with_output, draws=256)
+    assert report.prediction.hidden_drift == pytest.approx(usual.prediction.hidden_drift, abs=0.2)
+    assert report.risk["sgd"] == pytest.approx(usual.risk["sgd"], abs=0.02)
+
+
+class TiedZeroHead(nn.Module):
+    """Nothing simulates a weight that is used twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w, self.out = nn.Linear(16, 16), nn.Linear(16, 2)
+        nn.init.zeros_(self.out.weight)
+
+    def forward(self, x):
+        return self.out(self.w(self.w(x).relu()).relu())
+
+
+def test_an_output_layer_of_zeros_that_cannot_be_simulated_leaves_no_verdict():
+    report = initdiag.diagnose(seeded(TiedZeroHead), draws=64)
     assert report.verdict is Verdict.NO_VERDICT
     assert report.findings[0].code == "IND015"
     assert "does not tell how it trains" in str(report)
+
+
+class ZeroBranch(nn.Module):
+    """A residual branch whose last layer starts at zero."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b1, self.b2 = nn.Linear(16, 32), nn.Linear(32, 32), nn.Linear(32, 32)
+        self.out = nn.Linear(32, 4)
+        nn.init.zeros_(self.b2.weight)
+        nn.init.zeros_(self.b2.bias)
+
+    def forward(self, x):
+        h = self.a(x).relu()
+        return self.out(h + self.b2(self.b1(h).relu()))
+
+
+@pytest.mark.parametrize("of", [seeded(ZeroBranch), ZeroBranch], ids=["module", "factory"])
+def test_a_residual_branch_that_starts_at_zero_is_a_note(of):
+    report = initdiag.diagnose(of, draws=64)
+    assert report.verdict is Verdict.HEALTHY
+    assert ("IND015", "note", "b2.weight") in codes(report)
+    assert all(severity == "note" for _, severity, _ in codes(report))
+
+
+def test_a_hidden_layer_of_zeros_is_dead_and_names_symmetry():
+    model = seeded(zero_headed)
+    nn.init.zeros_(model[2].weight)
+    report = initdiag.diagnose(model, draws=16)
+    assert report.verdict is Verdict.DEAD
+    (finding,) = (f for f in report.findings if f.code == "IND007")
+    assert (finding.severity, finding.layer) == ("error", "2.weight")
+    assert "symmetry" in finding.message
+
+
+def constant() -> nn.Module:
+    model = mlp([64, 64, 64, 10])
+    for parameter in model.parameters():
+        nn.init.constant_(parameter, 0.05)
+    return model
+
+
+def copied_rows() -> nn.Module:
+    model = mlp([16, 32, 32, 4], init="he_normal")
+    with torch.no_grad():
+        model[2].weight[16:] = model[2].weight[:16]
+    return model
+
+
+@pytest.mark.parametrize("build", [constant, copied_rows])
+@pytest.mark.parametrize("as_factory", [True, False])
+def test_units_that_are_alike_are_at_risk_and_symmetry_is_named(build, as_factory):
+    report = initdiag.diagnose(build if as_factory else seeded(build), draws=16)
+    assert (report.verdict, report.basis) == (Verdict.SYMMETRIC, "structure")
+    assert set(report.risk.values()) == {1.0}
+    assert report.findings[0].severity == "error"
+    assert "symmetry" in report.findings[0].message
+    assert "symmetry" not in str(initdiag.diagnose(lambda: mlp([16, 32, 32, 4]), draws=16))
+    assert Report.from_dict(json.loads(report.to_json())) == report
+
+
+class Handed(nn.Module):
+    """Layers are called, and what they give is not used, or detached."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        self.a, self.b, self.out = nn.Linear(16, 16), nn.Linear(16, 16), nn.Linear(16, 2)
+        self.way = way
+
+    def forward(self, x):
+        h = self.b(self.a(x).relu()).relu()
+        if self.way == "input":
+            return x
+        if self.way == "detached branch":
+            return x + h.detach()
+        if self.way == "detached body":
+            return self.out(x + h.detach())
+        if self.way == "rounded":
+            return x + h.data
+        return self.out(x + h)
+
+
+@pytest.mark.parametrize("way", ["input", "detached branch", "detached body", "rounded"])
+@pytest.mark.parametrize("as_factory", [True, False])
+def test_a_module_whose_weights_get_no_gradient_is_at_risk(way, as_factory):
+    build = functools.partial(Handed, way)
+    report = initdiag.diagnose(build if as_factory else build(), torch.randn(8, 16), draws=16)
+    assert (report.verdict, report.basis) == (Verdict.DEAD, "structure")
+    assert set(report.risk.values()) == {1.0}
+    assert report.findings[0].code == "IND017"
+    assert "get no gradient" in report.findings[0].message
+
+
+def test_a_module_whose_weights_get_their_gradient_past_a_sum_is_not_called_cut_off():
+    report = initdiag.diagnose(Handed("honest"), torch.randn(8, 16), draws=64)
+    assert report.verdict is Verdict.HEALTHY
+    assert "IND017" not in str(report.findings)
+
+
+class SwiGLU(nn.Module):
+    def __init__(self, n: int) -> None:
+        super().__init__()
+        self.a, self.b, self.c = (nn.Linear(n, n, bias=False) for _ in range(3))
+        for layer in (self.a, self.b, self.c):
+            nn.init.normal_(layer.weight, std=1.5 * (2 / n) ** 0.5)
+
+    def forward(self, x):
+        return self.c(nn.functional.silu(self.a(x)) * self.b(x))
+
+
+def test_a_network_that_overflows_is_at_risk_with_a_number():
+    """The values of such blocks square from one to the next, beyond any float."""
+    model = seeded(lambda: nn.Sequential(*(SwiGLU(13) for _ in range(14))))
+    report = initdiag.diagnose(model, torch.randn(16, 13), draws=64)
+    assert report.verdict is Verdict.EXPLODING
+    assert all(risk == 1.0 for risk in report.risk.values())
+    assert "overflow" in report.findings[0].message
+
+
+def test_no_risk_is_nan_whatever_the_numbers():
+    for drift, variance, dead, overflows in (
+        (math.nan, math.nan, 1.0, False),
+        (math.inf, math.nan, 0.5, True),
+        (math.nan, math.nan, 0.0, True),
+        (-math.inf, math.nan, 1.0, False),
+    ):
+        numbers = Numbers.of(drift, variance, dead, 9, overflows)
+        assert numbers.risk(Training()) == 1.0
+    assert Numbers.of(0.0, math.nan, 0.0, 9, overflows=False) is None
+    assert Numbers.of(math.nan, 1.0, 0.0, 9, overflows=False) is None
+
+
+def tiny_layer(scale: float = 1e-6) -> nn.Sequential:
+    """He weights; one small layer among wide ones is ``scale`` times too small."""
+    model = mlp([64, 5, 5, 64, 64], init="he_normal")
+    with torch.no_grad():
+        model[2].weight.mul_(scale)
+    return model
+
+
+def taken_for_he(model: nn.Module) -> Architecture:
+    """The model's trace, with each layer taken for He normal whatever its scale."""
+    found = initdiag.trace(model)
+    layers = tuple(
+        dataclasses.replace(
+            layer,
+            weight=dataclasses.replace(
+                WeightLaw.from_initializer("he_normal", layer.fan_in, layer.fan_out),
+                sample_variance=layer.weight.sample_variance,
+            ),
+        )
+        for layer in found.layers
+    )
+    return dataclasses.replace(found, layers=layers)
+
+
+def judged_with(arch: Architecture, measurement: initdiag.Measurement) -> Report:
+    """The report of an architecture and a measurement, as `diagnose` puts them together."""
+    seen = diagnose_module._Seen(arch, measurement)
+    rule = diagnose_module._Rule.of(None, None, None, None, False)
+    return diagnose_module._report(seen, rule, None, 0.0)
+
+
+def test_a_prediction_that_the_measurement_refutes_is_not_judged_by():
+    """Printed -0.6 beside -28 used to agree: signs keep the size of the weights."""
+    model = seeded(tiny_layer)
+    arch = taken_for_he(model)
+    measured = initdiag.measure(model, draws=256)
+    report = judged_with(arch, measured)
+    assert abs(report.prediction.log_mean - measured.log_mean) > 20
+    assert not report.agreement.agrees
+    assert report.agreement.scale_p_value < 1e-10
+    assert (report.verdict, report.basis) == (Verdict.VANISHING, "measurement")
+    first_lines = " ".join(str(report).split("\n\n")[0].split())
+    assert "The measurement refutes the prediction, and is judged by." in first_lines
+    assert report.advice == ()
+    honest = seeded(functools.partial(tiny_layer, 1.0))
+    right = judged_with(taken_for_he(honest), initdiag.measure(honest))
+    assert (right.agreement.agrees, right.basis) == (True, "law")
+
+
+def test_a_factory_that_random_signs_refute_is_drawn_afresh(monkeypatch):
+    """Of a factory the weights of one draw are not what is judged."""
+
+    def refuting(arch, measurement, level, prediction):
+        found = agreement(arch, measurement, level, prediction)
+        return dataclasses.replace(found, agrees=measurement.method != "signs")
+
+    monkeypatch.setattr(diagnose_module, "agreement", refuting)
+    build = functools.partial(mlp, [16, 32, 4])
+    drawn = initdiag.diagnose(build, draws=64)
+    assert (drawn.measurement.method, drawn.basis) == ("redraw", "law")
+    kept = initdiag.diagnose(build(), draws=64)
+    assert (kept.measurement.method, kept.basis) == ("signs", "measurement")
+    asked = initdiag.diagnose(build, draws=64, method="signs")
+    assert (asked.measurement.method, asked.basis) == ("signs", "measurement")
+
+
+def test_the_size_of_honest_weights_is_not_refused():
+    """Its p-value is uniform over models, also where layers have few entries."""
+    p_values = []
+    for seed in range(400):
+        init = ("he_normal", "torch_default")[seed % 2]
+        widths = [[16, 32, 32, 4], [6, 6, 6, 6], [64, 5, 40, 3]][seed // 2 % 3]
+        torch.manual_seed(seed)
+        model = mlp(widths, init=init)
+        p_values.append(_scale_p_value(named(model, widths, init).layers))
+    assert stats.kstest(p_values, "uniform").pvalue > 0.01
+
+
+def named(model: nn.Module, widths: list[int], init: str) -> Architecture:
+    """The widths under an initialiser, with what the model's weights show."""
+    arch = Architecture.from_widths(widths, init=init)
+    weights = [part.weight.detach().double() for part in model if isinstance(part, nn.Linear)]
+    layers = tuple(
+        dataclasses.replace(
+            layer,
+            weight=dataclasses.replace(layer.weight, sample_variance=float((w * w).mean())),
+        )
+        for layer, w in zip(arch.layers, weights, strict=True)
+    )
+    return dataclasses.replace(arch, layers=layers)
+
+
+def codes(report: Report) -> list[tuple[str, str, str | None]]:
+    return [(f.code, f.severity, f.layer) for f in report.findings]
 
 
 @pytest.mark.parametrize("draws", [1, 2, 3])
@@ -431,8 +685,8 @@ def test_an_input_that_no_gradient_passes_is_dead_whatever_the_law_says():
 
 def test_a_law_that_is_refused_for_its_error_is_a_finding():
     model = seeded(lambda: mlp([64, 64, 64, 64, 4]))
-    for part in model[::2]:
-        nn.init.sparse_(part.weight, 0.9, 0.1)
+    for part in model[:-1:2]:  # of the output layer nothing would be left
+        nn.init.sparse_(part.weight, 0.95, 0.1)
     report = initdiag.diagnose(model, draws=64)
     assert report.prediction.coverage == "none"
     assert any(f.code == "IND006" and "too far from Gaussian" in f.message for f in report.findings)

@@ -13,7 +13,7 @@ from scipy import special
 import initdiag
 from initdiag import Architecture, InvalidInput, UnsupportedArchitecture
 from initdiag.diagnosing.diagnose import diagnose_architecture
-from initdiag.diagnosing.verdict import LEAST_LOG_SINE
+from initdiag.diagnosing.remarks import LEAST_LOG_SINE
 from initdiag.law.correlation import _finite_width, _log_sines, _Loss, angles, separation
 from initdiag.network.architecture import Gap
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from initdiag.diagnosing.advice import Advice
 from initdiag.diagnosing.agreement import Agreement
+from initdiag.diagnosing.basis import Basis
 from initdiag.diagnosing.findings import Finding, Severity
 from initdiag.diagnosing.report import Report
 from initdiag.diagnosing.verdict import Thresholds, Verdict
@@ -193,7 +194,7 @@ def reports(draw):
         initdiag_version=draw(texts),
         target=draw(texts),
         verdict=draw(st.sampled_from(Verdict)),
-        basis=draw(st.sampled_from(("law", "measurement", "none"))),
+        basis=draw(st.sampled_from(Basis)),
         risk=draw(
             st.dictionaries(st.one_of(st.sampled_from(("sgd", "adam")), texts), shares, max_size=3)
         ),

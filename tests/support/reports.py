@@ -7,6 +7,7 @@ import numpy as np
 from initdiag.diagnosing import findings
 from initdiag.diagnosing.advice import Advice
 from initdiag.diagnosing.agreement import Agreement
+from initdiag.diagnosing.basis import Basis
 from initdiag.diagnosing.report import Report
 from initdiag.diagnosing.verdict import Thresholds, Verdict
 from initdiag.law.prediction import LayerPrediction, PredictedMoments, Prediction
@@ -91,7 +92,7 @@ def vanishing() -> Report:
         initdiag_version="0.1.0",
         target="model.py:build",
         verdict=Verdict.VANISHING,
-        basis="law",
+        basis=Basis.LAW,
         risk={"sgd": 0.984375, "adam": 0.25},
         risk_provenance="provisional: a test",
         optimizer=None,
@@ -155,7 +156,7 @@ def healthy() -> Report:
         initdiag_version="0.1.0",
         target="64,256x2,10",
         verdict=Verdict.HEALTHY,
-        basis="law",
+        basis=Basis.LAW,
         risk={"sgd": 0.0078125, "adam": 0.0},
         risk_provenance="provisional: a test",
         optimizer="adam",
@@ -185,7 +186,7 @@ def unjudged() -> Report:
         initdiag_version="0.1.0",
         target="bad\x1b]0;title\x07name.py:[red]x[/red]",
         verdict=Verdict.NO_VERDICT,
-        basis="none",
+        basis=Basis.NONE,
         risk={},
         risk_provenance="provisional: a test",
         optimizer=None,

@@ -9,6 +9,8 @@ held against the prediction of its trace. A row is a module: the p-values of the
 Sabotaged modules (fifteen of each kind; depth 4 to 12, 4,096 draws) are held against the prediction of the module that they ought to be: one
 layer's weights 1.2 times too large; all hidden layers one tied matrix (width 8 to 16); weights redrawn from a skewed law (exponential less its
 mean) in place of the normal; one ReLU left out. The test at level 1 % should refuse at least 95 % of them.
+
+Run again, all of it, when the size of the weights became a part of the test (column scale).
 """
 
 from __future__ import annotations
@@ -29,7 +31,9 @@ from initdiag.diagnosing.agreement import Agreement, agreement
 
 HONEST, SABOTAGED = 200, 60
 KINDS = ("gain", "tied", "skewed", "dropped relu")
-FIELDS = ("seed", "kind", "widths", "init", "gate", "p_value", "moments", "shape", "dead")
+FIELDS = (
+    "seed", "kind", "widths", "init", "gate", "p_value", "moments", "shape", "dead", "scale",
+)  # fmt: skip
 LEVEL = 0.01
 INITS: dict[str, Callable[[torch.Tensor], object] | None] = {
     "torch_default": None,
@@ -146,12 +150,9 @@ def run(path: Path, rows: int) -> None:
             if seed in done:
                 continue
             row, test = tested(seed)
-            parts = (
-                ("", "", "", "")
-                if test is None
-                else (test.p_value, test.moments_p_value, test.shape_p_value, test.dead_p_value)
-            )
-            shown = ["" if p in (None, "") else f"{p:.4g}" for p in parts]
+            names = ("p_value", "moments_p_value", "shape_p_value", "dead_p_value", "scale_p_value")
+            parts = [None if test is None else getattr(test, name) for name in names]
+            shown = ["" if p is None else f"{p:.4g}" for p in parts]
             writer.writerow(row | dict(zip(FIELDS[5:], shown, strict=True)))
             file.flush()
 
@@ -165,7 +166,7 @@ def summary(path: Path) -> str:
     lines = [
         f"{len(p)} honest modules: KS test of uniformity p = {stats.kstest(p, 'uniform').pvalue:.3f}, refused at 1 %: {int((p < LEVEL).sum())}"
     ]
-    for part in ("moments", "shape"):
+    for part in ("moments", "shape", "scale"):
         q = np.array([float(row[part]) for row in rows if row["kind"] == "honest" and row[part]])
         lines.append(
             f"  {part}: KS test of uniformity p = {stats.kstest(q, 'uniform').pvalue:.3f}, below 1 %: {int((q < LEVEL).sum())} of {len(q)}"
