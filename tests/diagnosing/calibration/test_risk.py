@@ -261,7 +261,7 @@ def test_bad_input_is_told():
         initdiag.failure_risk(prediction, "lion")
     with pytest.raises(InvalidInput, match="lr: a positive number"):
         initdiag.failure_risk(prediction, lr=0.0)
-    with pytest.raises(InvalidInput, match='loss "classification" or "regression"'):
+    with pytest.raises(InvalidInput, match="loss: one of classification, regression, got 'hinge'"):
         initdiag.failure_risk(prediction, loss="hinge")
     uncovered = initdiag.trace(torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.LayerNorm(4)))
     with pytest.raises(UnsupportedArchitecture, match="no coverage, so no risk"):
