@@ -13,6 +13,7 @@ __all__ = [
     "UnsupportedArchitecture",
     "WorkersLost",
     "explain",
+    "said",
     "shown",
 ]
 
@@ -101,3 +102,10 @@ def shown(value: object, most: int = _LONGEST_SHOWN) -> str:
     except Exception as error:
         return f"a {type(value).__name__} (its repr raises {type(error).__name__})"
     return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+def said(error: Exception) -> str:
+    """Return an error in one line; of one that was not raised on purpose, also its type."""
+    if isinstance(error, InitdiagError):
+        return str(error)
+    return f"unexpected {type(error).__name__}: {' '.join(str(error).split())}"

@@ -23,9 +23,12 @@ _MARKER = "initdiag(**options): options of `initdiag_check` in this test, e.g. i
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add ``--initdiag``."""
+    """Add ``--initdiag`` and ``--initdiag-no-isolate``."""
     text = "also run the models of [tool.initdiag] in pyproject.toml as tests"
-    parser.getgroup("initdiag").addoption("--initdiag", action="store_true", help=text)
+    group = parser.getgroup("initdiag")
+    group.addoption("--initdiag", action="store_true", help=text)
+    text = "run these models in pytest's own process: for a debugger"
+    group.addoption("--initdiag-no-isolate", action="store_true", help=text)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -141,9 +144,13 @@ class _ModelItem(pytest.Item):
         self.add_marker("initdiag")
 
     def runtest(self) -> None:
-        from initdiag.project.outcome import diagnose_model, outcome
+        from initdiag.project.isolation import isolated
+        from initdiag.project.outcome import diagnosed_here, outcome
 
-        report = diagnose_model(self.model)
+        is_alone = not self.config.getoption("initdiag_no_isolate")
+        (report,) = (isolated if is_alone else diagnosed_here)([self.model])
+        if isinstance(report, Exception):
+            raise report
         result = outcome(
             self.model.name,
             report,
@@ -170,4 +177,5 @@ class _ModelItem(pytest.Item):
 def _baseline(config: Config) -> Baseline | None:
     from initdiag.project.baseline import Baseline
 
-    return Baseline.read(config.baseline) if config.baseline else None
+    is_written = config.baseline is not None and config.baseline.exists()
+    return Baseline.read(config.baseline) if config.baseline and is_written else None

@@ -13,6 +13,7 @@ import math
 import types
 import typing
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
@@ -50,6 +51,8 @@ def encode(value: Any) -> Any:
         return [encode(v) for v in value]
     if isinstance(value, dict):
         return {str(k): encode(v) for k, v in value.items()}
+    if isinstance(value, Path):
+        return str(value)
     if isinstance(value, float):
         return _encode_float(float(value))
     return value
@@ -123,6 +126,8 @@ def decode(kind: Any, data: Any) -> Any:
         return _decode_literal(typing.get_args(kind), data)
     if kind is float:
         return _decode_float(data)
+    if kind is Path:
+        return Path(_of_type(str, data))
     return _of_type(kind, data) if kind in _PLAIN else data
 
 

@@ -11,6 +11,7 @@ from typing import Any, TypeVar, cast
 from initdiag.errors import InvalidInput, explain, shown
 
 __all__ = [
+    "DEEPEST",
     "LARGEST_COUNT",
     "choice",
     "did_you_mean",
@@ -26,6 +27,9 @@ Name = TypeVar("Name", bound=str)
 
 LARGEST_COUNT = 1 << 53
 """The largest count that is taken: above it, float64 does not tell neighbours apart."""
+
+DEEPEST = 100_000
+"""The most linear layers of an architecture that widths may state."""
 
 _LARGEST_SEED = 1 << 63
 """Seeds lie below it: that is what torch's and NumPy's generators take alike."""

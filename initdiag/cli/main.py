@@ -1,10 +1,13 @@
 """The command line: a thin adapter over `project` and `diagnosis`.
 
-Exit codes: 0 clean, 1 at risk or worse than the baseline, 2 usage, configuration or import error, 3 no verdict.
+Exit codes: 0 clean, 1 at risk or worse than the baseline, 2 usage, configuration or the
+user's own error, 3 no verdict, 130 interrupted, 141 the reader of stdout has gone.
 """
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -17,9 +20,9 @@ from initdiag import __version__
 from initdiag._core.choices import FAIL_ON, METHODS, FailOnOption, Family, Loss
 from initdiag.cli.explain import explain_command
 from initdiag.cli.options import FILE, assumption_options, output_options, training_options
-from initdiag.cli.output import emit, exit_code, saved, write, write_spectrum
+from initdiag.cli.output import ReaderGone, emit, exit_code, saved, write, write_spectrum
 from initdiag.cli.screen import screen_command
-from initdiag.errors import InitdiagError, UnsupportedArchitecture
+from initdiag.errors import UnsupportedArchitecture, said
 
 if TYPE_CHECKING:
     from initdiag.network.architecture import Architecture
@@ -31,32 +34,47 @@ __all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line; errors are one line on stderr and exit code 2, whatever they are: 1 says that a model is at risk."""
+    """Run the command line, and exit with its code.
+
+    Errors are one line on stderr and exit code 2, whatever they are: 1 says that a model is
+    at risk.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name of the user's in any locale
     try:
-        code = _group.main(
-            args=None if arguments is None else list(arguments),
-            prog_name="initdiag",
-            standalone_mode=False,
-        )
+        code = _code(arguments)
+        sys.stdout.flush()
+    except (BrokenPipeError, ReaderGone):
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  (the interpreter flushes it at exit)
+        code = _BROKEN_PIPE
+    sys.exit(code)
+
+
+_BROKEN_PIPE = 128 + 13
+"""Exit code of a command whose reader has gone: 128 + SIGPIPE, as a shell says it."""
+
+_INTERRUPTED = 128 + 2
+"""Exit code after Ctrl-C: 128 + SIGINT."""
+
+
+def _code(arguments: Sequence[str] | None) -> int:
+    """Run the command line; return its exit code."""
+    given = None if arguments is None else list(arguments)
+    try:
+        code = _group.main(args=given, prog_name="initdiag", standalone_mode=False)
     except click.ClickException as error:
         error.show()
-        code = 2
-    except click.Abort:
+        return 2
+    except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
-        code = 130
+        return _INTERRUPTED
+    except ReaderGone:
+        raise
     except Exception as error:
-        click.echo(f"error: {_said(error)}", err=True)
-        code = 2
-    sys.exit(code if isinstance(code, int) else 0)
-
-
-def _said(error: Exception) -> str:
-    """The error in one line; of one that was not raised on purpose, also its type."""
-    return (
-        str(error)
-        if isinstance(error, InitdiagError)
-        else f"unexpected {type(error).__name__}: {' '.join(str(error).split())}"
-    )
+        click.echo(f"error: {said(error)}", err=True)
+        return 2
+    return code if isinstance(code, int) else 0
 
 
 @click.group(
@@ -108,10 +126,18 @@ def _draws(ctx: click.Context, param: click.Parameter, value: str) -> int | str:
     type=FILE,
     help="Write there how the checked models stand today, and exit with 0.",
 )
+@click.option("--timeout", type=float, metavar="SECONDS", help="Give a target up after so long.")
+@click.option(
+    "--isolate/--no-isolate",
+    default=True,
+    show_default=True,
+    help="Run targets in a process of their own; not for a debugger.",
+)
 @training_options
 @output_options
 def _check(
     targets: tuple[str, ...],
+    isolate: bool,
     baseline: Path | None,
     write_baseline: Path | None,
     output_format: str,
@@ -122,7 +148,6 @@ def _check(
 
     Without a TARGET, the models of [tool.initdiag] in pyproject.toml. Options given here go before that table.
     """
-    from initdiag.project.baseline import Baseline
     from initdiag.project.config import find_config
 
     if baseline and write_baseline:
@@ -130,12 +155,14 @@ def _check(
     config = find_config(Path.cwd())
     models = _with_options(config.select(targets, Path.cwd()), options)
     fail_on = options["fail_on"] if _is_given("fail_on") else config.fail_on
-    path = None if write_baseline else baseline or config.baseline
-    known = Baseline.read(path) if path else None
-    outcomes = _outcomes(
-        models, fail_on, known, progress=output_format == "console" and sys.stderr.isatty()
-    )
-    write([one.report for one in outcomes], output_format, output_file)
+    known = None if write_baseline else _known(baseline, config.baseline)
+    progress = output_format == "console" and sys.stderr.isatty()
+    outcomes, is_interrupted = _outcomes(models, fail_on, known, isolate, progress)
+    if outcomes or not is_interrupted:
+        write([one.report for one in outcomes], output_format, output_file)
+    if is_interrupted:
+        click.echo("interrupted", err=True)
+        return _INTERRUPTED
     is_complete = len(outcomes) == len(models)
     if write_baseline:
         return _write_baseline(outcomes, write_baseline) if is_complete else 2
@@ -143,6 +170,18 @@ def _check(
         click.echo(line, err=True)
     codes = {one.exit_code for one in outcomes}
     return 2 if not is_complete else next((code for code in (1, 3) if code in codes), 0)
+
+
+def _known(given: Path | None, configured: Path | None) -> Baseline | None:
+    """Return the baseline; one that is configured and not written yet is none."""
+    from initdiag.project.baseline import Baseline
+
+    if given is None and configured is not None and not configured.exists():
+        do = f"initdiag check --write-baseline {configured}"
+        click.echo(f"no baseline yet: {configured}; write it with {do}", err=True)
+        return None
+    path = given or configured
+    return Baseline.read(path) if path else None
 
 
 def _is_given(option: str) -> bool:
@@ -168,22 +207,30 @@ def _with_options(models: Sequence[ModelConfig], options: dict[str, Any]) -> lis
 
 
 def _outcomes(
-    models: list[ModelConfig], fail_on: FailOnOption, known: Baseline | None, progress: bool
-) -> list[Outcome]:
-    """Of the models that can be diagnosed; the others' errors are said."""
-    from initdiag.project.outcome import diagnose_model, outcome
+    models: list[ModelConfig],
+    fail_on: FailOnOption,
+    known: Baseline | None,
+    isolate: bool,
+    progress: bool,
+) -> tuple[list[Outcome], bool]:
+    """Of the models that can be diagnosed, and whether Ctrl-C came; others' errors are said."""
+    from initdiag.project.isolation import isolated
+    from initdiag.project.outcome import diagnosed_here, outcome
 
-    found = []
-    for model in models:
-        try:
-            report = diagnose_model(model, progress=progress)
-        except Exception as error:
-            click.echo(f"error: {model.name}: {_said(error)}", err=True)
-        else:
-            found.append(
-                outcome(model.name, report, ignore=model.ignore, fail_on=fail_on, baseline=known)
-            )
-    return found
+    found: list[Outcome] = []
+    results = (isolated if isolate else diagnosed_here)(models, progress=progress)
+    try:
+        for model, result in zip(models, results, strict=True):
+            if isinstance(result, Exception):
+                click.echo(f"error: {model.name}: {said(result)}", err=True)
+                continue
+            held = outcome(model.name, result, ignore=model.ignore, fail_on=fail_on, baseline=known)
+            found.append(held)
+            if result.measurement is not None and result.measurement.stopped == "interrupted":
+                return found, True
+    except KeyboardInterrupt:
+        return found, True
+    return found, False
 
 
 def _write_baseline(outcomes: list[Outcome], path: Path) -> int:
@@ -243,6 +290,12 @@ def _predict(
     "--module", help="Path of a part of the model, e.g. head: the chain inside a larger model."
 )
 @click.option(
+    "--isolate/--no-isolate",
+    default=True,
+    show_default=True,
+    help="Run the target in a process of its own; not for a debugger.",
+)
+@click.option(
     "--output-format", type=click.Choice(["console", "json"]), default="console", show_default=True
 )
 @click.option("--output-file", type=FILE, help="Write there, not to stdout.")
@@ -251,6 +304,7 @@ def _spectrum(
     input_size: str | None,
     input_target: str | None,
     module: str | None,
+    isolate: bool,
     output_format: str,
     output_file: Path | None,
     **assumptions: Any,
@@ -263,13 +317,12 @@ def _spectrum(
     from initdiag.diagnosing.spectral_report import spectral_report
 
     given = {name: value for name, value in assumptions.items() if value is not None}
+    of_models = {"input_size": input_size, "input": input_target, "module": module}
     try:
         if target[:1].isdecimal() and ":" not in target:
-            architecture = _assumed(
-                target, given, {"input-size": input_size, "input": input_target, "module": module}
-            )
+            architecture = _assumed(target, given, of_models)
         else:
-            architecture = _traced(target, given, input_size, input_target, module)
+            architecture = _traced(target, given, isolate, **of_models)
         report = spectral_report(architecture, target)
     except UnsupportedArchitecture as error:
         click.echo(f"not covered: {target}: {error}", err=True)
@@ -282,30 +335,36 @@ def _assumed(widths: str, given: dict[str, Any], of_models: dict[str, str | None
     from initdiag.network.architecture import Architecture
     from initdiag.project.targets import parse_widths
 
-    wrong = [f"--{name}" for name, value in of_models.items() if value is not None]
+    wrong = [
+        f"--{name.replace('_', '-')}" for name, value in of_models.items() if value is not None
+    ]
     if wrong:
         raise click.UsageError(f"{', '.join(wrong)}: of a model, not of widths.")
     return Architecture.from_widths(parse_widths(widths), **given)
 
 
-def _traced(
-    target: str,
-    given: dict[str, Any],
-    input_size: str | None,
-    input_target: str | None,
-    module: str | None,
-) -> Architecture:
-    from initdiag.project.targets import load, parse_size
-    from initdiag.tracing.trace import trace
+def _traced(target: str, given: dict[str, Any], isolate: bool, **input_of: Any) -> Architecture:
+    from initdiag.project.config import ModelConfig
+    from initdiag.project.isolation import isolated
+    from initdiag.project.outcome import trace_model
+    from initdiag.project.targets import parse_size
 
     if "negative_slope" in given and "activation" not in given:
         raise click.UsageError(
             "--negative-slope needs --activation with a model, whose own slopes stay otherwise."
         )
-    size = parse_size(input_size) if input_size else None
-    example = load(input_target) if input_target else None
-    example = example() if callable(example) and not hasattr(example, "shape") else example
-    architecture = trace(load(target), example, input_size=size, module=module)
+    size = input_of["input_size"]
+    model = ModelConfig(
+        target,
+        Path.cwd(),
+        module=input_of["module"],
+        input_size=parse_size(size) if size else None,
+        example_input=input_of["input"],
+    )
+    result = next(isolated([model], "trace")) if isolate else trace_model(model)
+    if isinstance(result, Exception):
+        raise result
+    architecture: Architecture = result
     return architecture.replace(**given) if given else architecture
 
 

@@ -10,14 +10,16 @@ from typing import IO, TYPE_CHECKING
 import click
 
 from initdiag._core.choices import FailOn
+from initdiag._core.files import write_whole
 from initdiag.errors import InvalidInput, explain
 from initdiag.rendering.formats import render
 
 if TYPE_CHECKING:
+    from initdiag._core.console import Console
     from initdiag.diagnosing.report import Report
     from initdiag.diagnosing.spectral_report import SpectralReport
 
-__all__ = ["emit", "exit_code", "saved", "write", "write_spectrum"]
+__all__ = ["ReaderGone", "emit", "exit_code", "saved", "write", "write_spectrum"]
 
 
 def saved(file: IO[str]) -> list[Report]:
@@ -25,7 +27,7 @@ def saved(file: IO[str]) -> list[Report]:
     from initdiag.diagnosing.report import Report
 
     try:
-        data = json.load(file)
+        data = json.loads(file.read().removeprefix("\ufeff"))
     except (ValueError, RecursionError) as error:
         expected, do = "a JSON report", "Write one with initdiag check --output-format json."
         raise InvalidInput(
@@ -34,12 +36,25 @@ def saved(file: IO[str]) -> list[Report]:
     return [Report.from_dict(one) for one in (data if isinstance(data, list) else [data])]
 
 
+class ReaderGone(Exception):
+    """The reader of stdout has closed it; click would make exit code 1 of the OSError."""
+
+
+def terminal() -> Console:
+    """Return the terminal; a reader that has gone is an error that `main` knows."""
+    from initdiag._core.console import Console
+
+    class Terminal(Console):
+        def on_broken_pipe(self) -> None:
+            raise ReaderGone
+
+    return Terminal()
+
+
 def write(reports: list[Report], output_format: str, output_file: Path | None) -> None:
     """Write reports in a format, to a file or standard output; under GitHub Actions to the step's summary, too."""
     if output_format == "console" and output_file is None:
-        from rich.console import Console
-
-        console = Console()
+        console = terminal()
         for report in reports:
             console.print(report)
         return
@@ -64,10 +79,13 @@ def _append_summary(reports: list[Report], path: Path) -> None:
 def emit(text: str, output_file: Path | None) -> None:
     """Write a text to a file or standard output."""
     if output_file is None:
-        click.echo(text, nl=False)
+        try:
+            click.echo(text, nl=False)
+        except BrokenPipeError as error:
+            raise ReaderGone from error
         return
     try:
-        output_file.write_text(text, encoding="utf-8", newline="")
+        write_whole(output_file, text)
     except OSError as error:
         raise click.FileError(str(output_file), error.strerror or str(error)) from error
 
@@ -92,6 +110,4 @@ def write_spectrum(report: SpectralReport, output_format: str, output_file: Path
     elif output_file is not None:
         emit(to_text(report, width=100), output_file)
     else:
-        from rich.console import Console
-
-        Console().print(renderable(report))
+        terminal().print(renderable(report))

@@ -11,6 +11,9 @@ from initdiag.errors import InvalidInput, explain
 
 __all__ = ["ACTIVATIONS", "Activation", "Gate"]
 
+_LARGEST_SLOPE = 1e30
+"""Moments of a gate up to the tenth are finite in float64."""
+
 ACTIVATIONS = (
     "linear", "relu", "leaky_relu", "tanh", "sigmoid", "gelu", "silu", "elu", "selu", "softplus", "hardtanh", "relu6", "rrelu",
 )  # fmt: skip
@@ -111,12 +114,12 @@ class Activation:
     def __post_init__(self) -> None:
         choice(self.name, "activation", ACTIVATIONS)
         number_in(self.dropout, "dropout", 0.0, 1.0)
-        if not math.isfinite(self.negative_slope) or (
+        if not abs(self.negative_slope) <= _LARGEST_SLOPE or (
             self.negative_slope and self.name != "leaky_relu"
         ):
             raise InvalidInput(
                 explain(
-                    expected="a finite negative_slope, of leaky_relu alone",
+                    expected="a finite negative_slope of at most 1e30, of leaky_relu alone",
                     got=f"{self.negative_slope} for {self.name}",
                     do="Leave negative_slope out.",
                 )

@@ -98,7 +98,7 @@ class Baseline:
             If there is none, or it is no baseline of this version.
         """
         try:
-            data = json.loads(path.read_text(encoding="utf-8"))
+            data = json.loads(path.read_text(encoding="utf-8-sig"))
             version = data["initdiag_baseline"]
             models = (
                 {name: _standing(one) for name, one in data["models"].items()}
@@ -107,7 +107,7 @@ class Baseline:
             )
         except OSError as error:
             raise _no_baseline(path, error.strerror or str(error)) from error
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise _no_baseline(path, f"{type(error).__name__}: {error}") from error
         if version != _VERSION:
             raise _no_baseline(path, f"version {version!r}")

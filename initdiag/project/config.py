@@ -54,6 +54,8 @@ class ModelConfig:
         Target of a batch tensor, or of a function that makes one.
     ignore : tuple of str
         Codes of findings that are dropped; each has to exist.
+    timeout : float or None
+        Seconds that its process may take, the import of torch included; None: no limit.
 
     Raises
     ------
@@ -75,6 +77,7 @@ class ModelConfig:
     spectrum: bool = False
     thresholds: Thresholds = field(default_factory=Thresholds)
     ignore: tuple[str, ...] = ()
+    timeout: float | None = None
 
     def __post_init__(self) -> None:
         if not self.target:
@@ -86,6 +89,8 @@ class ModelConfig:
         seed_integer(self.seed)
         if self.lr is not None:
             positive_number(self.lr, "lr")
+        if self.timeout is not None:
+            positive_number(self.timeout, "timeout")
         for size in self.input_size or ():
             positive_integer(size, "input_size")
         for code in self.ignore:
@@ -187,6 +192,7 @@ _OF_A_MODEL = ("target", "module", "input_size", "example_input")
 
 _SHARED = (
     "optimizer", "lr", "loss", "draws", "seed", "method", "spectrum", "thresholds", "ignore",
+    "timeout",
 )  # fmt: skip
 """Keys of the project's table and of a model's."""
 

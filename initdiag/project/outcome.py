@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Collection
+import sys
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,12 +13,14 @@ from initdiag._core.choices import FAIL_ON, FailOn, FailOnOption
 from initdiag.diagnosing.diagnose import diagnose, fails
 from initdiag.diagnosing.report import Report
 from initdiag.diagnosing.verdict import Verdict
+from initdiag.errors import TargetError, explain
+from initdiag.network.architecture import Architecture
 from initdiag.project.baseline import Baseline
 from initdiag.project.config import ModelConfig
-from initdiag.project.targets import load
+from initdiag.project.targets import load, load_batch
 from initdiag.rendering.words import percent, plain, risks
 
-__all__ = ["Outcome", "diagnose_model", "outcome"]
+__all__ = ["Outcome", "diagnose_model", "diagnosed_here", "outcome", "trace_model"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,29 +82,67 @@ def diagnose_model(model: ModelConfig, *, progress: bool = False) -> Report:
     TargetError, InvalidInput
         If it does not load, or as `initdiag.diagnose`.
     """
-    return diagnose(
-        load(model.target, model.folder),
-        _batch(model),
-        input_size=model.input_size,
-        draws=model.draws,
-        spectrum=model.spectrum,
-        method=model.method,
-        optimizer=model.optimizer,
-        lr=model.lr,
-        loss=model.loss,
-        thresholds=model.thresholds,
-        seed=model.seed,
-        progress=progress,
-        target=model.target,
-        module=model.module,
-    )
+    with _as_a_guest():
+        return diagnose(
+            load(model.target, model.folder),
+            load_batch(model.example_input, model.folder),
+            input_size=model.input_size,
+            draws=model.draws,
+            spectrum=model.spectrum,
+            method=model.method,
+            optimizer=model.optimizer,
+            lr=model.lr,
+            loss=model.loss,
+            thresholds=model.thresholds,
+            seed=model.seed,
+            progress=progress,
+            target=model.target,
+            module=model.module,
+        )
 
 
-def _batch(model: ModelConfig) -> Any:
-    if model.example_input is None:
-        return None
-    batch = load(model.example_input, model.folder)
-    return batch() if callable(batch) and not hasattr(batch, "shape") else batch
+def trace_model(model: ModelConfig, *, progress: bool = False) -> Architecture:
+    """Load a configured model and read its architecture; it is too quick for progress.
+
+    Raises
+    ------
+    TargetError, InvalidInput
+        If it does not load, or as `initdiag.trace`.
+    """
+    from initdiag.tracing.trace import trace
+
+    with _as_a_guest():
+        return trace(
+            load(model.target, model.folder),
+            load_batch(model.example_input, model.folder),
+            input_size=model.input_size,
+            module=model.module,
+        )
+
+
+@contextlib.contextmanager
+def _as_a_guest() -> Iterator[None]:
+    """Run a target's code: what it prints goes to stderr, and its exit is its own error."""
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    except (SystemExit, GeneratorExit) as error:
+        raise TargetError(
+            explain(
+                expected="a target that leaves the process alone",
+                got=f"{type(error).__name__}({error})",
+                do="Take sys.exit out of what it runs when it is imported, built or called.",
+            )
+        ) from error
+
+
+def diagnosed_here(models: Iterable[ModelConfig], *, progress: bool = False) -> Iterator[Any]:
+    """Yield for each model its report, or the exception that it ended in, in this process."""
+    for model in models:
+        try:
+            yield diagnose_model(model, progress=progress)
+        except Exception as error:
+            yield error
 
 
 def outcome(

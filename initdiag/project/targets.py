@@ -10,9 +10,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from initdiag.errors import TargetError, explain
+from initdiag._core.validation import DEEPEST, did_you_mean
+from initdiag.errors import TargetError, explain, shown
 
-__all__ = ["anchored", "load", "parse_size", "parse_widths"]
+__all__ = ["anchored", "load", "load_batch", "parse_size", "parse_widths"]
 
 
 def anchored(target: str, folder: Path) -> str:
@@ -47,14 +48,41 @@ def load(target: str, folder: Path | None = None) -> Any:
     value: Any = module
     for part in name.split("."):
         if not hasattr(value, part):
-            public = ", ".join(n for n in vars(module) if not n.startswith("_"))
+            names = [name for name in vars(module) if not name.startswith("_")]
             raise TargetError(
                 explain(
-                    expected=f"{part!r} in {place}", got=f"names {public}", do="Correct the target."
+                    expected=f"{part!r} in {place}",
+                    got=f"names {', '.join(names)}",
+                    do=did_you_mean(part, names) or "Correct the target.",
                 )
             )
         value = getattr(value, part)
     return value
+
+
+def load_batch(target: str | None, folder: Path | None = None) -> Any:
+    """Return the batch that ``target`` names, or that the function it names makes.
+
+    Raises
+    ------
+    TargetError
+        As `load`, or if the function raises.
+    """
+    if target is None:
+        return None
+    batch = load(target, folder)
+    if not callable(batch) or hasattr(batch, "shape"):
+        return batch
+    try:
+        return batch()
+    except Exception as error:
+        raise TargetError(
+            explain(
+                expected=f"a function that makes a batch: {target}",
+                got=f"{type(error).__name__}: {error}",
+                do="Call it alone, and mend what it raises.",
+            )
+        ) from error
 
 
 def _from_file(place: str, target: str, folder: Path) -> ModuleType:
@@ -121,16 +149,34 @@ def parse_widths(text: str) -> list[int]:
     widths: list[int] = []
     for part in text.split(","):
         width, times, count = part.strip().partition("x")
-        if not width.isdecimal() or (times and (not count.isdecimal() or int(count) == 0)):
+        repeats = _number(count) if times else 1
+        if _number(width) is None or not repeats:
             raise TargetError(
                 explain(
                     expected="widths such as 784,256x8,10",
-                    got=repr(text),
-                    do=f"Correct the part {part!r}.",
+                    got=shown(text),
+                    do=f"Correct the part {shown(part)}.",
                 )
             )
-        widths.extend([int(width)] * int(count or 1))
+        if len(widths) + repeats > DEEPEST + 1:
+            raise TargetError(
+                explain(
+                    expected=f"at most {DEEPEST + 1:,} widths",
+                    got=f"{len(widths) + repeats:,} by the part {shown(part)}",
+                    do="Give fewer layers.",
+                )
+            )
+        widths.extend([int(width)] * repeats)
     return widths
+
+
+_LONGEST_NUMBER = 15
+"""Digits: a number of more is beyond what float64 counts."""
+
+
+def _number(text: str) -> int | None:
+    """Return what a text of digits says; None if it is none, or too large."""
+    return int(text) if text.isdecimal() and len(text) <= _LONGEST_NUMBER else None
 
 
 def parse_size(text: str) -> tuple[int, ...]:
@@ -147,11 +193,11 @@ def parse_size(text: str) -> tuple[int, ...]:
     (2, 16)
     """
     parts = [part.strip() for part in text.replace("x", ",").split(",")]
-    if not all(part.isdecimal() and int(part) for part in parts):
+    if not all(_number(part) for part in parts):
         raise TargetError(
             explain(
                 expected="the shape of a batch such as 2,784",
-                got=repr(text),
+                got=shown(text),
                 do="Give positive numbers, batch first.",
             )
         )

@@ -54,7 +54,7 @@ def project(tmp_path, monkeypatch, capsys):
         (tmp_path / "net.py").write_text(NET.replace("DEPTH", str(depth)), encoding="utf-8")
         (tmp_path / "pyproject.toml").write_text(table, encoding="utf-8")
         with pytest.raises(SystemExit) as stopped:
-            main(["check", *arguments])
+            main(["check", "--no-isolate", *arguments])
         return stopped.value.code, *capsys.readouterr()
 
     return call

@@ -20,6 +20,10 @@ from initdiag.diagnosing.spectral_report import SpectralReport
 DEEP = "examples/deep_mlp.py:build"
 
 
+HERE = {"check": ["--no-isolate"], "spectrum": ["--no-isolate"]}
+"""Targets run in this process: test_doors.py has those in one of their own."""
+
+
 @pytest.fixture
 def run(capsys, monkeypatch):
     monkeypatch.chdir(ROOT)
@@ -27,7 +31,7 @@ def run(capsys, monkeypatch):
 
     def call(*arguments: str):
         with pytest.raises(SystemExit) as stopped:
-            main(arguments)
+            main([*arguments, *HERE.get(arguments[0], ())])
         captured = capsys.readouterr()
         return stopped.value.code, captured.out, captured.err
 

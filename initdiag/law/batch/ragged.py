@@ -10,14 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from initdiag._core.validation import positive_integer
+from initdiag._core.validation import DEEPEST, positive_integer
 from initdiag.errors import InvalidInput, explain
 from initdiag.law.batch.tables import WIDEST
 
-__all__ = ["DEEPEST", "Ragged"]
-
-DEEPEST = 100_000
-"""Most linear layers of an architecture that is screened."""
+__all__ = ["Ragged"]
 
 _FORMS = "a list of architectures (lists of widths), a 2-d integer array, (flat, offsets), or an Arrow list array"
 

@@ -11,9 +11,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from initdiag._core.validation import positive_integer
+from initdiag._core.validation import DEEPEST, positive_integer
 from initdiag.errors import InvalidInput
-from initdiag.law.batch.ragged import DEEPEST, Ragged
+from initdiag.law.batch.ragged import Ragged
 from initdiag.law.batch.tables import WIDEST
 
 __all__ = ["RISK", "Batch", "Files", "Reject", "widths_of_list", "widths_of_text"]
