@@ -126,7 +126,8 @@ def _layers(architecture: Architecture, numbers: Numbers | None) -> Iterator[Fin
     for layer in architecture.layers:
         if layer.weight.variance == 0:
             yield from _zero_weights(layer, architecture, numbers)
-        if layer.weight.failed and DISTINCT_UNITS not in layer.weight.failed:
+        failed = layer.weight.failed
+        if failed and DISTINCT_UNITS not in failed:
             yield _failed_weights(layer)
         if layer.bias is not None and not layer.bias.symmetric:
             message = "its bias is constant or skewed, so that gates are not fair coins"

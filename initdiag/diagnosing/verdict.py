@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import functools
 import math
 from dataclasses import dataclass
 
@@ -12,7 +13,7 @@ from initdiag.diagnosing import findings, remarks
 from initdiag.diagnosing.agreement import Agreement
 from initdiag.diagnosing.basis import Basis, Numbers, basis_of
 from initdiag.diagnosing.findings import Finding, Kind
-from initdiag.diagnosing.risk import OPTIMIZERS, Training, risk_terms
+from initdiag.diagnosing.risk import OPTIMIZERS, RiskTerms, Training, risk_terms
 from initdiag.law.correlation import Separation
 from initdiag.law.prediction import Prediction
 from initdiag.measuring.record import Measurement
@@ -117,8 +118,9 @@ def judge(
     risk = _risks(numbers, training)
     if risk[training.optimizer] < thresholds.max_risk:
         return Judgement(Verdict.HEALTHY, basis, risk, beside)
-    verdict = _mode(numbers, training)
-    return Judgement(verdict, basis, risk, (_mode_finding(verdict, numbers, training), *beside))
+    terms = numbers.terms(training)
+    verdict = _mode(numbers, terms, training)
+    return Judgement(verdict, basis, risk, (_finding(verdict, numbers, terms, training), *beside))
 
 
 def _optimizers(training: Training) -> tuple[Family, ...]:
@@ -136,27 +138,30 @@ def _risks(numbers: Numbers, training: Training) -> dict[str, float]:
     }
 
 
-def _mode(numbers: Numbers, training: Training) -> Verdict:
+def _mode(numbers: Numbers, terms: RiskTerms, training: Training) -> Verdict:
     """Return the mode that adds most to the risk, beyond what a healthy wide network has."""
     if numbers.dead >= 0.5:
         return Verdict.DEAD
     if numbers.overflows:
         return Verdict.EXPLODING
-    if _overshoots(numbers, training):
+    if _overshoots(terms):
         return Verdict.UNSTABLE
-    terms = numbers.terms(training)
-    usual = risk_terms(0.0, _USUAL_VARIANCE, 0.0, numbers.depth, training)
     shares = {
-        Verdict.UNSTABLE: terms.fluctuation - usual.fluctuation,
+        Verdict.UNSTABLE: terms.fluctuation - _usual_fluctuation(training),
         Verdict.EXPLODING: terms.upward,
         Verdict.VANISHING: terms.downward - _own_drift(numbers, training),
     }
     return max(shares, key=lambda mode: shares[mode])
 
 
-def _overshoots(numbers: Numbers, training: Training) -> bool:
+@functools.lru_cache(maxsize=256)
+def _usual_fluctuation(training: Training) -> float:
+    """Return the fluctuation's term of a healthy wide network, whatever its depth."""
+    return risk_terms(0.0, _USUAL_VARIANCE, 0.0, None, training).fluctuation
+
+
+def _overshoots(terms: RiskTerms) -> bool:
     """Return whether too large a step makes the risk, more than the gradient's own size."""
-    terms = numbers.terms(training)
     return terms.step_probability > 0.5 * (1 + math.tanh(terms.signal / 2))
 
 
@@ -168,8 +173,9 @@ def _own_drift(numbers: Numbers, training: Training) -> float:
     return risk_terms(-numbers.variance / 2, 1.0, 0.0, numbers.depth, training).downward
 
 
-def _mode_finding(verdict: Verdict, numbers: Numbers, training: Training) -> Finding:
-    if verdict is Verdict.UNSTABLE and _overshoots(numbers, training):
+def _finding(verdict: Verdict, numbers: Numbers, terms: RiskTerms, training: Training) -> Finding:
+    """Return the error that the verdict stands for."""
+    if verdict is Verdict.UNSTABLE and _overshoots(terms):
         return _step_finding(numbers, training)
     texts = {
         Verdict.VANISHING: _vanishing,

@@ -274,9 +274,8 @@ def test_a_simulated_share_of_dead_draws_has_an_error_of_its_own():
 
 def test_another_share_than_the_simulations_is_seen():
     report = initdiag.diagnose(seeded(Sliced), torch.zeros(2, 12), draws=256)
-    simulated = dataclasses.replace(
-        report.prediction, samples=np.arange(256.0), dead_probability=0.0
-    )
+    moments = dataclasses.replace(report.prediction.moments, dead_probability=0.0)
+    simulated = dataclasses.replace(report.prediction, samples=np.arange(256.0), moments=moments)
     dead = dataclasses.replace(report.measurement, dead_fraction=0.1)
     assert agreement(report.architecture, dead, 0.001, simulated).dead_p_value < 1e-6
 
