@@ -42,6 +42,7 @@ LONG_FILES = {
     "initdiag/law/distributions/lattice.py",
     "initdiag/law/distributions/line.py",
     "initdiag/law/gradients.py",
+    "initdiag/law/prediction.py",
     "initdiag/measuring/passes/interposer.py",
     "initdiag/measuring/task.py",
     "initdiag/network/architecture.py",
