@@ -85,7 +85,21 @@ class _Products(TorchFunctionMode):
             weight = call.weight.detach()
             turned = weight.T if call.is_transposed else weight
             self.seen.append(_Product(call.x, call.x.detach().clone(), turned))
+            if call.bias is not None and forward_ad.unpack_dual(call.x).tangent is not None:
+                return _with_bias(call.x @ _second_factor(call), call.bias)
         return func(*args, **kwargs)
+
+
+def _second_factor(call: torch_calls.LinearCall) -> Tensor:
+    """The second factor of the product."""
+    return call.weight if call.is_transposed else call.weight.T
+
+
+def _with_bias(product: Tensor, bias: Tensor) -> Tensor:
+    """The sum, added to the value alone: torch's own rule here loads its compiler."""
+    value, tangent = forward_ad.unpack_dual(product)
+    summed: Tensor = forward_ad.make_dual(value + bias, tangent)
+    return summed
 
 
 @dataclass(frozen=True, slots=True)

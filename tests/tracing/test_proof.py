@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -194,3 +196,14 @@ def test_the_proof_can_fail(monkeypatch):
     monkeypatch.setattr("initdiag.tracing.trace.disproof", lambda *a: None)
     hook = next(t for t in TWISTS if t.__name__ == "tensor_hook")
     assert gaps_of(plan(twists=((1, hook),))) == ()
+
+
+def test_a_trace_does_not_load_torchs_compiler():
+    """Its import takes seconds, and forward mode loads it for some sums."""
+    code = (
+        "import sys, initdiag; from torch import nn; "
+        "initdiag.trace(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))); "
+        "assert 'torch._dynamo' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
