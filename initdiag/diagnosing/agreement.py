@@ -11,7 +11,7 @@ import numpy as np
 from scipy import special
 
 from initdiag.law.distributions.goodness import LEAST_DRAWS, shape_p_value
-from initdiag.law.predict import predict
+from initdiag.law.predict import predict, scale_error
 from initdiag.law.prediction import Prediction
 from initdiag.measuring.record import Measurement
 from initdiag.network.architecture import Architecture, Layer
@@ -118,10 +118,11 @@ def expectation(
             variance_error,
             moments.dead_probability,
         )
+    mean_error = math.sqrt(max(mean_error**2 - scale_error(architecture.layers) ** 2, 0.0))
     lost = math.fsum(map(_lost_to_norms, architecture.layers))
     between = _between_weights(architecture.layers)
     return Expectation(
-        log_mean=moments.log_mean + math.fsum(map(_log_norm_ratio, architecture.layers)) + lost / 2,
+        log_mean=moments.log_mean + math.fsum(map(_moved_by_norm, architecture.layers)),
         log_variance=moments.log_variance - lost,
         log_mean_sd=math.hypot(mean_error, math.sqrt(0.75 * between)),
         log_variance_sd=math.hypot(variance_error, math.sqrt(2.5 * between)),
@@ -136,6 +137,9 @@ def _simulated(architecture: Architecture, prediction: Prediction, method: str) 
     """
     moments = prediction.known
     shared = math.fsum(map(_lost_to_norms, architecture.layers)) if method == "signs" else 0.0
+    is_redrawn = method != "signs"
+    mean_error = moments.log_mean_error * is_redrawn
+    variance_error = moments.log_variance_error * is_redrawn
     kurtosis = math.fsum(
         3 * abs(layer.weight.kurtosis - 3) / (layer.fan_in * layer.fan_out)
         for layer in architecture.layers
@@ -143,9 +147,10 @@ def _simulated(architecture: Architecture, prediction: Prediction, method: str) 
     return Expectation(
         moments.log_mean,
         moments.log_variance,
-        math.sqrt(moments.log_mean_se**2 + 4 * shared + kurtosis**2),
+        math.sqrt(moments.log_mean_se**2 + 4 * shared + kurtosis**2 + mean_error**2),
         math.sqrt(
             moments.log_variance_se**2
+            + variance_error**2
             + (shared + 2 * kurtosis) ** 2
             + 4 * shared * moments.log_variance**2
         ),
@@ -160,9 +165,14 @@ def _lost_to_norms(layer: Layer) -> float:
     return (layer.weight.kurtosis - 1) / (layer.fan_in * layer.fan_out)
 
 
-def _log_norm_ratio(layer: Layer) -> float:
-    sample = layer.weight.sample_variance
-    return math.log(sample / layer.weight.variance) if sample and layer.weight.variance else 0.0
+def _moved_by_norm(layer: Layer) -> float:
+    """Return how far the sample's norm moves the log-mean: not at all where it gave the scale."""
+    weight = layer.weight
+    if not weight.sample_variance or not weight.variance:
+        return _lost_to_norms(layer) / 2
+    if weight.initializer is None and weight.scale_error > 0:
+        return 0.0
+    return math.log(weight.sample_variance / weight.variance) + _lost_to_norms(layer) / 2
 
 
 def _between_weights(layers: Sequence[Layer]) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -19,12 +20,15 @@ from initdiag.law.simulate import forward
 from initdiag.network.architecture import Architecture, Layer
 from initdiag.network.log_moments import LogMoments
 
-__all__ = ["LARGEST_ERROR", "predict"]
+__all__ = ["LARGEST_ERROR", "predict", "scale_error"]
 
 _NARROWEST_FOR_SIGNS = 16
 """Fewest inputs of a hidden layer with entries of two values: of fewer that are open and alike in size, sums cancel exactly in every unit.
 
 Explicit products: none of 20,000 chains of ten layers of 16, several in a hundred of width 8."""
+
+_PERTURBED = 8
+"""Simulations with other scales: their spread is known to a quarter."""
 
 LARGEST_ERROR = 0.25
 """Share of the log-variance that its own error may be before the formula is refused."""
@@ -171,20 +175,46 @@ def _compose(layers: tuple[Layer, ...], u_fourth: float | None) -> Prediction:
         hidden_drift=hidden_drift,
         hidden_log_variance=hidden_log_variance,
         dead_probability=_any_dead(shares),
-        log_mean_error=math.fsum(c.log_mean_error for c in added),
+        log_mean_error=math.hypot(math.fsum(c.log_mean_error for c in added), scale_error(layers)),
         log_variance_error=math.fsum(c.log_variance_error for c in added),
     )
+    reasons = (
+        *(f"{family} weights: first order in the excess kurtosis" for family in non_gaussian),
+        *_estimated_scales(layers),
+    )
     return Prediction(
-        coverage="first-order" if non_gaussian else "exact",
-        reasons=tuple(
-            f"{family} weights: first order in the excess kurtosis" for family in non_gaussian
-        ),
+        coverage="first-order" if reasons else "exact",
+        reasons=reasons,
         moments=moments,
         beta=beta,
         layers=shares,
         u_fourth=u_fourth,
         depth=len(layers),
     )
+
+
+def scale_error(layers: Sequence[Layer]) -> float:
+    """Return the standard error of the log-mean that the layers' uncertain scales leave.
+
+    Each layer's scale has an error of its own (`WeightLaw.scale_error`). On a chain of
+    discrete gates it moves the log-mean by as much, and the log-variance not at all.
+    """
+    return math.hypot(*(layer.weight.scale_error for layer in layers))
+
+
+def _estimated_scales(layers: Sequence[Layer]) -> Iterator[str]:
+    """Say of how many layers the scale is read off the weights, and with what error in all."""
+    estimated = [x for x in layers if _is_estimated(x)]
+    if estimated:
+        what = "1 layer is" if len(estimated) == 1 else f"{len(estimated)} layers is"
+        whose = "its" if len(estimated) == 1 else "their"
+        yield (
+            f"the scale of {what} estimated from {whose} weights (+- {scale_error(estimated):.2g})"
+        )
+
+
+def _is_estimated(layer: Layer) -> bool:
+    return layer.weight.initializer is None and layer.weight.scale_error > 0
 
 
 def _without_output_draw(
@@ -214,15 +244,41 @@ def _simulated(architecture: Architecture, draws: int, seed: int) -> Prediction:
     moments = [LogMoments.of(row) for row in log_norms]
     before = [LogMoments.of(np.zeros(draws)), *moments[:-1]]
     layers = tuple(map(_simulated_layer, architecture.layers, before, moments))
-    return Prediction.simulated(
+    found = Prediction.simulated(
         log_norms[-1],
-        tuple(reasons),
+        (*reasons, *_estimated_scales(architecture.layers)),
         architecture.input_size,
         architecture.output_size,
         output_draw(architecture, as_gaussian=True),
         len(layers),
         layers,
     )
+    mean_error, variance_error = _simulated_scale_errors(architecture, draws, seed)
+    known = dataclasses.replace(
+        found.known, log_mean_error=mean_error, log_variance_error=variance_error
+    )
+    return dataclasses.replace(found, moments=known)
+
+
+def _simulated_scale_errors(
+    architecture: Architecture, draws: int, seed: int
+) -> tuple[float, float]:
+    """Return the standard errors of log-mean and log-variance that uncertain scales leave.
+
+    They are the spreads over simulations, with the same random numbers, whose variances lie
+    off by random multiples of their errors.
+    """
+    errors = np.array([layer.weight.scale_error for layer in architecture.layers])
+    if not errors.any():
+        return 0.0, 0.0
+    found = []
+    for off in np.random.default_rng(seed).standard_normal((_PERTURBED, len(errors))) * errors:
+        gains = [math.exp(x / 2) for x in off]
+        norms = forward.simulate(architecture.replace(gain=gains), draws, seed).log_norms[-1]
+        moments = LogMoments.of(norms)
+        found.append((moments.mean, moments.variance))
+    mean_error, variance_error = np.std(found, axis=0, ddof=1)
+    return float(mean_error), float(variance_error)
 
 
 def _simulated_layer(layer: Layer, before: LogMoments, after: LogMoments) -> LayerPrediction:
@@ -253,7 +309,7 @@ def _layer_prediction(layer: Layer, correction: corrections.Correction) -> Layer
         fan_out=layer.fan_out,
         gate=gate,
         gain=layer.gain,
-        log_mean=exact.mean + correction.log_mean,
+        log_mean=exact.mean + correction.log_mean + _log_bias(layer),
         log_variance=exact.variance + correction.log_variance,
         beta=hanin_nica.layer_beta(layer),
         dead_probability=1.0 if is_zero else correction.dead_probability,
@@ -261,6 +317,14 @@ def _layer_prediction(layer: Layer, correction: corrections.Correction) -> Layer
         haar=layer.is_haar,
         kurtosis=3.0 if layer.is_haar else layer.weight.kurtosis,
     )
+
+
+def _log_bias(layer: Layer) -> float:
+    """Return how far the log of a variance lies above the mean log of the sample's.
+
+    That is half the log's variance (to first order), and 0 where the scale is known.
+    """
+    return layer.weight.scale_error**2 / 2 if _is_estimated(layer) else 0.0
 
 
 def _any_dead(shares: tuple[LayerPrediction, ...]) -> float:

@@ -118,7 +118,9 @@ class PredictedMoments:
         P(some layer has every gate closed), so that the gradient is exactly 0.
     log_mean_error, log_variance_error : float
         How far off the formula itself may be, one standard deviation
-        (`initdiag.law.kurtosis.corrections`): 0 unless the coverage is "first-order".
+        (`initdiag.law.kurtosis.corrections`), and the scales of the weights, where they
+        are estimated or in doubt (`WeightLaw.scale_error`). The scales separate these
+        weights from a redraw, not from random signs around them.
     """
 
     log_mean: float

@@ -6,6 +6,7 @@ import dataclasses
 
 from initdiag.errors import InvalidInput, explain
 from initdiag.law.output import output_draw
+from initdiag.law.predict import scale_error
 from initdiag.law.prediction import Prediction, without_output_draw, without_output_mask
 from initdiag.measuring.record import Measurement
 from initdiag.network.architecture import Architecture
@@ -52,8 +53,8 @@ def prediction_of(architecture: Architecture, measurement: Measurement) -> Predi
     sizes = architecture.input_size, architecture.output_size
     draw = output_draw(architecture, as_gaussian=True)
     found = Prediction.simulated(measurement.log_norms, reasons, *sizes, draw, architecture.depth)
-    if architecture.first_layer is None or found.dead_probability == 1:
-        return found
-    drift, log_variance, _ = judged_moments(measurement, architecture)
-    moments = dataclasses.replace(found.known, hidden_drift=drift, hidden_log_variance=log_variance)
+    moments = dataclasses.replace(found.known, log_mean_error=scale_error(architecture.layers))
+    if architecture.first_layer is not None and found.dead_probability != 1:
+        drift, log_variance, _ = judged_moments(measurement, architecture)
+        moments = dataclasses.replace(moments, hidden_drift=drift, hidden_log_variance=log_variance)
     return dataclasses.replace(found, moments=moments)

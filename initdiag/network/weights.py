@@ -131,6 +131,11 @@ class WeightLaw:
         Of the actual entries, about zero; None for a law that was assumed, not read from a module.
     hypotheses : tuple of Hypothesis
         The tests made on the actual entries.
+    scale_error : float
+        Standard error of ``ln variance``: that of the sample's where no initialiser is
+        recognised, the distance to another possible initialiser where one is. It separates
+        these weights from a redraw. Random signs around these very weights keep their own
+        scale, so that it does not separate a prediction from such a measurement.
     """
 
     family: str
@@ -141,8 +146,10 @@ class WeightLaw:
     sample_variance: float | None = None
     sample_kurtosis: float | None = None
     hypotheses: tuple[Hypothesis, ...] = ()
+    scale_error: float = 0.0
 
     def __post_init__(self) -> None:
+        number_in(self.scale_error, "scale error", 0.0)
         choice(self.family, "weight family", _FAMILIES)
         number_in(self.variance, "weight variance", 0.0)
         number_in(self.kurtosis, "weight kurtosis", 1.0 - 1e-9)
