@@ -328,12 +328,19 @@ def _measured(
     if method == "none":
         return None, None
     reasons: dict[str, list[str]] = {}
+    best: Measurement | None = None
     for ensemble in ("signs", "redraw") if method == "auto" else (method,):
         drawn = subject.factory if ensemble == "redraw" and init is None else None
         try:
-            return run(drawn or subject.module, method=ensemble, init=init), None
+            found = run(drawn or subject.module, method=ensemble, init=init)
         except UnsupportedArchitecture as error:
             reasons.setdefault(str(error), []).append(ensemble)
+            continue
+        if not found.fixed:
+            return found, None
+        best = found if best is None or len(found.fixed) < len(best.fixed) else best
+    if best is not None:
+        return best, None
     return None, " ".join(
         f"{', '.join(ensembles)}: {reason}" for reason, ensembles in reasons.items()
     )

@@ -18,7 +18,7 @@ from initdiag._core.choices import Stopped
 from initdiag._core.validation import positive_integer, positive_number
 from initdiag.errors import InvalidInput, explain
 from initdiag.measuring.passes.gradients import GradientLogs
-from initdiag.measuring.passes.interposer import LayerLogs
+from initdiag.measuring.passes.rows import LayerLogs
 from initdiag.measuring.record import LayerMeasurement, LogSummary, Measurement
 from initdiag.network.architecture import Architecture
 from initdiag.network.log_moments import LogMoments
@@ -49,6 +49,7 @@ class Plan:
 
     chunks: Iterator[Chunk]
     notes: Callable[[], tuple[str, ...]]
+    fixed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +158,7 @@ def collected(
         ),
         notes=(*plan.notes(), *_overflows(values)),
         stopped=stopped or "draws",
+        fixed=plan.fixed,
     )
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from initdiag._core.choices import ENSEMBLES, PRECISIONS, DrawCount, Ensemble, Precision
 from initdiag._core.validation import choice, seed_integer
+from initdiag.measuring.between_weights import with_weights_error
 from initdiag.measuring.collect import Chunk, Plan, Stopping, chunks, collected
 from initdiag.measuring.ensembles import random_numbers
 from initdiag.measuring.ensembles.networks import (
@@ -22,13 +23,14 @@ from initdiag.measuring.ensembles.networks import (
     refuse_mixed_rows,
 )
 from initdiag.measuring.passes.gradients import Gradients, Loss
-from initdiag.measuring.passes.sign_chain import fast_log_norms, taped
+from initdiag.measuring.passes.interposer import Ensemble as Networks
+from initdiag.measuring.passes.log_norms import log_norms, log_norms_in_batch
+from initdiag.measuring.passes.sign_chain import fast_log_norms
 from initdiag.measuring.record import Measurement
+from initdiag.measuring.survey import signs_are_the_modules, surveyed, trusted_steps
 from initdiag.measuring.task import (
     Task,
     checked_init,
-    log_norms,
-    log_norms_in_batch,
     prepared,
 )
 from initdiag.network.architecture import Architecture
@@ -140,12 +142,15 @@ def measure(
             direction,
             is_native=is_native,
         )
+        task = surveyed(task)
         wanted = Gradients(task, gradients, Loss.of(loss_fn, target, len(task.rows)))
         if method == "redraw":
-            plan = _redraws(task, stopping, wanted, Redraws(task, subject.factory, init))
+            plan = _redraws(task, stopping, wanted, Redraws.of_task(task, subject.factory, init))
         else:
             plan = _signs(task, stopping, wanted) if method == "signs" else _laws(task, stopping)
         found = collected(plan, arch, method, seed, stopping, progress)
+        if method == "signs":
+            found = with_weights_error(found, arch.layers)
     if is_native:
         note = f"in the arithmetic of {str(task.dtype).removeprefix('torch.')}: a norm that leaves its range counts as 0 or infinite"
         found = dataclasses.replace(found, notes=(*found.notes, note))
@@ -155,19 +160,44 @@ def measure(
 def _signs(task: Task, stopping: Stopping, gradients: Gradients) -> Plan:
     networks = Signs(task)
     refuse_mixed_rows(task, networks.of(range(4)))
-    steps = taped(task)
+    is_loaded = not signs_are_the_modules(task)
+    if task.is_random or is_loaded:
+        own = task.as_it_is()
+        drawn = Signs(own)
 
-    def found(chunk: range) -> Chunk:
+        def network(draws: range) -> Networks:
+            return drawn.loaded(draws.start) if is_loaded else drawn.of(draws)
+
+        gradients = gradients.on(own)
+        found = _one_by_one(own, stopping, gradients, network, mixes=False)
+        return _plan(networks, gradients, found)
+    steps = trusted_steps(task)
+
+    def rows(chunk: range) -> Chunk:
         if steps is None:
             norms, logs = log_norms(task, networks.of(chunk), chunk)
         else:
+            with_layers = chunk.start < _LOGGED
             norms, logs = fast_log_norms(
-                steps, task, networks.of(chunk), chunk, with_layers=chunk.start < _LOGGED
+                steps, task, networks.of(chunk), chunk, with_layers=with_layers
             )
         return Chunk(chunk, norms, logs, gradients(networks.of, chunk))
 
-    found_chunks = map(found, chunks(stopping, _rows_in_budget(task)))
-    return Plan(found_chunks, lambda: (*networks.notes(), *gradients.notes))
+    return _plan(networks, gradients, map(rows, chunks(stopping, _rows_in_budget(task))))
+
+
+def _plan(
+    networks: Signs | Laws | Redraws,
+    gradients: Gradients | None,
+    drawn: Iterator[Chunk],
+    how: tuple[str, ...] = (),
+) -> Plan:
+    """Return the plan; what is to be noted is asked for when the draws are done."""
+    return Plan(
+        drawn,
+        lambda: (*networks.notes(), *how, *(gradients.notes if gradients else ())),
+        networks.fixed,
+    )
 
 
 def _laws(task: Task, stopping: Stopping) -> Plan:
@@ -177,42 +207,35 @@ def _laws(task: Task, stopping: Stopping) -> Plan:
     def found(chunk: range) -> Chunk:
         return Chunk(chunk, *log_norms(task, networks.of(chunk), chunk))
 
-    return Plan(map(found, chunks(stopping, _rows_in_budget(task, most=1024))), networks.notes)
+    step = 1 if task.is_random else _rows_in_budget(task, most=1024)
+    return _plan(networks, None, map(found, chunks(stopping, step)))
 
 
 def _redraws(task: Task, stopping: Stopping, gradients: Gradients, networks: Redraws) -> Plan:
-    if task.is_chain and task.has_only_layers:
-        return Plan(
-            _stacks(task, stopping, gradients, networks, mixes=False),
-            lambda: (*networks.notes(), *gradients.notes),
-        )
-    drawn, how = _off_chain(task, stopping, gradients, networks)
-    return Plan(drawn, lambda: (*networks.notes(), *how, *gradients.notes))
+    """Stack many networks where that gives what they give one by one."""
+    mixes = not task.is_chain and mixes_rows(task, networks.of(range(1)))
+    is_worth_it = stopping.most >= _WORTH_STACKING or task.is_chain
+    is_possible = task.has_only_layers and not task.is_random and is_worth_it
+    if is_possible and can_be_stacked(task, networks, mixes, _stack_in_budget(task, mixes)):
+        return _plan(networks, gradients, _stacks(task, stopping, gradients, networks, mixes))
+    own = task.as_it_is() if is_possible and task.is_chain else task  # it is no such chain
+    gradients = gradients.on(own)
+    network = Redraws(own, networks.source).of
+    drawn = _one_by_one(own, stopping, gradients, network, mixes)
+    how = (_SINGLY,) if stopping.most >= _WORTH_STACKING else ()
+    return _plan(networks, gradients, drawn, how)
 
 
-def _off_chain(
-    task: Task, stopping: Stopping, gradients: Gradients, networks: Redraws
-) -> tuple[Iterator[Chunk], tuple[str, ...]]:
-    """Chunks of draws, and how they are drawn where that is slow; a network that mixes rows is run on the whole batch."""
-    mixes = mixes_rows(task, networks.of(range(1)))
-    if (
-        task.has_only_layers
-        and stopping.most >= _WORTH_STACKING
-        and can_be_stacked(task, networks, mixes)
-    ):
-        return _stacks(task, stopping, gradients, networks, mixes), ()
-    how = "drawn one by one: more than linear layers and batch normalisation cannot be stacked"
-    return _one_by_one(task, stopping, gradients, networks, mixes), (
-        how,
-    ) if stopping.most >= _WORTH_STACKING else ()
+_SINGLY = "drawn one by one: more than linear layers and batch normalisation cannot be stacked"
 
 
 def _stacks(
     task: Task, stopping: Stopping, gradients: Gradients, networks: Redraws, mixes: bool
 ) -> Iterator[Chunk]:
-    """Many networks at once."""
+    """Run many networks at once."""
+    room: dict[str, Tensor] = {}
     for chunk in chunks(stopping, _stack_in_budget(task, mixes)):
-        drawn = networks.stacked(chunk, len(task.rows) if mixes else 1)
+        drawn = networks.stacked(chunk, len(task.rows) if mixes else 1, room)
         if mixes:
             yield Chunk(chunk, *log_norms_in_batch(task, drawn, chunk))
         else:
@@ -220,15 +243,19 @@ def _stacks(
 
 
 def _one_by_one(
-    task: Task, stopping: Stopping, gradients: Gradients, networks: Redraws, mixes: bool
+    task: Task,
+    stopping: Stopping,
+    gradients: Gradients,
+    network: Callable[[range], Networks],
+    mixes: bool,
 ) -> Iterator[Chunk]:
-    """What cannot be stacked is loaded into the replica draw by draw."""
+    """Run each draw's network by itself."""
     for one in chunks(stopping, 1):
-        loaded = networks.of(one)
+        drawn = network(one)
         if mixes:
-            yield Chunk(one, *log_norms_in_batch(task, loaded, one))
+            yield Chunk(one, *log_norms_in_batch(task, drawn, one))
         else:
-            yield Chunk(one, *log_norms(task, loaded, one), gradients.at_once(loaded, one))
+            yield Chunk(one, *log_norms(task, drawn, one), gradients.at_once(drawn, one))
 
 
 def _stack_in_budget(task: Task, mixes: bool) -> int:

@@ -95,7 +95,8 @@ class Measurement(Record):
         ``ln||Ju||^2`` with ``||u|| = 1`` (natural log); -inf for a truly dead draw only, +inf for one in which the forward pass itself
         overflows. In native precision -inf is what the model's own arithmetic rounds to 0, and +inf what overflows it.
     log_mean, log_mean_se, log_variance, log_variance_se : float
-        Over the draws that are not dead, with standard errors. The mean is infinite, the rest NaN, where a draw overflows.
+        Over the draws that are not dead, with standard errors: of the number of draws and,
+        for signs, of what these very weights leave fixed. The mean is infinite, the rest NaN, where a draw overflows.
     dead_fraction : float
         Share of draws whose gradient is exactly 0.
     input_size, output_size : int
@@ -107,6 +108,9 @@ class Measurement(Record):
     stopped : str
         Why there are no more draws: ``"draws"`` (as many as asked for), ``"precision"`` (the log-variance is known well enough),
         ``"time"`` (the time budget was spent), ``"interrupted"`` (by the user: partial).
+    fixed : tuple of str
+        Names of the parameters that were drawn once and did not vary over the draws: dead
+        share and variance are those given their present values.
     """
 
     method: str
@@ -123,6 +127,7 @@ class Measurement(Record):
     layers: tuple[LayerMeasurement, ...]
     notes: tuple[str, ...] = ()
     stopped: Stopped = "draws"
+    fixed: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -136,6 +141,7 @@ class Measurement(Record):
         layers: tuple[LayerMeasurement, ...] = (),
         notes: tuple[str, ...] = (),
         stopped: Stopped = "draws",
+        fixed: tuple[str, ...] = (),
     ) -> Measurement:
         """Return the record of ``log_norms``, its statistics computed."""
         values = np.ascontiguousarray(log_norms, dtype=np.float64)
@@ -143,8 +149,18 @@ class Measurement(Record):
         m = LogMoments.of(values)
         return cls(
             method, len(values), seed, values, m.mean, m.mean_se, m.variance, m.variance_se, m.dead_fraction,
-            input_size, output_size, layers, notes, stopped,
+            input_size, output_size, layers, notes, stopped, fixed,
         )  # fmt: skip
+
+    @property
+    def sampling_log_mean_se(self) -> float:
+        """The part of ``log_mean_se`` that the number of draws leaves."""
+        return LogMoments.of(self.log_norms).mean_se
+
+    @property
+    def sampling_log_variance_se(self) -> float:
+        """The part of ``log_variance_se`` that the number of draws leaves."""
+        return LogMoments.of(self.log_norms).variance_se
 
     @property
     def overflow_fraction(self) -> float:

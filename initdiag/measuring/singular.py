@@ -84,11 +84,12 @@ def _sides(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Rows of ``J^T`` or of ``J``, with the logs of their factors, as many at a time as the budget allows."""
     x, ensemble, (n_0, n_1) = task.inputs(network), networks.of(network), networks.sizes
-    forward = n_0 <= n_1
+    forward = n_0 <= n_1 and task.derivative == "forward"
+    sides = n_0 if forward else n_1
     step = max(1, _BUDGET // (64 * task.dtype.itemsize * _width(task, forward)))
-    for start in range(0, min(n_0, n_1), step):
-        index = torch.arange(start, min(start + step, n_0, n_1), device=x.device)
-        unit = torch.nn.functional.one_hot(index, min(n_0, n_1)).to(task.dtype)
+    for start in range(0, sides, step):
+        index = torch.arange(start, min(start + step, sides), device=x.device)
+        unit = torch.nn.functional.one_hot(index, sides).to(task.dtype)
         many = x.expand(len(unit), *x.shape[1:])
         if forward:
             yield Push(task, ensemble, network, many, unit.reshape(many.shape)).rows

@@ -13,6 +13,7 @@ from initdiag.measuring.ensembles.networks import Redraws, Signs, refuse_mixed_r
 from initdiag.measuring.ensembles.redraw import Loaded
 from initdiag.measuring.singular import all_values, fits_dense, quadratures
 from initdiag.measuring.spectrum_record import SpectralMeasurement
+from initdiag.measuring.survey import surveyed
 from initdiag.measuring.task import checked_init, prepared
 from initdiag.network.architecture import Architecture
 from initdiag.tracing.inputs import subject_of
@@ -92,7 +93,10 @@ def measure_spectrum(
         task = prepared(
             subject.module, arch, subject.example, subject.size, seed, None, torch.float64
         )
-        networks = Signs(task) if method == "signs" else Redraws(task, subject.factory, init)
+        task = surveyed(task)
+        networks = (
+            Signs(task) if method == "signs" else Redraws.of_task(task, subject.factory, init)
+        )
         refuse_mixed_rows(task, networks.of(range(4)) if isinstance(networks, Signs) else Loaded())
         is_dense = dense if dense is not None else fits_dense(*networks.sizes)
         found = (

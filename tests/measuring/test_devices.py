@@ -15,7 +15,8 @@ import initdiag
 from initdiag.measuring.ensembles.networks import Laws, Signs
 from initdiag.measuring.ensembles.redraw import Source, reset_parameters
 from initdiag.measuring.passes import gradients, sign_chain
-from initdiag.measuring.task import log_norms, prepared
+from initdiag.measuring.passes.log_norms import log_norms
+from initdiag.measuring.task import prepared
 from initdiag.tracing.replica import replica
 from initdiag.tracing.trace import trace
 

@@ -16,6 +16,8 @@ from torch import Tensor
 
 from initdiag.errors import UnsupportedArchitecture
 from initdiag.measuring.ensembles import random_numbers
+from initdiag.measuring.passes.interposer import LinearUse
+from initdiag.measuring.passes.modes import Parts
 from initdiag.network.architecture import Layer
 
 __all__ = ["GaussianLayers"]
@@ -32,47 +34,40 @@ class GaussianLayers:
         Weight name -> its layer, in the order of execution.
     """
 
+    values: Mapping[str, Tensor] = {}
+
     def __init__(self, seed: int, draws: range, layers: Mapping[str, Layer]) -> None:
         self._seed, self._draws, self._layers = seed, draws, layers
         self._order = {name: index for index, name in enumerate(layers)}
-        self._used: set[str] = set()
 
-    def apply(
-        self, name: str, x: Tensor, tangent: Tensor, weight: Tensor, is_transposed: bool
-    ) -> tuple[Tensor, Tensor]:
-        """Return ``W_i x_i`` and ``W_i t_i`` for a fresh Gaussian ``W_i`` a row."""
-        if name in self._used:
+    def apply(self, use: LinearUse, parts: Parts) -> Parts:
+        """Return ``W_i x_i`` for a fresh Gaussian ``W_i`` a row, the same for all ``parts``."""
+        name = use.name
+        if use.earlier:
             raise UnsupportedArchitecture(
-                f"{name!r} is used twice, and its second use depends on the first: its law alone does not simulate it. "
-                "Use method='signs' or 'redraw'."
+                f"{name!r} is used twice, and its second use depends on the first: its law alone "
+                "does not simulate it. Use method='signs' or 'redraw'."
             )
-        self._used.add(name)
         layer = self._layers[name]
-        vectors = torch.cat(
-            [
-                x.flatten(1, -2) if x.dim() > 2 else x[:, None],
-                tangent.reshape(len(x), -1, x.shape[-1]),
-            ],
-            1,
-        )
+        x = parts[0]
+        vectors = torch.cat([part.reshape(len(x), -1, x.shape[-1]) for part in parts], 1)
         images = _gram_root(vectors) @ self._normals(name, vectors, layer.fan_out)
         images = images * math.sqrt(layer.weight.variance)
-        half = vectors.shape[1] // 2
         shape = (*x.shape[:-1], layer.fan_out)
-        return images[:, :half].reshape(shape), images[:, half:].reshape(shape)
+        return tuple(image.reshape(shape) for image in images.chunk(len(parts), 1))
 
-    def bias(self, name: str, bias_name: str, bias: Tensor) -> Tensor:
-        """Return fresh Gaussian biases of the layer's bias variance, or the bias itself where its law is not symmetric."""
+    def bias(self, use: LinearUse | None, bias_name: str, bias: Tensor) -> Tensor:
+        """Return fresh Gaussian biases of the layer's bias variance.
+
+        A bias whose law is not symmetric stays as it is.
+        """
+        name = "" if use is None else use.name
         law = self._layers[name].bias if name in self._layers else None
         if law is None or not law.symmetric:
             return bias
         stream = 2 * self._order[name] + 1
         values = random_numbers.normals(self._seed, self._draws, stream, bias.numel())
         return values.to(bias.device, bias.dtype) * math.sqrt(law.variance)
-
-    def again(self) -> GaussianLayers:
-        """Return the same layers, none of them used yet."""
-        return GaussianLayers(self._seed, self._draws, self._layers)
 
     def _normals(self, name: str, vectors: Tensor, fan_out: int) -> Tensor:
         count = vectors.shape[1]

@@ -5,21 +5,23 @@ Every ensemble answers the same questions: ``of(draws)``, how these draws' netwo
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from initdiag.errors import UnsupportedArchitecture
 from initdiag.measuring.ensembles import random_numbers
 from initdiag.measuring.ensembles.gaussian import GaussianLayers
-from initdiag.measuring.ensembles.redraw import Loaded, Redrawn, Source, reset_parameters, values_of
+from initdiag.measuring.ensembles.redraw import Loaded, Redrawn, Source, reset_parameters
 from initdiag.measuring.ensembles.signs import SignFlips
-from initdiag.measuring.passes.interposer import Ensemble
+from initdiag.measuring.passes.interposer import Ensemble, LinearUse
+from initdiag.measuring.passes.log_norms import log_norms, log_norms_in_batch
 from initdiag.measuring.passes.push_pull import Push
-from initdiag.measuring.task import Task, log_norms, log_norms_in_batch
+from initdiag.measuring.task import Task
 from initdiag.network.architecture import Architecture, Layer
 from initdiag.network.weights import INDEPENDENT_OF
 from initdiag.tracing.provenance import goes_into
@@ -28,8 +30,12 @@ from initdiag.tracing.trace import require_layers
 __all__ = ["Laws", "Redraws", "Signs", "can_be_stacked", "mixes_rows", "refuse_mixed_rows", "sizes"]
 
 
-_ALIKE = 1e-9
-"""Logs that differ by less are the same but for rounding."""
+_ALIKE = 1e-6
+"""Logs in double precision that differ by less are the same but for rounding."""
+
+_COMPARED = 16
+"""Draws that are run one by one as well: a branch that half of all weights take shows in all
+but one run of 2^15."""
 
 
 class _Networks:
@@ -40,6 +46,13 @@ class _Networks:
     def sizes(self) -> tuple[int, int]:
         """``n_0`` and ``n_L``, as `sizes` finds them."""
         return sizes(self._task)
+
+    def notes(self) -> tuple[str, ...]:
+        """Return what was taken for something else, or not varied."""
+        return ()
+
+    def _given(self, fixed: tuple[str, ...]) -> tuple[str, ...]:
+        return (f"given the present {', '.join(fixed)}: not varied",) if fixed else ()
 
 
 def _streams(layers: Sequence[Layer]) -> dict[str, int]:
@@ -76,9 +89,57 @@ class Signs(_Networks):
         """Return how these draws' networks apply their linear layers."""
         return SignFlips(self._task.seed, draws, self._order, self._flipped)
 
+    def loaded(self, draw: int) -> Loaded:
+        """Return the network of one draw with its signs in the parameters themselves."""
+        flips = self.of(range(draw, draw + 1))
+        values = dict(self._task.module.named_parameters())
+        found: dict[str, Tensor] = {}
+        for layer in self._task.arch.layers:
+            for name, p in values.items():
+                is_matrix = p.dim() == 2 and goes_into(name, layer.name) and name not in found
+                if is_matrix and set(p.shape) == {layer.fan_in, layer.fan_out}:
+                    is_transposed = p.shape != (layer.fan_out, layer.fan_in)
+                    use = LinearUse(layer.name, p.T if is_transposed else p, is_transposed)
+                    s, r = (1 - 2 * bits[0].to(p.dtype) for bits in flips.bits(use))
+                    found[name] = p * (s[:, None] * r if is_transposed else r[:, None] * s)
+        return Loaded(found | self._flipped_biases(flips))
+
+    def _flipped_biases(self, flips: SignFlips) -> dict[str, Tensor]:
+        """Return the biases as one draw has them: a shared one is flipped with its first layer."""
+        found: dict[str, Tensor] = {}
+        for use, name, bias in self._biases:
+            if name not in found:
+                found[name] = flips.bias(use, name, bias).reshape(bias.shape)
+        return found
+
+    @functools.cached_property
+    def _biases(self) -> list[tuple[LinearUse, str, Tensor]]:
+        """Which bias follows which linear call, as one pass of the module shows."""
+        tape = _Biases()
+        log_norms(dataclasses.replace(self._task, is_chain=False), tape, range(1))
+        return tape.seen
+
+    @functools.cached_property
+    def fixed(self) -> tuple[str, ...]:
+        """Names of what random signs leave as it is although it was drawn."""
+        flipped = {name for use, name, _ in self._biases if use.name in self._flipped}
+        return _not_varied(self._task, flipped)
+
     def notes(self) -> tuple[str, ...]:
         """Return what was not varied."""
-        return _not_varied(self._task)
+        return self._given(self.fixed)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Biases(Loaded):
+    """The module as it is, which keeps the biases that it was asked for."""
+
+    seen: list[tuple[LinearUse, str, Tensor]] = dataclasses.field(default_factory=list)
+
+    def bias(self, use: LinearUse | None, name: str, bias: Tensor) -> Tensor:
+        if use is not None and name:
+            self.seen.append((use, name, bias))
+        return bias
 
 
 class Laws(_Networks):
@@ -87,6 +148,11 @@ class Laws(_Networks):
     def __init__(self, task: Task) -> None:
         super().__init__(task)
         require_layers(task.arch)
+        if task.derivative == "reverse":
+            raise UnsupportedArchitecture(
+                "the module has a backward pass of its own (a gradient hook or a custom function), "
+                "which a simulated forward pass does not see. Use method='signs' or 'redraw'."
+            )
         for layer in task.arch.layers:
             if layer.weight.failed or layer.weight.family == "haar":
                 what = (
@@ -109,7 +175,13 @@ class Laws(_Networks):
         taken = (
             f"{family} weights: taken for Gaussian ones of their variance" for family in others
         )
-        return (*taken, *_not_varied(self._task))
+        return (*taken, *self._given(self.fixed))
+
+    @functools.cached_property
+    def fixed(self) -> tuple[str, ...]:
+        """Names of what the layers' laws leave as it is although it was drawn."""
+        biases = {n for n, p in self._task.module.named_parameters() if p.dim() == 1}
+        return _not_varied(self._task, biases)
 
 
 class Redraws(_Networks):
@@ -117,43 +189,45 @@ class Redraws(_Networks):
 
     at_once = 1
 
-    def __init__(
-        self, task: Task, factory: Callable[[], Any] | None, init: Callable[[nn.Module], Any] | None
-    ) -> None:
+    def __init__(self, task: Task, source: Source) -> None:
         super().__init__(task)
-        if factory is None and init is None:
-            require_layers(task.arch)
-            _require_default_weights(task.arch)
-            init = reset_parameters
-        self._source = Source(
-            task.original, {layer.name for layer in task.arch.layers}, factory, init
-        )
+        self.source = source
 
-    def of(self, draws: range) -> Ensemble:
-        """Load the network of the one draw in ``draws``, and return how it applies its linear layers: as it is."""
+    @classmethod
+    def of_task(
+        cls, task: Task, factory: Callable[[], Any] | None, init: Callable[[nn.Module], Any] | None
+    ) -> Redraws:
+        """Return the redraws by a factory, by ``init``, or by the module's own initialisers."""
+        weights = {layer.name for layer in task.arch.layers}
+        if factory is not None or init is not None:
+            return cls(task, Source(task.original, weights, factory, init))
+        require_layers(task.arch)
+        _require_default_weights(task.arch)
+        return cls(task, Source(task.original, weights, None, reset_parameters))
+
+    def of(self, draws: range) -> Loaded:
+        """Return the network of the one draw in ``draws``."""
         (draw,) = draws
-        own = values_of(self._task.module)
-        with torch.no_grad():
-            for name, value in self._source.draws(
-                [random_numbers.draw_seed(self._task.seed, draw)]
-            ).items():
-                own[name].copy_(value[0])
-        return Loaded()
+        drawn = self.source.draws([random_numbers.draw_seed(self._task.seed, draw)])
+        return Loaded({name: stack[0].to(self._task.dtype) for name, stack in drawn.items()})
 
-    def stacked(self, draws: range, rows: int = 1) -> Redrawn:
-        """Return how these draws' networks apply their linear layers, so many rows each; the replica is loaded with the first one's parameters."""
-        drawn, own = (
-            Redrawn(self._source, draws, self._task.seed, self._task.dtype, rows),
-            values_of(self._task.module),
-        )
-        with torch.no_grad():
-            for name, stack in drawn.stacks.items():
-                own[name].copy_(stack[0])
-        return drawn
+    def stacked(
+        self, draws: range, rows: int = 1, room: dict[str, Tensor] | None = None
+    ) -> Redrawn:
+        """Return these draws' networks side by side, so many rows each, made in ``room``."""
+        seeds = [random_numbers.draw_seed(self._task.seed, draw) for draw in draws]
+        drawn = self.source.draws(seeds, room)
+        return Redrawn({n: stack.to(self._task.dtype) for n, stack in drawn.items()}, rows)
+
+    @functools.cached_property
+    def fixed(self) -> tuple[str, ...]:
+        """Names of what was not drawn afresh although it was drawn once."""
+        own = dict(self._task.module.named_parameters())
+        return tuple(n for n in self.source.left if n in own and not _is_constant(own[n]))
 
     def notes(self) -> tuple[str, ...]:
         """Return what was not drawn afresh."""
-        return (f"not drawn afresh: {', '.join(self._source.left)}",) if self._source.left else ()
+        return self._given(self.fixed)
 
 
 def sizes(task: Task) -> tuple[int, int]:
@@ -172,23 +246,28 @@ def mixes_rows(task: Task, ensemble: Ensemble) -> bool:
     return bool(torch.isfinite(norms[1:]).any())  # an overflow (0 times infinity) tells nothing
 
 
-def can_be_stacked(task: Task, networks: Redraws, mixes: bool) -> bool:
-    """Return whether the first draws' networks give the same side by side as one by one; ``mixes``: on whole batches."""
-    two = range(2)
+def can_be_stacked(task: Task, networks: Redraws, mixes: bool, most: int) -> bool:
+    """Return whether some draws' networks give the same side by side as one by one.
+
+    ``mixes``: on whole batches; ``most``: how many fit the memory.
+    """
+    plain = dataclasses.replace(task.as_it_is(), is_random=task.is_random)
+    draws = range(min(_COMPARED, max(2, most)))
     run = log_norms_in_batch if mixes else log_norms
-    drawn = networks.stacked(two, len(task.rows) if mixes else 1)
+    drawn = networks.stacked(draws, len(task.rows) if mixes else 1)
+    drawn = dataclasses.replace(
+        drawn, stacks={name: stack.to(plain.dtype) for name, stack in drawn.stacks.items()}
+    )
     try:
-        together, logs = run(task, drawn, two)
-    except (
-        UnsupportedArchitecture
-    ):  # it may be what the module does with rows of other networks beside its own
-        return False
-    apart = [run(task, networks.of(range(draw, draw + 1)), range(draw, draw + 1)) for draw in two]
+        together, logs = run(plain, drawn, draws)
+        apart = [run(plain, drawn.one(i), range(i, i + 1)) for i in draws]
+    except UnsupportedArchitecture:  # e.g. of what the module does with the rows of a batch
+        return task.is_chain and not mixes
     columns = zip(
         *([norms, *(layer.tangent for layer in logs)] for norms, logs in apart), strict=True
     )
     pairs = zip([together, *(layer.tangent for layer in logs)], columns, strict=True)
-    return not drawn.unused and all(
+    return all(
         torch.allclose(a, torch.cat(b), rtol=0, atol=_ALIKE, equal_nan=True) for a, b in pairs
     )
 
@@ -229,12 +308,26 @@ def _require_default_weights(arch: Architecture) -> None:
         )
 
 
-def _not_varied(task: Task) -> tuple[str, ...]:
-    """The matrices and kernels that go into no layer: an ensemble of layers leaves them as they are."""
-    matrices = [name for name, p in task.module.named_parameters() if p.dim() > 1]
-    left = [
+def _not_varied(task: Task, varied: Collection[str]) -> tuple[str, ...]:
+    """Return the names of parameters that an ensemble of layers leaves as they were drawn.
+
+    A parameter whose entries are all equal was not drawn.
+    """
+    return tuple(
         name
-        for name in matrices
-        if not any(goes_into(name, layer.name) for layer in task.arch.layers)
-    ]
-    return (f"left as they are, not varied: {', '.join(left)}",) if left else ()
+        for name, p in task.module.named_parameters()
+        if name not in varied
+        and not _is_constant(p)
+        and not _is_unused(task.arch, name)
+        and not (p.dim() > 1 and any(goes_into(name, layer.name) for layer in task.arch.layers))
+    )
+
+
+def _is_unused(architecture: Architecture, name: str) -> bool:
+    """Return whether it belongs to a layer that no pass reaches."""
+    owner = name.rpartition(".")[0]
+    return any(other in (name, f"{owner}.weight") for other in architecture.unused)
+
+
+def _is_constant(parameter: Tensor) -> bool:
+    return bool((parameter == parameter.reshape(-1)[:1]).all())

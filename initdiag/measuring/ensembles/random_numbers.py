@@ -5,6 +5,7 @@ Draws come in blocks of ``BLOCK``; block ``b`` of a stream has its own generator
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 
 import numpy as np
@@ -12,7 +13,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["BLOCK", "bits", "directions", "draw_seed", "normals", "signs", "uniforms"]
+__all__ = [
+    "BLOCK",
+    "bits",
+    "directions",
+    "draw_seed",
+    "normals",
+    "seed_generators",
+    "signs",
+    "uniforms",
+]
 
 BLOCK = 256
 """Draws that share a generator; chunks begin and end at multiples of it."""
@@ -20,7 +30,15 @@ BLOCK = 256
 SIGN_BLOCK = 2048
 """The same for signs, of which there are many and cheap ones."""
 
-_STREAMS = {"direction": 0, "signs": 1, "dropout": 2, "redraw": 3, "law": 4, "cotangent": 5}
+_STREAMS = {
+    "direction": 0,
+    "signs": 1,
+    "dropout": 2,
+    "redraw": 3,
+    "law": 4,
+    "cotangent": 5,
+    "own noise": 6,
+}
 
 
 def _generator(seed: int, stream: str, *path: int) -> np.random.Generator:
@@ -84,9 +102,21 @@ def directions(seed: int, draws: range, width: int, stream: str = "direction") -
     return normal.div_(torch.linalg.vector_norm(normal, dim=1, keepdim=True))
 
 
-def draw_seed(seed: int, draw: int) -> int:
-    """Return the 63-bit seed of one draw's initialiser."""
-    return _derived(seed, "redraw", draw)
+def draw_seed(seed: int, draw: int, stream: str = "redraw") -> int:
+    """Return the 63-bit seed of one draw's initialiser, or of its ``"own noise"``."""
+    return _derived(seed, stream, draw)
+
+
+def seed_generators(seed: int) -> None:
+    """Seed what user's code draws from; the caller preserves these states.
+
+    CUDA is left alone before it is initialised, so that a seed that is queued stays queued.
+    """
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(seed)
+    np.random.seed(seed % 2**32)
+    random.seed(seed)
 
 
 def _derived(seed: int, stream: str, *path: int) -> int:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import functools
-import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from initdiag.errors import InvalidInput, UnsupportedArchitecture, explain
 from initdiag.measuring.ensembles import random_numbers
+from initdiag.measuring.passes.interposer import LinearUse
+from initdiag.measuring.passes.modes import Parts
 from initdiag.tracing.provenance import goes_into
 from initdiag.tracing.replica import as_module, copied, replica
 
@@ -33,11 +33,30 @@ def values_of(module: nn.Module) -> dict[str, Tensor]:
 
 
 class Source:
-    """Fresh parameters, one seed a draw: from a factory, or from an ``init`` callable applied to a replica.
+    """Fresh parameters, one seed a draw: from a factory, or from an ``init`` on a replica.
 
-    Draws are made where they are used, in rows of one stack a parameter: the replica's parameters are pointed at a draw's rows, and
-    initialised there. The rows hold NaN before: what is NaN after was not drawn. Those keep the user's own values, and ``left`` names
-    them; a layer's weight may not be among them.
+    Draws are made where they are used, in rows of one stack a parameter: the replica's
+    parameters are pointed at a draw's rows, and initialised there. One draw is made at the
+    beginning to see what ``init`` leaves as it is: its rows hold NaN before, and what is NaN
+    after was not drawn. Those keep the user's own values.
+
+    Parameters
+    ----------
+    module : nn.Module
+        The user's own.
+    weights : iterable of str
+        Names of the layers' weights, which may not be left as they are.
+    factory, init : callable or None
+        One of the two makes the draws.
+    laws : mapping
+        Name -> function that fills a parameter in place, used after ``init``.
+    kept : collection of str
+        Names of parameters that are given back their own values after ``init``.
+
+    Attributes
+    ----------
+    left : tuple of str
+        Names of the parameters that are not drawn afresh.
     """
 
     def __init__(
@@ -46,49 +65,51 @@ class Source:
         weights: Iterable[str],
         factory: Callable[[], Any] | None,
         init: Callable[[nn.Module], Any] | None,
+        laws: Mapping[str, Callable[[Tensor], Any]] | None = None,
+        kept: Collection[str] = (),
     ) -> None:
-        self._weights, self._factory, self._init = tuple(weights), factory, init
+        self._factory, self._init, self._laws, self._kept = factory, init, laws or {}, kept
         self._fresh = replica(module, copied)
         self._own = values_of(module)
+        self._name_of = {
+            id(p): name for name, p in self._fresh.named_parameters() if p.is_floating_point()
+        }
         self._slots = [
             (self._name_of[id(p)], owner._parameters, key, p)
             for owner in self._fresh.modules()
             for key, p in owner._parameters.items()
             if p is not None and id(p) in self._name_of
         ]
-        self._stacks: dict[str, Tensor] = {}
         self.left: tuple[str, ...] = ()
-
-    @functools.cached_property
-    def _name_of(self) -> dict[int, str]:
-        return {id(p): name for name, p in self._fresh.named_parameters() if p.is_floating_point()}
+        if factory is None:
+            self.left = self._left_by_init(tuple(weights))
 
     def draw(self, seed: int) -> dict[str, Tensor]:
         """Return every parameter of the draw with this seed."""
-        return {name: stack[0].clone() for name, stack in self.draws([seed]).items()}
+        return {name: stack[0] for name, stack in self.draws([seed]).items()}
 
-    def draws(self, seeds: Sequence[int]) -> dict[str, Tensor]:
-        """Return every parameter (and buffer, from a factory) of these draws, stacked; the next call overwrites them.
+    def draws(
+        self, seeds: Sequence[int], room: dict[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
+        """Return every parameter (and buffer, from a factory) of these draws, stacked.
 
-        The caller preserves the global random state.
+        They are made in ``room``, where it has enough rows, and it is enlarged where not: large
+        stacks are slow to allocate. The caller preserves the global random state.
         """
+        room = {} if room is None else room
         names = self._own if self._factory is not None else self._name_of.values()
-        stacks = {name: self._room(name, len(seeds)) for name in names}
+        for name in names:
+            if len(room.get(name, ())) < len(seeds):
+                own = self._own[name]
+                room[name] = own.new_empty((len(seeds), *own.shape))
+        stacks = {name: room[name][: len(seeds)] for name in names}
         for row, seed in enumerate(seeds):
-            torch.default_generator.manual_seed(seed)
-            np.random.seed(seed % 2**32)
-            random.seed(seed)
+            random_numbers.seed_generators(seed)
             into = {name: stack[row] for name, stack in stacks.items()}
             self._build(into) if self._factory is not None else self._initialise(into)
-        if self._factory is None:
-            self._keep_what_was_left(stacks)
+            for name in self.left:
+                into[name].copy_(self._own[name])
         return stacks
-
-    def _room(self, name: str, rows: int) -> Tensor:
-        if len(self._stacks.get(name, ())) < rows:
-            own = self._own[name]
-            self._stacks[name] = own.new_empty((rows, *own.shape))
-        return self._stacks[name][:rows]
 
     def _build(self, into: Mapping[str, Tensor]) -> None:
         assert self._factory is not None
@@ -127,19 +148,23 @@ class Source:
                 if held is not None:
                     into[name].copy_(held.detach())
                 owner[key] = parameter
+        for name, law in self._laws.items():
+            law(into[name])
+        for name in self._kept:
+            into[name].copy_(self._own[name])
 
-    def _keep_what_was_left(self, stacks: Mapping[str, Tensor]) -> None:
-        self.left = tuple(
-            name
-            for name, stack in stacks.items()
-            if bool(torch.isnan(stack.sum(dtype=stack.dtype)))
-        )
+    def _left_by_init(self, weights: tuple[str, ...]) -> tuple[str, ...]:
+        """Return what one draw leaves as it is.
+
+        Raises
+        ------
+        UnsupportedArchitecture
+            If a layer's weight is among them.
+        """
+        drawn = self.draws([0])
+        left = tuple(name for name, stack in drawn.items() if bool(torch.isnan(stack).any()))
         kept = next(
-            (
-                n
-                for n in self.left
-                if self._own[n].dim() > 1 and any(goes_into(n, w) for w in self._weights)
-            ),
+            (n for n in left if self._own[n].dim() > 1 and any(goes_into(n, w) for w in weights)),
             None,
         )
         if kept is not None:
@@ -147,89 +172,66 @@ class Source:
                 f"init leaves {kept!r} as it is (a raw or parametrised weight?), so that its draws would all be the same network. "
                 "Initialise it in init, or pass a factory in place of the model."
             )
-        for name in self.left:
-            stacks[name].copy_(self._own[name].expand_as(stacks[name]))
+        return left
 
 
+@dataclass(frozen=True, slots=True)
 class Loaded:
-    """The weights as they are in the replica: for networks that are loaded with one draw's parameters after the other."""
+    """One network for all rows: the module with these parameters, else its own."""
 
-    def apply(
-        self, name: str, x: Tensor, tangent: Tensor, weight: Tensor, is_transposed: bool
-    ) -> tuple[Tensor, Tensor]:
-        """Return ``W x`` and ``W t``."""
-        return x @ weight.T, tangent @ weight.T
+    values: Mapping[str, Tensor] = field(default_factory=dict)
 
-    def bias(self, name: str, bias_name: str, bias: Tensor) -> Tensor:
+    def apply(self, use: LinearUse, parts: Parts) -> Parts:
+        """Return ``W x`` for each of ``parts``."""
+        return tuple(part @ use.weight.T for part in parts)
+
+    def bias(self, use: LinearUse | None, name: str, bias: Tensor) -> Tensor:
         """Return the bias."""
         return bias
 
-    def again(self) -> Loaded:
-        """Return itself: it is the same in every pass."""
-        return self
 
-
+@dataclass(frozen=True, slots=True)
 class Redrawn:
-    """Freshly drawn weights for one chunk: each network has its own matrices, stacked to one batched product.
-
-    Parameters
-    ----------
-    source, draws, seed, dtype
-        Of the parameters.
-    rows : int
-        Consecutive rows that one network takes: 1, or the whole batch where it mixes the rows.
+    """Freshly drawn weights: each network has its own matrices, stacked to one product.
 
     Attributes
     ----------
     stacks : mapping
         Name -> values, ``(draws, ...)``.
+    rows : int
+        Consecutive rows that one network takes: 1, or a whole batch that mixes its rows.
     """
 
-    def __init__(
-        self, source: Source, draws: Iterable[int], seed: int, dtype: torch.dtype, rows: int = 1
-    ) -> None:
-        drawn = source.draws([random_numbers.draw_seed(seed, draw) for draw in draws])
-        self.stacks: Mapping[str, Tensor] = {name: stack.to(dtype) for name, stack in drawn.items()}
-        self._rows = rows
-        self._used: set[str] = set()
+    stacks: Mapping[str, Tensor]
+    rows: int = 1
 
     @property
-    def unused(self) -> list[str]:
-        """Names of what differs from network to network, and was not asked for: passes took one value for all."""
-        others = (name for name in self.stacks if name not in self._used)
-        return [
-            name
-            for name in others
-            if not torch.equal(
-                self.stacks[name], self.stacks[name][:1].expand_as(self.stacks[name])
-            )
-        ]
+    def values(self) -> Mapping[str, Tensor]:
+        """Return the first network's parameters: what is not asked for is taken from it."""
+        return {name: stack[0] for name, stack in self.stacks.items()}
 
-    def apply(
-        self, name: str, x: Tensor, tangent: Tensor, weight: Tensor, is_transposed: bool
-    ) -> tuple[Tensor, Tensor]:
-        """Return ``W_i x_i`` and ``W_i t_i``."""
-        self._used.add(name)
-        matrices = self.stacks[name].mT if is_transposed else self.stacks[name]
-        x_parts, parts = (part.reshape(len(matrices), -1, x.shape[-1]) for part in (x, tangent))
-        shape = (*x.shape[:-1], weight.shape[0])
-        if self._rows > 1:
-            return (x_parts @ matrices.mT).reshape(shape), _sparse_product(
-                parts, matrices.mT
-            ).reshape(shape)
-        out, out_tangent = (torch.cat([x_parts, parts], 1) @ matrices.mT).chunk(2, 1)
-        return out.reshape(shape), out_tangent.reshape(shape)
+    def one(self, index: int) -> Loaded:
+        """Return one of the networks by itself."""
+        return Loaded({name: stack[index] for name, stack in self.stacks.items()})
 
-    def bias(self, name: str, bias_name: str, bias: Tensor) -> Tensor:
+    def apply(self, use: LinearUse, parts: Parts) -> Parts:
+        """Return ``W_i x_i`` for each of ``parts``."""
+        matrices = self.stacks[use.name].mT if use.is_transposed else self.stacks[use.name]
+        fan_in, x = parts[0].shape[-1], parts[0]
+        shape = (*x.shape[:-1], use.weight.shape[0])
+        rows = [part.reshape(len(matrices), -1, fan_in) for part in parts]
+        if self.rows > 1:
+            x, *tangents = rows
+            images = (x @ matrices.mT, *(_sparse_product(t, matrices.mT) for t in tangents))
+            return tuple(image.reshape(shape) for image in images)
+        images = (torch.cat(rows, 1) @ matrices.mT).chunk(len(rows), 1)
+        return tuple(image.reshape(shape) for image in images)
+
+    def bias(self, use: LinearUse | None, name: str, bias: Tensor) -> Tensor:
         """Return each row's own bias."""
-        if bias_name not in self.stacks:
+        if name not in self.stacks:
             return bias
-        self._used.add(bias_name)
-        return self.stacks[bias_name].repeat_interleave(self._rows, 0)
-
-    def again(self) -> Redrawn:
-        """Return itself: it is the same in every pass."""
-        return self
+        return self.stacks[name].repeat_interleave(self.rows, 0)
 
 
 def _sparse_product(vectors: Tensor, matrices: Tensor) -> Tensor:

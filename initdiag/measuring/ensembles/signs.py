@@ -17,7 +17,9 @@ import torch
 from torch import Tensor
 
 from initdiag.measuring.ensembles import random_numbers
-from initdiag.measuring.passes.interposer import rowwise
+from initdiag.measuring.passes.interposer import LinearUse
+from initdiag.measuring.passes.modes import Parts
+from initdiag.measuring.passes.rows import rowwise
 
 __all__ = ["SignFlips"]
 
@@ -35,51 +37,49 @@ class SignFlips:
         Names of the weights whose bias is flipped with them.
     """
 
+    values: Mapping[str, Tensor] = {}
+
     def __init__(
         self, seed: int, draws: range, order: Mapping[str, int], flipped_biases: frozenset[str]
     ) -> None:
         self._seed, self._draws, self._order, self._flipped = seed, draws, order, flipped_biases
-        self._sides: dict[str, tuple[Tensor, Tensor]] = {}
-        self._output: dict[str, Tensor] = {}
+        self._drawn: dict[str, tuple[Tensor, Tensor]] = {}
 
-    def apply(
-        self, name: str, x: Tensor, tangent: Tensor, weight: Tensor, is_transposed: bool
-    ) -> tuple[Tensor, Tensor]:
-        """Return ``R W S x`` and ``R W S t``: one matrix product for both."""
-        if name not in self._sides:
-            self._sides[name] = self._drawn(name, weight.T if is_transposed else weight, x)
-        rows, columns = self._sides[name]
-        s, r = (rows, columns) if is_transposed else (columns, rows)
-        self._output[name] = r
-        s = rowwise(s, x)
-        both = torch.cat([x * s, tangent * s]) @ weight.T
-        r = rowwise(r, both)
-        return both[: len(x)] * r, both[len(x) :] * r
+    def apply(self, use: LinearUse, parts: Parts) -> Parts:
+        """Return ``R W S x`` for each of ``parts``: one matrix product for all."""
+        s, r = self._signs(use, parts[0].dtype)
+        s = rowwise(s, parts[0])
+        images = torch.cat([part * s for part in parts]) @ use.weight.T
+        r = rowwise(r, images)
+        return tuple(image * r for image in images.split([len(part) for part in parts]))
 
-    def bias(self, name: str, bias_name: str, bias: Tensor) -> Tensor:
+    def bias(self, use: LinearUse | None, name: str, bias: Tensor) -> Tensor:
         """Return ``R b`` where the bias is flipped, else ``b``."""
-        return bias * self._output[name] if self.flips_bias(name) else bias
-
-    def again(self) -> SignFlips:
-        """Return itself: it is the same in every pass."""
-        return self
+        if use is None or not self.flips_bias(use.name):
+            return bias
+        return bias * self._signs(use, bias.dtype)[1]
 
     def flips_bias(self, name: str) -> bool:
         """Return whether the layer's bias is flipped with its output."""
         return name in self._flipped
 
-    def bits(self, name: str, weight: Tensor, is_transposed: bool) -> tuple[Tensor, Tensor]:
-        """Return the bits (1 for the sign -1) of the layer's inputs and outputs, ``weight`` as the call uses it."""
-        rows, columns = self._bits(name, weight.T if is_transposed else weight)
-        return (rows, columns) if is_transposed else (columns, rows)
+    def bits(self, use: LinearUse) -> tuple[Tensor, Tensor]:
+        """Return the bits (1 for the sign -1) of the layer's inputs and of its outputs."""
+        fan_out, fan_in = use.weight.shape
+        rows, columns = (fan_in, fan_out) if use.is_transposed else (fan_out, fan_in)
+        order = self._order[use.name]
+        values = random_numbers.bits(self._seed, self._draws, order, rows + columns)
+        tensor = torch.from_numpy(values).to(use.weight.device)
+        of_rows, of_columns = tensor[:, columns:], tensor[:, :columns]
+        return (of_rows, of_columns) if use.is_transposed else (of_columns, of_rows)
 
-    def _bits(self, name: str, parameter: Tensor) -> tuple[Tensor, Tensor]:
-        """Bits of the parameter's rows and of its columns: a transposed use swaps them."""
-        rows, columns = parameter.shape
-        values = random_numbers.bits(self._seed, self._draws, self._order[name], rows + columns)
-        tensor = torch.from_numpy(values).to(parameter.device)
-        return tensor[:, columns:], tensor[:, :columns]
+    def _signs(self, use: LinearUse, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Return the signs of inputs and outputs, kept because a layer asks twice for them.
 
-    def _drawn(self, name: str, parameter: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-        rows, columns = self._bits(name, parameter)
-        return 1 - 2 * rows.to(like.dtype), 1 - 2 * columns.to(like.dtype)
+        A transposed use of a weight swaps the two.
+        """
+        if use.name not in self._drawn:
+            s, r = (1 - 2 * bits.to(dtype) for bits in self.bits(use))
+            self._drawn[use.name] = (r, s) if use.is_transposed else (s, r)
+        s, r = self._drawn[use.name]
+        return (r, s) if use.is_transposed else (s, r)

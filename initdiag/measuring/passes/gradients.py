@@ -18,12 +18,20 @@ from torch import Tensor
 
 from initdiag.errors import InvalidInput, UnsupportedArchitecture, explain
 from initdiag.measuring.ensembles import random_numbers
-from initdiag.measuring.passes.interposer import Ensemble, flat, log_sum_squares, normalised
-from initdiag.measuring.passes.push_pull import Backwards, pulled
+from initdiag.measuring.passes.interposer import Ensemble, LinearUse
+from initdiag.measuring.passes.modes import Parts
+from initdiag.measuring.passes.push_pull import pulled
+from initdiag.measuring.passes.rows import (
+    Rows,
+    Scales,
+    flat,
+    log_sum_squares,
+    logs_of_rows,
+    normalised,
+)
+from initdiag.measuring.passes.run import graph_forward
 from initdiag.measuring.passes.underflow import LOWEST, SCALES, any_row
-from initdiag.measuring.task import Task, graph_forward
-from initdiag.tracing.provenance import Origin
-from initdiag.tracing.torch_calls import LinearCall
+from initdiag.measuring.task import Task
 
 __all__ = ["GradientLogs", "Gradients", "Loss", "gradient_logs"]
 
@@ -125,6 +133,10 @@ class Gradients:
         self._left = _DRAWS if is_wanted else 0
         self.notes: tuple[str, ...] = ()
 
+    def on(self, task: Task) -> Gradients:
+        """Return the same passes of another task on the same module."""
+        return Gradients(task, self._left > 0, self._loss)
+
     def __call__(
         self, ensemble_of: Callable[[range], Ensemble], draws: range
     ) -> list[GradientLogs]:
@@ -159,14 +171,11 @@ def gradient_logs(
         See `Loss`.
     """
     x = task.inputs(draws)
-    recorder = _Recorder(task, ensemble, draws, len(x))
+    recorder, rows = _Recorder(), Rows(draws, len(x), task.seed)
+    scales = Scales(of_tangents=task.rescales_tangent, of_primals=task.rescales_primal)
     leaf = x.detach().clone().requires_grad_()
-    out = graph_forward(task, recorder, leaf)
-    scale = (
-        torch.as_tensor(recorder.primal_log_scale, dtype=torch.float64, device=out.device)
-        .detach()
-        .expand(len(x))
-    )
+    out = graph_forward(task, ensemble, rows, scales, leaf, recorder)
+    scale = logs_of_rows(scales.primal, out)
     v, log_v = _cotangent(task, draws, out.detach(), scale, loss)
     log_square = 2 * (scale + log_v)
     pulled(out, leaf, v)
@@ -222,28 +231,23 @@ class _Use:
     delta_log_scale: Tensor | float = 0.0
 
 
-class _Recorder(Backwards):
-    """Keeps what enters every linear call, and what comes back to it."""
+class _Recorder:
+    """Keeps what enters every linear call, and what comes back to it: an `Observer`."""
 
-    def __init__(self, task: Task, ensemble: Ensemble, networks: range, rows: int) -> None:
-        super().__init__(task, ensemble, networks, rows)
+    def __init__(self) -> None:
         self.uses: list[_Use] = []
 
-    def _linear(self, call: LinearCall, origin: Origin) -> Tensor:
-        x = call.x.detach().clone().reshape(len(call.x), -1, call.x.shape[-1])
-        self.uses.append(
-            _Use(origin.name, x, self.primal_log_scale, origin.is_transposed != call.is_transposed)
-        )
-        return super()._linear(call, origin)
+    def __call__(self, use: LinearUse, entered: Parts, product: Parts, scales: Scales) -> None:
+        x = entered[0].detach().clone()
+        x = x.reshape(len(x), -1, x.shape[-1])
+        seen = _Use(use.name, x, scales.primal, use.is_transposed)
+        self.uses.append(seen)
+        if product[0].requires_grad:
+            product[0].register_hook(functools.partial(self._came_back, seen, scales))
 
-    def _with_bias(self, y: Tensor, bias: Tensor | None) -> Tensor:
-        if y.requires_grad:
-            y.register_hook(functools.partial(self._came_back, self.uses[-1]))
-        return super()._with_bias(y, bias)
-
-    def _came_back(self, use: _Use, delta: Tensor) -> None:
+    def _came_back(self, use: _Use, scales: Scales, delta: Tensor) -> None:
         use.delta = delta.detach().clone().reshape(len(delta), -1, delta.shape[-1])
-        use.delta_log_scale = self.cotangent_log_scale
+        use.delta_log_scale = scales.cotangent
 
     def found(self, log_square: Tensor) -> list[GradientLogs]:
         """Return the logs of every matrix in the order of first use; ``log_square`` is to be added to every squared cotangent."""

@@ -1,137 +1,122 @@
-"""One forward-mode pass through the user's own forward, with the linear layers replaced by an ensemble's.
+"""One pass through the user's own forward, with the linear layers replaced by an ensemble's.
 
-The rows of the batch are independent networks. A ``TorchFunctionMode`` catches each linear call on a known weight and hands
-primal and tangent to the ensemble; everything else runs as the user wrote it.
-
-*Range.* On a proved chain each row's tangent is divided by its largest entry after every linear layer, and the log of that is
-kept. If the gates are positively homogeneous (linear, ReLU, leaky ReLU) the primal is rescaled too, and the biases with it:
-``W x + b`` times ``e^-a`` has the same gates. So depth can neither overflow nor underflow, and a zero tangent is a dead draw.
+The rows of the batch are independent networks. A ``TorchFunctionMode`` catches each
+linear call on a known weight and hands what enters to the ensemble; everything else
+runs as the user wrote it. What carries the derivative (`modes`) and how it is kept in
+range (`rows.Scales`) are parts of it, not kinds of it.
 """
 
 from __future__ import annotations
 
+import collections
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 from torch.overrides import TorchFunctionMode
 
 from initdiag.errors import UnsupportedArchitecture
-from initdiag.measuring.ensembles import random_numbers
+from initdiag.measuring.passes.modes import Mode, Parts
+from initdiag.measuring.passes.rows import Rows, Scales, rowwise
 from initdiag.tracing import torch_calls
 from initdiag.tracing.provenance import Origin, Provenance
 from initdiag.tracing.recorder import tensors_in
 
-__all__ = [
-    "Ensemble",
-    "Interposer",
-    "LayerLogs",
-    "flat",
-    "log_sum_squares",
-    "normalised",
-    "rowwise",
-]
-
-
-class Ensemble(Protocol):
-    """How an ensemble applies one linear layer to a batch of independent networks."""
-
-    def apply(
-        self, name: str, x: Tensor, tangent: Tensor, weight: Tensor, is_transposed: bool
-    ) -> tuple[Tensor, Tensor]:
-        """Return ``W_i x_i`` and ``W_i t_i`` for each row ``i``.
-
-        ``weight`` is the module's own as this call uses it, ``(fan_out, fan_in)``: the parameter, or its transpose.
-        """
-        ...
-
-    def bias(self, name: str, bias_name: str, bias: Tensor) -> Tensor:
-        """Return the bias of layer ``name`` for each row, shape ``(rows, fan_out)`` or ``(fan_out,)``."""
-        ...
-
-    def again(self) -> Ensemble:
-        """Return the same networks for another pass."""
-        ...
-
-
-def rowwise(values: Tensor, like: Tensor) -> Tensor:
-    """Return ``values`` of shape ``(rows, n)`` or ``(rows,)`` with dimensions inserted so that they broadcast over ``like``."""
-    inserted = like.dim() - values.dim()
-    if values.dim() == 1:
-        return values.reshape(-1, *[1] * inserted)
-    return values.reshape(values.shape[0], *[1] * inserted, values.shape[1])
-
-
-def flat(rows: Tensor) -> Tensor:
-    """Return each row as one vector, ``(rows, n)``; a row may be a single number."""
-    return rows.reshape(len(rows), -1)
-
-
-def normalised(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the log of each row's largest entry (float64, -inf for a row of zeros), and the rows divided by it."""
-    peak = flat(rows.abs()).amax(1)
-    safe = torch.where(peak > 0, peak, torch.ones_like(peak))
-    return peak.double().log(), rows / rowwise(safe, rows)
-
-
-def log_sum_squares(rows: Tensor) -> Tensor:
-    """Return ``ln sum x^2`` of each row (float64) at any scale: -inf for zeros only, inf where an entry is infinite or NaN."""
-    log_size, unit = normalised(flat(rows.double()))
-    logs = unit.square().sum(1).log() + 2 * log_size
-    return logs.masked_fill(logs.isnan(), math.inf)
+__all__ = ["Ensemble", "Interposer", "LinearUse", "Observer", "unseen"]
 
 
 @dataclass(frozen=True, slots=True)
-class LayerLogs:
-    """Per-row logs at one linear call: mean square of its input, squared norm of its output tangent (float64)."""
+class LinearUse:
+    """One linear call on a layer's weight.
+
+    Attributes
+    ----------
+    name : str
+        The weight's.
+    weight : Tensor
+        The module's own as this call uses it, ``(fan_out, fan_in)``.
+    is_transposed : bool
+        Whether that is the parameter's transpose.
+    earlier : int
+        How often the pass has used this weight before.
+    """
 
     name: str
-    activation: Tensor
-    tangent: Tensor
+    weight: Tensor
+    is_transposed: bool
+    earlier: int = 0
 
 
-@dataclass
+class Ensemble(Protocol):
+    """How an ensemble's networks differ from the module, row by row."""
+
+    @property
+    def values(self) -> Mapping[str, Tensor]:
+        """Parameters and buffers that the module has in a pass; others stay its own."""
+        ...
+
+    def apply(self, use: LinearUse, parts: Parts) -> Parts:
+        """Return ``W_i x_i`` of each row ``i``, for each of ``parts``."""
+        ...
+
+    def bias(self, use: LinearUse | None, name: str, bias: Tensor) -> Tensor:
+        """Return the bias ``name`` of each row: ``(rows, fan_out)`` or ``(fan_out,)``.
+
+        ``use`` is the linear call that it follows, if there was one.
+        """
+        ...
+
+
+Observer = Callable[[LinearUse, Parts, Parts, Scales], None]
+"""Is told of each linear call what entered and what its product is, before a bias."""
+
+
+def unseen(use: LinearUse, entered: Parts, product: Parts, scales: Scales) -> None:
+    """Look at nothing."""
+
+
 class Interposer(TorchFunctionMode):
-    """Catch the linear calls of one pass over ``len(draws)`` rows.
+    """Catch the linear calls of one pass.
 
     Parameters
     ----------
     origins : Provenance
-        Of the parameters of the replica.
+        Tells which tensors are the replica's parameters.
     layers : frozenset of str
-        Names of the weights between input and output; linear calls on others are side branches, and run as they are.
+        Names of the weights between input and output; linear calls on others are side
+        branches, and run as they are.
     ensemble : Ensemble
         What is done instead.
-    draws : range
-        The draws that the rows stand for.
-    seed : int
-        Of dropout masks and random slopes.
-    rescale_tangent, rescale_primal : bool
-        See the module's docstring.
+    rows : Rows
+        What the rows stand for.
+    mode : Mode
+        What carries the derivative.
+    scales : Scales
+        What the rows were divided by; updated on the way.
+    observer : Observer
+        Told of each linear call.
     """
 
-    origins: Provenance
-    layers: frozenset[str]
-    ensemble: Ensemble
-    draws: range
-    seed: int
-    rescale_tangent: bool
-    rescale_primal: bool
-    batch: int = 1
-    """Consecutive rows that share one network, where that mixes the rows of its batch."""
-    logs: list[LayerLogs] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
+    def __init__(
+        self,
+        origins: Provenance,
+        layers: frozenset[str],
+        ensemble: Ensemble,
+        rows: Rows,
+        mode: Mode,
+        scales: Scales,
+        observer: Observer = unseen,
+    ) -> None:
         super().__init__()
-        self._last_linear = ""
+        self._origins, self._layers, self._ensemble = origins, layers, ensemble
+        self._rows, self._mode, self._scales, self._observer = rows, mode, scales, observer
+        self._uses: collections.Counter[str] = collections.Counter()
+        self._last_use: LinearUse | None = None
         self._last_output: Tensor | None = None
         self._noises = 0
-        self.tangent_log_scale: Tensor | float = 0.0
-        self.primal_log_scale: Tensor | float = 0.0
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -144,108 +129,87 @@ class Interposer(TorchFunctionMode):
         if summands is not None and self._is_bias_added(*summands):
             return self._add_bias(*summands)
         x = args[0] if args else kwargs.get("input")
-        if name == "batch_norm" and 1 < self.batch < len(self.draws) and self._depends(x):
+        is_stacked = 1 < self._rows.batch < self._rows.count
+        if name == "batch_norm" and is_stacked and self._mode.carries(x):
             return self._batch_norm(*_normalisation(*args, **kwargs))
-        noisy = self._with_noise(name, x, args, kwargs) if self._has_rows(x) else None
+        noisy = self._with_noise(name, x, args, kwargs) if self._rows.are(x) else None
         if noisy is not None:
             return x.copy_(noisy) if _is_in_place(func, kwargs) else noisy
         out = func(*args, **kwargs)
         used = list(tensors_in((args, kwargs)))
-        if any(self.origins.of(t) for t in used) and not any(map(self._depends, used)):
-            self.origins.follow(name, args, used, out)
+        if any(self._origins.of(t) for t in used) and not any(map(self._mode.carries, used)):
+            self._origins.follow(name, args, used, out)
         return out
 
-    def _depends(self, value: Any) -> bool:
-        """Whether the derivative flows through this value."""
-        return _is_dual(value)
-
-    def _parts(self, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Primal and tangent of what the derivative flows through."""
-        primal, tangent = forward_ad.unpack_dual(value)
-        assert tangent is not None, "checked by _depends"
-        return primal, tangent
-
-    def _joined(self, primal: Tensor, tangent: Tensor) -> Tensor:
-        """The value of these two."""
-        dual: Tensor = forward_ad.make_dual(primal, tangent)
-        return dual
-
     def _is_bias_added(self, first: Any, second: Any) -> bool:
-        """Whether a layer's bias is added: on a chain whatever parameter is, elsewhere a vector right after the product."""
-        dual, bias = (second, first) if self.origins.of(first) else (first, second)
-        if not (self._depends(dual) and self.origins.of(bias)):
-            return False
-        return self.rescale_primal or (dual is self._last_output and bias.dim() == 1)
+        """Return whether a layer's bias is added.
 
-    def _has_rows(self, tensor: Any) -> bool:
-        return isinstance(tensor, Tensor) and tensor.shape[:1] == (len(self.draws),)
+        On a chain whatever parameter is added is one, elsewhere a vector that is added
+        right after the product.
+        """
+        value, bias = (second, first) if self._origins.of(first) else (first, second)
+        if not (self._mode.carries(value) and self._origins.of(bias)):
+            return False
+        return self._scales.of_primals or (value is self._last_output and bias.dim() == 1)
 
     def _weight_of(self, call: torch_calls.LinearCall) -> Origin | None:
-        """Where the second factor comes from, if it is a layer's weight applied to what the tangent flows through."""
-        origin = self.origins.of(call.weight)
-        return (
-            origin
-            if origin is not None and origin.name in self.layers and self._depends(call.x)
-            else None
-        )
+        """Return the second factor's origin if it is a layer's weight on the way."""
+        origin = self._origins.of(call.weight)
+        is_layer = origin is not None and origin.name in self._layers
+        return origin if is_layer and self._mode.carries(call.x) else None
 
     def _linear(self, call: torch_calls.LinearCall, origin: Origin) -> Tensor:
         name = origin.name
-        if not self._has_rows(call.x):
+        if not self._rows.are(call.x):
             raise UnsupportedArchitecture(
-                f"{name!r} is applied to a tensor of shape {tuple(call.x.shape)}, whose first dimension is not the batch of "
-                f"{len(self.draws)} rows, so that rows cannot be separate networks. Keep the batch dimension first."
+                f"{name!r} is applied to a tensor of shape {tuple(call.x.shape)}, whose first "
+                f"dimension is not the batch of {self._rows.count} rows, so that rows cannot be "
+                "separate networks. Keep the batch dimension first."
             )
-        if self.rescale_tangent and any(log.name == name for log in self.logs):
+        if self._scales.of_tangents and self._uses[name]:
             raise UnsupportedArchitecture(
                 f"{name!r} is run once more on the side, so that the scale of rows cannot be kept."
             )
-        x, tangent = self._parts(call.x)
-        activation = self._log_mean_square(x)
-        self._last_linear = name
         weight = call.weight.T if call.is_transposed else call.weight
-        y, y_tangent = self.ensemble.apply(
-            name, x, tangent, weight, origin.is_transposed != call.is_transposed
-        )
-        y = self._with_bias(y, call.bias)
-        y_tangent = self._rescaled_tangent(y_tangent)
-        self.logs.append(LayerLogs(name, activation, self.log_square(y_tangent)))
-        self._last_output = self._joined(y, y_tangent)
+        is_transposed = origin.is_transposed != call.is_transposed
+        use = self._last_use = LinearUse(name, weight, is_transposed, self._uses[name])
+        self._uses[name] += 1
+        entered = self._mode.parts(call.x)
+        product = self._ensemble.apply(use, entered)
+        self._observer(use, entered, product, self._scales)
+        y, *tangent = self._mode.rescaled(product, self._scales)
+        self._last_output = self._mode.joined((self._with_bias(y, call.bias), *tangent))
         return self._last_output
 
     def _with_bias(self, y: Tensor, bias: Tensor | None) -> Tensor:
-        origin = self.origins.of(bias)
-        bias_name = "" if origin is None else origin.name
-        rows = None if bias is None else self.ensemble.bias(self._last_linear, bias_name, bias)
-        rows = None if rows is None else rowwise(rows, y) if rows.dim() == 2 else rows
-        if self.rescale_primal:
-            return self._rescaled_primal(y, rows)
-        return y if rows is None else y + rows
+        if bias is None:
+            return self._scales.with_bias(y, None)
+        rows = self._own(bias)
+        return self._scales.with_bias(y, rowwise(rows, y) if rows.dim() == 2 else rows)
+
+    def _own(self, bias: Tensor) -> Tensor:
+        """Return each row's own values of a parameter."""
+        origin = self._origins.of(bias)
+        return self._ensemble.bias(self._last_use, "" if origin is None else origin.name, bias)
 
     def _add_bias(self, first: Any, second: Any) -> Tensor:
         """``x @ W + b`` written out: the bias belongs to the linear call before it."""
-        dual, bias = (second, first) if self.origins.of(first) else (first, second)
-        y, tangent = self._parts(dual)
-        return self._joined(self._with_bias(y, bias), tangent)
+        value, bias = (second, first) if self._origins.of(first) else (first, second)
+        y, *tangent = self._mode.parts(value)
+        return self._mode.joined((self._with_bias(y, bias), *tangent))
 
     def _batch_norm(self, x: Tensor, weight: Any, bias: Any, eps: float) -> Tensor:
         """Batch normalisation of every network by its own batch's statistics."""
-        parts = x.reshape(-1, self.batch, x.shape[1], math.prod(x.shape[2:]))
+        parts = x.reshape(-1, self._rows.batch, x.shape[1], math.prod(x.shape[2:]))
         centred = parts - parts.mean((1, 3), keepdim=True)
         unit = centred / (centred.square().mean((1, 3), keepdim=True) + eps).sqrt()
         unit = unit.reshape(len(x), x.shape[1], -1)
-        unit = unit if weight is None else unit * self._of_each_row(weight)
-        return (unit if bias is None else unit + self._of_each_row(bias)).reshape(x.shape)
-
-    def _of_each_row(self, parameter: Tensor) -> Tensor:
-        origin = self.origins.of(parameter)
-        values = self.ensemble.bias(
-            self._last_linear, "" if origin is None else origin.name, parameter
-        )
-        return values.to(parameter.dtype)[..., None]
+        unit = unit if weight is None else unit * self._own(weight).to(weight.dtype)[..., None]
+        unit = unit if bias is None else unit + self._own(bias).to(bias.dtype)[..., None]
+        return unit.reshape(x.shape)
 
     def _with_noise(self, name: str, x: Tensor, args: Any, kwargs: Any) -> Tensor | None:
-        """The call's output if it is a random one (dropout, RReLU in train mode), with the draw's own noise."""
+        """Return a dropout's or RReLU's output with the draws' own noise; None for others."""
         rate = torch_calls.dropout_rate(name, args, kwargs)
         if rate is not None and 0 < rate < 1:
             keep = self._uniforms(x) >= rate
@@ -258,47 +222,19 @@ class Interposer(TorchFunctionMode):
         return None
 
     def _uniforms(self, like: Tensor) -> Tensor:
-        """Uniform numbers on [0, 1) of ``like``'s shape: each random call has its own stream."""
-        width = math.prod(like.shape[1:])
-        uniform = random_numbers.uniforms(self.seed, self.draws, self._noises, width)
+        """Each random call has a stream of its own."""
         self._noises += 1
-        return torch.from_numpy(uniform).reshape(like.shape).to(like.device)
-
-    def _rescaled_tangent(self, tangent: Tensor) -> Tensor:
-        if not self.rescale_tangent:
-            return tangent
-        log_size, tangent = normalised(tangent)
-        self.tangent_log_scale = self.tangent_log_scale + _finite(log_size)
-        return tangent
-
-    def _rescaled_primal(self, y: Tensor, bias: Tensor | None) -> Tensor:
-        """``y e^a + bias`` up to a new common scale: each part is taken at its own size before it is weighed."""
-        log_y, y = normalised(y)
-        log_y = log_y + self.primal_log_scale
-        if bias is None:
-            self.primal_log_scale = _finite(log_y)
-            return y
-        log_bias, bias = normalised(bias.expand_as(y))
-        scale = self.primal_log_scale = _finite(torch.maximum(log_y, log_bias))
-        return _weighed(y, log_y - scale) + _weighed(bias, log_bias - scale)
-
-    def _log_mean_square(self, x: Tensor) -> Tensor:
-        return log_sum_squares(x) - math.log(x[0].numel()) + 2 * self.primal_log_scale
-
-    def log_square(self, tangent: Tensor) -> Tensor:
-        """Return ``ln||t||^2`` of each row (float64), the kept scale included."""
-        return log_sum_squares(tangent) + 2 * self.tangent_log_scale
-
-
-def _is_dual(value: Any) -> bool:
-    return isinstance(value, Tensor) and forward_ad.unpack_dual(value).tangent is not None
+        return self._rows.uniforms(self._noises - 1, like)
 
 
 def _normalisation(
     x: Tensor, mean: Any, variance: Any, weight: Any = None, bias: Any = None, training: bool = False,
     momentum: float = 0.1, eps: float = 1e-5,
 ) -> tuple[Tensor, Any, Any, float]:  # fmt: skip
-    """What `torch.nn.functional.batch_norm` takes, of which these matter where the batch's own statistics are used."""
+    """Return what matters of `torch.nn.functional.batch_norm`'s arguments.
+
+    These are the ones that the batch's own statistics are used with.
+    """
     if not training:
         raise UnsupportedArchitecture("batch normalisation by running statistics is not stacked.")
     return x, weight, bias, eps
@@ -306,11 +242,3 @@ def _normalisation(
 
 def _is_in_place(function: Any, kwargs: Mapping[str, Any]) -> bool:
     return bool(kwargs.get("inplace")) or getattr(function, "__name__", "").endswith("_")
-
-
-def _finite(log_size: Tensor) -> Tensor:
-    return torch.where(torch.isfinite(log_size), log_size, torch.zeros_like(log_size))
-
-
-def _weighed(rows: Tensor, log_weight: Tensor) -> Tensor:
-    return rows * rowwise(torch.exp(log_weight).to(rows.dtype), rows)

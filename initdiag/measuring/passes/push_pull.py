@@ -7,8 +7,8 @@ after every linear layer, row by row, and the logs are kept: a Jacobian of norm 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,12 +16,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from initdiag.errors import UnsupportedArchitecture, explain
-from initdiag.measuring.ensembles import random_numbers
-from initdiag.measuring.passes.interposer import Ensemble, Interposer, flat, rowwise
-from initdiag.measuring.task import Task, brief, dual_forward, graph_forward
-from initdiag.tracing.provenance import Provenance
+from initdiag.measuring.passes.interposer import Ensemble, LinearUse, unseen
+from initdiag.measuring.passes.log_norms import product
+from initdiag.measuring.passes.modes import Parts
+from initdiag.measuring.passes.rows import Rows, Scales, flat, logs_of_rows
+from initdiag.measuring.passes.run import brief, graph_forward
+from initdiag.measuring.task import Task
 
-__all__ = ["Backwards", "Forwards", "Gram", "Pull", "Push", "Scaled", "pulled", "unit_rows"]
+__all__ = ["Gram", "Pull", "Push", "Scaled", "pulled", "unit_rows"]
 
 Scaled = tuple[Tensor, Tensor]
 """Rows, and the log of the factor (float64) that each is to be multiplied with."""
@@ -43,11 +45,13 @@ class Push:
     def __init__(
         self, task: Task, ensemble: Ensemble, networks: range, x: Tensor, u: Tensor
     ) -> None:
-        interposer = Forwards(
-            task, _Shared(ensemble) if len(networks) == 1 else ensemble, networks, len(x)
+        is_shared = len(networks) == 1 and task.derivative == "forward"
+        rows = Rows(networks, len(x), task.seed)
+        scales = Scales(of_tangents=task.rescales_tangent, of_primals=task.rescales_primal)
+        tangent, _ = product(
+            task, _Shared(ensemble) if is_shared else ensemble, rows, scales, x.clone(), u
         )
-        _, tangent = dual_forward(task, interposer, x.clone(), u)
-        self.rows: Scaled = flat(tangent), _logs(interposer.tangent_log_scale, tangent)
+        self.rows: Scaled = flat(tangent), logs_of_rows(scales.tangent, tangent)
 
     @property
     def output_size(self) -> int:
@@ -65,16 +69,16 @@ class Pull:
     """
 
     def __init__(self, task: Task, ensemble: Ensemble, networks: range, x: Tensor) -> None:
-        self._interposer = Backwards(task, ensemble, networks, len(x))
+        self._scales = Scales(of_tangents=task.rescales_tangent, of_primals=task.rescales_primal)
         self._leaf = x.detach().clone().requires_grad_()
-        self._out = graph_forward(task, self._interposer, self._leaf)
+        rows = Rows(networks, len(x), task.seed)
+        self._out = graph_forward(task, ensemble, rows, self._scales, self._leaf, unseen)
 
     def __call__(self, v: Tensor) -> Scaled:
         """Return ``J_i^T v_i``, ``(rows, n_0)``, for cotangents ``(rows, n_L)``."""
-        self._interposer.cotangent_log_scale = 0.0
+        self._scales.cotangent = 0.0
         (g,) = pulled(self._out, self._leaf, v.reshape(self._out.shape))
-        logs = self._interposer.cotangent_log_scale + self._interposer.primal_log_scale
-        return g.flatten(1), _logs(logs, self._out)
+        return g.flatten(1), logs_of_rows(self._scales.cotangent + self._scales.primal, self._out)
 
 
 def pulled(out: Tensor, leaf: Tensor, v: Tensor) -> tuple[Tensor, ...]:
@@ -164,110 +168,23 @@ def unit_rows(rows: Tensor, logs: Tensor) -> Scaled:
     return rows / safe[:, None], logs
 
 
-def _logs(value: Tensor | float, rows: Tensor) -> Tensor:
-    return (
-        torch.as_tensor(value, dtype=torch.float64, device=rows.device).detach().expand(len(rows))
-    )
-
-
 @dataclass(frozen=True, slots=True)
 class _Shared:
-    """One network and one input for all rows: the primal is computed once. Cotangents would need it row by row."""
+    """One network and one input for all rows: what is not a tangent is computed once."""
 
     network: Ensemble
 
-    def apply(
-        self, name: str, x: Tensor, tangent: Tensor, weight: Tensor, is_transposed: bool
-    ) -> tuple[Tensor, Tensor]:
+    @property
+    def values(self) -> Mapping[str, Tensor]:
+        """Return the network's own."""
+        return self.network.values
+
+    def apply(self, use: LinearUse, parts: Parts) -> Parts:
         """Return ``W x``, the same in every row, and ``W t``."""
-        y, y_tangent = self.network.apply(name, x[:1], tangent, weight, is_transposed)
-        return y.repeat(len(x), *[1] * (y.dim() - 1)), y_tangent
+        x, *tangents = parts
+        y, *images = self.network.apply(use, (x[:1], *tangents))
+        return (y.repeat(len(x), *[1] * (y.dim() - 1)), *images)
 
-    def bias(self, name: str, bias_name: str, bias: Tensor) -> Tensor:
+    def bias(self, use: LinearUse | None, name: str, bias: Tensor) -> Tensor:
         """Return the network's bias."""
-        return self.network.bias(name, bias_name, bias)
-
-    def again(self) -> _Shared:
-        """Return the same network for another pass."""
-        return _Shared(self.network.again())
-
-
-class Forwards(Interposer):
-    """An interposer whose rows may share one network."""
-
-    def __init__(self, task: Task, ensemble: Ensemble, networks: range, rows: int) -> None:
-        origins = Provenance(dict(task.module.named_parameters()))
-        layers = frozenset(layer.name for layer in task.arch.layers)
-        super().__init__(
-            origins,
-            layers,
-            ensemble,
-            range(rows),
-            task.seed,
-            task.rescales_tangent,
-            task.rescales_primal,
-        )
-        self._networks = networks
-
-    def _uniforms(self, like: Tensor) -> Tensor:
-        uniform = random_numbers.uniforms(self.seed, self._networks, self._noises, like[0].numel())
-        self._noises += 1
-        return (
-            torch.from_numpy(uniform)
-            .reshape(-1, *like.shape[1:])
-            .expand(like.shape)
-            .to(like.device)
-        )
-
-
-class Backwards(Forwards):
-    """One whose passes carry no tangents, and are differentiated backwards.
-
-    Scales are constants to the derivative: of the primal they are taken without the graph, of the cotangents when these pass.
-    """
-
-    def __init__(self, task: Task, ensemble: Ensemble, networks: range, rows: int) -> None:
-        super().__init__(task, ensemble, networks, rows)
-        self.cotangent_log_scale: Tensor | float = 0.0
-
-    def _depends(self, value: Any) -> bool:
-        return isinstance(value, Tensor) and value.requires_grad
-
-    def _parts(self, value: Tensor) -> tuple[Tensor, Tensor]:
-        return value, torch.zeros_like(value, requires_grad=False)
-
-    def _joined(self, primal: Tensor, tangent: Tensor) -> Tensor:
-        return primal
-
-    def _log_mean_square(self, x: Tensor) -> Tensor:
-        return super()._log_mean_square(x.detach())
-
-    def _with_bias(self, y: Tensor, bias: Tensor | None) -> Tensor:
-        return super()._with_bias(
-            _Kept.apply(y, self) if self.rescale_tangent and y.requires_grad else y, bias
-        )
-
-    def _rescaled_primal(self, y: Tensor, bias: Tensor | None) -> Tensor:
-        before = self.primal_log_scale
-        scaled = super()._rescaled_primal(y.detach(), bias)
-        if not y.requires_grad:
-            return scaled
-        factor = torch.exp(before - _logs(self.primal_log_scale, y)).to(y.dtype)
-        return scaled + rowwise(factor, y) * (y - y.detach())
-
-
-class _Kept(torch.autograd.Function):
-    """The identity, which divides the cotangent of each row by its largest entry and keeps the log."""
-
-    @staticmethod
-    def forward(ctx: Any, y: Tensor, keeper: Backwards) -> Tensor:
-        ctx.keeper = keeper
-        return y.view_as(y)
-
-    @staticmethod
-    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor, None]:
-        (g,) = cotangents
-        peak = g.abs().flatten(1).amax(1)
-        peak = torch.where(peak > 0, peak, torch.ones_like(peak))
-        ctx.keeper.cotangent_log_scale = ctx.keeper.cotangent_log_scale + peak.double().log()
-        return g / rowwise(peak, g), None
+        return self.network.bias(use, name, bias)

@@ -11,8 +11,9 @@ path, `initdiag.measuring.passes.interposer`, row by row.
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,8 +21,11 @@ from torch import Tensor
 
 from initdiag.measuring.ensembles import random_numbers
 from initdiag.measuring.ensembles.signs import SignFlips
-from initdiag.measuring.passes.interposer import LayerLogs
-from initdiag.measuring.task import Task, log_norms
+from initdiag.measuring.passes.interposer import LinearUse
+from initdiag.measuring.passes.log_norms import log_norms
+from initdiag.measuring.passes.modes import Parts
+from initdiag.measuring.passes.rows import LayerLogs
+from initdiag.measuring.task import Task
 from initdiag.network.architecture import Activation
 
 __all__ = ["Step", "fast_log_norms", "taped"]
@@ -39,9 +43,7 @@ _SLOPES = {"linear": 1.0, "relu": 0.0}
 class Step:
     """One layer as the module uses it: ``x -> activation(x weight^T + bias)``, and the log of its root mean square factor on norms."""
 
-    name: str
-    weight: Tensor
-    is_transposed: bool
+    use: LinearUse
     bias: Tensor | None
     activation: Activation
     log_gain: float
@@ -53,24 +55,22 @@ class Step:
 
 
 class _Tape:
-    """An ensemble of one network, the module as it is, that keeps what it was asked to apply."""
+    """An ensemble of one network, the module as it is, that keeps what it was asked for."""
+
+    values: Mapping[str, Tensor] = {}
 
     def __init__(self) -> None:
-        self.maps: list[tuple[str, Tensor, bool]] = []
+        self.uses: list[LinearUse] = []
         self.biases: dict[str, Tensor] = {}
 
-    def apply(
-        self, name: str, x: Tensor, tangent: Tensor, weight: Tensor, is_transposed: bool
-    ) -> tuple[Tensor, Tensor]:
-        self.maps.append((name, weight.contiguous(), is_transposed))
-        return x @ weight.T, tangent @ weight.T
+    def apply(self, use: LinearUse, parts: Parts) -> Parts:
+        self.uses.append(dataclasses.replace(use, weight=use.weight.contiguous()))
+        return tuple(part @ use.weight.T for part in parts)
 
-    def bias(self, name: str, bias_name: str, bias: Tensor) -> Tensor:
-        self.biases[name] = bias
+    def bias(self, use: LinearUse | None, name: str, bias: Tensor) -> Tensor:
+        if use is not None:
+            self.biases[use.name] = bias
         return bias
-
-    def again(self) -> _Tape:
-        return _Tape()
 
 
 def taped(task: Task) -> tuple[Step, ...] | None:
@@ -82,21 +82,14 @@ def taped(task: Task) -> tuple[Step, ...] | None:
         return None
     tape = _Tape()
     log_norms(task, tape, range(1))
-    if [name for name, _, _ in tape.maps] != [layer.name for layer in task.arch.layers]:
+    if [use.name for use in tape.uses] != [layer.name for layer in task.arch.layers]:
         return None
     biases = {name: bias for name, bias in tape.biases.items() if bool((bias != 0).any())}
     if any(float(bias[bias != 0].abs().min()) < _LEAST_BIAS for bias in biases.values()):
         return None
     return tuple(
-        Step(
-            name,
-            weight,
-            is_transposed,
-            biases.get(name),
-            layer.activation,
-            _log_gain(weight, layer.activation),
-        )
-        for (name, weight, is_transposed), layer in zip(tape.maps, task.arch.layers, strict=True)
+        Step(use, biases.get(use.name), layer.activation, _log_gain(use.weight, layer.activation))
+        for use, layer in zip(tape.uses, task.arch.layers, strict=True)
     )
 
 
@@ -145,16 +138,16 @@ def fast_log_norms(
     x = task.inputs(draws)
     rows = _Rows(x, task.directions(draws, x))
     has_biases = any(step.bias is not None for step in steps)
-    bits = [flips.bits(step.name, step.weight, step.is_transposed) for step in steps]
+    bits = [flips.bits(step.use) for step in steps]
     rows.halves.mul_(_signs(bits[0][0], rows.both))
     logs: list[LayerLogs] = []
     dropouts = 0
     for index, step in enumerate(steps):
         before = rows.log_squares()[0] - math.log(rows.both.shape[1]) if with_layers else None
-        rows.both = torch.nn.functional.linear(rows.both, step.weight)
+        rows.both = torch.nn.functional.linear(rows.both, step.use.weight)
         _add_bias(rows, step, bits[index][1], flips)
         if before is not None:
-            logs.append(LayerLogs(step.name, before, rows.log_squares()[1]))
+            logs.append(LayerLogs(step.use.name, before, rows.log_squares()[1]))
         following = bits[index + 1][0] if index + 1 < len(steps) else None
         rows.halves.mul_(_factor(rows.halves[0], step, bits[index][1], following))
         if step.activation.dropout:
@@ -175,7 +168,7 @@ def _add_bias(rows: _Rows, step: Step, output: Tensor, flips: SignFlips) -> None
     """``R (W S x + b)`` where the bias is flipped, ``R W S x + b`` where it is not: then ``R b`` is added before ``R``."""
     if step.bias is None:
         return
-    bias = step.bias if flips.flips_bias(step.name) else step.bias * _signs(output, rows.both)
+    bias = step.bias if flips.flips_bias(step.use.name) else step.bias * _signs(output, rows.both)
     if rows.is_rescaled:
         bias = bias * torch.exp(-rows.log_scales[0]).to(bias.dtype)[:, None]
     rows.halves[0].add_(bias)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from initdiag.errors import UnsupportedArchitecture
-from initdiag.measuring.passes.interposer import LayerLogs
+from initdiag.measuring.passes.rows import LayerLogs
 
 __all__ = ["LOWEST", "SCALES", "Logs", "any_row", "rescued"]
 

@@ -1,0 +1,171 @@
+"""One pass of the replica, with tangents or the graph, which leaves it as it was."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from initdiag.errors import InvalidInput, UnsupportedArchitecture
+from initdiag.measuring.ensembles import random_numbers
+from initdiag.measuring.passes.attention import attention_by_formula
+from initdiag.measuring.passes.interposer import Ensemble, Interposer, Observer
+from initdiag.measuring.passes.modes import FORWARD, REVERSE, Mode
+from initdiag.measuring.passes.rows import Rows, Scales
+from initdiag.tracing.provenance import Provenance
+
+if TYPE_CHECKING:
+    from initdiag.measuring.task import Task
+
+__all__ = ["brief", "dual_forward", "graph_forward", "reached"]
+
+
+def dual_forward(
+    task: Task,
+    ensemble: Ensemble,
+    rows: Rows,
+    scales: Scales,
+    x: Tensor,
+    u: Tensor,
+    observer: Observer,
+) -> tuple[Tensor, Tensor]:
+    """Return output and tangent of one pass of the networks at ``x`` along ``u``."""
+    _warm_up()
+    with torch.no_grad(), forward_ad.dual_level():
+        dual = forward_ad.make_dual(x, u)
+        out = _run(task, ensemble, rows, scales, FORWARD, dual, observer)
+        primal, tangent = forward_ad.unpack_dual(out)
+    if tangent is None:
+        raise UnsupportedArchitecture(
+            "the output does not depend differentiably on the input (detach, no_grad, rounding?)."
+        )
+    return _by_rows(primal, len(x)), _by_rows(tangent, len(x))
+
+
+def graph_forward(
+    task: Task,
+    ensemble: Ensemble,
+    rows: Rows,
+    scales: Scales,
+    leaf: Tensor,
+    observer: Observer,
+) -> Tensor:
+    """Return the output of one pass at ``leaf``, with the graph for backward passes.
+
+    It carries no tangents: PyTorch's forward-mode rule of attention's softmax
+    overwrites what the backward pass needs.
+    """
+    with torch.enable_grad():
+        copy = leaf.clone()  # a leaf may not be changed in place, as a ReLU may do
+        return _by_rows(_run(task, ensemble, rows, scales, REVERSE, copy, observer), len(leaf))
+
+
+def reached(task: Task, leaf: Tensor) -> bool:
+    """Return whether the replica's output requires a gradient of ``leaf``."""
+    with torch.enable_grad(), _as_it_was(task, {}), attention_by_formula(), _explained(leaf, ""):
+        return _first_tensor(task.module(leaf.clone())).requires_grad
+
+
+def _run(
+    task: Task,
+    ensemble: Ensemble,
+    rows: Rows,
+    scales: Scales,
+    mode: Mode,
+    x: Tensor,
+    observer: Observer,
+) -> Tensor:
+    """Return the first tensor that the replica returns.
+
+    Random numbers that the module draws itself are a function of the seed and of the
+    first draw, so that a pass that is made again is the same.
+    """
+    origins = Provenance(dict(task.module.named_parameters()))
+    layers = frozenset(layer.name for layer in task.arch.layers)
+    interposer = Interposer(origins, layers, ensemble, rows, mode, scales, observer)
+    kind = "forward" if mode is FORWARD else "reverse"
+    with _as_it_was(task, ensemble.values), attention_by_formula(), _explained(x, kind), interposer:
+        random_numbers.seed_generators(
+            random_numbers.draw_seed(task.seed, rows.networks.start, "own noise")
+        )
+        return _first_tensor(task.module(x))
+
+
+@contextmanager
+def _explained(x: Tensor, kind: str) -> Iterator[None]:
+    """Say of what the module raises that it is the module's."""
+    try:
+        yield
+    except (InvalidInput, UnsupportedArchitecture):
+        raise
+    except Exception as error:
+        raise UnsupportedArchitecture(
+            f"the module does not run on {len(x)} rows under {kind or 'reverse'}-mode autograd: "
+            f"{brief(error)}"
+        ) from error
+
+
+@contextmanager
+def _as_it_was(task: Task, values: Mapping[str, Tensor]) -> Iterator[None]:
+    """Give the replica these parameters and buffers; put back what it had."""
+    parameters = [(p, p.data) for p in task.module.parameters()]
+    buffers = [(b, b.clone(), b._version) for b in task.module.buffers()]
+    named = dict(task.module.named_buffers())
+    for name, p in task.module.named_parameters():
+        if name in values:
+            p.data = values[name]
+    for name in named.keys() & values.keys():
+        named[name].copy_(values[name])
+    try:
+        yield
+    finally:
+        for p, data in parameters:
+            p.data = data
+        for buffer, before, version in buffers:
+            if buffer._version != version:
+                buffer.detach().copy_(before)
+
+
+def brief(error: Exception) -> str:
+    """Return kind and first line of an error, without PyTorch's hints."""
+    line = next(iter(str(error).splitlines()), "").partition(" Hint: ")[0]
+    return f"{type(error).__name__}: {line.rstrip('.')}"
+
+
+def _by_rows(out: Tensor, rows: int) -> Tensor:
+    """Return the output with the batch first; a batch of one owns all of it."""
+    if out.shape[:1] == (rows,):
+        return out
+    if rows == 1:
+        return out[None]
+    raise UnsupportedArchitecture(
+        f"the output has shape {tuple(out.shape)} for a batch of {rows} rows: it mixes the rows "
+        "(a loss, or a mean over the batch?), so that no row has a gradient of its own. Return "
+        "one output a row, the batch dimension first."
+    )
+
+
+@functools.cache
+def _warm_up() -> None:
+    """Torch's first forward-mode call may warn of its own internals."""
+    with warnings.catch_warnings(), forward_ad.dual_level():
+        warnings.simplefilter("ignore")
+        forward_ad.make_dual(torch.zeros(1), torch.zeros(1)).relu()
+
+
+def _first_tensor(out: Any) -> Tensor:
+    if isinstance(out, Tensor):
+        return out
+    values = out.values() if isinstance(out, dict) else out if isinstance(out, list | tuple) else ()
+    found = next((v for v in values if isinstance(v, Tensor) and v.is_floating_point()), None)
+    if found is None:
+        raise UnsupportedArchitecture(
+            f"the forward pass returns {type(out).__name__}, in which no tensor was found."
+        )
+    return found

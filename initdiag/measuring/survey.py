@@ -1,0 +1,171 @@
+"""What a module shows of itself before it is measured, by running it.
+
+A fast way of measuring stands in for the module's own passes only after it has equalled
+them, in this very call, on some of the draws that it stands in for.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from initdiag.errors import UnsupportedArchitecture
+from initdiag.measuring.ensembles import random_numbers
+from initdiag.measuring.ensembles.networks import Signs
+from initdiag.measuring.ensembles.redraw import Loaded
+from initdiag.measuring.passes.log_norms import log_norms, product
+from initdiag.measuring.passes.push_pull import Pull
+from initdiag.measuring.passes.rows import Rows, Scales, flat
+from initdiag.measuring.passes.sign_chain import Step, fast_log_norms, taped
+from initdiag.measuring.passes.underflow import LOWEST
+from initdiag.measuring.task import Task
+
+__all__ = ["equal_draws", "signs_are_the_modules", "surveyed", "trusted_steps"]
+
+_SAMPLE = 16
+"""Rows, or draws, that are compared: a fair coin that is tossed once a draw shows in
+all but one run of 2^15."""
+
+_ALIKE = 1e-6
+"""Logs in double precision that differ by less are the same but for rounding, also in
+networks of hundreds of layers."""
+
+
+_FAINT = 1e-280
+"""Smaller products may have lost digits: doubles have all of theirs above 1e-308."""
+
+
+def surveyed(task: Task) -> Task:
+    """Return the task with what running the module shows of it.
+
+    It is no chain where rescaled rows do not give what the plain module gives; its
+    gradients are measured in reverse mode where the backward pass is not the transpose
+    of the tangent map (hooks, custom functions); draws are run one by one where it is
+    random itself.
+    """
+    plain = task.as_it_is()
+    sample, ensemble = range(_SAMPLE), Loaded()
+    try:
+        random_numbers.seed_generators(random_numbers.draw_seed(task.seed, 0, "own noise"))
+        before = _random_state()
+        once, _ = log_norms(plain, ensemble, sample)
+        is_random = _random_state() != before
+        again, _ = log_norms(plain, ensemble, sample)
+    except UnsupportedArchitecture:
+        return task  # out of range, or not in double precision: the measurement will say so
+    is_repeatable = torch.equal(once, again)
+    found = dataclasses.replace(
+        task, is_random=is_random or not is_repeatable, is_repeatable=is_repeatable
+    )
+    if not _is_transpose(plain):
+        return dataclasses.replace(
+            plain,
+            derivative="reverse",
+            is_random=found.is_random,
+            is_repeatable=is_repeatable,
+        )
+    if task.is_chain and not task.is_native:
+        rescaled = dataclasses.replace(plain, is_chain=True)
+        try:
+            alike = _equal(log_norms(rescaled, ensemble, sample)[0], once)
+        except UnsupportedArchitecture:
+            alike = False
+        if found.is_random or not alike:
+            return dataclasses.replace(
+                plain, is_random=found.is_random, is_repeatable=is_repeatable
+            )
+    return found
+
+
+def _random_state() -> tuple[object, ...]:
+    """Return the state of every generator that the module may draw from."""
+    kind, keys, *rest = np.random.get_state()
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    states = [torch.get_rng_state(), *cuda]
+    return (
+        *(state.cpu().numpy().tobytes() for state in states),
+        kind, np.asarray(keys).tobytes(), tuple(rest), random.getstate(),
+    )  # fmt: skip
+
+
+def _is_transpose(task: Task) -> bool:
+    """Return whether tangents and gradients agree: ``<v, J u> = <J^T v, u>``.
+
+    True also where nothing can be compared: no backward pass, or products out of range.
+    """
+    sample = range(_SAMPLE)
+    x = task.inputs(sample)
+    u = task.directions(sample, x)
+    scales = Scales(of_tangents=False, of_primals=False)
+    tangent, _ = product(task, Loaded(), Rows(sample, len(x), task.seed), scales, x.clone(), u)
+    tangent = flat(tangent).double()
+    v = random_numbers.directions(task.seed, sample, tangent.shape[1], "cotangent")
+    v = v.to(tangent.device, tangent.dtype)
+    try:
+        back, _ = Pull(task, Loaded(), sample, x)(v.to(task.dtype))
+    except UnsupportedArchitecture:
+        return True
+    error = ((v * tangent).sum(1) - (back.double() * flat(u)).sum(1)).sum()
+    size = torch.linalg.vector_norm(tangent) + torch.linalg.vector_norm(back.double())
+    tolerance = _ALIKE if task.dtype == torch.float64 else 1e-2
+    is_seen = bool(size.isfinite()) and float(size) > _FAINT
+    return not is_seen or bool(error.abs() <= tolerance * size)
+
+
+def _equal(logs: Tensor, others: Tensor) -> bool:
+    """Return whether log-norms are the same, where they are in range."""
+    is_seen = (others > LOWEST) & (others < -LOWEST) | others.isneginf()
+    a, b = logs[is_seen], others[is_seen]
+    return bool(((a == b) | ((a - b).abs() < _ALIKE)).all())
+
+
+def equal_draws(found: Tensor, one: Callable[[int], Tensor], draws: range) -> bool:
+    """Return whether log-norms are those of the module's passes one by one."""
+    try:
+        return _equal(found, torch.cat([one(draw) for draw in draws]))
+    except UnsupportedArchitecture:
+        return False
+
+
+def signs_are_the_modules(task: Task) -> bool:
+    """Return whether signs around what a layer uses are signs around its parameters.
+
+    Some draws are run with parameters ``R W S`` in the module itself. Weights that are
+    computed, and branches on them, differ there.
+    """
+    plain = dataclasses.replace(task.as_it_is(), is_random=task.is_random)
+    networks, sample = Signs(plain), range(_SAMPLE)
+
+    def one(draw: int) -> Tensor:
+        return log_norms(plain, networks.loaded(draw), range(draw, draw + 1))[0]
+
+    try:
+        found, _ = log_norms(plain, networks.of(sample), sample)
+    except UnsupportedArchitecture:
+        return True  # its range is not that of plain numbers: nothing can be compared
+    return equal_draws(found, one, sample)
+
+
+def trusted_steps(task: Task) -> tuple[Step, ...] | None:
+    """Return the fast path's steps, if its draws are those of plain passes."""
+    steps = taped(task)
+    if steps is None or task.is_native:
+        return steps
+    plain, sample = task.as_it_is(), range(_SAMPLE)
+    networks = Signs(plain)
+    exact = taped(dataclasses.replace(plain, is_chain=True))
+    if exact is None:
+        return None
+    fast, _ = fast_log_norms(exact, plain, networks.of(sample), sample, with_layers=False)
+    try:
+        general, _ = log_norms(plain, networks.of(sample), sample)
+    except UnsupportedArchitecture:
+        general, _ = log_norms(
+            dataclasses.replace(plain, is_chain=True), networks.of(sample), sample
+        )
+    return steps if _equal(fast, general) else None

@@ -1,0 +1,164 @@
+"""The measured column is the module's: against Jacobians of redrawn modules, by autograd."""
+
+from __future__ import annotations
+
+import math
+import statistics
+
+import pytest
+import torch
+import torch.nn.functional as F
+from support.styles import mlp, seeded
+from torch import nn
+
+import initdiag
+from initdiag import measure
+
+WIDTH, DEPTH = 12, 6
+X = torch.randn(16, WIDTH, generator=torch.Generator().manual_seed(0))
+
+
+class Chain(nn.Module):
+    def __init__(self, gate=torch.relu, linear=lambda layer, x: layer(x)):
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(WIDTH, WIDTH, bias=False) for _ in range(DEPTH))
+        self.gate, self.linear = gate, linear
+        for layer in self.layers:
+            nn.init.kaiming_normal_(layer.weight)
+
+    def forward(self, x):
+        for layer in self.layers[:-1]:
+            x = self.gate(self.linear(layer, x))
+        return self.linear(self.layers[-1], x)
+
+
+def hooked(x):
+    if x.requires_grad:
+        x.register_hook(lambda g: g * 0.3)
+    return torch.relu(x)
+
+
+class Halved(torch.autograd.Function):
+    """The identity, whose own backward pass halves what comes back."""
+
+    @staticmethod
+    def forward(x):
+        return x.clone()
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        pass
+
+    @staticmethod
+    def backward(ctx, g):
+        return g / 2
+
+    @staticmethod
+    def jvp(ctx, t):
+        return t.clone()
+
+
+def max_norm(layer, x):
+    layer.weight.data = torch.renorm(layer.weight.data, 2, 0, 0.3)
+    return layer(x)
+
+
+def standardised(layer, x):
+    w = layer.weight
+    return F.linear(x, (w - w.mean(1, keepdim=True)) / w.std(1, keepdim=True) / 3)
+
+
+def by_sign(layer, x):
+    return layer(x) * (3.0 if layer.weight[0].sum() > 0 else 1.0)
+
+
+class RandomRows(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(WIDTH, 32), nn.Linear(32, 4)
+
+    def forward(self, x):
+        h = torch.relu(self.a(x))
+        return self.b(h * (torch.rand(len(h), 1) < 0.7))
+
+
+class RandomDepth(Chain):
+    def forward(self, x):
+        for layer in self.layers:
+            if torch.rand(()) < 0.5:
+                x = torch.relu(layer(x))
+        return self.layers[0](x)
+
+
+def truth(factory, draws):
+    """Mean, variance and dead share over redrawn modules, each Jacobian taken row by row."""
+    logs = []
+    for i in range(draws):
+        torch.manual_seed(i)
+        model, row = factory().double(), X[i % len(X)][None].double().requires_grad_()
+        u = torch.randn(WIDTH, dtype=torch.float64)
+        y = model(row).reshape(-1)
+        j = torch.stack([torch.autograd.grad(v, row, retain_graph=True)[0][0] for v in y])
+        square = float((j @ (u / u.norm())).square().sum())
+        logs.append(math.log(square) if square > 0 else -math.inf)
+    alive = [v for v in logs if v > -math.inf]
+    return statistics.mean(alive), statistics.variance(alive), 1 - len(alive) / draws
+
+
+CASES = {
+    "gradient hook": lambda: Chain(hooked),
+    "custom backward": lambda: Chain(lambda x: torch.relu(Halved.apply(x))),
+    "renormalised": lambda: Chain(linear=max_norm),
+    "standardised": lambda: Chain(linear=standardised),
+    "branch on weights": lambda: Chain(linear=by_sign),
+    "constant in place": lambda: Chain(lambda x: torch.maximum(x, torch.zeros_like(x) + 1.5)),
+    "one gate for a row": RandomRows,
+    "random depth": RandomDepth,
+}
+
+
+@pytest.mark.parametrize("method", ["signs", "redraw"])
+@pytest.mark.parametrize("name", CASES)
+def test_measured_as_redrawn_modules_are(name, method):
+    factory = CASES[name]
+    mean, variance, dead = truth(factory, 200)
+    model = seeded(factory) if method == "signs" else factory
+    found = measure(model, X, draws=150, method=method, gradients=False)
+    spread = math.sqrt(variance / 200 + found.log_mean_se**2 + 1e-4)
+    assert abs(found.log_mean - mean) < 4.5 * spread
+    assert abs(found.dead_fraction - dead) < 5 * math.sqrt(max(dead * (1 - dead), 0.01) / 85)
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: mlp([2, *[32] * 8, 1], "he_normal"),
+        lambda: mlp([8] * 6, "he_normal"),
+        lambda: mlp([16, 12, 12, 4], "torch_default"),
+    ],
+)
+def test_the_scatter_of_the_mean_is_what_its_standard_error_says(build):
+    found = []
+    for seed in range(30):
+        torch.manual_seed(seed)
+        found.append(measure(build(), draws=256, seed=seed, gradients=False))
+    scatter = statistics.stdev(m.log_mean for m in found)
+    stated = math.sqrt(statistics.mean(m.log_mean_se**2 for m in found))
+    assert 0.75 < scatter / stated < 1.3  # thirty models know a deviation to 13 %
+
+
+def test_what_stays_fixed_is_said_and_a_redraw_is_preferred():
+    def convolutions():
+        body = nn.Sequential(
+            nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.ReLU()
+        )
+        return nn.Sequential(*body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
+
+    x = torch.randn(4, 1, 8, 8)
+    model = seeded(convolutions)
+    signs = measure(model, x, draws=16)
+    assert signs.fixed == ("0.weight", "0.bias", "2.weight", "2.bias")
+    assert any(note.startswith("given the present 0.weight") for note in signs.notes)
+    report = initdiag.diagnose(model, x, draws=16)
+    assert report.measurement.method == "redraw"
+    assert report.measurement.fixed == ()
