@@ -116,7 +116,8 @@ class Signs(_Networks):
     def _biases(self) -> list[tuple[LinearUse, str, Tensor]]:
         """Which bias follows which linear call, as one pass of the module shows."""
         tape = _Biases()
-        log_norms(dataclasses.replace(self._task, is_chain=False), tape, range(1))
+        once = dataclasses.replace(self._task, is_chain=False, is_repeatable=False)
+        log_norms(once, tape, range(1))
         return tape.seen
 
     @functools.cached_property
