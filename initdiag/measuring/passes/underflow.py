@@ -86,10 +86,17 @@ def _is_low(logs: Logs) -> Tensor:
 
 
 def _is_faint(logs: Logs) -> Tensor:
-    """Rows of which the values that enter some layer are 0, or have lost digits."""
+    """Rows whose values fade before some layer, rather than being cut to 0 by a gate.
+
+    A gate that closes on values well in range is the row's own: at larger inputs, beside
+    which biases vanish, it may open.
+    """
     is_faint = torch.zeros_like(logs[0], dtype=torch.bool)
+    last = torch.full_like(logs[0], math.inf)
     for layer in logs[1]:
-        is_faint = is_faint | (layer.activation < LOWEST)
+        is_cut = layer.activation.isneginf() & (last > _CUT)
+        is_faint = is_faint | (layer.activation < LOWEST) & ~is_cut
+        last = torch.where(layer.activation.isneginf(), last, layer.activation)
     return is_faint
 
 

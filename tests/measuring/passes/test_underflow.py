@@ -13,8 +13,8 @@ from torch import nn
 
 import initdiag
 from initdiag import UnsupportedArchitecture, measure
-from initdiag.measuring import task
 from initdiag.measuring.ensembles import random_numbers
+from initdiag.measuring.passes import log_norms
 
 WIDTH = 8
 
@@ -166,10 +166,31 @@ def test_a_smaller_scale_where_the_largest_overflows():
 
 def test_a_healthy_network_is_passed_once(monkeypatch):
     passes = []
-    real = task._single_pass
-    monkeypatch.setattr(task, "_single_pass", lambda *args: passes.append(1) or real(*args))
+    real = log_norms._single_pass
+    monkeypatch.setattr(
+        log_norms, "_single_pass", lambda *args: passes.append(args[2].count) or real(*args)
+    )
     measure(seeded(lambda: Fading(5)), torch.randn(2, WIDTH), draws=4, gradients=False)
-    assert len(passes) == 2, "one to see whether rows are mixed, and one"
+    assert passes.count(4) == 2, "one to see whether rows are mixed, and one"
+    assert set(passes) == {1, 4, 16}, "and a sample, side by side and one by one"
+
+
+def test_a_gate_that_a_bias_closes_stays_closed():
+    """At larger inputs, beside which a bias vanishes, it would open: half the signs of
+    ``R (W S x + b)`` close it, whatever ``W`` and ``b`` are."""
+
+    class Narrow(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(1, 1), nn.Linear(1, 16)
+
+        def forward(self, x):
+            return self.b(torch.sin(torch.relu(self.a(x))))
+
+    for seed in range(4):
+        model = seeded(Narrow, seed)
+        found = measure(model, torch.ones(1, 1), draws=256, seed=seed)
+        assert abs(found.dead_fraction - 0.5) < 4 * math.sqrt(0.25 / 256)
 
 
 def test_gradients_that_underflow_at_scale_1():
