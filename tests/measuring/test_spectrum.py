@@ -366,7 +366,7 @@ def test_what_the_ensembles_do_not_cover_is_said():
         ({"draws": 0}, "draws: a positive integer"),
         ({"steps": 2.5}, "steps: a positive integer"),
         ({"seed": -1}, "seed: a non-negative int"),
-        ({"method": "law"}, "method: signs or redraw, got 'law'"),
+        ({"method": "law"}, "method: one of signs, redraw, got 'law'"),
     ],
 )
 def test_bad_options(options, message):
