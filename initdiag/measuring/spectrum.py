@@ -105,4 +105,5 @@ def measure_spectrum(
             else quadratures(task, networks, draws, steps)
         )
         n_0, n_1 = networks.sizes
-    return SpectralMeasurement(method, draws, seed, n_0, n_1, *found, notes=networks.notes())
+        notes = networks.notes()
+    return SpectralMeasurement(method, draws, seed, n_0, n_1, *found, notes=notes)

@@ -47,7 +47,7 @@ def _outputs(module: nn.Module, subject: Subject) -> list[Tensor] | None:
     for x in inputs_to_try(module, subject.example, subject.size):
         try:
             with torch.enable_grad():
-                return list(tensors_in(module(x)))
+                return list(tensors_in(module(copied(x))))
         except Exception:
             continue
     return None
