@@ -50,14 +50,18 @@ def test_an_unflipped_bias_is_seen(monkeypatch):
 
 
 def test_shared_signs_are_seen(monkeypatch):
-    """Every row with the same signs is one network, not an ensemble."""
+    """Every row with the same signs is one network, not an ensemble.
+
+    The measurement's own check sees that a batch is not its draws, and runs them one by
+    one, each with signs of its own: what is printed is right again.
+    """
     from initdiag.measuring.ensembles import random_numbers
 
     honest = random_numbers.bits
     monkeypatch.setattr(
         random_numbers, "bits", lambda *a: np.repeat(honest(*a)[:1], len(a[1]), axis=0)
     )
-    assert p_value(draws=2048) < 1e-6
+    assert p_value(draws=128) > 1e-3
 
 
 def test_a_wrong_kurtosis_sign_is_seen(monkeypatch):
