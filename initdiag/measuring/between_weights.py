@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from initdiag.measuring.record import Measurement
 from initdiag.network.architecture import Layer
 
-__all__ = ["with_weights_error"]
+__all__ = ["interface_variances", "norm_variance", "with_weights_error"]
 
 _OF_MEAN, _OF_VARIANCE = 0.75, 2.5
 """Factors of ``r c/n`` in the variances of log-mean and log-variance, found by 12,288
@@ -26,22 +26,26 @@ draws on each of 200 modules (`tests/evidence/agreement`)."""
 
 def with_weights_error(measurement: Measurement, layers: Sequence[Layer]) -> Measurement:
     """Add what the weights leave fixed to the measurement's standard errors."""
-    interfaces = math.fsum(_interface(a, b) for a, b in itertools.pairwise(layers))
-    of_mean = math.fsum(map(_of_norm, layers)) + _OF_MEAN * interfaces
+    of_mean, of_variance = interface_variances(layers)
+    of_norms = math.fsum(map(norm_variance, layers))
     return dataclasses.replace(
         measurement,
-        log_mean_se=math.hypot(measurement.log_mean_se, math.sqrt(of_mean)),
-        log_variance_se=math.hypot(
-            measurement.log_variance_se, math.sqrt(_OF_VARIANCE * interfaces)
-        ),
+        log_mean_se=math.hypot(measurement.log_mean_se, math.sqrt(of_norms + of_mean)),
+        log_variance_se=math.hypot(measurement.log_variance_se, math.sqrt(of_variance)),
     )
 
 
-def _of_norm(layer: Layer) -> float:
+def norm_variance(layer: Layer) -> float:
     """Return the variance of the log mean square entry: none for Haar weights."""
     if layer.weight.family == "haar":
         return 0.0
     return (layer.weight.kurtosis - 1) / (layer.fan_in * layer.fan_out)
+
+
+def interface_variances(layers: Sequence[Layer]) -> tuple[float, float]:
+    """Return what the interfaces add to the variances of log-mean and log-variance."""
+    total = math.fsum(_interface(a, b) for a, b in itertools.pairwise(layers))
+    return _OF_MEAN * total, _OF_VARIANCE * total
 
 
 def _interface(before: Layer, after: Layer) -> float:

@@ -173,7 +173,7 @@ def _by_measurement(plan: Plan, drawn: Architecture, subject: Subject) -> Plan:
         for name, value in base.items():
             slot_of(bench, name).set(value * factor)
         found = _measured(bench, drawn.replace(gain=factor), subject, plan.seed)
-        return found.rms_gain_log_mean, found.log_mean_se
+        return found.rms_gain_log_mean, found.sampling_log_mean_se
 
     start = drift_at(0.0)
     saturates = start[0] < 0 and any(layer.activation.name in BOUNDED for layer in drawn.layers)

@@ -12,6 +12,8 @@ from initdiag import Architecture, measure, predict, trace
 from initdiag.diagnosing.agreement import agreement
 from initdiag.law import predict as predict_module
 from initdiag.law.kurtosis import corrections
+from initdiag.measuring import measure as measure_module
+from initdiag.measuring.ensembles import random_numbers
 from initdiag.measuring.ensembles.signs import SignFlips
 
 MODEL = seeded(lambda: mlp([16] * 10))
@@ -49,19 +51,30 @@ def test_an_unflipped_bias_is_seen(monkeypatch):
     assert p_value(draws=16384) < 1e-3
 
 
-def test_shared_signs_are_seen(monkeypatch):
-    """Every row with the same signs is one network, not an ensemble.
-
-    The measurement's own check sees that a batch is not its draws, and runs them one by
-    one, each with signs of its own: what is printed is right again.
-    """
-    from initdiag.measuring.ensembles import random_numbers
-
+@pytest.fixture
+def shared_signs(monkeypatch):
+    """Every row gets the same signs, and so is one network, not an ensemble."""
     honest = random_numbers.bits
     monkeypatch.setattr(
         random_numbers, "bits", lambda *a: np.repeat(honest(*a)[:1], len(a[1]), axis=0)
     )
-    assert p_value(draws=128) > 1e-3
+
+
+def test_shared_signs_are_seen(shared_signs, monkeypatch):
+    """The agreement sees them where the measurement does not look at its own draws."""
+    monkeypatch.setattr(measure_module, "signs_are_the_modules", lambda task: True)
+    assert p_value(draws=2048) < 1e-6
+
+
+def test_shared_signs_are_seen_by_the_measurement_itself(shared_signs, monkeypatch):
+    """Its draws one by one are not those of the batch, so that it takes them one by one."""
+    seen = []
+    honest = measure_module.signs_are_the_modules
+    monkeypatch.setattr(
+        measure_module, "signs_are_the_modules", lambda task: seen.append(honest(task)) or seen[-1]
+    )
+    measure(MODEL, draws=16, architecture=ARCH, gradients=False)
+    assert seen == [False]
 
 
 def test_a_wrong_kurtosis_sign_is_seen(monkeypatch):
