@@ -25,6 +25,7 @@ def drawn(law: WeightLaw, like: Tensor) -> Tensor:
 
 def normal(like: Tensor, scale: float) -> Tensor:
     """Return normal numbers of this standard deviation in ``like``'s shape."""
-    tile = torch.randn(min(like.numel(), _TILE), dtype=torch.float64).mul_(scale).to(like)
+    tile = torch.randn(min(like.numel(), _TILE), dtype=torch.float64, device="cpu")
+    tile = tile.mul_(scale).to(like)
     copies = -(-like.numel() // len(tile))
     return tile.repeat(copies)[: like.numel()].reshape(like.shape)

@@ -207,7 +207,7 @@ def _observed(module: nn.Module, trial: Trial, places: Places) -> Observed:
 
 def _spread(like: Tensor) -> Tensor:
     """Numbers from 1 to 2: a direction without symmetries."""
-    return torch.linspace(1, 2, like.numel()).to(like).reshape(like.shape)
+    return torch.linspace(1, 2, like.numel(), device=like.device).to(like).reshape(like.shape)
 
 
 def trials(x: Tensor) -> list[Trial]:
@@ -215,7 +215,7 @@ def trials(x: Tensor) -> list[Trial]:
     rows = x[:_ROWS]
     generator = torch.Generator("cpu").manual_seed(0)
     shape = (max(3, len(rows)), *rows.shape[1:])  # a row alone and one among others differ
-    normal = torch.randn(shape, generator=generator, dtype=torch.float64).to(rows)
+    normal = torch.randn(shape, generator=generator, dtype=torch.float64, device="cpu").to(rows)
     normal = normal * rows.double().square().mean().sqrt().to(rows)
     return [
         Trial("the example's rows", rows, 1, has_gradients=True, has_tangents=True),

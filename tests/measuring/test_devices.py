@@ -15,6 +15,7 @@ import initdiag
 from initdiag.measuring.ensembles.networks import Laws, Signs
 from initdiag.measuring.ensembles.redraw import Source, reset_parameters
 from initdiag.measuring.passes import gradients, sign_chain
+from initdiag.measuring.passes.interposer import LinearUse
 from initdiag.measuring.passes.log_norms import log_norms
 from initdiag.measuring.task import prepared
 from initdiag.tracing.replica import replica
@@ -58,9 +59,14 @@ def test_the_fast_path_stays_on_its_device():
     task = elsewhere(MODELS["biases, leaky, dropout"])
     state = dict(task.module.named_parameters())
     steps = [
-        sign_chain.Step(layer.name, state[layer.name], False, state[layer.name.replace("weight", "bias")], layer.activation, 9.0)
+        sign_chain.Step(
+            LinearUse(layer.name, state[layer.name], False),
+            state[layer.name.replace("weight", "bias")],
+            layer.activation,
+            9.0,
+        )
         for layer in task.arch.layers
-    ]  # fmt: skip
+    ]
     norms, logs = sign_chain.fast_log_norms(
         steps, task, Signs(task).of(range(4)), range(4), with_layers=True
     )
@@ -103,7 +109,8 @@ def test_another_default_device_changes_nothing(build, method):
     assert here.layers == there.layers
 
 
-def test_redraws_are_made_on_the_models_device():
+def test_redraws_are_made_on_the_models_device(monkeypatch):
+    # What is left is told by values, which there are none of on this device.
+    monkeypatch.setattr(Source, "_left_by_init", lambda self, weights: ())
     source = Source(elsewhere(MODELS["chain"]).module, ["0.weight"], None, reset_parameters)
-    source._keep_what_was_left = lambda stacks: None  # it looks at values, which there are none of
     assert {value.device.type for value in source.draws([1, 2]).values()} == {"meta"}

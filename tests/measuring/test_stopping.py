@@ -18,16 +18,16 @@ def test_auto_stops_when_the_variance_is_known_well_enough():
     model = seeded(lambda: mlp([16, 32, 32, 8], init="he_normal"))
     found = measure(model, draws="auto")
     assert found.stopped == "precision"
-    assert found.log_variance_se <= 0.05 * found.log_variance
+    assert found.sampling_log_variance_se <= 0.05 * found.log_variance
     before = measure(model, draws=found.draws - 256)
-    assert before.log_variance_se > 0.05 * before.log_variance
+    assert before.sampling_log_variance_se > 0.05 * before.log_variance
     assert np.array_equal(before.log_norms, found.log_norms[: before.draws])
 
 
 def test_a_tighter_error_takes_more_draws():
     model = seeded(lambda: mlp([16, 32, 32, 8], init="he_normal"))
     tight = measure(model, draws="auto", relative_error=0.02)
-    assert tight.log_variance_se <= 0.02 * tight.log_variance
+    assert tight.sampling_log_variance_se <= 0.02 * tight.log_variance
     assert tight.draws > 3 * measure(model, draws="auto").draws
 
 

@@ -94,14 +94,17 @@ class Signs(_Networks):
         flips = self.of(range(draw, draw + 1))
         values = dict(self._task.module.named_parameters())
         found: dict[str, Tensor] = {}
-        for layer in self._task.arch.layers:
-            for name, p in values.items():
-                is_matrix = p.dim() == 2 and goes_into(name, layer.name) and name not in found
-                if is_matrix and set(p.shape) == {layer.fan_in, layer.fan_out}:
-                    is_transposed = p.shape != (layer.fan_out, layer.fan_in)
-                    use = LinearUse(layer.name, p.T if is_transposed else p, is_transposed)
-                    s, r = (1 - 2 * bits[0].to(p.dtype) for bits in flips.bits(use))
-                    found[name] = p * (s[:, None] * r if is_transposed else r[:, None] * s)
+        for layer in {layer.name: layer for layer in self._task.arch.layers}.values():
+            sources = [name for name in values if goes_into(name, layer.name)]
+            flipped: dict[str, Tensor] = {}
+            for name in sources:
+                flipped |= _flipped(name, found.get(name, values[name]), layer, flips)
+            if not flipped:
+                raise UnsupportedArchitecture(
+                    f"{layer.name!r} is computed from {', '.join(sources)}, into which random "
+                    "signs cannot be put. Use method='redraw' with an init or a factory."
+                )
+            found |= flipped
         return Loaded(found | self._flipped_biases(flips))
 
     def _flipped_biases(self, flips: SignFlips) -> dict[str, Tensor]:
@@ -141,6 +144,24 @@ class _Biases(Loaded):
         if use is not None and name:
             self.seen.append((use, name, bias))
         return bias
+
+
+def _flipped(name: str, parameter: Tensor, layer: Layer, flips: SignFlips) -> dict[str, Tensor]:
+    """Return the parameter with the layer's signs, if it is its matrix or a stack with it."""
+    index = layer.name.partition("[")[2].rstrip("]")
+    is_stack = parameter.dim() == 3 and index.isdecimal()
+    matrix = parameter[int(index)] if is_stack else parameter
+    if set(matrix.shape) != {layer.fan_in, layer.fan_out} or matrix.dim() != 2:
+        return {}
+    is_transposed = matrix.shape != (layer.fan_out, layer.fan_in)
+    use = LinearUse(layer.name, matrix.T if is_transposed else matrix, is_transposed)
+    s, r = (1 - 2 * bits[0].to(matrix.dtype) for bits in flips.bits(use))
+    flipped = matrix * (s[:, None] * r if is_transposed else r[:, None] * s)
+    if not is_stack:
+        return {name: flipped}
+    whole = parameter.clone()
+    whole[int(index)] = flipped
+    return {name: whole}
 
 
 class Laws(_Networks):

@@ -156,7 +156,8 @@ def _warm_up() -> None:
     """Torch's first forward-mode call may warn of its own internals."""
     with warnings.catch_warnings(), forward_ad.dual_level():
         warnings.simplefilter("ignore")
-        forward_ad.make_dual(torch.zeros(1), torch.zeros(1)).relu()
+        zero = torch.zeros(1, device="cpu")
+        forward_ad.make_dual(zero, zero.clone()).relu()
 
 
 def _first_tensor(out: Any) -> Tensor:
