@@ -132,7 +132,9 @@ class _Prover:
     """Runs one replica in all trials."""
 
     def __init__(self, copy: nn.Module, flow: Flow, layers: Sequence[Layer], products: int) -> None:
-        self._copy = copy.requires_grad_(True)
+        self._copy = copy
+        for parameter in copy.parameters():
+            parameter.requires_grad_(parameter.is_floating_point())
         ordinals = tuple(call.ordinal for call in flow.linear_calls)
         own = dict(copy.named_parameters())
         parameters = tuple(own[layer.name] for layer in layers if layer.name in own)

@@ -127,6 +127,13 @@ def test_a_module_that_runs_in_no_precision_but_its_own_is_run_in_it():
     assert trace(Casts(), torch.randn(4, 8)).gaps == ()
 
 
+def test_parameters_of_whole_numbers_and_frozen_ones_are_no_obstacle():
+    net = mlp([8, 16, 2])
+    net.register_parameter("steps", nn.Parameter(torch.zeros(3, dtype=torch.long), False))
+    net[0].weight.requires_grad_(False)
+    assert trace(net, torch.randn(4, 8)).gaps == ()
+
+
 def test_rows_that_a_module_refuses_tell_nothing():
     class Fussy(nn.Module):
         def __init__(self):
