@@ -1,7 +1,9 @@
-"""initdiag: what a PyTorch network's gradients will look like, before the first step of training.
+"""initdiag: what a PyTorch network's gradients will look like, before the first step of
+training.
 
-Predicted exactly, measured on the user's own module, and turned into a verdict. Every export is loaded on first use, so
-that importing the package loads neither torch nor scipy.
+Predicted exactly, measured on the user's own module, and turned into a verdict. Every
+export is loaded on first use, so that importing the package loads neither torch nor
+scipy.
 """
 
 from __future__ import annotations

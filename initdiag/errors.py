@@ -1,4 +1,6 @@
-"""The errors of initdiag: each message says what was expected, what came, and what to do."""
+"""The errors of initdiag: each message says what was expected, what came, and what to
+do.
+"""
 
 from __future__ import annotations
 
@@ -86,7 +88,8 @@ def explain(*, expected: str, got: str, do: str) -> str:
 
 
 _LONGEST_SHOWN = 60
-"""Characters of a value that a message shows: about a line of a terminal of 80 columns."""
+"""Characters of a value that a message shows: about a line of a terminal of 80 columns.
+"""
 
 
 def shown(value: object, most: int = _LONGEST_SHOWN) -> str:
@@ -105,7 +108,9 @@ def shown(value: object, most: int = _LONGEST_SHOWN) -> str:
 
 
 def said(error: Exception) -> str:
-    """Return an error in one line; of one that was not raised on purpose, also its type."""
+    """Return an error in one line; of one that was not raised on purpose, also its
+    type.
+    """
     if isinstance(error, InitdiagError):
         return str(error)
     return f"unexpected {type(error).__name__}: {' '.join(str(error).split())}"

@@ -1,7 +1,9 @@
-"""The pytest plugin: the ``initdiag_check`` fixture, the ``initdiag`` marker, and ``--initdiag``.
+"""The pytest plugin: the ``initdiag_check`` fixture, the ``initdiag`` marker, and
+``--initdiag``.
 
-Imports nothing but pytest until one of them is used. Without ``--initdiag`` only the option, the marker and the fixture are there.
-Where plugins are not loaded by themselves its name is ``-p initdiag``; ``-p no:initdiag`` turns it off.
+Imports nothing but pytest until one of them is used. Without ``--initdiag`` only the
+option, the marker and the fixture are there. Where plugins are not loaded by themselves
+its name is ``-p initdiag``; ``-p no:initdiag`` turns it off.
 """
 
 from __future__ import annotations
@@ -32,7 +34,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the marker; with ``--initdiag``, the collector of the configured models."""
+    """Register the marker; with ``--initdiag``, the collector of the
+    configured models.
+    """
     config.addinivalue_line("markers", _MARKER)
     if config.getoption("initdiag"):
         config.pluginmanager.register(_Collector(_project(config)), "initdiag-models")
@@ -40,11 +44,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture
 def initdiag_check(request: pytest.FixtureRequest) -> Callable[..., Report]:
-    """Return ``check(model, example_input=None, *, fail_on="no-verdict", ignore=(), **options) -> Report``.
+    """Return ``check(model, example_input=None, *, fail_on="no-verdict", ignore=(),
+    **options) -> Report``.
 
-    It fails the test with the report's text, which says what to change, if the network is at risk or (unless ``fail_on="risk"``)
-    could not be judged. ``options`` are those of `initdiag.diagnose`; what is not given is taken from the test's ``initdiag`` marker,
-    then from ``[tool.initdiag]``. The report's numbers are recorded as properties of the test, for JUnit files.
+    It fails the test with the report's text, which says what to change, if the network
+    is at risk or (unless ``fail_on="risk"``) could not be judged. ``options`` are those
+    of `initdiag.diagnose`; what is not given is taken from the test's ``initdiag``
+    marker, then from ``[tool.initdiag]``. The report's numbers are recorded as
+    properties of the test, for JUnit files.
     """
 
     def check(model: Any, example_input: Any = None, **options: Any) -> Report:
@@ -106,14 +113,18 @@ class _Collector:
     def pytest_collect_file(
         self, file_path: Any, parent: pytest.Collector
     ) -> pytest.Collector | None:
-        """Collect ``pyproject.toml`` where it is asked for, e.g. ``pyproject.toml::model.py:build``."""
+        """Collect ``pyproject.toml`` where it is asked for, e.g.
+        ``pyproject.toml::model.py:build``.
+        """
         return self._file(parent) if file_path == self._config.path else None
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_modifyitems(
         self, session: pytest.Session, items: list[pytest.Item]
     ) -> None:
-        """Add the models, before -m and -k choose, unless they have been collected by name."""
+        """Add the models, before -m and -k choose, unless they have been collected by
+        name.
+        """
         if not any(isinstance(item, _ModelItem) for item in items):
             items.extend(self._file(session).collect())
 

@@ -1,1 +1,3 @@
-"""Foundations that every room stands on: checks of single values, saving and loading, the terminal."""
+"""Foundations that every room stands on: checks of single values, saving and loading,
+the terminal.
+"""

@@ -1,7 +1,9 @@
-"""Records to finite JSON types and back, by their type annotations: one codec for every record.
+"""Records to finite JSON types and back, by their type annotations: one codec for every
+record.
 
-Non-finite numbers become the strings ``"NaN"``, ``"Infinity"`` and ``"-Infinity"``; tuples and arrays become lists;
-enumerations become their values. ``decode(type(r), json.loads(json.dumps(encode(r))))`` equals ``r``.
+Non-finite numbers become the strings ``"NaN"``, ``"Infinity"`` and ``"-Infinity"``;
+tuples and arrays become lists; enumerations become their values. ``decode(type(r),
+json.loads(json.dumps(encode(r))))`` equals ``r``.
 """
 
 from __future__ import annotations
@@ -33,14 +35,17 @@ _WRITTEN: dict[type, str] = {
 _PLAIN = (str, int, bool)
 
 FLAT = {"flat": True}
-"""Metadata of a field that holds a record or None: written as that record's own fields, all of
-them null for None."""
+"""Metadata of a field that holds a record or None: written as that record's own fields,
+all of them null for None.
+"""
 
 _NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
 def encode(value: Any) -> Any:
-    """Return ``value`` in finite JSON types (dict, list, str, int, float, bool, None)."""
+    """Return ``value`` in finite JSON types (dict, list, str, int, float,
+    bool, None).
+    """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return _encode_record(value)
     if isinstance(value, enum.Enum):
@@ -72,7 +77,9 @@ def _encode_record(record: Any) -> dict[str, Any]:
 
 
 def flat_record(kind: type, field: dataclasses.Field[Any]) -> type | None:
-    """Return the record whose fields are written in place of a field marked `FLAT`, else None."""
+    """Return the record whose fields are written in place of a field marked `FLAT`,
+    else None.
+    """
     if "flat" not in field.metadata:
         return None
     kinds = typing.get_args(_hints(kind)[field.name])
@@ -199,7 +206,9 @@ def _decode_record(kind: Any, data: Any) -> Any:
 
 
 def _decoded_fields(kind: Any, data: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Yield the fields that ``data`` has; a flat record is None where all of its own are null."""
+    """Yield the fields that ``data`` has; a flat record is None where all of its own
+    are null.
+    """
     for field in dataclasses.fields(kind):
         if (flat := flat_record(kind, field)) is not None:
             part = {name: data[name] for name in _names(flat) if name in data}
@@ -226,7 +235,9 @@ def _not_saved(kind: Any, reason: str) -> InvalidInput:
 
 
 class Record:
-    """Base of the records that hold arrays or non-finite numbers: equality is equality of what is written."""
+    """Base of the records that hold arrays or non-finite numbers: equality is equality
+    of what is written.
+    """
 
     __hash__: ClassVar[None]  # type: ignore[assignment]
 

@@ -81,7 +81,8 @@ def _integer(value: Any) -> int | None:
 def number_in(
     value: Any, what: str, low: float, high: float = math.inf, *, low_open: bool = False
 ) -> float:
-    """Return ``value`` as a finite float in ``[low, high)``, or above ``low`` (``low_open``).
+    """Return ``value`` as a finite float in ``[low, high)``, or above ``low``
+    (``low_open``).
 
     Raises
     ------
@@ -180,7 +181,8 @@ def optional_choice(
 
 
 def did_you_mean(value: Any, choices: Iterable[str]) -> str:
-    """Return the question that names the choice nearest to ``value``; empty if none is near.
+    """Return the question that names the choice nearest to ``value``; empty if none is
+    near.
 
     >>> did_you_mean("orthogonl", ("he_normal", "orthogonal"))
     "Did you mean 'orthogonal'?"
@@ -193,5 +195,7 @@ def did_you_mean(value: Any, choices: Iterable[str]) -> str:
 
 
 def _key(name: str) -> str:
-    """Return a name as a typist may have meant it: in lower case, with one kind of dash."""
+    """Return a name as a typist may have meant it: in lower case, with one kind of
+    dash.
+    """
     return name.lower().replace("-", "_").removeprefix("nn.init.").rstrip("_")

@@ -36,12 +36,13 @@ __all__ = ["main"]
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line, and exit with its code.
 
-    Errors are one line on stderr and exit code 2, whatever they are: 1 says that a model is
-    at risk.
+    Errors are one line on stderr and exit code 2, whatever they are: 1 says that a
+    model is at risk.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a name of the user's in any locale
+            # a name of the user's in any locale
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = _code(arguments)
         sys.stdout.flush()
@@ -144,9 +145,11 @@ def _check(
     output_file: Path | None,
     **options: Any,
 ) -> int:
-    """Check models: TARGET is file.py:name or package.module:name, a torch.nn.Module or a function that returns one.
+    """Check models: TARGET is file.py:name or package.module:name, a torch.nn.Module or
+    a function that returns one.
 
-    Without a TARGET, the models of [tool.initdiag] in pyproject.toml. Options given here go before that table.
+    Without a TARGET, the models of [tool.initdiag] in pyproject.toml. Options given
+    here go before that table.
     """
     from initdiag.project.config import find_config
 
@@ -190,7 +193,9 @@ def _is_given(option: str) -> bool:
 
 
 def _with_options(models: Sequence[ModelConfig], options: dict[str, Any]) -> list[ModelConfig]:
-    """The models with the options that were given on the command line in place of their own settings."""
+    """The models with the options that were given on the command line in place of their
+    own settings.
+    """
     from initdiag.project.targets import anchored, parse_size
 
     given = {
@@ -213,7 +218,9 @@ def _outcomes(
     isolate: bool,
     progress: bool,
 ) -> tuple[list[Outcome], bool]:
-    """Of the models that can be diagnosed, and whether Ctrl-C came; others' errors are said."""
+    """Of the models that can be diagnosed, and whether Ctrl-C came; others' errors are
+    said.
+    """
     from initdiag.project.isolation import isolated
     from initdiag.project.outcome import diagnosed_here, outcome
 
@@ -259,7 +266,9 @@ def _predict(
     output_file: Path | None,
     **assumptions: Any,
 ) -> int:
-    """Predict from widths alone, e.g. 784,256x8,10: the input's width, each layer's, the output's."""
+    """Predict from widths alone, e.g. 784,256x8,10: the input's width, each layer's,
+    the output's.
+    """
     from initdiag.diagnosing.diagnose import diagnose_architecture
     from initdiag.diagnosing.verdict import Thresholds
     from initdiag.network.architecture import Architecture
@@ -309,10 +318,11 @@ def _spectrum(
     output_file: Path | None,
     **assumptions: Any,
 ) -> int:
-    """Predict the Jacobian's singular values, of widths (as in predict) or of a model (as in check).
+    """Predict the Jacobian's singular values, of widths (as in predict) or of a model
+    (as in check).
 
-    With widths the options state the assumptions (those of predict if left out); with a model they change it: a what-if. Exit code 3:
-    the theory does not cover the model.
+    With widths the options state the assumptions (those of predict if left out); with a
+    model they change it: a what-if. Exit code 3: the theory does not cover the model.
     """
     from initdiag.diagnosing.spectral_report import spectral_report
 
@@ -375,7 +385,9 @@ def _traced(target: str, given: dict[str, Any], isolate: bool, **input_of: Any) 
 def _report(
     file: IO[str], fail_on: FailOnOption, output_format: str, output_file: Path | None
 ) -> int:
-    """Show a saved report in any format: FILE is what --output-format json wrote, - for standard input."""
+    """Show a saved report in any format: FILE is what --output-format json wrote, - for
+    standard input.
+    """
     reports = saved(file)
     write(reports, output_format, output_file)
     return exit_code(reports, FAIL_ON[fail_on])

@@ -1,4 +1,6 @@
-"""What the command line reads and writes: saved reports in, reports in any format out, exit codes."""
+"""What the command line reads and writes: saved reports in, reports in any format out,
+exit codes.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,9 @@ def saved(file: IO[str]) -> list[Report]:
 
 
 class ReaderGone(Exception):
-    """The reader of stdout has closed it; click would make exit code 1 of the OSError."""
+    """The reader of stdout has closed it; click would make exit code 1 of the
+    OSError.
+    """
 
 
 def terminal() -> Console:
@@ -52,7 +56,9 @@ def terminal() -> Console:
 
 
 def write(reports: list[Report], output_format: str, output_file: Path | None) -> None:
-    """Write reports in a format, to a file or standard output; under GitHub Actions to the step's summary, too."""
+    """Write reports in a format, to a file or standard output; under GitHub Actions to
+    the step's summary, too.
+    """
     if output_format == "console" and output_file is None:
         console = terminal()
         for report in reports:

@@ -34,10 +34,14 @@ __all__ = ["screen_command"]
 @training_options
 @assumption_options
 def screen_command(file: Path, output_file: Path, **options: Any) -> int:
-    """Keep those architectures of FILE (.parquet, .csv, .jsonl) whose risk is below --max-risk.
+    """Keep those architectures of FILE (.parquet, .csv, .jsonl) whose risk is below
+    --max-risk.
 
-    Widths: a list column of a Parquet file, a CSV column such as "784,256x8,10", a JSON list a line or in an object. The rows are written as they came, with a
-    column initdiag_risk (in place of an earlier one); rows that are no architectures go to OUTPUT.rejects.jsonl with their line and the reason. An interrupted run goes on where it was.
+    Widths: a list column of a Parquet file, a CSV column such as "784,256x8,10", a JSON
+    list a line or in an object. The rows are written as they came, with a column
+    initdiag_risk (in place of an earlier one); rows that are no architectures go to
+    OUTPUT.rejects.jsonl with their line and the reason. An interrupted run goes on
+    where it was.
     """
     from initdiag.screening.files.run import screen_file
 

@@ -1,9 +1,14 @@
 """What to change, and what that change would do, from the law itself.
 
-Remedies, in the order of what they cost: another initialiser; a lower learning rate, where it is known; other widths under the budget there is (the same parameters, the same sum of widths); more
-width; less depth; skip connections. Under a budget equal hidden widths are tried, which are the best for a sum of widths (Hanin and Rolnick 2018, arXiv 1803.01719) and
-near the best for parameters; `initdiag.screening.sizing` searches further. Skip connections are simulated (`initdiag.law.simulate.residual`). Normalisation is not advised: simulated, a
-LayerNorm before each ReLU leaves the drift that He initialisation has, and a larger fluctuation (40 layers of 14: log-variance 29 against 20).
+Remedies, in the order of what they cost: another initialiser; a lower learning rate,
+where it is known; other widths under the budget there is (the same parameters, the same
+sum of widths); more width; less depth; skip connections. Under a budget equal hidden
+widths are tried, which are the best for a sum of widths (Hanin and Rolnick 2018, arXiv
+1803.01719) and near the best for parameters; `initdiag.screening.sizing` searches
+further. Skip connections are simulated (`initdiag.law.simulate.residual`).
+Normalisation is not advised: simulated, a LayerNorm before each ReLU leaves the drift
+that He initialisation has, and a larger fluctuation (40 layers of 14: log-variance 29
+against 20).
 """
 
 from __future__ import annotations
@@ -40,16 +45,22 @@ _WIDEST, _WIDEST_SIMULATED = 32, 4
 """Most times that hidden layers are widened; where each trial is a simulation."""
 
 _TARGET = 0.5
-"""A remedy is enough if the risk is then at most this share of the highest risk that passes."""
+"""A remedy is enough if the risk is then at most this share of the highest risk that
+passes.
+"""
 
 _DRAWS = 512
 """Of a simulation."""
 
 _RESIDUAL_DEPTH = 3
-"""Layers that a network with skip connections counts for in the risk's step: first, last, and all blocks together, each of whose gradients has the share scale^2 = 1/blocks."""
+"""Layers that a network with skip connections counts for in the risk's step: first,
+last, and all blocks together, each of whose gradients has the share scale^2 = 1/blocks.
+"""
 
 _HALF_DECADES = 4
-"""Down to a hundredth of the learning rate: below, 400 steps of the calibration study do not start anything sooner."""
+"""Down to a hundredth of the learning rate: below, 400 steps of the calibration study
+do not start anything sooner.
+"""
 
 _WIDTHS = "widths = "
 """How the code of a shape begins."""
@@ -60,10 +71,12 @@ _LEAST_GAIN = 0.9
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """One remedy: what to do, code to paste, and the law before and after (natural log; risk for the judged optimiser).
+    """One remedy: what to do, code to paste, and the law before and after (natural log;
+    risk for the judged optimiser).
 
-    The code of an initialiser speaks of one layer's weight ``w`` and bias ``b``; that of a shape sets ``widths`` first, that of a learning rate ``lr``, then
-    it does the same.
+    The code of an initialiser speaks of one layer's weight ``w`` and bias ``b``; that
+    of a shape sets ``widths`` first, that of a learning rate ``lr``, then it does the
+    same.
     """
 
     action: str
@@ -83,7 +96,9 @@ class Advice:
 
 @dataclass(frozen=True, slots=True)
 class _Remedy:
-    """A change, its cost (1 for two lines of code; a half more for another learning rate; shapes: 2 and more, times the share of parameters they take), its risk."""
+    """A change, its cost (1 for two lines of code; a half more for another learning
+    rate; shapes: 2 and more, times the share of parameters they take), its risk.
+    """
 
     action: str
     code: str
@@ -91,16 +106,20 @@ class _Remedy:
     cost: float
     risk: float
     after: Prediction | None = None
-    """What it makes of the network, where that is not the prediction for ``architecture``."""
+    """What it makes of the network, where that is not the prediction for
+    ``architecture``.
+    """
 
 
 def advise(
     architecture: Architecture, prediction: Prediction, training: Training, max_risk: float
 ) -> tuple[Advice, ...]:
-    """Return remedies that lower the risk: first those that lower it enough, each kind by what it gains over what it costs.
+    """Return remedies that lower the risk: first those that lower it enough, each kind
+    by what it gains over what it costs.
 
-    Enough is half the highest risk that passes. Where an initialiser alone is not enough, changes of shape are added, each with the best initialiser.
-    Empty where the network is no chain: an effect that cannot be predicted is not promised.
+    Enough is half the highest risk that passes. Where an initialiser alone is not
+    enough, changes of shape are added, each with the best initialiser. Empty where the
+    network is no chain: an effect that cannot be predicted is not promised.
     """
     if prediction.coverage == "none" or architecture.gaps:
         return ()
@@ -127,7 +146,9 @@ def advise(
 
 
 def _best(found: Sequence[_Remedy], architecture: Architecture) -> _Remedy:
-    """The initialiser of the least risk; the one that the network has, unless another is clearly better."""
+    """The initialiser of the least risk; the one that the network has, unless another
+    is clearly better.
+    """
     best = min(found, key=lambda remedy: remedy.risk)
     own = (
         r
@@ -146,7 +167,9 @@ def _beyond_initialisers(best: _Remedy, training: Training, target: float) -> It
 
 
 def _same_weights(one: Architecture, other: Architecture) -> bool:
-    """Whether every weight has the same law but for rounding, so that nothing need be said of the initialiser."""
+    """Whether every weight has the same law but for rounding, so that nothing need be
+    said of the initialiser.
+    """
     pairs = zip(one.layers, other.layers, strict=True)
     return all(
         a.weight.family == b.weight.family
@@ -160,7 +183,9 @@ def _risk(prediction: Prediction, training: Training) -> float:
 
 
 def _scorer(training: Training) -> Callable[[Architecture], float]:
-    """The risk of an architecture whose weights are normal or Haar: as by `predict`, with each distinct layer looked at once."""
+    """The risk of an architecture whose weights are normal or Haar: as by `predict`,
+    with each distinct layer looked at once.
+    """
 
     def risk(architecture: Architecture) -> float:
         if any(layer.activation.gate is None for layer in architecture.layers):
@@ -171,7 +196,9 @@ def _scorer(training: Training) -> Callable[[Architecture], float]:
 
 
 def _totals(architecture: Architecture) -> tuple[float, float, float]:
-    """Return hidden drift, log-variance and dead probability: see `Prediction.hidden_drift`."""
+    """Return hidden drift, log-variance and dead probability: see
+    `Prediction.hidden_drift`.
+    """
     *hidden, output = architecture.layers
     drift = variance = alive = 0.0
     if output.is_linear_output:
@@ -189,7 +216,9 @@ def _totals(architecture: Architecture) -> tuple[float, float, float]:
 
 
 def _slower(best: _Remedy, training: Training, target: float) -> Iterator[_Remedy]:
-    """The largest lower learning rate, in half decades, at which the best initialiser is enough; nothing where the rate is not known."""
+    """The largest lower learning rate, in half decades, at which the best initialiser
+    is enough; nothing where the rate is not known.
+    """
     for halves in range(1, _HALF_DECADES + 1) if training.lr is not None else ():
         assert training.lr is not None
         lr = float(f"{training.lr * 10 ** (-halves / 2):.1g}")
@@ -201,7 +230,9 @@ def _slower(best: _Remedy, training: Training, target: float) -> Iterator[_Remed
 
 
 def _residual(best: _Remedy, training: Training) -> Iterator[_Remedy]:
-    """Skip connections around the hidden layers, which are made equally wide where they are not, simulated."""
+    """Skip connections around the hidden layers, which are made equally wide where they
+    are not, simulated.
+    """
     widths = list(best.architecture.widths)
     equal = equal_widths(widths)
     architecture = best.architecture if equal == widths else _reshaped(best.architecture, equal)
@@ -228,7 +259,9 @@ def _residual(best: _Remedy, training: Training) -> Iterator[_Remedy]:
 
 
 def _initialisers(architecture: Architecture) -> Iterator[tuple[str, str, Architecture]]:
-    """By the hidden layers: He and orthogonal for ReLU's family, by its slope, and for linear layers; Xavier, He and orthogonal of gain 1 for smooth ones."""
+    """By the hidden layers: He and orthogonal for ReLU's family, by its slope, and for
+    linear layers; Xavier, He and orthogonal of gain 1 for smooth ones.
+    """
     hidden = list(_activations(architecture))[:-1] or list(_activations(architecture))
     slope = next((a.negative_slope for a in hidden if a.name == "leaky_relu"), 0.0)
     is_smooth, is_linear = (
@@ -263,14 +296,19 @@ def _activations(architecture: Architecture) -> Iterator[Activation]:
 
 
 def _has_shape(architecture: Architecture) -> bool:
-    """Whether there are hidden layers, all of one kind, so that they can be given other widths and numbers."""
+    """Whether there are hidden layers, all of one kind, so that they can be given other
+    widths and numbers.
+    """
     return len({layer.activation for layer in architecture.layers[:-1]}) == 1
 
 
 def _shapes(
     best: _Remedy, risk: Callable[[Architecture], float], target: float
 ) -> Iterator[_Remedy]:
-    """Changes of shape on top of the best initialiser. Whole-network ones by the least change that is enough."""
+    """Changes of shape on top of the best initialiser.
+
+    Whole-network ones by the least change that is enough.
+    """
     widths = list(best.architecture.widths)
 
     def remedy(what: str, new: list[int], price: float = 2.0) -> _Remedy:
@@ -303,7 +341,9 @@ def _shapes(
 
 
 def _least(is_enough: Callable[[int], bool], low: int, high: int) -> int | None:
-    """Return the least number in ``low..high`` that is enough, by bisection; None if ``high`` is not."""
+    """Return the least number in ``low..high`` that is enough, by bisection; None if
+    ``high`` is not.
+    """
     if high < low or not is_enough(high):
         return None
     while low < high:
@@ -313,7 +353,9 @@ def _least(is_enough: Callable[[int], bool], low: int, high: int) -> int | None:
 
 
 def _without_bottleneck(architecture: Architecture) -> tuple[int, list[int]] | None:
-    """Index of the hidden layer of the largest log-variance, and the widths with it as wide as the median hidden layer; None if it is."""
+    """Index of the hidden layer of the largest log-variance, and the widths with it as
+    wide as the median hidden layer; None if it is.
+    """
     if any(layer.activation.gate is None for layer in architecture.layers):
         return None
     widths = list(architecture.widths)
@@ -329,7 +371,9 @@ def _without_bottleneck(architecture: Architecture) -> tuple[int, list[int]] | N
 
 
 def _reshaped(architecture: Architecture, widths: list[int]) -> Architecture:
-    """The same activations and initialisers on other widths; a layer that is left out is one of the last hidden ones."""
+    """The same activations and initialisers on other widths; a layer that is left out
+    is one of the last hidden ones.
+    """
     layers = architecture.layers[: len(widths) - 2] + architecture.layers[-1:]
     changed = tuple(
         _layer(layer.weight.initializer, layer.weight.gain, layer.activation, *sizes)

@@ -1,4 +1,7 @@
-"""Does the measurement agree with the prediction? One test, of mean, variance, shape and dead share together."""
+"""Test whether the measurement agrees with the prediction.
+
+It is one test, of mean, variance, shape and dead share together.
+"""
 
 from __future__ import annotations
 
@@ -24,8 +27,10 @@ _EXPECTED_DEAD = 0.5
 """Dead draws that are expected below which none says nothing."""
 
 _FEWEST_ENTRIES = 32
-"""Entries of a layer below which random signs around it say too little of its law: of 15 modules a shape (512 draws, level 0.001) 0 to 11 were
-rejected with 4 to 16 entries in the smallest layer, of 30 with 32 entries and more than one layer none or one."""
+"""Entries of a layer below which random signs around it say too little of its law: of
+15 modules a shape (512 draws, level 0.001) 0 to 11 were rejected with 4 to 16 entries
+in the smallest layer, of 30 with 32 entries and more than one layer none or one.
+"""
 
 _FARTHEST = 37.0
 """Standard errors beyond which a normal tail underflows."""
@@ -35,14 +40,16 @@ __all__ = ["Agreement", "Expectation", "agreement", "expectation", "signs_hide_v
 
 @dataclass(frozen=True, slots=True)
 class Expectation:
-    """What theory expects a measurement to show (natural log), with what the theory itself leaves open (one sd).
+    """What theory expects a measurement to show (natural log), with what the theory
+    itself leaves open (one sd).
 
     Attributes
     ----------
     log_mean, log_variance : float
         Of ``ln||Ju||^2`` over the draws of this ensemble.
     log_mean_sd, log_variance_sd : float
-        Error of the formula: between-weights offset (signs), and the prediction's own (non-Gaussian weights).
+        Error of the formula: between-weights offset (signs), and the prediction's own
+        (non-Gaussian weights).
     dead_probability : float
         As predicted.
     """
@@ -61,10 +68,11 @@ class Agreement:
     Attributes
     ----------
     expected_log_mean, expected_log_variance : float
-        What theory expects of this ensemble: for signs, from the sample norms of the weights.
+        What theory expects of this ensemble: for signs, from the sample norms of the
+        weights.
     mean_z, variance_z : float
-        Distances in standard errors; the variance's by its cube root, whose law is near normal for few draws too. NaN where they are not
-        tested.
+        Distances in standard errors; the variance's by its cube root, whose law is near
+        normal for few draws too. NaN where they are not tested.
     p_value : float
         Of everything together, under the theory.
     level : float
@@ -72,12 +80,17 @@ class Agreement:
     agrees : bool
         Whether the theory is not rejected.
     moments_p_value : float or None
-        Of mean and variance; None where too few draws are alive, or random signs do not show them.
+        Of mean and variance; None where too few draws are alive, or random signs do not
+        show them.
     shape_p_value : float or None
-        Of the law's shape, by Kolmogorov's and Smirnov's statistic (`initdiag.law.distributions.goodness`); None where the theory
-        gives no law, under 100 draws, with few entries that are not Gaussian, and under random signs at widths of a few units, where weights that are kept leave a shape of their own.
+        Of the law's shape, by Kolmogorov's and Smirnov's statistic
+        (`initdiag.law.distributions.goodness`); None where the theory gives no law,
+        under 100 draws, with few entries that are not Gaussian, and under random signs
+        at widths of a few units, where weights that are kept leave a shape of their
+        own.
     dead_p_value : float or None
-        Of the share of dead draws; None where none are seen or expected. Against a simulation: Fisher's exact test of two samples.
+        Of the share of dead draws; None where none are seen or expected. Against a
+        simulation: Fisher's exact test of two samples.
     scale_p_value : float or None
         Of the size of the weights that random signs keep, against the law that they are
         taken for; None under other ensembles, or where no initialiser is named.
@@ -99,10 +112,13 @@ class Agreement:
 def expectation(
     architecture: Architecture, prediction: Prediction, method: str
 ) -> Expectation | None:
-    """Return what ``method`` should measure on this very network, given its prediction; None where the theory does not cover it.
+    """Return what ``method`` should measure on this very network, given its prediction;
+    None where the theory does not cover it.
 
-    Random signs keep ``|W|``. Given the sample mean squares ``s_l^2`` of the ``N_l`` entries, ``ln s_l^2`` is no longer random: the mean moves by
-    ``ln(s_l^2/v_l)`` less its expectation ``-(mu4-1)/(2 N_l)``, and the variance loses ``(mu4-1)/N_l`` a layer (delta method).
+    Random signs keep ``|W|``. Given the sample mean squares ``s_l^2`` of the ``N_l``
+    entries, ``ln s_l^2`` is no longer random: the mean moves by ``ln(s_l^2/v_l)`` less
+    its expectation ``-(mu4-1)/(2 N_l)``, and the variance loses ``(mu4-1)/N_l`` a layer
+    (delta method).
     """
     if prediction.coverage == "simulated":
         return _simulated(architecture, prediction, method)
@@ -131,9 +147,13 @@ def expectation(
 
 
 def _simulated(architecture: Architecture, prediction: Prediction, method: str) -> Expectation:
-    """A simulation has standard errors of its own. Under random signs the weights' norms matter in more ways than one: they are an error.
+    """A simulation has standard errors of its own.
 
-    Weights that are not Gaussian were simulated as if they were: an error of the size of their first-order correction.
+    Under random signs the weights' norms matter in more ways than one: they are an
+    error.
+
+    Weights that are not Gaussian were simulated as if they were: an error of the size
+    of their first-order correction.
     """
     moments = prediction.known
     shared = math.fsum(map(norm_variance, architecture.layers)) if method == "signs" else 0.0
@@ -159,7 +179,9 @@ def _simulated(architecture: Architecture, prediction: Prediction, method: str) 
 
 
 def _moved_by_norm(layer: Layer) -> float:
-    """Return how far the sample's norm moves the log-mean: not at all where it gave the scale."""
+    """Return how far the sample's norm moves the log-mean: not at all where it gave the
+    scale.
+    """
     weight = layer.weight
     if not weight.sample_variance or not weight.variance:
         return norm_variance(layer) / 2
@@ -174,17 +196,20 @@ def agreement(
     level: float,
     prediction: Prediction | None = None,
 ) -> Agreement | None:
-    """Test the theory against the measurement; None where it does not cover the network, or nothing can be tested.
+    """Test the theory against the measurement; None where it does not cover the
+    network, or nothing can be tested.
 
     ``prediction`` is `predict`'s of the architecture, unless given.
 
-    Four tests count together. What is printed of a prediction and of a measurement by random
-    signs differs by what signs show of these weights, and by the weights' own size, which
-    signs keep: the first three look at the former, the fourth at the latter (`_scale_p_value`).
-    They are: mean and variance, whose joint distance is chi-square with 2 degrees of freedom (their covariance is ``m3/n``,
-    ``m3`` the third central moment), unless random signs do not show them (`signs_hide_variance`); the law's shape; the share of dead draws, where any are seen or expected;
-    the size of the weights. They are taken for independent (the first two are so to leading
-    order), and the smallest p-value counts, by Sidak's rule.
+    Four tests count together. What is printed of a prediction and of a measurement by
+    random signs differs by what signs show of these weights, and by the weights' own
+    size, which signs keep: the first three look at the former, the fourth at the latter
+    (`_scale_p_value`). They are: mean and variance, whose joint distance is chi-square
+    with 2 degrees of freedom (their covariance is ``m3/n``, ``m3`` the third central
+    moment), unless random signs do not show them (`signs_hide_variance`); the law's
+    shape; the share of dead draws, where any are seen or expected; the size of the
+    weights. They are taken for independent (the first two are so to leading order), and
+    the smallest p-value counts, by Sidak's rule.
     """
     prediction = prediction or predict(architecture)
     expected = expectation(architecture, prediction, measurement.method)
@@ -223,10 +248,13 @@ def agreement(
 
 
 def signs_hide_variance(architecture: Architecture) -> bool:
-    """Return whether random signs around the weights cannot show how they vary from one initialisation to the next.
+    """Return whether random signs around the weights cannot show how they vary from one
+    initialisation to the next.
 
-    ``R W S`` has the singular values of ``W``: with a single linear layer only the direction ``u`` varies over the draws. In a layer of few entries ``|W|``,
-    which is kept, is most of what there is to vary, and the delta method that accounts for it does not hold.
+    ``R W S`` has the singular values of ``W``: with a single linear layer only the
+    direction ``u`` varies over the draws. In a layer of few entries ``|W|``, which is
+    kept, is most of what there is to vary, and the delta method that accounts for it
+    does not hold.
     """
     return len(architecture.layers) == 1 or _has_few_entries(architecture)
 
@@ -241,7 +269,8 @@ _NOT_TESTED = (math.nan, math.nan, None)
 def _moments_test(moments: LogMoments, expected: Expectation) -> tuple[float, float, float]:
     """Distances of mean and variance in standard errors, and their joint p-value."""
     mean_sd = math.hypot(math.sqrt(expected.log_variance / moments.count), expected.log_mean_sd)
-    normal = math.sqrt(2 / (moments.count - 1))  # few draws underrate their own fourth moment
+    # few draws underrate their own fourth moment
+    normal = math.sqrt(2 / (moments.count - 1))
     relative_se = max(moments.variance_se / moments.variance, normal)
     relative_sd = math.hypot(relative_se, expected.log_variance_sd / expected.log_variance)
     mean_z = (moments.mean - expected.log_mean) / mean_sd
@@ -251,9 +280,11 @@ def _moments_test(moments: LogMoments, expected: Expectation) -> tuple[float, fl
 
 
 def _variance_z(ratio: float, relative_sd: float) -> float:
-    """Standard normal to good accuracy where ``ratio`` is a sample variance over its expectation, as few as its draws are.
+    """Standard normal to good accuracy where ``ratio`` is a sample variance over its
+    expectation, as few as its draws are.
 
-    Wilson and Hilferty's cube root (1931), with the degrees of freedom ``2/relative_sd^2`` that the sample's own fourth moment gives.
+    Wilson and Hilferty's cube root (1931), with the degrees of freedom
+    ``2/relative_sd^2`` that the sample's own fourth moment gives.
     """
     return float((ratio ** (1 / 3) - (1 - relative_sd**2 / 9)) / (relative_sd / 3))
 
@@ -269,9 +300,11 @@ def _shape_p_value(
     expected: Expectation,
     measurement: Measurement,
 ) -> float | None:
-    """Of the law itself: random signs have its shape only as long as little of its variance is the weights' norms'.
+    """Of the law itself: random signs have its shape only as long as little of its
+    variance is the weights' norms'.
 
-    To first order in the kurtosis the law's shape is that of Gaussian weights, which few entries that are not Gaussian do not have.
+    To first order in the kurtosis the law's shape is that of Gaussian weights, which
+    few entries that are not Gaussian do not have.
     """
     has_shape = expected.log_variance >= _OWN_SHAPE * prediction.known.log_variance
     is_known = prediction.coverage == "exact" or (
@@ -286,7 +319,9 @@ def _shape_p_value(
 
 
 def _dead_p_value(prediction: Prediction, measurement: Measurement) -> float | None:
-    """Of the share of dead draws: against the law's probability, or against the draws of a simulation, which is a sample itself."""
+    """Of the share of dead draws: against the law's probability, or against the draws
+    of a simulation, which is a sample itself.
+    """
     probability = prediction.known.dead_probability
     dead = round(measurement.dead_fraction * measurement.draws)
     if not dead and probability * measurement.draws < _EXPECTED_DEAD:
@@ -298,12 +333,13 @@ def _dead_p_value(prediction: Prediction, measurement: Measurement) -> float | N
 
 
 def _scale_p_value(layers: Sequence[Layer]) -> float | None:
-    """Of the sum of ``ln(s^2/v)``, by which a measurement by signs is off the prediction.
+    """Of the sum of ``ln(s^2/v)``, by which a measurement by signs is off the
+    prediction.
 
     A layer's sample mean square ``s^2`` over its nominal ``v`` is a chi-square over its
-    degrees of freedom: exactly for normal entries, in mean and variance for others. Each
-    becomes a standard normal by its quantile, and they add up weighted by the errors of the
-    logarithms, as the logarithms do.
+    degrees of freedom: exactly for normal entries, in mean and variance for others.
+    Each becomes a standard normal by its quantile, and they add up weighted by the
+    errors of the logarithms, as the logarithms do.
     """
     named = [
         layer
@@ -332,7 +368,9 @@ def _scale_z(layer: Layer) -> float:
 
 
 def _smallest(p_values: Sequence[float | None]) -> float:
-    """Probability that the smallest of so many independent p-values is as small as this."""
+    """Probability that the smallest of so many independent p-values is as small as
+    this.
+    """
     found = [p for p in p_values if p is not None]
     return -math.expm1(len(found) * math.log1p(-min(found))) if min(found) < 1 else 1.0
 

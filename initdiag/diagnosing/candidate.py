@@ -1,4 +1,6 @@
-"""One candidate's diagnosis, wherever it is run: what `initdiag.diagnosing.parallel` hands to workers, and what comes back."""
+"""One candidate's diagnosis, wherever it is run: what `initdiag.diagnosing.parallel`
+hands to workers, and what comes back.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,9 @@ class Checked:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """Consecutive candidates, the first of which has index ``start``, and how to diagnose them."""
+    """Consecutive candidates, the first of which has index ``start``, and how to
+    diagnose them.
+    """
 
     start: int
     candidates: tuple[Any, ...]
@@ -110,7 +114,9 @@ def _judged(candidate: Any, task: Task) -> Report:
 
 
 def _measured(candidate: Any, seed: int, options: Mapping[str, Any]) -> Report:
-    """Diagnose a factory's module, whose weights are drawn from ``seed``, on one thread."""
+    """Diagnose a factory's module, whose weights are drawn from ``seed``, on one
+    thread.
+    """
     import torch
 
     from initdiag.tracing.replica import rng_preserved

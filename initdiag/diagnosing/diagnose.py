@@ -42,7 +42,8 @@ _FAIL_ON: tuple[FailOn, ...] = get_args(FailOn)
 
 @dataclass(frozen=True, slots=True)
 class _Rule:
-    """How a network is judged: for which training, from which limits on, and with what beside.
+    """How a network is judged: for which training, from which limits on, and with what
+    beside.
 
     ``optimizer`` is what the caller named, or None: the report keeps it.
     """
@@ -61,7 +62,9 @@ class _Rule:
         thresholds: Thresholds | None,
         spectrum: bool,
     ) -> _Rule:
-        """Return the rule that a caller's arguments state; raise for what is out of range."""
+        """Return the rule that a caller's arguments state; raise for what is out of
+        range.
+        """
         return cls(optimizer, Training.of(optimizer, lr, loss), _limits(thresholds), spectrum)
 
 
@@ -69,9 +72,10 @@ class _Rule:
 class _Seen:
     """What was found out about a network before it is judged.
 
-    ``simulation`` is a measurement by ``method="law"``: it predicts what the theory does
-    not cover. ``not_measured`` says why there is no measurement, if one was wanted;
-    ``without_gradient`` names the weights, if next to none of them gets a gradient.
+    ``simulation`` is a measurement by ``method="law"``: it predicts what the theory
+    does not cover. ``not_measured`` says why there is no measurement, if one was
+    wanted; ``without_gradient`` names the weights, if next to none of them gets a
+    gradient.
     """
 
     architecture: Architecture
@@ -112,8 +116,9 @@ def diagnose_architecture(
 def _report(seen: _Seen, rule: _Rule, target: str | None, started: float) -> Report:
     """Predict, compare, judge and advise.
 
-    An output layer that starts at zero is predicted as one of gain 1 (`past_zero_start`);
-    with its measurement, in which every draw is dead, there is nothing to compare then.
+    An output layer that starts at zero is predicted as one of gain 1
+    (`past_zero_start`); with its measurement, in which every draw is dead, there is
+    nothing to compare then.
     """
     arch, limits, training = seen.architecture, rule.limits, rule.training
     usual = past_zero_start(arch)
@@ -194,7 +199,9 @@ def _advice(
     training: Training,
     limits: Thresholds,
 ) -> tuple[Advice, ...]:
-    """What to change of a chain at risk, also of one behind a fixed map of the input; none where a measurement was judged."""
+    """What to change of a chain at risk, also of one behind a fixed map of the input;
+    none where a measurement was judged.
+    """
     chain = architecture.chain
     if chain is None or not judgement.verdict.is_at_risk or judgement.basis is not Basis.LAW:
         return ()
@@ -204,7 +211,9 @@ def _advice(
 
 
 def _separation(architecture: Architecture, prediction: Prediction) -> Separation | None:
-    """How two inputs leave the last hidden layer; None where the law is not known, or nothing passes."""
+    """How two inputs leave the last hidden layer; None where the law is not known, or
+    nothing passes.
+    """
     is_known = (
         prediction.coverage != "none" and not architecture.gaps and len(architecture.layers) > 1
     )
@@ -233,7 +242,9 @@ def diagnose(
     target: str | None = None,
     module: str | None = None,
 ) -> Report:
-    """Predict, measure and judge a network before training. Pure: prints nothing, leaves the model as it came.
+    """Predict, measure and judge a network before training.
+
+    Pure: prints nothing, leaves the model as it came.
 
     Parameters
     ----------
@@ -244,23 +255,29 @@ def diagnose(
     input_size : sequence of int, optional
         Or its shape, batch included.
     draws : int or "auto"
-        Draws of the measurement; ``"auto"``: until its log-variance is known to 5 %, or for a minute.
+        Draws of the measurement; ``"auto"``: until its log-variance is known to 5 %, or
+        for a minute.
     method : str
-        Of the measurement. ``"auto"``: signs where the weights allow it, else redraw where an initialiser is known. ``"signs"``, ``"redraw"``, ``"law"``; ``"none"``: theory
-        alone. What is no chain is predicted by simulation through its own forward where that can be done.
+        Of the measurement. ``"auto"``: signs where the weights allow it, else redraw
+        where an initialiser is known. ``"signs"``, ``"redraw"``, ``"law"``; ``"none"``:
+        theory alone. What is no chain is predicted by simulation through its own
+        forward where that can be done.
     init : callable, optional
         How to draw the parameters afresh, as ``model.apply`` takes it.
     optimizer : str, optional
-        ``"sgd"``, ``"momentum"``, ``"adam"`` or ``"adamw"``; None judges for plain SGD, which sees the gradient as it is.
+        ``"sgd"``, ``"momentum"``, ``"adam"`` or ``"adamw"``; None judges for plain SGD,
+        which sees the gradient as it is.
     lr : float, optional
-        The learning rate it will be trained with: the risk is then that of this rate, and the advice may name a lower one. Left out: averaged over usual ones.
+        The learning rate it will be trained with: the risk is then that of this rate,
+        and the advice may name a lower one. Left out: averaged over usual ones.
     loss : str, optional
         ``"classification"`` or ``"regression"``, as in `failure_risk`.
     thresholds : Thresholds, optional
         Of the decision.
     spectrum : bool
-        Also predict the spectrum of the Jacobian, and say what it means for training (``report.spectrum``, findings IND020 to
-        IND025). Milliseconds; for deep chains of smooth activations (tanh, GELU ...) up to about ten seconds.
+        Also predict the spectrum of the Jacobian, and say what it means for training
+        (``report.spectrum``, findings IND020 to IND025). Milliseconds; for deep chains
+        of smooth activations (tanh, GELU ...) up to about ten seconds.
     seed : int
         Fixes every draw.
     progress : bool
@@ -268,7 +285,8 @@ def diagnose(
     target : str, optional
         What the report calls the network.
     module : str, optional
-        Path of a part, e.g. ``"head"``: the chain inside a larger model, on what the model's forward pass hands it.
+        Path of a part, e.g. ``"head"``: the chain inside a larger model, on what the
+        model's forward pass hands it.
 
     Returns
     -------
@@ -349,7 +367,8 @@ def _measured(
 def _simulation(
     run: Callable[..., Measurement], module: nn.Module, architecture: Architecture
 ) -> Measurement | None:
-    """What predicts a module that is no chain: its own forward pass, by the layers' laws.
+    """What predicts a module that is no chain: its own forward pass, by the layers'
+    laws.
 
     None where that cannot be done, or where it would not show what training meets.
     """
@@ -381,7 +400,8 @@ def check(
     fail_on: FailOn | None = None,
     console: Console | None = None,
 ) -> Report:
-    """Diagnose a network, print the report, and return it: the one line before training.
+    """Diagnose a network, print the report, and return it: the one line before
+    training.
 
     Parameters
     ----------

@@ -1,8 +1,10 @@
-"""Many diagnoses on an executor: processes, Dask, Ray, MPI, or none; the results do not depend on which.
+"""Many diagnoses on an executor: processes, Dask, Ray, MPI, or none; the results do not
+depend on which.
 
-Of an engine only ``submit`` is used, and futures in the manner of `concurrent.futures`. Candidates go out in order, at most ``in_flight``
-tasks at a time, and records come back in order. A candidate's random numbers depend on (seed, its index) alone, and each is diagnosed on
-one thread, so that sums are formed in the same order everywhere.
+Of an engine only ``submit`` is used, and futures in the manner of `concurrent.futures`.
+Candidates go out in order, at most ``in_flight`` tasks at a time, and records come back
+in order. A candidate's random numbers depend on (seed, its index) alone, and each is
+diagnosed on one thread, so that sums are formed in the same order everywhere.
 """
 
 from __future__ import annotations
@@ -49,26 +51,33 @@ def check_many(
     assumptions: Mapping[str, Any] | None = None,
     **diagnose_options: Any,
 ) -> Iterator[Checked]:
-    """Diagnose many candidates, here or on an engine; yield a record for each, in their order.
+    """Diagnose many candidates, here or on an engine; yield a record for each, in their
+    order.
 
     Parameters
     ----------
     candidates : iterable
-        Factories ``() -> nn.Module``, or widths ``n_0, ..., n_L``, or an `Architecture`; the last two are judged by theory alone. It is read as
-        results are taken, so that it may be endless.
+        Factories ``() -> nn.Module``, or widths ``n_0, ..., n_L``, or an
+        `Architecture`; the last two are judged by theory alone. It is read as results
+        are taken, so that it may be endless.
     executor : Executor, or function that returns one, optional
-        Anything with ``submit`` in the manner of `concurrent.futures`: a `ProcessPoolExecutor` (start method "spawn"), ``client.get_executor()`` of
-        Dask, `initdiag.integrations.ray.ray_executor`, ``mpi4py.futures``. None: one after the other, here. An executor is left open. A function
-        (``functools.partial(ProcessPoolExecutor, 8)``) is called for a first executor, and for another whenever one breaks because a worker was
-        killed; those are shut down.
+        Anything with ``submit`` in the manner of `concurrent.futures`: a
+        `ProcessPoolExecutor` (start method "spawn"), ``client.get_executor()`` of Dask,
+        `initdiag.integrations.ray.ray_executor`, ``mpi4py.futures``. None: one after
+        the other, here. An executor is left open. A function
+        (``functools.partial(ProcessPoolExecutor, 8)``) is called for a first executor,
+        and for another whenever one breaks because a worker was killed; those are shut
+        down.
     in_flight : int
         Tasks handed out and not yet taken back: at least twice the number of workers.
     chunk : int
         Candidates a task. Widths take about half a millisecond each: send hundreds.
     seed : int
-        Candidate ``i`` draws its weights and its measurement from ``candidate_seed(seed, i)``.
+        Candidate ``i`` draws its weights and its measurement from
+        ``candidate_seed(seed, i)``.
     on_error : str
-        ``"result"``: a candidate that cannot be diagnosed is a record with its error. ``"raise"``: the first one raises.
+        ``"result"``: a candidate that cannot be diagnosed is a record with its error.
+        ``"raise"``: the first one raises.
     assumptions : mapping, optional
         For candidates that are widths: as in `Architecture.from_widths`.
     **diagnose_options
@@ -77,12 +86,14 @@ def check_many(
     Returns
     -------
     iterator of Checked
-        Equal on every engine, but for the reports' ``elapsed``. Closing it cancels what has not begun.
+        Equal on every engine, but for the reports' ``elapsed``. Closing it cancels what
+        has not begun.
 
     Raises
     ------
     InvalidInput
-        At once for options that do not exist; with ``on_error="raise"`` for a candidate.
+        At once for options that do not exist; with ``on_error="raise"`` for a
+        candidate.
     WorkersLost
         If an executor that was given as such breaks.
 
@@ -103,7 +114,9 @@ def check_many(
 
 
 def _checked_options(options: dict[str, Any]) -> dict[str, Any]:
-    """The options, of which none is unknown and no choice wrong: that would be every candidate's error."""
+    """The options, of which none is unknown and no choice wrong: that would be every
+    candidate's error.
+    """
     known = list(signature(diagnose).parameters)[1:]
     unknown = [name for name in options if name not in known]
     if unknown:
@@ -177,7 +190,9 @@ def _first(window: deque[tuple[Task, Future[Any]]], engine: _Engine) -> tuple[Ch
 
 
 def _alone(task: Task, engine: _Engine) -> tuple[Checked, ...]:
-    """Run the task's candidates with nothing else in flight: one that breaks the engine now is itself the cause."""
+    """Run the task's candidates with nothing else in flight: one that breaks the engine
+    now is itself the cause.
+    """
     records: list[Checked] = []
     for part in task.parts():
         future = engine.submit(part)
@@ -215,7 +230,9 @@ def _done(value: Any = None, error: BaseException | None = None) -> Future[Any]:
 
 
 def _failed(task: Task, error: BaseException) -> tuple[Checked, ...]:
-    """Records of candidates that never ran: they could not be sent, or the engine gave up."""
+    """Records of candidates that never ran: they could not be sent, or the engine gave
+    up.
+    """
     text = _cannot_be_sent(task.candidates[0]) or f"{type(error).__name__}: {error}"
     return tuple(Checked(index, None, text) for index in task.indices)
 
@@ -234,7 +251,9 @@ def _cannot_be_sent(candidate: Any) -> str | None:
 
 
 class _Engine:
-    """An executor, and the function that makes another when it breaks, if there is one."""
+    """An executor, and the function that makes another when it breaks, if
+    there is one.
+    """
 
     def __init__(self, given: Any) -> None:
         is_executor = hasattr(given, "submit") and not isinstance(given, type)
@@ -250,7 +269,9 @@ class _Engine:
         self._executor = given if self._make is None else None
 
     def submit(self, task: Task) -> Future[Any]:
-        """Hand a task out; what is wrong with the task or the workers is the future's."""
+        """Hand a task out; what is wrong with the task or the workers is the
+        future's.
+        """
         if self._executor is None:
             assert self._make is not None
             self._executor = self._make()

@@ -24,7 +24,9 @@ from initdiag.spectrum.record import SpectralLaw
 __all__ = ["SCHEMA_VERSION", "Report"]
 
 SCHEMA_VERSION = 1
-"""Raised when a field changes its meaning or goes away; a report of this version loads for ever."""
+"""Raised when a field changes its meaning or goes away; a report of this version loads
+for ever.
+"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,7 +44,8 @@ class Report(Record):
     verdict : Verdict
         See `initdiag.diagnosing.verdict`.
     basis : Basis
-        ``"law"``, ``"measurement"``, ``"structure"`` or ``"none"``: what the verdict rests on.
+        ``"law"``, ``"measurement"``, ``"structure"`` or ``"none"``: what the verdict
+        rests on.
     risk : dict
         Optimiser -> probability that training does not start; empty without a verdict.
     risk_provenance : str
@@ -58,7 +61,8 @@ class Report(Record):
     measurement : Measurement or None
         What was measured.
     spectrum : SpectralLaw or None
-        The predicted spectrum of the input-output Jacobian, if it was asked for and the theory covers it.
+        The predicted spectrum of the input-output Jacobian, if it was asked for and the
+        theory covers it.
     agreement : Agreement or None
         The test of one against the other.
     findings : tuple of Finding
@@ -68,7 +72,8 @@ class Report(Record):
     elapsed : float
         Seconds that the diagnosis took.
     lr, loss : float or None, str or None
-        The learning rate and the kind of loss that the judged optimiser's risk is for; averaged over if None.
+        The learning rate and the kind of loss that the judged optimiser's risk is for;
+        averaged over if None.
     """
 
     schema_version: int
@@ -136,7 +141,9 @@ class Report(Record):
         return report
 
     def to_metrics(self) -> dict[str, float]:
-        """Return the report's numbers by name, finite ones only, for an experiment tracker."""
+        """Return the report's numbers by name, finite ones only, for an experiment
+        tracker.
+        """
         found: dict[str, float | None] = {
             f"initdiag/risk_{name}": value for name, value in self.risk.items()
         }
@@ -168,7 +175,8 @@ class Report(Record):
         return to_html(self)
 
     def figure(self) -> Any:
-        """Return the report's panels as a `matplotlib.figure.Figure` (needs ``pip install 'initdiag[plot]'``).
+        """Return the report's panels as a `matplotlib.figure.Figure` (needs ``pip
+        install 'initdiag[plot]'``).
 
         Raises
         ------

@@ -1,17 +1,25 @@
-"""The risk that training does not start: curves of the law's numbers, calibrated on training runs.
+"""The risk that training does not start: curves of the law's numbers, calibrated on
+training runs.
 
-"Did not start" means: after 400 steps the score's gain over chance (accuracy, or R^2) is under a tenth of what healthy networks gain with
-the same task, optimiser, learning rate and batch size, or the training loss is not below its first value. There are three ways to fail, taken as independent: a dead
-network; no signal, by the law's drift and fluctuation; and too large a step, by learning rate and depth. The gradient with respect to all weights has one share a
-layer, so that a learning rate that starts ten layers overshoots with forty, however well they are initialised. For each optimiser family and kind of loss::
+"Did not start" means: after 400 steps the score's gain over chance (accuracy, or R^2)
+is under a tenth of what healthy networks gain with the same task, optimiser, learning
+rate and batch size, or the training loss is not below its first value. There are three
+ways to fail, taken as independent: a dead network; no signal, by the law's drift and
+fluctuation; and too large a step, by learning rate and depth. The gradient with respect
+to all weights has one share a layer, so that a learning rate that starts ten layers
+overshoots with forty, however well they are initialised. For each optimiser family and
+kind of loss::
 
     risk   = 1 - (1 - dead) (1 - s(signal)) (1 - s(step)),   s(z) = 1/(1 + exp(-z))
-    signal = intercept + fluctuation ln(log-variance) + upward U + upward_linear (drift up)/10 + downward D + downward_linear (drift down)/10
+    signal = intercept + fluctuation ln(log-variance)
+             + upward U + upward_linear (drift up)/10
+             + downward D + downward_linear (drift down)/10
              + x (rate + rate_square x + rate_upward U + rate_downward D)
     step   = step + step_rate x + step_depth ln(linear layers/12)
     U = ln(1 + drift up),  D = ln(1 + drift down),  x = ln(learning rate) - centre
 
-It rises with every number of the law, and with depth, at every learning rate. The coefficients are data (``risk_coefficients.json``), written by
+It rises with every number of the law, and with depth, at every learning rate. The
+coefficients are data (``risk_coefficients.json``), written by
 ``tests/evidence/calibration``, where the plan, the runs and how far to trust them are.
 """
 
@@ -55,7 +63,9 @@ FAMILIES: dict[Family, tuple[str, float]] = {
     "adam": ("adam", 1.0),
     "adamw": ("adam", 1.0),
 }
-"""Whose curve, and the factor on the learning rate: in the long run a step under momentum 0.9 is ten times as large."""
+"""Whose curve, and the factor on the learning rate: in the long run a step under
+momentum 0.9 is ten times as large.
+"""
 
 LEAST_VARIANCE = 1e-4
 """Below this a log-variance counts as this: the study has hardly any smaller."""
@@ -72,7 +82,8 @@ MIDDLE_DEPTH = 12
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """How a network is going to be trained, as far as it is known; what is not known is averaged over.
+    """How a network is going to be trained, as far as it is known; what is not known is
+    averaged over.
 
     Attributes
     ----------
@@ -103,7 +114,8 @@ class Training:
     def of(
         cls, optimizer: Family | None = None, lr: float | None = None, loss: Loss | None = None
     ) -> Training:
-        """Return the training that a caller's arguments name: no optimiser is plain SGD.
+        """Return the training that a caller's arguments name: no optimiser is plain
+        SGD.
 
         Raises
         ------
@@ -115,7 +127,9 @@ class Training:
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """One pair of logistic curves; learning rates outside ``[lowest, highest]`` count as the nearest of the two."""
+    """One pair of logistic curves; learning rates outside ``[lowest, highest]`` count
+    as the nearest of the two.
+    """
 
     intercept: float
     fluctuation: float
@@ -135,7 +149,9 @@ class Curve:
     highest: float
 
     def at(self, lr: float) -> tuple[float, ...]:
-        """Return, at a learning rate, the coefficients of 1, ln(log-variance), U, drift up, D, drift down in signal, then of 1, ln(depth/12) in step."""
+        """Return, at a learning rate, the coefficients of 1, ln(log-variance), U, drift
+        up, D, drift down in signal, then of 1, ln(depth/12) in step.
+        """
         x = math.log(min(max(lr, self.lowest), self.highest)) - self.centre
         up, down = self.upward + self.rate_upward * x, self.downward + self.rate_downward * x
         return (
@@ -148,7 +164,9 @@ class Curve:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """The data file: curves by family and loss, learning rates of the study with their shares by optimiser and loss."""
+    """The data file: curves by family and loss, learning rates of the study with their
+    shares by optimiser and loss.
+    """
 
     provenance: str
     curves: dict[tuple[str, str], Curve]
@@ -257,9 +275,9 @@ def _row_of(depth: ArrayLike) -> NDArray[np.intp]:
 def _features(drift: NDArray[np.float64], variance: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return what the signal's curve is linear in, six rows.
 
-    They are 1, ln(log-variance), U, drift up, D, drift down. Where the drift is infinite
-    (networks that are dead, or that overflow) there is no log-variance, and it counts as
-    the least: the drift alone makes the risk 1.
+    They are 1, ln(log-variance), U, drift up, D, drift down. Where the drift is
+    infinite (networks that are dead, or that overflow) there is no log-variance, and it
+    counts as the least: the drift alone makes the risk 1.
     """
     if np.isinf(drift).any():
         variance = np.where(np.isinf(drift), LEAST_VARIANCE, variance)
@@ -328,7 +346,8 @@ def risk_of_moments(
     depth: int | None,
     training: Training,
 ) -> float:
-    """Return the risk from the law's numbers themselves; see `failure_risk` and `risks`.
+    """Return the risk from the law's numbers themselves; see `failure_risk` and
+    `risks`.
 
     A depth of None is not known and counts as the study's middle.
     """
@@ -380,24 +399,32 @@ def failure_risk(
     lr: float | None = None,
     loss: Loss | None = None,
 ) -> float:
-    """Return the calibrated probability that training does not start where healthy networks' does.
+    """Return the calibrated probability that training does not start where healthy
+    networks' does.
 
-    The reference population: fully connected ReLU networks with a linear output, 3 to 45 hidden layers of 8 to 128 units (constant, random,
-    alternating, bottlenecks, pyramids), eight initialisations (He, PyTorch's default, Xavier, LeCun, orthogonal, He times 0.67 and 1.5), 400
-    steps at batch sizes 16 and 64, on three classifications and two regressions of 2 to 64 inputs. "Did not start": under a
-    tenth of the gain over chance that shallow He and orthogonal networks reach with the same task, optimiser, learning rate and batch size.
+    The reference population: fully connected ReLU networks with a linear output, 3 to
+    45 hidden layers of 8 to 128 units (constant, random, alternating, bottlenecks,
+    pyramids), eight initialisations (He, PyTorch's default, Xavier, LeCun, orthogonal,
+    He times 0.67 and 1.5), 400 steps at batch sizes 16 and 64, on three classifications
+    and two regressions of 2 to 64 inputs. "Did not start": under a tenth of the gain
+    over chance that shallow He and orthogonal networks reach with the same task,
+    optimiser, learning rate and batch size.
 
     Parameters
     ----------
     prediction : Prediction
         With coverage. Its depth counts beside the law's numbers.
     optimizer : str
-        ``"sgd"`` (plain), ``"momentum"`` (0.9), ``"adam"`` or ``"adamw"``; None is plain SGD.
+        ``"sgd"`` (plain), ``"momentum"`` (0.9), ``"adam"`` or ``"adamw"``; None is
+        plain SGD.
     lr : float, optional
-        Learning rate; outside the study's range it counts as the nearest in it. Left out: averaged over the study's (SGD 0.01 to 0.3 for
-        classification and 0.001 to 0.03 for regression, momentum a third of it and less, Adam and AdamW 0.0003 to 0.01).
+        Learning rate; outside the study's range it counts as the nearest in it. Left
+        out: averaged over the study's (SGD 0.01 to 0.3 for classification and 0.001 to
+        0.03 for regression, momentum a third of it and less, Adam and AdamW 0.0003 to
+        0.01).
     loss : str, optional
-        ``"classification"`` (cross entropy) or ``"regression"`` (squared error). Left out: averaged over both.
+        ``"classification"`` (cross entropy) or ``"regression"`` (squared error). Left
+        out: averaged over both.
 
     Raises
     ------

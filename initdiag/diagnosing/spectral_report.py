@@ -1,4 +1,7 @@
-"""The conditions for training that the Jacobian's spectrum states, as findings. They inform: the verdict does not rest on them."""
+"""The conditions for training that the Jacobian's spectrum states, as findings.
+
+They inform: the verdict does not rest on them.
+"""
 
 from __future__ import annotations
 
@@ -18,22 +21,30 @@ from initdiag.spectrum.record import SpectralLaw
 __all__ = ["SpectralReport", "power", "spectral_report"]
 
 _OFF_SCALE, _FAR_OFF_SCALE = math.log(10), math.log(100)
-"""A mean square that is off by this is noted, and warned of: a factor 10 in it, and in the singular values."""
+"""A mean square that is off by this is noted, and warned of: a factor 10 in it, and in
+the singular values.
+"""
 
 _GATHERED = 0.9
-"""Share of the singular values within a decade from which their spread is not worth a word."""
+"""Share of the singular values within a decade from which their spread is not worth a
+word.
+"""
 
 _ISOMETRIC = 1.0
-"""Relative variance from which on at most half of the directions carry a perturbation."""
+"""Relative variance from which on at most half of the directions carry a perturbation.
+"""
 
 _RESOLVED = 0.95
 """Share of the directions from which on none is said to be lost."""
 
 _COLLAPSED = 0.5
-"""Share of the singular values that single precision must resolve: fewer is a warning."""
+"""Share of the singular values that single precision must resolve: fewer is a warning.
+"""
 
 _SHALLOW = 0.05
-"""Depth over width from which the limit's second moment is 10 % low for ReLU layers: ``sum 1/n_l`` of the hidden ones."""
+"""Depth over width from which the limit's second moment is 10 % low for ReLU layers:
+``sum 1/n_l`` of the hidden ones.
+"""
 
 _NOTHING_HELPS = "fewer layers: nothing else that was tried helps"
 _MEASURE = "measure the singular values: initdiag.measure_spectrum(model)"
@@ -125,7 +136,9 @@ def _spread_findings(conditions: Conditions, changes: tuple[Improvement, ...]) -
 def _rank_findings(
     spectrum: SpectralLaw, conditions: Conditions, changes: tuple[Improvement, ...]
 ) -> Iterator[Finding]:
-    """Exact zeros, which a narrow layer makes; and singular values that single precision does not tell from 0, which depth makes."""
+    """Exact zeros, which a narrow layer makes; and singular values that single
+    precision does not tell from 0, which depth makes.
+    """
     rank, resolved, total = conditions.rank_share, conditions.resolved_share, conditions.directions
     if rank >= _RESOLVED and resolved >= _RESOLVED:
         return
@@ -208,7 +221,9 @@ def _percent(share: float) -> str:
 
 
 def power(log: float) -> str:
-    """Return ``exp(log)`` in words, to three digits, whatever its size: ``"1.51e-24"``."""
+    """Return ``exp(log)`` in words, to three digits, whatever its size:
+    ``"1.51e-24"``.
+    """
     if abs(log) < 300:
         return f"{math.exp(log):.3g}"
     exponent = math.floor(log / math.log(10))

@@ -22,8 +22,9 @@ from initdiag.network.architecture import Architecture
 __all__ = ["Judgement", "Thresholds", "Verdict", "judge"]
 
 _USUAL_VARIANCE = 0.1
-"""Log-variance of a healthy wide network, beyond which the fluctuation counts as a cause:
-He 20 x 1024 has beta = sum of 5/n = 0.1."""
+"""Log-variance of a healthy wide network, beyond which the fluctuation counts as a
+cause: He 20 x 1024 has beta = sum of 5/n = 0.1.
+"""
 
 
 class Verdict(enum.Enum):
@@ -90,9 +91,12 @@ def judge(
     ----------
     architecture : Architecture
         The network as it was read.
-    prediction, measurement, agreement : Prediction, Measurement or None, Agreement or None
-        What theory says of `past_zero_start`, what was measured, and whether they agree:
-        see `basis_of` for which of them is judged by.
+    prediction : Prediction
+        What theory says of `past_zero_start`.
+    measurement : Measurement or None
+        What was measured.
+    agreement : Agreement or None
+        Whether the two agree: see `basis_of` for which of them is judged by.
     training : Training
         A learning rate counts for its own optimiser; the others are judged without.
     thresholds : Thresholds
@@ -102,7 +106,8 @@ def judge(
     separation : Separation, optional
         How two inputs at right angles leave the last hidden layer, where it is known.
     without_gradient : tuple of str
-        The weights, if next to none of the module's gets a gradient: then the risk is 1.
+        The weights, if next to none of the module's gets a gradient: then the risk is
+        1.
     """
     numbers, basis = basis_of(architecture, prediction, measurement, agreement)
     beside = remarks.remarks(
@@ -124,12 +129,16 @@ def judge(
 
 
 def _optimizers(training: Training) -> tuple[Family, ...]:
-    """Return the optimisers that a report judges: the usual ones, and the user's own."""
+    """Return the optimisers that a report judges: the usual ones, and the
+    user's own.
+    """
     return tuple(dict.fromkeys((*OPTIMIZERS, training.optimizer)))
 
 
 def _risks(numbers: Numbers, training: Training) -> dict[str, float]:
-    """Return the risk by optimiser; only the user's own has the user's learning rate."""
+    """Return the risk by optimiser; only the user's own has the user's
+    learning rate.
+    """
     return {
         name: numbers.risk(
             training if name == training.optimizer else Training(name, None, training.loss)
@@ -139,7 +148,9 @@ def _risks(numbers: Numbers, training: Training) -> dict[str, float]:
 
 
 def _mode(numbers: Numbers, terms: RiskTerms, training: Training) -> Verdict:
-    """Return the mode that adds most to the risk, beyond what a healthy wide network has."""
+    """Return the mode that adds most to the risk, beyond what a healthy wide network
+    has.
+    """
     if numbers.dead >= 0.5:
         return Verdict.DEAD
     if numbers.overflows:
@@ -161,7 +172,9 @@ def _usual_fluctuation(training: Training) -> float:
 
 
 def _overshoots(terms: RiskTerms) -> bool:
-    """Return whether too large a step makes the risk, more than the gradient's own size."""
+    """Return whether too large a step makes the risk, more than the gradient's own
+    size.
+    """
     return terms.step_probability > 0.5 * (1 + math.tanh(terms.signal / 2))
 
 

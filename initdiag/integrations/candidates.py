@@ -1,4 +1,6 @@
-"""One candidate's risk, whatever it is: widths, an architecture, a module or a factory."""
+"""One candidate's risk, whatever it is: widths, an architecture, a module or
+a factory.
+"""
 
 from __future__ import annotations
 
@@ -21,9 +23,11 @@ def prediction_of(candidate: Any, **options: Any) -> Prediction:
     Parameters
     ----------
     candidate : sequence of int, Architecture, nn.Module or factory
-        Widths and architectures are judged by theory alone, without torch; modules are traced, and simulated where they are no chain.
+        Widths and architectures are judged by theory alone, without torch; modules are
+        traced, and simulated where they are no chain.
     **options
-        With widths as in `Architecture.from_widths`; with a module as in `initdiag.diagnose` (``method="none"`` unless given).
+        With widths as in `Architecture.from_widths`; with a module as in
+        `initdiag.diagnose` (``method="none"`` unless given).
 
     Raises
     ------
@@ -43,7 +47,8 @@ def risk_of(
     loss: Loss | None = None,
     **options: Any,
 ) -> float:
-    """Return the calibrated risk that the candidate's training does not start, in [0, 1].
+    """Return the calibrated risk that the candidate's training does not start, in [0,
+    1].
 
     Parameters
     ----------

@@ -22,15 +22,16 @@ __all__ = ["Initdiag"]
 class Initdiag(pl.Callback):
     """Diagnose before training; raise `AtRisk` on every rank if the report fails.
 
-    Diagnosed on rank zero in ``setup``, before a strategy shards the module; judged before the first step, unless training goes on
-    from a checkpoint.
+    Diagnosed on rank zero in ``setup``, before a strategy shards the module; judged
+    before the first step, unless training goes on from a checkpoint.
 
     Parameters
     ----------
     fail_on : str, optional
         ``"risk"``, ``"no-verdict"`` (which includes risk), or None: report only.
     **diagnose_options
-        As in `initdiag.diagnose`. Without ``example_input`` and ``input_size`` the module's ``example_input_array`` is used, if it has one.
+        As in `initdiag.diagnose`. Without ``example_input`` and ``input_size`` the
+        module's ``example_input_array`` is used, if it has one.
 
     Attributes
     ----------
@@ -48,7 +49,9 @@ class Initdiag(pl.Callback):
             self.report = diagnose(pl_module, **{**self._example(pl_module), **self.options})
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Log the numbers, and raise if the report fails, where training starts from the initialisation: a checkpoint is known only now."""
+        """Log the numbers, and raise if the report fails, where training starts from
+        the initialisation: a checkpoint is known only now.
+        """
         if trainer.ckpt_path is not None:
             return
         if self.report is not None:

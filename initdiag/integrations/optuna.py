@@ -1,4 +1,6 @@
-"""Optuna: a trial's risk becomes a constraint, which tells the sampler how far from feasible it is; a trial at risk is pruned."""
+"""Optuna: a trial's risk becomes a constraint, which tells the sampler how far from
+feasible it is; a trial at risk is pruned.
+"""
 
 from __future__ import annotations
 
@@ -29,17 +31,21 @@ def prune_at_risk(
     max_risk: float = 0.5,
     **options: Any,
 ) -> float:
-    """Return a candidate's risk; prune the trial if it is ``max_risk`` or more. Call it before training.
+    """Return a candidate's risk; prune the trial if it is ``max_risk`` or more.
 
-    On Optuna 5 the constraint ``risk - max_risk`` is set on the trial. On Optuna 4 give the sampler `constraints_func` to the same end.
-    The risk is the trial's user attribute ``initdiag_risk``.
+    Call it before training.
+
+    On Optuna 5 the constraint ``risk - max_risk`` is set on the trial. On Optuna 4 give
+    the sampler `constraints_func` to the same end. The risk is the trial's user
+    attribute ``initdiag_risk``.
 
     Parameters
     ----------
     trial : optuna.Trial
         In whose objective this is called.
     candidate, optimizer, **options
-        As in `initdiag.integrations.candidates.risk_of`: ``lr=`` and ``loss=`` for the trial's own.
+        As in `initdiag.integrations.candidates.risk_of`: ``lr=`` and ``loss=`` for the
+        trial's own.
     max_risk : float
         Trials of this risk or more are pruned.
 
@@ -64,7 +70,8 @@ def prune_at_risk(
 
 
 def constraints_func(trial: optuna.trial.FrozenTrial) -> tuple[float, ...]:
-    """Return the constraint of a trial: for a sampler of Optuna 4, ``TPESampler(constraints_func=constraints_func)``.
+    """Return the constraint of a trial: for a sampler of Optuna 4,
+    ``TPESampler(constraints_func=constraints_func)``.
 
     Trials that were never judged (0) are feasible.
     """

@@ -15,13 +15,15 @@ __all__ = ["score"]
 def score(candidate: Any, *, optimizer: Family | None = "sgd", **options: Any) -> float:
     """Return the log-odds ``ln(p / (1 - p))``, natural log, that training starts.
 
-    Positive: more likely than not. The log-odds of `initdiag.failure_risk`, worked out on the log scale: it does not saturate as the risk does, so that a
-    search can climb out of a region where nothing trains.
+    Positive: more likely than not. The log-odds of `initdiag.failure_risk`, worked out
+    on the log scale: it does not saturate as the risk does, so that a search can climb
+    out of a region where nothing trains.
 
     Parameters
     ----------
     candidate, **options
-        As in `initdiag.integrations.candidates.prediction_of`: widths, an architecture, a module or a factory.
+        As in `initdiag.integrations.candidates.prediction_of`: widths, an architecture,
+        a module or a factory.
     optimizer : str
         As in `initdiag.failure_risk`.
 

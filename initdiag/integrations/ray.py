@@ -1,4 +1,6 @@
-"""Ray: an executor for `initdiag.check_many`, and rejection inside Ray Tune's sampling."""
+"""Ray: an executor for `initdiag.check_many`, and rejection inside Ray Tune's
+sampling.
+"""
 
 from __future__ import annotations
 
@@ -37,13 +39,14 @@ def _call(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
 
 
 def ray_executor(**options: Any) -> Executor:
-    """Return an executor that submits to Ray, which must have been started: ``ray.init()``, or ``ray.init("auto")`` on a cluster.
+    """Return an executor that submits to Ray, which must have been started:
+    ``ray.init()``, or ``ray.init("auto")`` on a cluster.
 
     Parameters
     ----------
     **options
-        Of a Ray task: ``num_cpus``, ``resources``, ``runtime_env`` ... Ray runs a task again whose worker was killed (``max_retries``, 3 by
-        default).
+        Of a Ray task: ``num_cpus``, ``resources``, ``runtime_env`` ... Ray runs a task
+        again whose worker was killed (``max_retries``, 3 by default).
 
     Examples
     --------
@@ -60,7 +63,8 @@ def sample_accepted(
     attempts: int = 10_000,
     **options: Any,
 ) -> list[int]:
-    """Draw widths until a candidate's risk is below ``max_risk``: for ``tune.sample_from``, before a trial is made of it.
+    """Draw widths until a candidate's risk is below ``max_risk``: for
+    ``tune.sample_from``, before a trial is made of it.
 
     Parameters
     ----------
@@ -80,7 +84,9 @@ def sample_accepted(
 
     Examples
     --------
-    >>> space = {"widths": tune.sample_from(lambda config: sample_accepted(draw))}  # doctest: +SKIP
+    >>> widths = tune.sample_from(  # doctest: +SKIP
+    ...     lambda config: sample_accepted(draw)
+    ... )
     """
     max_risk = probability(max_risk, "max_risk")
     for _ in range(attempts):

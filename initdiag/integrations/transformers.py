@@ -1,4 +1,6 @@
-"""Hugging Face: a callback of ``transformers.Trainer`` that diagnoses the model before it is trained."""
+"""Hugging Face: a callback of ``transformers.Trainer`` that diagnoses the model before
+it is trained.
+"""
 
 from __future__ import annotations
 
@@ -20,16 +22,19 @@ __all__ = ["Initdiag"]
 
 
 class Initdiag(TrainerCallback):
-    """Diagnose the model when the trainer is made, and raise `AtRisk` when training begins, if it fails.
+    """Diagnose the model when the trainer is made, and raise `AtRisk` when training
+    begins, if it fails.
 
-    On the world's process zero; the model is whole then, sharded later. Training that goes on from a checkpoint is let pass.
+    On the world's process zero; the model is whole then, sharded later. Training that
+    goes on from a checkpoint is let pass.
 
     Parameters
     ----------
     fail_on : str, optional
         ``"risk"``, ``"no-verdict"`` (which includes risk), or None: report only.
     **diagnose_options
-        As in `initdiag.diagnose`; ``module="classifier"`` with an ``example_input`` for the part of a larger model that is a chain.
+        As in `initdiag.diagnose`; ``module="classifier"`` with an ``example_input`` for
+        the part of a larger model that is a chain.
 
     Attributes
     ----------

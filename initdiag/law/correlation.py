@@ -1,18 +1,27 @@
-"""Two inputs through depth: the angle between their images, and when the network can no longer tell them apart.
+"""Two inputs through depth: the angle between their images, and when the network can no
+longer tell them apart.
 
-Two inputs see the same weights, so at a layer with Gaussian weights their pre-activations are Gaussian pairs, iid over the outputs, with
-``v`` times their Gram matrix (plus the bias's variance in every entry) for covariance. As in `initdiag.law.simulate.forward` a draw is carried through
-in a few scalars: ``|x|``, and of the difference ``d = x' - x`` its length and its part across ``x``, which keep their accuracy where the angle
-is small.
+Two inputs see the same weights, so at a layer with Gaussian weights their
+pre-activations are Gaussian pairs, iid over the outputs, with ``v`` times their Gram
+matrix (plus the bias's variance in every entry) for covariance. As in
+`initdiag.law.simulate.forward` a draw is carried through in a few scalars: ``|x|``, and
+of the difference ``d = x' - x`` its length and its part across ``x``, which keep their
+accuracy where the angle is small.
 
-At infinite width the cosine after a ReLU is ``(sin a + (pi - a) cos a)/pi`` of the angle ``a`` before it (Cho and Saul 2009): angles shrink,
-slowly. A bias, which both inputs share, shrinks them fast where the signal is small beside it. At width ``n`` each ReLU layer takes about
-``2/n`` more off the mean of ``ln sin^2`` (Jakub and Nica 2023, arXiv 2302.09712).
+At infinite width the cosine after a ReLU is ``(sin a + (pi - a) cos a)/pi`` of the
+angle ``a`` before it (Cho and Saul 2009): angles shrink, slowly. A bias, which both
+inputs share, shrinks them fast where the signal is small beside it. At width ``n`` each
+ReLU layer takes about ``2/n`` more off the mean of ``ln sin^2`` (Jakub and Nica 2023,
+arXiv 2302.09712).
 
-*Without simulating* (`separation`). Where two inputs are close, they see the same open gates: of ``m`` of them the difference's part across ``x`` is
-Gaussian in ``m - 1`` dimensions and the image in ``m``, so that a ReLU layer of width ``n`` takes ``E [psi(m/2) - psi((m-1)/2)]`` off ``ln sin^2``, ``m``
-binomial, about ``2/n``; at ``m = 1`` the images are parallel. That is exact for small angles (and at any angle without an activation: ``1 - r^2`` of a
-sample correlation), and too much for large ones in narrow layers, by half or less. Taken off the infinite-width recursion layer by layer, it costs microseconds.
+*Without simulating* (`separation`). Where two inputs are close, they see the same open
+gates: of ``m`` of them the difference's part across ``x`` is Gaussian in ``m - 1``
+dimensions and the image in ``m``, so that a ReLU layer of width ``n`` takes ``E
+[psi(m/2) - psi((m-1)/2)]`` off ``ln sin^2``, ``m`` binomial, about ``2/n``; at ``m =
+1`` the images are parallel. That is exact for small angles (and at any angle without an
+activation: ``1 - r^2`` of a sample correlation), and too much for large ones in narrow
+layers, by half or less. Taken off the infinite-width recursion layer by layer, it costs
+microseconds.
 """
 
 from __future__ import annotations
@@ -40,16 +49,22 @@ _BLOCK = 64
 """Draws that share a random generator."""
 
 _DRAWS = 64
-"""Of a simulation, unless given: the standard error of the mean of ``ln sin^2`` is then an eighth of its spread."""
+"""Of a simulation, unless given: the standard error of the mean of ``ln sin^2`` is then
+an eighth of its spread.
+"""
 
 _PARALLEL = 1e-13
-"""Sine of the angle between the difference and ``x`` from which on all that is left across ``x`` is rounding."""
+"""Sine of the angle between the difference and ``x`` from which on all that is left
+across ``x`` is rounding.
+"""
 
 _SMALL = -40.0
 """``ln sin^2`` below which both images see the same gates, to a part in 1e9."""
 
 _NARROW = 64
-"""Units up to which a layer's open gates are summed over; beyond, the leading term is off by less than 0.002."""
+"""Units up to which a layer's open gates are summed over; beyond, the leading term is
+off by less than 0.002.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +76,8 @@ class LayerAngle:
     name : str
         Of the layer.
     log_mean, log_mean_se, log_variance : float
-        Of ``ln sin^2`` of the angle over the draws (natural log), where both images are not zero and not parallel.
+        Of ``ln sin^2`` of the angle over the draws (natural log), where both images are
+        not zero and not parallel.
     """
 
     name: str
@@ -78,7 +94,8 @@ def angles(
     Parameters
     ----------
     architecture : Architecture
-        A chain; any activation that `predict` knows, Gaussian or orthogonal weights (others are taken for Gaussian).
+        A chain; any activation that `predict` knows, Gaussian or orthogonal weights
+        (others are taken for Gaussian).
     angle : float
         Between the inputs, in radians, in (0, pi).
     draws, seed : int
@@ -104,7 +121,8 @@ class Separation:
     name : str
         Of the layer.
     log_sine : float
-        Mean of ``ln sin^2`` of the angle between their images, where they are not parallel (natural log); -inf where they always are.
+        Mean of ``ln sin^2`` of the angle between their images, where they are not
+        parallel (natural log); -inf where they always are.
     parallel : float
         P(the images are parallel, given not zero).
     """
@@ -117,13 +135,16 @@ class Separation:
 def separation(architecture: Architecture) -> Separation:
     """Return how far apart two inputs at right angles leave the last hidden layer.
 
-    In closed form for ReLU, leaky ReLU and linear layers, as if each layer met the typical angle; simulated for others. Beside 640 draws of random
-    chains of 1 to 40 layers it was off by 0.1 in half of them and by 1.5 in one of twenty (layers of 8 units and more; of 4 to 8 units: 0.2 and 4.5).
+    In closed form for ReLU, leaky ReLU and linear layers, as if each layer met the
+    typical angle; simulated for others. Beside 640 draws of random chains of 1 to 40
+    layers it was off by 0.1 in half of them and by 1.5 in one of twenty (layers of 8
+    units and more; of 4 to 8 units: 0.2 and 4.5).
 
     Parameters
     ----------
     architecture : Architecture
-        A chain that `predict` covers, of two layers or more, whose weights are not all zero.
+        A chain that `predict` covers, of two layers or more, whose weights are not all
+        zero.
     """
     hidden = architecture.layers[:-1]
     if any(layer.activation.gate is None for layer in hidden):
@@ -155,7 +176,9 @@ def _slope(layer: Layer) -> float:
 
 @dataclass(frozen=True, slots=True)
 class _Loss:
-    """What a layer's finite width adds to the mean of ``ln sin^2`` at small angles, and ``ln P(parallel)`` there."""
+    """What a layer's finite width adds to the mean of ``ln sin^2`` at small angles, and
+    ``ln P(parallel)`` there.
+    """
 
     width: int
     log_sine: float
@@ -163,9 +186,11 @@ class _Loss:
 
 
 def _through_one(log_sine: float, share: float, slope: float, loss: _Loss) -> tuple[float, float]:
-    """Return ``ln sin^2`` after a layer, and ``ln P(not parallel)``: a bias that leaves the signal ``share`` of the variance, slopes ``slope`` and 1.
+    """Return ``ln sin^2`` after a layer, and ``ln P(not parallel)``: a bias that leaves
+    the signal ``share`` of the variance, slopes ``slope`` and 1.
 
-    At angle ``a`` inputs share ``1 - a/pi`` of the gates; what the width takes off falls from all at 0 to nothing at ``pi``, where ReLU's images have no unit in
+    At angle ``a`` inputs share ``1 - a/pi`` of the gates; what the width takes off
+    falls from all at 0 to nothing at ``pi``, where ReLU's images have no unit in
     common: as ``cos^2(a/2)``, within 0.15 of the whole at widths 2 to 32.
     """
     if share == 0:
@@ -193,7 +218,10 @@ def _log1mexp(x: float) -> float:
 
 @functools.lru_cache(maxsize=4096)
 def _finite_width(n: int, slope: float, is_haar: bool) -> _Loss:
-    """Of a layer of width ``n``, at small angles; the sum of squares over ``m`` gates of slope 1 and ``n - m`` of ``slope`` by its first two moments (exact for ReLU and linear)."""
+    """Of a layer of width ``n``, at small angles; the sum of squares over ``m`` gates
+    of slope 1 and ``n - m`` of ``slope`` by its first two moments (exact for ReLU and
+    linear).
+    """
     if n == 1:
         return _Loss(n, 0.0, 0.0)
     if slope == 1 and is_haar:
@@ -218,7 +246,9 @@ def _finite_width(n: int, slope: float, is_haar: bool) -> _Loss:
 
 
 def _mean_log_square(is_open: NDArray[np.int_], closed: NDArray[np.int_], slope: float) -> Array:
-    """Mean of the log of a weighted sum of squares of standard normal numbers: a scaled chi-square of the same mean and variance."""
+    """Mean of the log of a weighted sum of squares of standard normal numbers: a scaled
+    chi-square of the same mean and variance.
+    """
     with np.errstate(divide="ignore", invalid="ignore"):
         mean = is_open + slope**2 * closed
         degrees = mean**2 / (is_open + slope**4 * closed)
@@ -228,7 +258,9 @@ def _mean_log_square(is_open: NDArray[np.int_], closed: NDArray[np.int_], slope:
 def _log_sines(
     architecture: Architecture, layers: Sequence[Layer], angle: float, draws: int, seed: int
 ) -> Array:
-    """``ln sin^2`` after each of the first ``layers`` of the chain, of shape (layers, draws)."""
+    """``ln sin^2`` after each of the first ``layers`` of the chain, of shape (layers,
+    draws).
+    """
     if not 0 < angle < math.pi:
         raise InvalidInput(
             explain(expected="an angle in (0, pi)", got=repr(angle), do="Give radians.")

@@ -18,14 +18,17 @@ class NormLaw(Record):
     Attributes
     ----------
     chain : Prediction
-        Of the chain that has this law: its layers are the independent factors of the norm, or its samples the simulated draws.
+        Of the chain that has this law: its layers are the independent factors of the
+        norm, or its samples the simulated draws.
     """
 
     chain: Prediction
 
     @property
     def coverage(self) -> str:
-        """``"exact"``, ``"first-order"`` (in the kurtosis of non-Gaussian weights), or ``"simulated"``."""
+        """``"exact"``, ``"first-order"`` (in the kurtosis of non-Gaussian weights), or
+        ``"simulated"``.
+        """
         return self.chain.coverage
 
     @property
@@ -55,7 +58,9 @@ class NormLaw(Record):
 
     @property
     def law(self) -> Any:
-        """The distribution of the log, as `Prediction.law`: a ``scipy.stats`` distribution (a step where the norm is a constant)."""
+        """The distribution of the log, as `Prediction.law`: a ``scipy.stats``
+        distribution (a step where the norm is a constant).
+        """
         return self.chain.law
 
 
@@ -83,7 +88,8 @@ class LayerGradients(Record):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ParameterGradients(Record):
-    """What `initdiag.parameter_gradients` returns: the laws of a chain's squared norms at initialisation (natural log).
+    """What `initdiag.parameter_gradients` returns: the laws of a chain's squared norms
+    at initialisation (natural log).
 
     Attributes
     ----------

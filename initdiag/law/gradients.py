@@ -1,27 +1,40 @@
-r"""Activations, weight and bias gradients, and the gradient at the input, layer by layer: their laws at initialisation.
+r"""Activations, weight and bias gradients, and the gradient at the input, layer by
+layer: their laws at initialisation.
 
-With ``a_0 = x``, ``h_l = W_l a_{l-1} + b_l``, ``a_l = D_l h_l`` and ``v = dLoss/d(output)``, back-propagation is ``delta_L = D_L v``,
-``delta_l = D_l W_{l+1}^T delta_{l+1}``; ``dLoss/dW_l = delta_l a_{l-1}^T``, ``dLoss/db_l = delta_l``, and ``J^T v = W_1^T delta_1``.
+With ``a_0 = x``, ``h_l = W_l a_{l-1} + b_l``, ``a_l = D_l h_l`` and ``v =
+dLoss/d(output)``, back-propagation is ``delta_L = D_L v``, ``delta_l = D_l W_{l+1}^T
+delta_{l+1}``; ``dLoss/dW_l = delta_l a_{l-1}^T``, ``dLoss/db_l = delta_l``, and ``J^T v
+= W_1^T delta_1``.
 
-*Signs.* Let ``S_l`` be diagonal matrices of random signs. For weights whose law is kept by changing signs of rows and columns, ``W_l = S_l W'_l S_{l-1}``
-(``S_0 = 1``) has the same law, and taking ``S_l`` for the signs of the pre-activations ``W'_l D_{l-1} W'_{l-1} ... x`` makes the gates independent coins, independent of
-all ``W'`` (Hanin and Nica 2018, arXiv 1812.05994, Proposition 2). Norms do not see the signs, so that with these coins
+*Signs.* Let ``S_l`` be diagonal matrices of random signs. For weights whose law is kept
+by changing signs of rows and columns, ``W_l = S_l W'_l S_{l-1}`` (``S_0 = 1``) has the
+same law, and taking ``S_l`` for the signs of the pre-activations ``W'_l D_{l-1}
+W'_{l-1} ... x`` makes the gates independent coins, independent of all ``W'`` (Hanin and
+Nica 2018, arXiv 1812.05994, Proposition 2). Norms do not see the signs, so that with
+these coins
 
-    ||a_{l-1}||^2 = ||D_{l-1} W'_{l-1} ... D_1 W'_1 x||^2,   ||delta_l||^2 = ||D_l W'^T_{l+1} D_{l+1} ... W'^T_L D_L S_L v||^2
+    ||a_{l-1}||^2 = ||D_{l-1} W'_{l-1} ... D_1 W'_1 x||^2,
+    ||delta_l||^2 = ||D_l W'^T_{l+1} D_{l+1} ... W'^T_L D_L S_L v||^2
 
-have no matrix and no gate in common: **they are independent**, and each is the law of a chain, the second that of the chain transposed.
+have no matrix and no gate in common: **they are independent**, and each is the law of a
+chain, the second that of the chain transposed.
 
-*Consequences*, Gaussian weights, no biases, linear output, ``X_j`` the gated chi-square of hidden layer ``j`` (`initdiag.law.layer`):
+*Consequences*, Gaussian weights, no biases, linear output, ``X_j`` the gated chi-square
+of hidden layer ``j`` (`initdiag.law.layer`):
 
-    ||dLoss/dW_l||^2 = ||x||^2 ||v||^2 prod_{j != l} v_j  prod_{j < L} X_j   in law, for every l:
+    ||dLoss/dW_l||^2 = ||x||^2 ||v||^2 prod_{j != l} v_j  prod_{j < L} X_j
 
-the gradients of all weights, the output's own included, have *one law up to a factor*, ``1/v_l``. The gradient at the input has the further factor
-``v_l chi2_{n_0}``. For Haar weights each matrix but the layer's own takes its radius away: the log-variances differ by ``psi'(N_l/2)``.
+in law, for every l: the gradients of all weights, the output's own included, have *one
+law up to a factor*, ``1/v_l``. The gradient at the input has the further factor ``v_l
+chi2_{n_0}``. For Haar weights each matrix but the layer's own takes its radius away:
+the log-variances differ by ``psi'(N_l/2)``.
 
-*Assumptions.* ``v`` is independent of the weights; a gate after the last layer needs a ``v`` whose law is kept by sign changes (uniform on a sphere or
-Gaussian), for ``S_L`` is not independent of ``W'_L``. Symmetric biases leave the gates coins: the laws of ``delta`` hold, independence too, but ``||a_l||^2`` is
-no product. Smooth activations and cotangents that depend on the output break all of it. Wherever the closed form ends, the norm is simulated
-(`initdiag.law.simulate.backward`), and its coverage says so.
+*Assumptions.* ``v`` is independent of the weights; a gate after the last layer needs a
+``v`` whose law is kept by sign changes (uniform on a sphere or Gaussian), for ``S_L``
+is not independent of ``W'_L``. Symmetric biases leave the gates coins: the laws of
+``delta`` hold, independence too, but ``||a_l||^2`` is no product. Smooth activations
+and cotangents that depend on the output break all of it. Wherever the closed form ends,
+the norm is simulated (`initdiag.law.simulate.backward`), and its coverage says so.
 """
 
 from __future__ import annotations
@@ -65,15 +78,19 @@ def parameter_gradients(
     seed: int = 0,
     **assumptions: Any,
 ) -> ParameterGradients:
-    """Predict the squared norms of activations, weight and bias gradients of every layer, and of ``J^T v``.
+    """Predict the squared norms of activations, weight and bias gradients of every
+    layer, and of ``J^T v``.
 
     Parameters
     ----------
     architecture : Architecture or sequence of int
-        A chain, or widths ``n_0, ..., n_L``. The input has the root mean square ``input_rms``: ``||x||^2 = n_0 input_rms^2``.
+        A chain, or widths ``n_0, ..., n_L``. The input has the root mean square
+        ``input_rms``: ``||x||^2 = n_0 input_rms^2``.
     cotangent : str, vector, or function
-        ``v = dLoss/d(output)``. ``"sphere"``: uniform on the unit sphere; ``"gaussian"``: normal with ``E||v||^2 = 1``; a vector of ``n_L`` numbers: fixed;
-        a function from outputs to gradients, arrays of shape (draws, n_L): a loss', e.g. ``lambda y: y`` for ``||y||^2/2``.
+        ``v = dLoss/d(output)``. ``"sphere"``: uniform on the unit sphere;
+        ``"gaussian"``: normal with ``E||v||^2 = 1``; a vector of ``n_L`` numbers:
+        fixed; a function from outputs to gradients, arrays of shape (draws, n_L): a
+        loss', e.g. ``lambda y: y`` for ``||y||^2/2``.
     draws, seed : int
         Of the simulation, where one is needed.
     **assumptions
@@ -82,16 +99,19 @@ def parameter_gradients(
     Returns
     -------
     ParameterGradients
-        Exact for Gaussian and Haar weights with discrete gates, of first order for other iid weights (which takes the direction of the input and of a
-        fixed ``v`` for uniform ones); simulated for smooth activations, a cotangent that is a function, a fixed one behind a gate, and for activations and
-        weight gradients above a bias.
+        Exact for Gaussian and Haar weights with discrete gates, of first order for
+        other iid weights (which takes the direction of the input and of a fixed ``v``
+        for uniform ones); simulated for smooth activations, a cotangent that is a
+        function, a fixed one behind a gate, and for activations and weight gradients
+        above a bias.
 
     Raises
     ------
     InvalidInput
         If the cotangent is none of these, or 0.
     UnsupportedArchitecture
-        If the architecture is no chain that `predict` covers, or a layer's weights or its input are all zero.
+        If the architecture is no chain that `predict` covers, or a layer's weights or
+        its input are all zero.
 
     Examples
     --------
@@ -124,7 +144,9 @@ def _require_cover(architecture: Architecture, assumptions: dict[str, Any]) -> N
 
 
 def _covered(prediction: Prediction) -> Prediction:
-    """Return the prediction, unless it is none: a chain may be covered forward and too far from Gaussian when transposed."""
+    """Return the prediction, unless it is none: a chain may be covered forward and too
+    far from Gaussian when transposed.
+    """
     if prediction.coverage == "none":
         raise UnsupportedArchitecture(
             f"no law of parameter gradients: {'; '.join(prediction.reasons)}."
@@ -134,7 +156,9 @@ def _covered(prediction: Prediction) -> Prediction:
 
 @dataclass(frozen=True, slots=True)
 class _Cotangent:
-    """``v`` as a last random factor (a square matrix of this law, applied to a unit vector), and as what the simulation calls."""
+    """``v`` as a last random factor (a square matrix of this law, applied to a unit
+    vector), and as what the simulation calls.
+    """
 
     weight: WeightLaw | None
     is_fixed: bool
@@ -174,12 +198,16 @@ def _random_cotangent(outputs: Array, rng: np.random.Generator, *, is_unit: bool
 
 
 def _isometry(square: float, size: int) -> WeightLaw:
-    """A Haar matrix that turns a unit vector into a uniform one of squared norm ``square``."""
+    """A Haar matrix that turns a unit vector into a uniform one of squared norm
+    ``square``.
+    """
     return WeightLaw("haar", square / size, 3 * size / (size + 2))
 
 
 class _Laws:
-    """The laws of one chain: in closed form where there is one, from one simulation where not. Layers are counted from 1."""
+    """The laws of one chain: in closed form where there is one, from one simulation
+    where not. Layers are counted from 1.
+    """
 
     def __init__(
         self, architecture: Architecture, cotangent: _Cotangent, draws: int, seed: int
@@ -237,7 +265,9 @@ class _Laws:
         return self._backward.layers[: len(self._backward.layers) - index]
 
     def _dead_below(self, index: int) -> tuple[LayerPrediction, ...]:
-        """Return the layers before ``l`` whose death makes ``delta_l`` 0: a ReLU above, with no bias between, sees pre-activations 0, where it is closed."""
+        """Return the layers before ``l`` whose death makes ``delta_l`` 0: a ReLU above,
+        with no bias between, sees pre-activations 0, where it is closed.
+        """
         layers = self.architecture.layers
         relu = next(
             (
@@ -258,7 +288,9 @@ class _Laws:
 
     @functools.cached_property
     def _forward(self) -> Prediction:
-        """The chain with the input as an isometry before it: its first ``l + 1`` factors make ``||a_l||^2``."""
+        """The chain with the input as an isometry before it: its first ``l + 1``
+        factors make ``||a_l||^2``.
+        """
         arch = self.architecture
         n = arch.input_size
         return _predicted(
@@ -267,7 +299,9 @@ class _Laws:
 
     @functools.cached_property
     def _backward(self) -> Prediction:
-        """The chain transposed, ``W_l^T`` followed by the gate below it, ``v`` as a matrix before it."""
+        """The chain transposed, ``W_l^T`` followed by the gate below it, ``v`` as a
+        matrix before it.
+        """
         layers = self.architecture.layers
         n = self.architecture.output_size
         assert self.cotangent.weight is not None
@@ -290,7 +324,9 @@ class _Laws:
         layers: tuple[Layer, ...],
         alive: tuple[LayerPrediction, ...],
     ) -> NormLaw:
-        """Return the law of the product of ``factors``, which come from the weights of ``layers``; not 0 if all of ``alive`` are not."""
+        """Return the law of the product of ``factors``, which come from the weights of
+        ``layers``; not 0 if all of ``alive`` are not.
+        """
         is_exact = {layer.weight.family for layer in layers} <= {"normal", "haar"}
         log_mean = math.fsum(factor.log_mean for factor in factors)
         log_variance = math.fsum(factor.log_variance for factor in factors)

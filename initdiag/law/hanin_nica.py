@@ -1,17 +1,23 @@
-"""Hanin and Nica's asymptotic law: ``ln||Ju||^2`` is nearly normal, with log-variance ``beta``.
+"""Hanin and Nica's asymptotic law: ``ln||Ju||^2`` is nearly normal, with log-variance
+``beta``.
 
-Source: B. Hanin and M. Nica, "Products of Many Large Random Matrices and Gradients in Deep Neural Networks",
-arXiv 1812.05994. With gates whose kurtosis is ``c = E d^4/(E d^2)^2`` (``1/p`` for Bernoulli(p)), ``mu4`` the kurtosis of an
-entry and ``u`` the unit vector that is propagated,
+Source: B. Hanin and M. Nica, "Products of Many Large Random Matrices and Gradients in
+Deep Neural Networks", arXiv 1812.05994. With gates whose kurtosis is ``c = E d^4/(E
+d^2)^2`` (``1/p`` for Bernoulli(p)), ``mu4`` the kurtosis of an entry and ``u`` the unit
+vector that is propagated,
 
     beta = sum_l (3 c_l - 1)/n_l + (mu4 - 3) ||u||_4^4 c_1/n_1.
 
-All ReLU and Gaussian: ``5 sum_l 1/n_l`` over ``l = 1..L``: the input width is not in the sum. A linear output adds ``2/n_L``.
+All ReLU and Gaussian: ``5 sum_l 1/n_l`` over ``l = 1..L``: the input width is not in
+the sum. A linear output adds ``2/n_L``.
 
-*Law.* ``ln[(n_0/n_L) ||Ju||^2]`` is nearly ``N(-beta/2, beta)`` where every layer's mean gain is 1 (the mean is *minus* ``beta/2``, which keeps
-``E||Ju||^2``); the Kolmogorov distance goes to 0 like `kolmogorov_rate`, a rate without its constant. `ks_distance` is the distance itself.
+*Law.* ``ln[(n_0/n_L) ||Ju||^2]`` is nearly ``N(-beta/2, beta)`` where every layer's
+mean gain is 1 (the mean is *minus* ``beta/2``, which keeps ``E||Ju||^2``); the
+Kolmogorov distance goes to 0 like `kolmogorov_rate`, a rate without its constant.
+`ks_distance` is the distance itself.
 
-*Moments.* ``E||Ju||^{2k} ~ (E||Ju||^2)^k exp(k (k - 1) beta/2)``, dead draws counting 0: `log_moment`.
+*Moments.* ``E||Ju||^{2k} ~ (E||Ju||^2)^k exp(k (k - 1) beta/2)``, dead draws counting
+0: `log_moment`.
 """
 
 from __future__ import annotations
@@ -35,9 +41,11 @@ __all__ = [
 
 
 def layer_beta(layer: Layer) -> float:
-    """Return one layer's share ``(3c - 1)/n`` of beta, less ``2/N`` for Haar weights (``N = max(fan_in, fan_out)``).
+    """Return one layer's share ``(3c - 1)/n`` of beta, less ``2/N`` for Haar weights
+    (``N = max(fan_in, fan_out)``).
 
-    The Haar term is the leading order of ``psi'(N/2)``, the log-variance of the radius that a Haar matrix does not have.
+    The Haar term is the leading order of ``psi'(N/2)``, the log-variance of the radius
+    that a Haar matrix does not have.
     """
     gate = layer.activation.gate
     assert gate is not None, "beta speaks of discrete gates only"
@@ -55,7 +63,8 @@ def entry_kurtosis_term(first: Layer, u_fourth: float | None = None) -> float:
     first : Layer
         The first layer of the chain.
     u_fourth : float, optional
-        ``||u||_4^4``, from ``1/n_0`` (all coordinates alike) to 1 (one-hot); the mean over uniform unit vectors, ``3/(n_0 + 2)``, if not given.
+        ``||u||_4^4``, from ``1/n_0`` (all coordinates alike) to 1 (one-hot); the mean
+        over uniform unit vectors, ``3/(n_0 + 2)``, if not given.
 
     Raises
     ------
@@ -79,27 +88,33 @@ def entry_kurtosis_term(first: Layer, u_fourth: float | None = None) -> float:
 
 
 def log_moment(prediction: Prediction, k: float) -> float:
-    """Return the asymptotic ``ln E||Ju||^{2k}``: ``k ln E||Ju||^2 + k (k - 1) beta/2`` (natural log, dead draws counting 0).
+    """Return the asymptotic ``ln E||Ju||^{2k}``: ``k ln E||Ju||^2 + k (k - 1) beta/2``
+    (natural log, dead draws counting 0).
 
-    The error is of order ``sum_l 1/n_l^2`` with a constant that grows fast with ``k``; for ReLU it is ``-12.5 sum 1/n^2`` at ``k = 2`` and
-    ``-68.5 sum 1/n^2`` at ``k = 3``, so that the formula is too high. ``prediction.law.log_moment(k)`` is exact.
+    The error is of order ``sum_l 1/n_l^2`` with a constant that grows fast with ``k``;
+    for ReLU it is ``-12.5 sum 1/n^2`` at ``k = 2`` and ``-68.5 sum 1/n^2`` at ``k =
+    3``, so that the formula is too high. ``prediction.law.log_moment(k)`` is exact.
     Source: Hanin and Nica 2018, Theorem 1.
     """
     return k * prediction.log_second_moment + k * (k - 1) / 2 * prediction.known_beta
 
 
 def kolmogorov_rate(prediction: Prediction) -> float:
-    """Return ``(sum_l n_l^{-2})^{1/5}``, the rate of the paper's bound on the Kolmogorov distance; its constant is not known.
+    """Return ``(sum_l n_l^{-2})^{1/5}``, the rate of the paper's bound on the
+    Kolmogorov distance; its constant is not known.
 
-    Source: Hanin and Nica 2018, the theorem on log-normality. Shown beside `ks_distance`, never as a bound.
+    Source: Hanin and Nica 2018, the theorem on log-normality. Shown beside
+    `ks_distance`, never as a bound.
     """
     return float(math.fsum(n**-2 for n in _output_widths(prediction)) ** 0.2)
 
 
 def relative_kolmogorov_rate(prediction: Prediction) -> float:
-    """Return ``(sum_l n_l^{-2}/(sum_l n_l^{-1})^2)^{1/5}``, the rate that the authors' poster prints: small for *deep* networks.
+    """Return ``(sum_l n_l^{-2}/(sum_l n_l^{-1})^2)^{1/5}``, the rate that the authors'
+    poster prints: small for *deep* networks.
 
-    At ``L`` equal widths it is ``L^{-1/5}`` whatever the width: the central limit theorem's share of the log-normality.
+    At ``L`` equal widths it is ``L^{-1/5}`` whatever the width: the central limit
+    theorem's share of the log-normality.
     """
     widths = _output_widths(prediction)
     return float((math.fsum(n**-2 for n in widths) / math.fsum(1 / n for n in widths) ** 2) ** 0.2)
@@ -110,15 +125,19 @@ def _output_widths(prediction: Prediction) -> list[int]:
 
 
 def ks_distance(prediction: Prediction) -> float:
-    """Return the Kolmogorov distance ``sup_x |F(x) - G(x)|`` of the exact law ``F`` and the asymptotic one ``G``.
+    """Return the Kolmogorov distance ``sup_x |F(x) - G(x)|`` of the exact law ``F`` and
+    the asymptotic one ``G``.
 
-    How wrong the log-normal is for this very network. Both laws are evaluated on a grid of 2,001 points over ten standard deviations of
-    either, then the three largest differences are refined; the result is good to about 1e-9 (given the error of the law itself).
+    How wrong the log-normal is for this very network. Both laws are evaluated on a grid
+    of 2,001 points over ten standard deviations of either, then the three largest
+    differences are refined; the result is good to about 1e-9 (given the error of the
+    law itself).
 
     Raises
     ------
     UnsupportedArchitecture
-        Without coverage, or if ``beta`` is not positive while the exact law is not a point mass.
+        Without coverage, or if ``beta`` is not positive while the exact law is not a
+        point mass.
 
     Examples
     --------
@@ -143,7 +162,8 @@ def ks_distance(prediction: Prediction) -> float:
 
 
 def beta(widths: Sequence[int], *, output: str = "relu") -> float:
-    """Return the paper's ``beta`` of a fully connected Gaussian net: ``5 sum 1/n_i`` over every width but the first.
+    """Return the paper's ``beta`` of a fully connected Gaussian net: ``5 sum 1/n_i``
+    over every width but the first.
 
     Parameters
     ----------

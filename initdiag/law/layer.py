@@ -1,18 +1,24 @@
 """The exact law of one layer at finite width: moments of the log of a gated chi-square.
 
-For Gaussian weights and independent gates, ``||D W u||^2`` is distributed as ``v X`` with ``X = sum_i d_i^2 z_i^2``, ``z`` standard
-normal, whatever the unit vector ``u``: so the layers of a chain are independent, and ``ln||Ju||^2`` is a sum of independent terms,
-each taken given that its layer is not dead (some gate is open).
+For Gaussian weights and independent gates, ``||D W u||^2`` is distributed as ``v X``
+with ``X = sum_i d_i^2 z_i^2``, ``z`` standard normal, whatever the unit vector ``u``:
+so the layers of a chain are independent, and ``ln||Ju||^2`` is a sum of independent
+terms, each taken given that its layer is not dead (some gate is open).
 
-*Bernoulli gates.* Given the number ``K`` of open gates, ``X`` is chi-square with ``K`` degrees of freedom: ``E ln = ln 2 + psi(K/2)``,
-``Var ln = psi'(K/2)``, averaged over the binomial ``K`` given ``K >= 1``.
+*Bernoulli gates.* Given the number ``K`` of open gates, ``X`` is chi-square with ``K``
+degrees of freedom: ``E ln = ln 2 + psi(K/2)``, ``Var ln = psi'(K/2)``, averaged over
+the binomial ``K`` given ``K >= 1``.
 
-*Any discrete gate.* ``E exp(-t X) = (sum_a p_a (1 + 2 t d_a^2)^(-1/2))^n = L(t)``; given not dead, with ``P0 = P(d = 0)^n``,
-``Lc = (L - P0)/(1 - P0)``. From ``ln x = int (e^-t - e^-tx)/t dt`` and its derivative in an exponent,
-``E ln X = -I0`` and ``E ln^2 X = 2 (I1 + gamma I0)``, where ``I_k = int (ln t)^k (Lc - e^-t)/t dt``, gamma Euler's constant.
+*Any discrete gate.* ``E exp(-t X) = (sum_a p_a (1 + 2 t d_a^2)^(-1/2))^n = L(t)``;
+given not dead, with ``P0 = P(d = 0)^n``, ``Lc = (L - P0)/(1 - P0)``. From ``ln x = int
+(e^-t - e^-tx)/t dt`` and its derivative in an exponent, ``E ln X = -I0`` and ``E ln^2 X
+= 2 (I1 + gamma I0)``, where ``I_k = int (ln t)^k (Lc - e^-t)/t dt``, gamma Euler's
+constant.
 
-*Haar weights.* ``z = |z| y`` with ``y`` uniform on the sphere of R^N, ``N = max(fan_in, fan_out)``, and ``|z|^2``, a chi-square with ``N`` degrees
-of freedom, independent of ``y``: the Haar layer is the Gaussian one without its radius, so subtract ``ln 2 + psi(N/2)`` and ``psi'(N/2)``.
+*Haar weights.* ``z = |z| y`` with ``y`` uniform on the sphere of R^N, ``N = max(fan_in,
+fan_out)``, and ``|z|^2``, a chi-square with ``N`` degrees of freedom, independent of
+``y``: the Haar layer is the Gaussian one without its radius, so subtract ``ln 2 +
+psi(N/2)`` and ``psi'(N/2)``.
 """
 
 from __future__ import annotations
@@ -39,10 +45,13 @@ __all__ = [
 ]
 
 _WINDOW = 40.0
-"""Standard deviations of the binomial that are summed: beyond lies less than exp(-800)."""
+"""Standard deviations of the binomial that are summed: beyond lies less than exp(-800).
+"""
 
 _STEP = 0.1
-"""Of the trapezium rule in ``ln t``; its error is about exp(-pi^2/step), below rounding."""
+"""Of the trapezium rule in ``ln t``; its error is about exp(-pi^2/step), below
+rounding.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +68,9 @@ def dead_probability(gate: Gate, width: int) -> float:
 
 
 def open_gates(gate: Gate, width: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the numbers ``K >= 1`` of open gates and their probabilities given ``K >= 1``, arrays of one length."""
+    """Return the numbers ``K >= 1`` of open gates and their probabilities given ``K >=
+    1``, arrays of one length.
+    """
     p = 1.0 - gate.closed_probability
     if p == 1.0:
         return np.array([float(width)]), np.ones(1)
@@ -75,7 +86,8 @@ def open_gates(gate: Gate, width: int) -> tuple[NDArray[np.float64], NDArray[np.
 
 
 def layer_log_moments(layer: Layer) -> LayerMoments:
-    """Return mean and variance of ``ln||D W u||^2``, ``||u|| = 1``, exact for Gaussian and for Haar weights.
+    """Return mean and variance of ``ln||D W u||^2``, ``||u|| = 1``, exact for Gaussian
+    and for Haar weights.
 
     A layer whose weights are all zero has mean -inf and variance 0.
     """
@@ -94,16 +106,18 @@ def layer_log_moments(layer: Layer) -> LayerMoments:
 def without_own_draw(layer: Layer) -> LayerMoments:
     """Return the share of a linear output layer without the draw of its own weights.
 
-    The image ``W u`` of a unit vector has a length, which is in no weight's gradient, and a
-    direction, uniform on the sphere in R^n. What remains is ``ln||D sqrt(v n) e||^2``, with
-    ``e`` that direction and ``D`` the mask of a dropout: a constant where there is none. For
-    Haar weights it is the same. The gradient ``e`` at the output, uniform on the sphere, has
-    this share in every weight's gradient (`initdiag.law.gradients`).
+    The image ``W u`` of a unit vector has a length, which is in no weight's gradient,
+    and a direction, uniform on the sphere in R^n. What remains is ``ln||D sqrt(v n)
+    e||^2``, with ``e`` that direction and ``D`` the mask of a dropout: a constant where
+    there is none. For Haar weights it is the same. The gradient ``e`` at the output,
+    uniform on the sphere, has this share in every weight's gradient
+    (`initdiag.law.gradients`).
 
     Parameters
     ----------
     layer : Layer
-        One for which `Layer.is_linear_output` holds, with weights that are not all zero.
+        One for which `Layer.is_linear_output` holds, with weights that are not all
+        zero.
 
     Returns
     -------
@@ -118,11 +132,13 @@ def without_own_draw(layer: Layer) -> LayerMoments:
 
 
 def own_draw(layer: Layer) -> LayerMoments:
-    """Return the moments of ``ln(||W u||^2/E||W u||^2)``, the draw of a layer's own weights.
+    """Return the moments of ``ln(||W u||^2/E||W u||^2)``, the draw of a layer's own
+    weights.
 
-    ``||W u||^2`` is a chi-square with ``fan_out`` degrees of freedom for Gaussian weights.
-    For Haar weights it is ``Beta(fan_out/2, (N - fan_out)/2)`` with ``N = max(fan_in,
-    fan_out)``, the same chi-square without its radius: a constant for ``N = fan_out``.
+    ``||W u||^2`` is a chi-square with ``fan_out`` degrees of freedom for Gaussian
+    weights. For Haar weights it is ``Beta(fan_out/2, (N - fan_out)/2)`` with ``N =
+    max(fan_in, fan_out)``, the same chi-square without its radius: a constant for ``N =
+    fan_out``.
     """
     draw = _log_radius(layer.fan_out)
     return _without_radius(draw, max(layer.fan_in, layer.fan_out)) if layer.is_haar else draw
@@ -144,13 +160,17 @@ def _without_radius(moments: LayerMoments, n: int) -> LayerMoments:
 
 
 def gate_log_moments(gate: Gate, width: int) -> LayerMoments:
-    """Return mean and variance of ``ln sum_i d_i^2 z_i^2`` over ``width`` gates, given not all closed, ``z`` standard normal."""
+    """Return mean and variance of ``ln sum_i d_i^2 z_i^2`` over ``width`` gates, given
+    not all closed, ``z`` standard normal.
+    """
     return _gated_chi2(gate, width)
 
 
 @functools.lru_cache(maxsize=4096)
 def _gated_chi2(gate: Gate, width: int) -> LayerMoments:
-    """Moments of ``ln sum_i d_i^2 z_i^2`` given not all ``d_i = 0``; equal layers share one computation."""
+    """Moments of ``ln sum_i d_i^2 z_i^2`` given not all ``d_i = 0``; equal layers share
+    one computation.
+    """
     scales = {abs(d) for d in gate.values if d != 0.0}
     if len(scales) > 1:
         return _by_laplace_transform(gate, width)
@@ -164,7 +184,9 @@ def _gated_chi2(gate: Gate, width: int) -> LayerMoments:
 
 
 def _by_laplace_transform(gate: Gate, width: int) -> LayerMoments:
-    """Moments by the two integrals, in ``y = ln t``: the integrand is analytic in a strip, so the trapezium rule is exact to rounding."""
+    """Moments by the two integrals, in ``y = ln t``: the integrand is analytic in a
+    strip, so the trapezium rule is exact to rounding.
+    """
     y, scale = _log_grid(gate, width)
     mean, second = _log_integrals(
         y, conditional_laplace(gate, width, np.exp(y) / scale) - np.exp(-np.exp(y))
@@ -173,7 +195,9 @@ def _by_laplace_transform(gate: Gate, width: int) -> LayerMoments:
 
 
 def _log_grid(gate: Gate, width: int) -> tuple[NDArray[np.float64], float]:
-    """Grid of ``y = ln t`` for the variable ``X / E X``, and ``E X``: wide enough for one open gate of the smallest value."""
+    """Grid of ``y = ln t`` for the variable ``X / E X``, and ``E X``: wide enough for
+    one open gate of the smallest value.
+    """
     smallest = min(abs(d) for d in gate.values if d != 0.0)
     scale = width * gate.second_moment
     return np.arange(-45.0, 110.0 + math.log(scale / smallest**2), _STEP), scale
@@ -186,7 +210,9 @@ def _log_integrals(y: NDArray[np.float64], difference: NDArray[np.float64]) -> t
 
 
 def _log_gate_laplace(gate: Gate, t: NDArray[np.float64]) -> NDArray[np.float64]:
-    """``ln sum_a p_a (1 + 2 t d_a^2)^(-1/2)``, accurate for small and for large ``t``."""
+    """``ln sum_a p_a (1 + 2 t d_a^2)^(-1/2)``, accurate for small and for
+    large ``t``.
+    """
     terms = [(d * d, p) for d, p in zip(gate.values, gate.probabilities, strict=True)]
     direct = sum((p / np.sqrt(1 + 2 * t * d2) for d2, p in terms), start=np.zeros_like(t))
     excess = sum(
@@ -198,6 +224,8 @@ def _log_gate_laplace(gate: Gate, t: NDArray[np.float64]) -> NDArray[np.float64]
 
 
 def conditional_laplace(gate: Gate, width: int, t: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return ``E[exp(-t X) | not dead]`` for ``X = sum d_i^2 z_i^2`` over ``width`` gates."""
+    """Return ``E[exp(-t X) | not dead]`` for ``X = sum d_i^2 z_i^2`` over ``width``
+    gates.
+    """
     dead = dead_probability(gate, width)
     return np.asarray((np.exp(width * _log_gate_laplace(gate, t)) - dead) / (1 - dead))

@@ -23,9 +23,12 @@ from initdiag.network.log_moments import LogMoments
 __all__ = ["LARGEST_ERROR", "predict", "scale_error"]
 
 _NARROWEST_FOR_SIGNS = 16
-"""Fewest inputs of a hidden layer with entries of two values: of fewer that are open and alike in size, sums cancel exactly in every unit.
+"""Fewest inputs of a hidden layer with entries of two values: of fewer that are open
+and alike in size, sums cancel exactly in every unit.
 
-Explicit products: none of 20,000 chains of ten layers of 16, several in a hundred of width 8."""
+Explicit products: none of 20,000 chains of ten layers of 16, several in a hundred of
+width 8.
+"""
 
 _PERTURBED = 8
 """Simulations with other scales: their spread is known to a quarter."""
@@ -42,7 +45,8 @@ def predict(
     u_fourth: float | None = None,
     **assumptions: Any,
 ) -> Prediction:
-    """Predict the distribution of ``ln||Ju||^2``, ``J`` the input-output Jacobian at initialisation, ``||u|| = 1``.
+    """Predict the distribution of ``ln||Ju||^2``, ``J`` the input-output Jacobian at
+    initialisation, ``||u|| = 1``.
 
     Parameters
     ----------
@@ -51,16 +55,20 @@ def predict(
     draws, seed : int
         Of the simulation, where an activation has no discrete gate (tanh, GELU ...).
     u_fourth : float, optional
-        ``||u||_4^4`` of the unit vector that is propagated, from ``1/n_0`` (all coordinates alike) to 1 (one-hot); a uniform unit vector if
-        not given. It matters to weights that are neither Gaussian nor orthogonal.
+        ``||u||_4^4`` of the unit vector that is propagated, from ``1/n_0`` (all
+        coordinates alike) to 1 (one-hot); a uniform unit vector if not given. It
+        matters to weights that are neither Gaussian nor orthogonal.
     **assumptions
         With widths: as in `Architecture.from_widths`.
 
     Returns
     -------
     Prediction
-        Exact for Gaussian and orthogonal weights with discrete gates; for other iid weights exact to first order in the kurtosis, with the error of
-        the formula (`initdiag.law.kurtosis.corrections`); simulated for other activations (`initdiag.law.simulate.forward`); coverage "none", with the reasons, for anything that is not a chain.
+        Exact for Gaussian and orthogonal weights with discrete gates; for other iid
+        weights exact to first order in the kurtosis, with the error of the formula
+        (`initdiag.law.kurtosis.corrections`); simulated for other activations
+        (`initdiag.law.simulate.forward`); coverage "none", with the reasons, for
+        anything that is not a chain.
 
     Raises
     ------
@@ -127,7 +135,9 @@ def _obstacles(architecture: Architecture) -> tuple[str, ...]:
 
 
 def _cancelling(layers: tuple[Layer, ...], u_fourth: float | None) -> Iterator[str]:
-    """Layers whose outputs may all be exactly 0, by chance alone, though gates are open; the first one only for a given ``u`` of several coordinates."""
+    """Layers whose outputs may all be exactly 0, by chance alone, though gates are
+    open; the first one only for a given ``u`` of several coordinates.
+    """
     exempt = 1 if u_fourth is None or u_fourth >= 1 else 0
     for layer in layers[exempt:]:
         weight = layer.weight
@@ -140,7 +150,9 @@ def _cancelling(layers: tuple[Layer, ...], u_fourth: float | None) -> Iterator[s
 
 
 def _too_coarse(prediction: Prediction, layers: tuple[Layer, ...]) -> Iterator[str]:
-    """The layer to blame where the formula's error is more than a share of the log-variance: the one with the largest part in it."""
+    """The layer to blame where the formula's error is more than a share of the
+    log-variance: the one with the largest part in it.
+    """
     moments = prediction.known
     if moments.log_variance_error > LARGEST_ERROR * moments.log_variance:
         errors = [
@@ -194,7 +206,8 @@ def _compose(layers: tuple[Layer, ...], u_fourth: float | None) -> Prediction:
 
 
 def scale_error(layers: Sequence[Layer]) -> float:
-    """Return the standard error of the log-mean that the layers' uncertain scales leave.
+    """Return the standard error of the log-mean that the layers' uncertain scales
+    leave.
 
     Each layer's scale has an error of its own (`WeightLaw.scale_error`). On a chain of
     discrete gates it moves the log-mean by as much, and the log-variance not at all.
@@ -203,7 +216,9 @@ def scale_error(layers: Sequence[Layer]) -> float:
 
 
 def _estimated_scales(layers: Sequence[Layer]) -> Iterator[str]:
-    """Say of how many layers the scale is read off the weights, and with what error in all."""
+    """Say of how many layers the scale is read off the weights, and with what error in
+    all.
+    """
     estimated = [x for x in layers if _is_estimated(x)]
     if estimated:
         what = "1 layer is" if len(estimated) == 1 else f"{len(estimated)} layers is"
@@ -223,7 +238,9 @@ def _without_output_draw(
     rms_gain_log_mean: float,
     log_variance: float,
 ) -> tuple[float, float]:
-    """Drift and log-variance without the draw of a linear output: see `Prediction.hidden_drift`."""
+    """Drift and log-variance without the draw of a linear output: see
+    `Prediction.hidden_drift`.
+    """
     if not output.is_linear_output or output.weight.variance == 0:
         return rms_gain_log_mean, log_variance
     kept = layer_law.without_own_draw(output)
@@ -263,10 +280,11 @@ def _simulated(architecture: Architecture, draws: int, seed: int) -> Prediction:
 def _simulated_scale_errors(
     architecture: Architecture, draws: int, seed: int
 ) -> tuple[float, float]:
-    """Return the standard errors of log-mean and log-variance that uncertain scales leave.
+    """Return the standard errors of log-mean and log-variance that uncertain scales
+    leave.
 
-    They are the spreads over simulations, with the same random numbers, whose variances lie
-    off by random multiples of their errors.
+    They are the spreads over simulations, with the same random numbers, whose variances
+    lie off by random multiples of their errors.
     """
     errors = np.array([layer.weight.scale_error for layer in architecture.layers])
     if not errors.any():

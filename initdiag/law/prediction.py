@@ -39,7 +39,8 @@ def without_output_draw(
 
 
 def without_output_mask(dead: float, gate: Gate, outputs: int) -> float:
-    """Return the probability of a dead network given that the output's gate is not all closed.
+    """Return the probability of a dead network given that the output's gate is not all
+    closed.
 
     The mask of a linear output is independent of the rest, so that with the probability
     ``m`` that it closes all outputs the result is ``1 - (1 - dead)/(1 - m)``.
@@ -52,19 +53,23 @@ def without_output_mask(dead: float, gate: Gate, outputs: int) -> float:
 
 @dataclass(frozen=True, slots=True)
 class LayerPrediction:
-    """One layer's share of the law of ``ln||Ju||^2``; the shares of independent layers add.
+    """One layer's share of the law of ``ln||Ju||^2``; the shares of independent layers
+    add.
 
     Attributes
     ----------
     name, fan_in, fan_out
         As in the architecture.
     gate : Gate or None
-        The discrete law of the activation's derivative; None where it has none (tanh, GELU ...).
+        The discrete law of the activation's derivative; None where it has none (tanh,
+        GELU ...).
     gain : float
-        RMS gain of a perturbation, ``sqrt(v fan_in E d^2)``: 1 is healthy. Of a simulated layer, ``exp`` of half its share of the drift.
+        RMS gain of a perturbation, ``sqrt(v fan_in E d^2)``: 1 is healthy. Of a
+        simulated layer, ``exp`` of half its share of the drift.
     log_mean, log_variance : float
-        Share of the mean and of the variance of ``ln||Ju||^2`` (natural log), given not dead. Of a simulated layer, what it adds to both: its
-        share of the variance may be negative, for simulated layers are not independent.
+        Share of the mean and of the variance of ``ln||Ju||^2`` (natural log), given not
+        dead. Of a simulated layer, what it adds to both: its share of the variance may
+        be negative, for simulated layers are not independent.
     beta : float or None
         Share of Hanin and Nica's log-variance; None without a discrete gate.
     dead_probability : float
@@ -98,7 +103,8 @@ class LayerPrediction:
 
 @dataclass(frozen=True, slots=True)
 class PredictedMoments:
-    """Mean and variance of ``ln||Ju||^2`` (natural log, given not dead), whole or not there.
+    """Mean and variance of ``ln||Ju||^2`` (natural log, given not dead), whole or not
+    there.
 
     Attributes
     ----------
@@ -109,11 +115,11 @@ class PredictedMoments:
     rms_gain_log_mean : float
         ``log_mean + ln(n_0/n_L)``: the log of the squared RMS gain, 0 if healthy.
     hidden_drift, hidden_log_variance : float
-        Drift and fluctuation without the draw of a linear output layer's own weights, its
-        mean-square gain kept: the log-variance is that of every weight's gradient, in
-        which the mask of a dropout behind the output remains. Risk and verdict judge
-        these: with one output ``(g.u)^2`` varies by ``psi'(1/2) = 4.9`` with the direction
-        ``u`` alone.
+        Drift and fluctuation without the draw of a linear output layer's own weights,
+        its mean-square gain kept: the log-variance is that of every weight's gradient,
+        in which the mask of a dropout behind the output remains. Risk and verdict judge
+        these: with one output ``(g.u)^2`` varies by ``psi'(1/2) = 4.9`` with the
+        direction ``u`` alone.
     dead_probability : float
         P(some layer has every gate closed), so that the gradient is exactly 0.
     log_mean_error, log_variance_error : float
@@ -143,8 +149,9 @@ class Prediction(Record):
     ----------
     coverage : str
         ``"exact"``; ``"first-order"`` (exact to first order in the excess kurtosis of
-        non-Gaussian weights, and close beyond: the errors say how close); ``"simulated"``
-        (the standard errors say how well); ``"none"`` (there are no numbers).
+        non-Gaussian weights, and close beyond: the errors say how close);
+        ``"simulated"`` (the standard errors say how well); ``"none"`` (there are no
+        numbers).
     reasons : tuple of str
         Why the coverage is not exact.
     moments : PredictedMoments or None
@@ -188,14 +195,16 @@ class Prediction(Record):
 
     @classmethod
     def from_simulation(cls, architecture: Architecture, measurement: Measurement) -> Prediction:
-        """Return what a measurement with ``method="law"`` predicts: coverage "simulated", with its standard errors.
+        """Return what a measurement with ``method="law"`` predicts: coverage
+        "simulated", with its standard errors.
 
         Parameters
         ----------
         architecture : Architecture
             That was simulated, gaps and all.
         measurement : Measurement
-            Of ``method="law"``: every linear layer of the module replaced by its law, inside the module's own forward.
+            Of ``method="law"``: every linear layer of the module replaced by its law,
+            inside the module's own forward.
 
         Raises
         ------
@@ -219,8 +228,8 @@ class Prediction(Record):
     ) -> Prediction:
         """Return the prediction that simulated draws of ``ln||Ju||^2`` make.
 
-        ``output_draw`` is what the draws hold of a linear output's own weights, and what
-        `hidden_drift` and ``hidden_log_variance`` leave out.
+        ``output_draw`` is what the draws hold of a linear output's own weights, and
+        what `hidden_drift` and ``hidden_log_variance`` leave out.
         """
         m = LogMoments.of(samples)
         rms_gain = m.mean + math.log(input_size / output_size)
@@ -282,7 +291,8 @@ class Prediction(Record):
 
     @property
     def hidden_dead_probability(self) -> float | None:
-        """Probability that some layer is dead, without the mask of a linear output's dropout.
+        """Probability that some layer is dead, without the mask of a linear output's
+        dropout.
 
         A mask that closes every output is gone in the next step, and in the next row of
         the batch: a network whose output it closes is not dead. Risk and verdict judge
@@ -312,7 +322,8 @@ class Prediction(Record):
 
     @property
     def log_second_moment(self) -> float:
-        """``ln E||Ju||^2`` from the layers' gains, dead draws counting 0: ``2 sum ln gain + ln(n_L/n_0)``.
+        """``ln E||Ju||^2`` from the layers' gains, dead draws counting 0: ``2 sum ln
+        gain + ln(n_L/n_0)``.
 
         Raises
         ------
@@ -328,7 +339,8 @@ class Prediction(Record):
 
     @property
     def law(self) -> Any:
-        """The distribution of ``ln||Ju||^2`` given not dead, as a ``scipy.stats`` distribution.
+        """The distribution of ``ln||Ju||^2`` given not dead, as a ``scipy.stats``
+        distribution.
 
         Raises
         ------
@@ -346,7 +358,8 @@ class Prediction(Record):
 
     @property
     def asymptotic_law(self) -> Any:
-        """Hanin and Nica's log-normal limit: a frozen ``scipy.stats.norm(drift - beta/2, sqrt(beta))``.
+        """Hanin and Nica's log-normal limit: a frozen ``scipy.stats.norm(drift -
+        beta/2, sqrt(beta))``.
 
         Raises
         ------

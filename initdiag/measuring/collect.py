@@ -1,4 +1,6 @@
-"""Chunks of draws, collected into a `Measurement`: until there are enough, they are precise enough, time is up, or the user interrupts."""
+"""Chunks of draws, collected into a `Measurement`: until there are enough, they are
+precise enough, time is up, or the user interrupts.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ __all__ = ["Chunk", "Plan", "Stopping", "chunks", "collected"]
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """What was measured on some draws: log-norms, and the logs of layers and gradients where they were looked at."""
+    """What was measured on some draws: log-norms, and the logs of layers and gradients
+    where they were looked at.
+    """
 
     draws: range
     log_norms: Tensor
@@ -45,7 +49,9 @@ _UNSEEN = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Chunks of draws with what was measured on each, made as they are asked for; and what to note when they are done."""
+    """Chunks of draws with what was measured on each, made as they are asked for; and
+    what to note when they are done.
+    """
 
     chunks: Iterator[Chunk]
     notes: Callable[[], tuple[str, ...]]
@@ -77,7 +83,8 @@ class Stopping:
         Raises
         ------
         InvalidInput
-            Unless ``draws`` is a positive integer or ``"auto"``, and the limits are positive.
+            Unless ``draws`` is a positive integer or ``"auto"``, and the limits are
+            positive.
         """
         for name, value in (("relative_error", relative_error), ("time_budget", time_budget)):
             positive_number(value, name, "Pass e.g. 0.05 and 60.0.")
@@ -101,7 +108,9 @@ class Stopping:
         return sys.maxsize if self.draws is None else self.draws
 
     def reason(self, values: list[NDArray[np.float64]], seconds: float) -> Stopped | None:
-        """Why to stop after these log-norms and seconds, other than their count; None to go on."""
+        """Why to stop after these log-norms and seconds, other than their count; None
+        to go on.
+        """
         if self.draws is not None:
             return None
         if sum(map(len, values)) % _AUTO_STEP == 0:
@@ -112,7 +121,9 @@ class Stopping:
 
 
 def chunks(stopping: Stopping, step: int) -> Iterator[range]:
-    """Cut the draws into ranges of ``step``, of few draws where the precision decides."""
+    """Cut the draws into ranges of ``step``, of few draws where the precision
+    decides.
+    """
     step = step if stopping.draws is not None else min(step, _AUTO_STEP)
     for start in range(0, stopping.most, step):
         yield range(start, min(start + step, stopping.most))
@@ -121,7 +132,10 @@ def chunks(stopping: Stopping, step: int) -> Iterator[range]:
 def collected(
     plan: Plan, arch: Architecture, method: str, seed: int, stopping: Stopping, progress: bool
 ) -> Measurement:
-    """Run the plan, and return what it measured. An interrupt returns what there is, labelled, once there is anything."""
+    """Run the plan, and return what it measured.
+
+    An interrupt returns what there is, labelled, once there is anything.
+    """
     values: list[NDArray[np.float64]] = []
     layers: dict[int, tuple[str, RunningMoments, RunningMoments]] = {}
     gradients: dict[str, list[GradientLogs]] = {}
@@ -201,7 +215,9 @@ def _summaries(
 
 
 def _with_progress(chunks: Iterator[Chunk], draws: int | None) -> Iterator[Chunk]:
-    """Pass the chunks on, and show on a terminal's stderr how far they are, once it has taken a moment."""
+    """Pass the chunks on, and show on a terminal's stderr how far they are, once it has
+    taken a moment.
+    """
     from rich.console import Console
     from rich.progress import Progress
 
@@ -220,7 +236,9 @@ def _with_progress(chunks: Iterator[Chunk], draws: int | None) -> Iterator[Chunk
 
 
 class RunningMoments:
-    """Chan, Golub and LeVeque's pairwise update (1979). -inf (a dead draw) is left out; with an overflow, inf or NaN, the mean is infinite."""
+    """Chan, Golub and LeVeque's pairwise update (1979). -inf (a dead draw) is left out;
+    with an overflow, inf or NaN, the mean is infinite.
+    """
 
     def __init__(self) -> None:
         self.count, self.mean, self._squares = 0, math.nan, 0.0

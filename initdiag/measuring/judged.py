@@ -19,8 +19,8 @@ def judged_moments(
 ) -> tuple[float, float, float]:
     """Return the measured drift, log-variance and share of dead draws that are judged.
 
-    They count from the first layer on, and without the draw of a linear output's weights
-    (`initdiag.Prediction.hidden_drift`), nor the mask of a dropout behind it.
+    They count from the first layer on, and without the draw of a linear output's
+    weights (`initdiag.Prediction.hidden_drift`), nor the mask of a dropout behind it.
     """
     drift, log_variance = measurement.rms_gain_log_mean, measurement.log_variance
     first, output = architecture.first_layer, architecture.linear_output
@@ -36,7 +36,9 @@ def judged_moments(
 
 
 def prediction_of(architecture: Architecture, measurement: Measurement) -> Prediction:
-    """Return what a measurement with ``method="law"`` predicts: see `Prediction.from_simulation`."""
+    """Return what a measurement with ``method="law"`` predicts: see
+    `Prediction.from_simulation`.
+    """
     if measurement.method != "law":
         raise InvalidInput(
             explain(

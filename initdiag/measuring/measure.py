@@ -41,13 +41,17 @@ from initdiag.tracing.trace import trace_subject
 __all__ = ["measure"]
 
 _LOGGED = 4096
-"""Draws of a plain chain whose layers are looked at one by one: more would cost more than they tell."""
+"""Draws of a plain chain whose layers are looked at one by one: more would cost more
+than they tell.
+"""
 
 _WORTH_STACKING = 8
 """Draws from which on it is tried."""
 
 _CACHED = 1 << 24
-"""Bytes of the parameters of networks that share a pass off a chain: more of them are slower to allocate than they save."""
+"""Bytes of the parameters of networks that share a pass off a chain: more of them are
+slower to allocate than they save.
+"""
 
 _BUDGET = 1 << 28
 """Bytes that the tensors of one chunk may take, about."""
@@ -73,27 +77,33 @@ def measure(
     loss_fn: Callable[[Tensor, Tensor], Tensor] | None = None,
     target: Tensor | None = None,
 ) -> Measurement:
-    """Measure ``ln||Ju||^2`` over an ensemble of initialisations of the user's own module, by forward-mode autograd.
+    """Measure ``ln||Ju||^2`` over an ensemble of initialisations of the user's own
+    module, by forward-mode autograd.
 
     Parameters
     ----------
     model : nn.Module or factory
         Left as it came, bit for bit.
     example_input, input_size
-        As in `trace`. Rows are dealt out over the draws in turn; random normal rows where none are given.
+        As in `trace`. Rows are dealt out over the draws in turn; random normal rows
+        where none are given.
     draws : int or "auto"
-        How many. ``"auto"``: until ``relative_error`` is met or ``time_budget`` is spent; the record says which. Ctrl-C returns what there
-        is by then, labelled so.
+        How many. ``"auto"``: until ``relative_error`` is met or ``time_budget`` is
+        spent; the record says which. Ctrl-C returns what there is by then, labelled so.
     method : str
-        ``"signs"``: random signs around the real weights (theory in `initdiag.measuring.ensembles.signs`). ``"redraw"``: parameters drawn
-        afresh, by the factory, by ``init``, or by ``reset_parameters`` where the weights look like it. ``"law"``: every linear layer
-        replaced by its Gaussian law (`initdiag.measuring.ensembles.gaussian`), a simulation of the initialisation at the cost of the widths.
+        ``"signs"``: random signs around the real weights (theory in
+        `initdiag.measuring.ensembles.signs`). ``"redraw"``: parameters drawn afresh, by
+        the factory, by ``init``, or by ``reset_parameters`` where the weights look like
+        it. ``"law"``: every linear layer replaced by its Gaussian law
+        (`initdiag.measuring.ensembles.gaussian`), a simulation of the initialisation at
+        the cost of the widths.
     init : callable, optional
         As ``model.apply`` takes it; for redraws.
     seed : int
         Draw ``i`` depends on nothing but the seed and ``i``.
     direction : Tensor or array_like, optional
-        The direction ``u``, of one input row's shape; a fresh uniform unit vector a draw if not given.
+        The direction ``u``, of one input row's shape; a fresh uniform unit vector a
+        draw if not given.
     architecture : Architecture, optional
         What `trace` returned for this model, to spare a second look.
     progress : bool
@@ -101,17 +111,21 @@ def measure(
     module : str, optional
         Path of a part that is measured alone, as in `trace`.
     relative_error : float
-        For ``draws="auto"``: the standard error of the log-variance, relative to it, that is small enough.
+        For ``draws="auto"``: the standard error of the log-variance, relative to it,
+        that is small enough.
     time_budget : float
         For ``draws="auto"``: seconds.
     precision : str
-        ``"auto"``: kept in range, half types in float32, what is no chain in float64. ``"native"``: in the model's own arithmetic, as training
-        will run it: a norm that leaves its range counts as 0 or as infinite.
+        ``"auto"``: kept in range, half types in float32, what is no chain in float64.
+        ``"native"``: in the model's own arithmetic, as training will run it: a norm
+        that leaves its range counts as 0 or as infinite.
     gradients : bool
-        Whether a backward pass looks at the layers' weight and bias gradients over the first 512 draws (not by ``"law"``, which has no weights).
+        Whether a backward pass looks at the layers' weight and bias gradients over the
+        first 512 draws (not by ``"law"``, which has no weights).
     loss_fn, target : callable and Tensor, optional
-        The gradients' loss: ``loss_fn(output, target)`` on a batch of one; ``target`` has a row for each of ``example_input``. By default the
-        output's product with a random unit vector.
+        The gradients' loss: ``loss_fn(output, target)`` on a batch of one; ``target``
+        has a row for each of ``example_input``. By default the output's product with a
+        random unit vector.
 
     Returns
     -------
@@ -123,7 +137,8 @@ def measure(
     InvalidInput
         As `trace`; an unknown method; an ``init`` that raises.
     UnsupportedArchitecture
-        If the ensemble does not exist for this module; the message says why and what to do.
+        If the ensemble does not exist for this module; the message says why and what to
+        do.
     """
     stopping, seed = Stopping.of(draws, relative_error, time_budget), seed_integer(seed)
     init = checked_init(init)
@@ -218,7 +233,8 @@ def _redraws(task: Task, stopping: Stopping, gradients: Gradients, networks: Red
     is_possible = task.has_only_layers and not task.is_random and is_worth_it
     if is_possible and can_be_stacked(task, networks, mixes, _stack_in_budget(task, mixes)):
         return _plan(networks, gradients, _stacks(task, stopping, gradients, networks, mixes))
-    own = task.as_it_is() if is_possible and task.is_chain else task  # it is no such chain
+    # it is no such chain
+    own = task.as_it_is() if is_possible and task.is_chain else task
     gradients = gradients.on(own)
     network = Redraws(own, networks.source).of
     drawn = _one_by_one(own, stopping, gradients, network, mixes)

@@ -38,7 +38,9 @@ class LogSummary:
 
     @classmethod
     def of(cls, log_squares: NDArray[np.float64]) -> LogSummary:
-        """Return the summary of those among ``log_squares`` that are not -inf; NaN where there are none; an overflow, inf or NaN, makes the mean infinite."""
+        """Return the summary of those among ``log_squares`` that are not -inf; NaN
+        where there are none; an overflow, inf or NaN, makes the mean infinite.
+        """
         alive = np.nan_to_num(log_squares[~np.isneginf(log_squares)], nan=np.inf, posinf=np.inf)
         if not len(alive):
             return cls(*[math.nan] * 5)
@@ -54,7 +56,8 @@ class LogSummary:
 
 @dataclass(frozen=True, slots=True)
 class LayerMeasurement:
-    """What one linear layer's inputs and tangents look like over the draws (natural log, per layer).
+    """What one linear layer's inputs and tangents look like over the draws (natural
+    log, per layer).
 
     Attributes
     ----------
@@ -63,10 +66,12 @@ class LayerMeasurement:
     activation_log_mean, activation_log_variance : float
         Of ``ln(||a||^2/fan_in)``, ``a`` the layer's input.
     tangent_log_mean, tangent_log_variance : float
-        Of ``ln||W t||^2``, ``t`` the tangent that enters the layer (so: before its activation).
+        Of ``ln||W t||^2``, ``t`` the tangent that enters the layer (so: before its
+        activation).
     activation, weight_gradient, bias_gradient : LogSummary or None
-        Of ``||a||^2/fan_in``, ``||dL/dW||^2`` and ``||dL/db||^2`` over the first draws, from a backward pass: ``L`` is ``v . f(x)`` for a random
-        unit ``v``, or the user's loss. None where it was not taken, or there is no bias.
+        Of ``||a||^2/fan_in``, ``||dL/dW||^2`` and ``||dL/db||^2`` over the first draws,
+        from a backward pass: ``L`` is ``v . f(x)`` for a random unit ``v``, or the
+        user's loss. None where it was not taken, or there is no bias.
     """
 
     name: str
@@ -92,11 +97,14 @@ class Measurement(Record):
     seed : int
         That gives exactly these draws again.
     log_norms : float64 array of shape (draws,)
-        ``ln||Ju||^2`` with ``||u|| = 1`` (natural log); -inf for a truly dead draw only, +inf for one in which the forward pass itself
-        overflows. In native precision -inf is what the model's own arithmetic rounds to 0, and +inf what overflows it.
+        ``ln||Ju||^2`` with ``||u|| = 1`` (natural log); -inf for a truly dead draw
+        only, +inf for one in which the forward pass itself overflows. In native
+        precision -inf is what the model's own arithmetic rounds to 0, and +inf what
+        overflows it.
     log_mean, log_mean_se, log_variance, log_variance_se : float
-        Over the draws that are not dead, with standard errors: of the number of draws and,
-        for signs, of what these very weights leave fixed. The mean is infinite, the rest NaN, where a draw overflows.
+        Over the draws that are not dead, with standard errors: of the number of draws
+        and, for signs, of what these very weights leave fixed. The mean is infinite,
+        the rest NaN, where a draw overflows.
     dead_fraction : float
         Share of draws whose gradient is exactly 0.
     input_size, output_size : int
@@ -106,11 +114,12 @@ class Measurement(Record):
     notes : tuple of str
         What the ensemble did not cover, e.g. weights that it left as they are.
     stopped : str
-        Why there are no more draws: ``"draws"`` (as many as asked for), ``"precision"`` (the log-variance is known well enough),
-        ``"time"`` (the time budget was spent), ``"interrupted"`` (by the user: partial).
+        Why there are no more draws: ``"draws"`` (as many as asked for), ``"precision"``
+        (the log-variance is known well enough), ``"time"`` (the time budget was spent),
+        ``"interrupted"`` (by the user: partial).
     fixed : tuple of str
-        Names of the parameters that were drawn once and did not vary over the draws: dead
-        share and variance are those given their present values.
+        Names of the parameters that were drawn once and did not vary over the draws:
+        dead share and variance are those given their present values.
     """
 
     method: str
@@ -168,10 +177,13 @@ class Measurement(Record):
         return float(np.mean(np.isposinf(self.log_norms))) if len(self.log_norms) else 0.0
 
     def from_first_layer(self, variance: float, fan_in: int, fan_out: int) -> tuple[float, float]:
-        """Return mean and variance of the log of the squared RMS gain from the first layer's input on.
+        """Return mean and variance of the log of the squared RMS gain from the first
+        layer's input on.
 
-        What comes before it is taken off by the tangent that leaves it, ``||W t||^2``: entries of ``variance`` make ``v fan_out ||t||^2`` of the tangent
-        that enters, up to a chi-square of ``fan_out`` degrees of freedom, taken as independent of the rest.
+        What comes before it is taken off by the tangent that leaves it, ``||W t||^2``:
+        entries of ``variance`` make ``v fan_out ||t||^2`` of the tangent that enters,
+        up to a chi-square of ``fan_out`` degrees of freedom, taken as independent of
+        the rest.
         """
         first = self.layers[0]
         mean = (

@@ -1,6 +1,8 @@
-"""Singular values of the Jacobians of an ensemble's networks: all of them, or, at large width, a quadrature and the extremes.
+"""Singular values of the Jacobians of an ensemble's networks: all of them, or, at large
+width, a quadrature and the extremes.
 
-At large width nothing of the Jacobian's size is ever allocated: Lanczos' iteration and ARPACK take products with it.
+At large width nothing of the Jacobian's size is ever allocated: Lanczos' iteration and
+ARPACK take products with it.
 """
 
 from __future__ import annotations
@@ -27,7 +29,9 @@ _BUDGET = 1 << 28
 """Bytes that a Jacobian, or the tensors of one pass, may take, about."""
 
 _DENSE_SIDE = 1024
-"""Smaller side of a Jacobian up to which all its singular values are computed unasked: about a second a draw."""
+"""Smaller side of a Jacobian up to which all its singular values are computed unasked:
+about a second a draw.
+"""
 
 _EXTREMES = 2
 """Draws whose extremes ARPACK is asked for: some hundred products each."""
@@ -69,7 +73,9 @@ def all_values(task: Task, networks: Signs | Redraws, draws: int) -> Found:
 
 
 def _values(task: Task, networks: Signs | Redraws, network: range) -> NDArray[np.float64]:
-    """``ln sigma^2`` of one draw's Jacobian, descending: its columns by forward mode or its rows by reverse mode, whichever are fewer."""
+    """``ln sigma^2`` of one draw's Jacobian, descending: its columns by forward mode or
+    its rows by reverse mode, whichever are fewer.
+    """
     pieces = [unit_rows(*piece) for piece in _sides(task, networks, network)]
     rows, logs = torch.cat([rows for rows, _ in pieces]), torch.cat([logs for _, logs in pieces])
     scale = torch.nan_to_num(logs.max(), neginf=0.0)
@@ -82,7 +88,9 @@ def _values(task: Task, networks: Signs | Redraws, network: range) -> NDArray[np
 def _sides(
     task: Task, networks: Signs | Redraws, network: range
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Rows of ``J^T`` or of ``J``, with the logs of their factors, as many at a time as the budget allows."""
+    """Rows of ``J^T`` or of ``J``, with the logs of their factors, as many at a time as
+    the budget allows.
+    """
     x, ensemble, (n_0, n_1) = task.inputs(network), networks.of(network), networks.sizes
     forward = n_0 <= n_1 and task.derivative == "forward"
     sides = n_0 if forward else n_1
@@ -98,13 +106,17 @@ def _sides(
 
 
 def _width(task: Task, forward: bool) -> int:
-    """Entries of one row that are alive at once: of the widest layer, or of all layers where the graph is kept."""
+    """Entries of one row that are alive at once: of the widest layer, or of all layers
+    where the graph is kept.
+    """
     widths = [task.arch.input_size, *(layer.fan_out for layer in task.arch.layers)]
     return max(widths) if forward else sum(widths)
 
 
 def quadratures(task: Task, networks: Signs | Redraws, draws: int, steps: int) -> Found:
-    """Return one Gauss quadrature a draw, for the distribution of its squared singular values, and extremes of the first draws."""
+    """Return one Gauss quadrature a draw, for the distribution of its squared singular
+    values, and extremes of the first draws.
+    """
     n_0 = networks.sizes[0]
     n = min(networks.sizes)
     steps = min(steps, n)
@@ -144,7 +156,9 @@ def _chunks(task: Task, networks: Signs | Redraws, draws: int, steps: int) -> It
 def _extremes(
     task: Task, networks: Signs | Redraws, draw: int, start: NDArray[np.float64]
 ) -> tuple[float, float]:
-    """``ln`` of the largest and the smallest eigenvalue of one draw's ``J^T J`` (or ``J J^T``), by ARPACK."""
+    """``ln`` of the largest and the smallest eigenvalue of one draw's ``J^T J`` (or ``J
+    J^T``), by ARPACK.
+    """
     network = range(draw, draw + 1)
     gram = _gram(task, networks, network)
     largest = _top(lambda v: gram(v[None])[0], start)
@@ -158,7 +172,9 @@ def _extremes(
 def _top(
     product: Callable[[NDArray[np.float64]], NDArray[np.float64]], start: NDArray[np.float64]
 ) -> float:
-    """The largest eigenvalue of what is not negative; NaN where ARPACK does not converge."""
+    """The largest eigenvalue of what is not negative; NaN where ARPACK does not
+    converge.
+    """
     if len(start) <= _SMALL:
         return float(
             np.linalg.eigvalsh(np.stack([product(unit) for unit in np.eye(len(start))]))[-1]

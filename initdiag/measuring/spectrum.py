@@ -1,4 +1,6 @@
-"""`measure_spectrum`: singular values of the true Jacobian of the user's own module, over an ensemble of initialisations."""
+"""`measure_spectrum`: singular values of the true Jacobian of the user's own module,
+over an ensemble of initialisations.
+"""
 
 from __future__ import annotations
 
@@ -42,27 +44,33 @@ def measure_spectrum(
     architecture: Architecture | None = None,
     module: str | None = None,
 ) -> SpectralMeasurement:
-    """Measure the squared singular values of the input-output Jacobian of the user's own module, in float64.
+    """Measure the squared singular values of the input-output Jacobian of the user's
+    own module, in float64.
 
     Parameters
     ----------
     model : nn.Module or factory
         Left as it came, bit for bit.
     example_input, input_size
-        As in `trace`. Rows are dealt out over the draws in turn: draw ``i`` is the Jacobian at one row. Random normal rows where none are given.
+        As in `trace`. Rows are dealt out over the draws in turn: draw ``i`` is the
+        Jacobian at one row. Random normal rows where none are given.
     draws : int
         How many networks.
     method : str
-        ``"signs"``: random signs around the real weights; ``"redraw"``: parameters drawn afresh. As in `measure`.
+        ``"signs"``: random signs around the real weights; ``"redraw"``: parameters
+        drawn afresh. As in `measure`.
     init : callable, optional
         As ``model.apply`` takes it; for redraws.
     seed : int
         Draw ``i`` depends on nothing but the seed and ``i``.
     dense : bool, optional
-        Whether Jacobians are formed and decomposed. If not given: where their smaller side is at most 1,024 and they take
-        at most 256 MiB. Otherwise nothing but products with them is taken: extremes by ARPACK, the density by stochastic Lanczos quadrature.
+        Whether Jacobians are formed and decomposed. If not given: where their smaller
+        side is at most 1,024 and they take at most 256 MiB. Otherwise nothing but
+        products with them is taken: extremes by ARPACK, the density by stochastic
+        Lanczos quadrature.
     steps : int
-        Of Lanczos' iteration, where it is used: the density's resolution is ``(pi/(4 steps))^2`` of the largest eigenvalue.
+        Of Lanczos' iteration, where it is used: the density's resolution is ``(pi/(4
+        steps))^2`` of the largest eigenvalue.
     architecture : Architecture, optional
         What `trace` returned for this model, to spare a second look.
     module : str, optional
@@ -78,7 +86,8 @@ def measure_spectrum(
     InvalidInput
         As `trace`; an unknown method; an ``init`` that raises.
     UnsupportedArchitecture
-        If the ensemble does not exist for this module, or its rows are mixed; the message says why and what to do.
+        If the ensemble does not exist for this module, or its rows are mixed; the
+        message says why and what to do.
     """
     draws, steps, seed = (
         positive_integer(draws, "draws"),

@@ -16,11 +16,12 @@ __all__ = ["SpectralMeasurement"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SpectralMeasurement(Record):
-    """Squared singular values of the Jacobian of a module at initialisation: eigenvalues of ``J^T J`` (``n_0 x n_0``).
+    """Squared singular values of the Jacobian of a module at initialisation:
+    eigenvalues of ``J^T J`` (``n_0 x n_0``).
 
-    One row a draw. Dense: every singular value. At large width: the nodes and weights of a Gauss quadrature for the
-    draw's eigenvalue distribution, by stochastic Lanczos quadrature; the standard errors over draws hold the spread of
-    its random probes.
+    One row a draw. Dense: every singular value. At large width: the nodes and weights
+    of a Gauss quadrature for the draw's eigenvalue distribution, by stochastic Lanczos
+    quadrature; the standard errors over draws hold the spread of its random probes.
 
     Attributes
     ----------
@@ -31,16 +32,20 @@ class SpectralMeasurement(Record):
     input_size, output_size : int
         ``n_0`` and ``n_L``.
     log_nodes : float64 array of shape (draws, r)
-        ``ln lambda`` (natural log), descending in each row, -inf for 0. Dense: ``r = min(n_0, n_L)``.
+        ``ln lambda`` (natural log), descending in each row, -inf for 0. Dense: ``r =
+        min(n_0, n_L)``.
     weights : float64 array of shape (draws, r) or None
-        Shares of the ``n_0`` eigenvalues that the nodes stand for; None if dense (``1/n_0`` each). What is missing to 1 in a row is the
-        share of eigenvalues that are 0 because ``n_L < n_0``.
+        Shares of the ``n_0`` eigenvalues that the nodes stand for; None if dense
+        (``1/n_0`` each). What is missing to 1 in a row is the share of eigenvalues that
+        are 0 because ``n_L < n_0``.
     log_largest, log_smallest : float64 array
-        ``ln`` of the largest and of the ``min(n_0, n_L)``-th eigenvalue, a draw each; -inf for what cannot be told from 0. At large width of
-        the first draws only, to 1e-4 of the draw's largest eigenvalue; NaN where the iteration did not converge.
+        ``ln`` of the largest and of the ``min(n_0, n_L)``-th eigenvalue, a draw each;
+        -inf for what cannot be told from 0. At large width of the first draws only, to
+        1e-4 of the draw's largest eigenvalue; NaN where the iteration did not converge.
     log_resolution : float
-        What is smaller than ``exp(log_resolution)`` times the draw's largest eigenvalue cannot be told from 0, and counts as 0 in
-        ``zero_mass``: rounding if dense, else the reach of the quadrature.
+        What is smaller than ``exp(log_resolution)`` times the draw's largest eigenvalue
+        cannot be told from 0, and counts as 0 in ``zero_mass``: rounding if dense, else
+        the reach of the quadrature.
     notes : tuple of str
         What the ensemble did not cover.
     """
@@ -80,12 +85,16 @@ class SpectralMeasurement(Record):
 
     @property
     def squared_singular_values(self) -> NDArray[np.float64] | None:
-        """``sigma^2``, shape ``(draws, min(n_0, n_L))``, descending in each row; None where only a density was measured."""
+        """``sigma^2``, shape ``(draws, min(n_0, n_L))``, descending in each row; None
+        where only a density was measured.
+        """
         return np.exp(self.log_nodes) if self.is_dense else None
 
     @property
     def zero_mass(self) -> float:
-        """Share of eigenvalues that are 0, or too small to be told from 0: see ``log_resolution``."""
+        """Share of eigenvalues that are 0, or too small to be told from 0: see
+        ``log_resolution``.
+        """
         return max(0.0, 1.0 - float(np.sum(self._shares * self._is_resolved, axis=1).mean()))
 
     @property
@@ -94,12 +103,16 @@ class SpectralMeasurement(Record):
         return float(_standard_error(np.sum(self._shares * self._is_resolved, axis=1)))
 
     def moments(self, k: int = 4) -> NDArray[np.float64]:
-        """Return ``m_1, ..., m_k``, ``m_j = E tr (J^T J)^j/n_0`` (zeros included), as `SpectralLaw.moments`."""
+        """Return ``m_1, ..., m_k``, ``m_j = E tr (J^T J)^j/n_0`` (zeros included), as
+        `SpectralLaw.moments`.
+        """
         with np.errstate(over="ignore"):
             return np.asarray(np.exp(self.log_moments(k)))
 
     def moments_se(self, k: int = 4) -> NDArray[np.float64]:
-        """Return the standard errors of ``moments(k)`` over draws; NaN for a single one."""
+        """Return the standard errors of ``moments(k)`` over draws; NaN for a single
+        one.
+        """
         scale = self._log_scale
         scaled, orders = self._scaled_moments(k), np.arange(1, k + 1)
         with np.errstate(over="ignore"):
@@ -113,15 +126,19 @@ class SpectralMeasurement(Record):
             )
 
     def cdf(self, log_lambda: ArrayLike) -> NDArray[np.float64]:
-        """Return the share of eigenvalues with ``ln lambda <= log_lambda``, zeros included, per draw: shape ``(draws, ...)``.
+        """Return the share of eigenvalues with ``ln lambda <= log_lambda``, zeros
+        included, per draw: shape ``(draws, ...)``.
 
-        What is not resolved counts as 0. Between the nodes of a quadrature the share is interpolated linearly in ``ln lambda``, half a node's weight on either side of it.
+        What is not resolved counts as 0. Between the nodes of a quadrature the share is
+        interpolated linearly in ``ln lambda``, half a node's weight on either side of
+        it.
         """
         x = np.asarray(log_lambda, dtype=np.float64)
         return np.stack([self._row_cdf(row, x) for row in range(self.draws)])
 
     def density(self, edges: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return the mean density of ``ln lambda`` in each cell between ``edges``, and its standard error over draws.
+        """Return the mean density of ``ln lambda`` in each cell between ``edges``, and
+        its standard error over draws.
 
         Parameters
         ----------
@@ -131,7 +148,8 @@ class SpectralMeasurement(Record):
         Returns
         -------
         density, standard_error : ndarray of shape (cells,)
-            Compare with `SpectralLaw.density`: both integrate to the share of eigenvalues that are not 0.
+            Compare with `SpectralLaw.density`: both integrate to the share of
+            eigenvalues that are not 0.
         """
         points = np.asarray(edges, dtype=np.float64)
         if points.ndim != 1 or len(points) < 2 or not np.all(np.diff(points) > 0):

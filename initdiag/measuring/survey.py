@@ -57,7 +57,8 @@ def surveyed(task: Task) -> Task:
         is_random = _random_state() != before
         again, _ = log_norms(plain, ensemble, sample)
     except UnsupportedArchitecture:
-        return task  # out of range, or not in double precision: the measurement will say so
+        # out of range, or not in double precision: the measurement will say so
+        return task
     is_repeatable = torch.equal(once, again)
     found = dataclasses.replace(
         task, is_random=is_random or not is_repeatable, is_repeatable=is_repeatable

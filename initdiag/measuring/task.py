@@ -1,4 +1,6 @@
-"""One measuring task: the replica that runs, its inputs, and what is known of how it runs."""
+"""One measuring task: the replica that runs, its inputs, and what is known of how it
+runs.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +50,8 @@ class Task:
     is_native : bool
         Whether it runs in the model's own arithmetic, range and all.
     is_chain : bool
-        Whether it runs as the traced chain does, so that rows may be rescaled on the way.
+        Whether it runs as the traced chain does, so that rows may be rescaled on the
+        way.
     derivative : "forward" or "reverse"
         What training sees: ``"reverse"`` where the module's backward pass is its own.
     is_random : bool
@@ -71,7 +74,9 @@ class Task:
     is_repeatable: bool = True
 
     def as_it_is(self) -> Task:
-        """Return the task in double precision, without anything that the trace claims."""
+        """Return the task in double precision, without anything that the
+        trace claims.
+        """
         if self.dtype == torch.float64 or self.is_native:
             return dataclasses.replace(self, is_chain=False)
         return dataclasses.replace(
@@ -84,7 +89,9 @@ class Task:
 
     @property
     def has_only_layers(self) -> bool:
-        """Whether every matrix is that of a linear layer: networks may be stacked, and on a chain they can."""
+        """Whether every matrix is that of a linear layer: networks may be stacked, and
+        on a chain they can.
+        """
         used = {layer.name for layer in self.arch.layers}
         return all(p.dim() <= 1 or name in used for name, p in self.module.named_parameters())
 
@@ -123,7 +130,9 @@ def prepared(
     *,
     is_native: bool = False,
 ) -> Task:
-    """Without a ``dtype`` of its own, a chain is rescaled as it goes and keeps its dtype (half types in float32); anything else runs in float64."""
+    """Without a ``dtype`` of its own, a chain is rescaled as it goes and keeps its
+    dtype (half types in float32); anything else runs in float64.
+    """
     dtype = dtype or _dtype(module, bool(arch.gaps), is_native)
     rows = example if example is not None else _random_rows(module, arch, size, seed)
     if any(p.device.type == "meta" for p in module.parameters()):
@@ -151,7 +160,8 @@ def _replica(module: nn.Module, dtype: torch.dtype) -> nn.Module:
 
 
 def _require_gradient(task: Task) -> None:
-    """Raise where no gradient can flow although tangents do: forward mode does not mind ``torch.no_grad``.
+    """Raise where no gradient can flow although tangents do: forward mode does not mind
+    ``torch.no_grad``.
 
     Raises
     ------

@@ -17,18 +17,21 @@ _LARGEST_SLOPE = 1e30
 ACTIVATIONS = (
     "linear", "relu", "leaky_relu", "tanh", "sigmoid", "gelu", "silu", "elu", "selu", "softplus", "hardtanh", "relu6", "rrelu",
 )  # fmt: skip
-"""The activations that an ``Activation`` may name; the first three have a discrete gate, which the laws are exact for.
+"""The activations that an ``Activation`` may name; the first three have a discrete
+gate, which the laws are exact for.
 
-``rrelu`` is the one in train mode, whose slope is drawn from a range: in eval mode it is ``leaky_relu`` with the mean slope.
+``rrelu`` is the one in train mode, whose slope is drawn from a range: in eval mode it
+is ``leaky_relu`` with the mean slope.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """The finite discrete law of an activation's derivative ``d``: ``values`` with ``probabilities``.
+    """The finite discrete law of an activation's derivative ``d``: ``values`` with
+    ``probabilities``.
 
-    ReLU is ``Gate((0, 1), (1/2, 1/2))`` (Hanin and Nica 2018, Proposition 2: for symmetric weights the gates may be
-    replaced by independent fair coins).
+    ReLU is ``Gate((0, 1), (1/2, 1/2))`` (Hanin and Nica 2018, Proposition 2: for
+    symmetric weights the gates may be replaced by independent fair coins).
     """
 
     values: tuple[float, ...]
@@ -66,7 +69,9 @@ class Gate:
 
     @property
     def kurtosis(self) -> float:
-        """``c = E d^4 / (E d^2)^2``; ``1/p`` for a gate that is open with probability ``p``."""
+        """``c = E d^4 / (E d^2)^2``; ``1/p`` for a gate that is open with probability
+        ``p``.
+        """
         return self.moment(4) / self.moment(2) ** 2
 
     @property
@@ -80,9 +85,10 @@ class Gate:
     def is_linear(self) -> bool:
         """Whether no activation made this gate: nothing at all, or inverted dropout.
 
-        Inverted dropout has the value ``1/q`` with its probability ``q`` to keep, so that
-        the one value that is not 0 times its probability is 1. An activation's gate is
-        not 0 half the time for each of its branches, and never has such a product.
+        Inverted dropout has the value ``1/q`` with its probability ``q`` to keep, so
+        that the one value that is not 0 times its probability is 1. An activation's
+        gate is not 0 half the time for each of its branches, and never has such a
+        product.
         """
         branches = [d * p for d, p in zip(self.values, self.probabilities, strict=True) if d != 0.0]
         return len(branches) == 1 and math.isclose(branches[0], 1.0, rel_tol=1e-12)
@@ -95,7 +101,8 @@ def _moment(gate: Gate, order: int) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Activation:
-    """An activation, with the inverted dropout that follows it (or precedes the next layer).
+    """An activation, with the inverted dropout that follows it (or precedes the next
+    layer).
 
     Attributes
     ----------
@@ -127,7 +134,9 @@ class Activation:
 
     @property
     def gate(self) -> Gate | None:
-        """The discrete law of the derivative, dropout included; None where it is not discrete (tanh, GELU ...)."""
+        """The discrete law of the derivative, dropout included; None where it is not
+        discrete (tanh, GELU ...).
+        """
         return _gate(self)
 
     @property
@@ -145,7 +154,9 @@ class Activation:
 
 @functools.lru_cache(maxsize=1024)
 def _gate(activation: Activation) -> Gate | None:
-    """`Activation.gate`; a network has few activations and asks for their gates often."""
+    """`Activation.gate`; a network has few activations and asks for their
+    gates often.
+    """
     branches = {
         "linear": (1.0,),
         "relu": (0.0, 1.0),

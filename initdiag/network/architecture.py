@@ -1,7 +1,9 @@
-"""What the theory needs to know of a network: a chain of layers, and the gaps where it is not one.
+"""What the theory needs to know of a network: a chain of layers, and the gaps where it
+is not one.
 
-A chain is ``D_L W_L ... D_1 W_1``: layer ``l`` has a weight law (variance ``v_l`` of an entry), ``fan_in`` inputs, ``fan_out``
-outputs, and a *gate* ``D_l``, the diagonal of the activation's derivatives. Everything here is frozen and validated.
+A chain is ``D_L W_L ... D_1 W_1``: layer ``l`` has a weight law (variance ``v_l`` of an
+entry), ``fan_in`` inputs, ``fan_out`` outputs, and a *gate* ``D_l``, the diagonal of
+the activation's derivatives. Everything here is frozen and validated.
 """
 
 from __future__ import annotations
@@ -44,7 +46,9 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One linear map and the activation after it: ``x -> activation(W x + b)``, ``W`` of shape ``(fan_out, fan_in)``."""
+    """One linear map and the activation after it: ``x -> activation(W x + b)``, ``W``
+    of shape ``(fan_out, fan_in)``.
+    """
 
     name: str
     fan_in: int
@@ -59,7 +63,9 @@ class Layer:
 
     @property
     def gain(self) -> float:
-        """RMS gain of a perturbation through the layer, ``sqrt(v fan_in E d^2)``; NaN where the gate is not discrete."""
+        """RMS gain of a perturbation through the layer, ``sqrt(v fan_in E d^2)``; NaN
+        where the gate is not discrete.
+        """
         gate = self.activation.gate
         return (
             math.nan
@@ -76,10 +82,10 @@ class Layer:
     def is_linear_output(self) -> bool:
         """Whether the layer, as the last of a network, gives a linear output.
 
-        It does if no activation follows it; a dropout may (`Gate.is_linear`). With ``v``
-        the gradient at the output, ``delta = D v`` then: ``D`` is the dropout's mask or 1,
-        and the layer's own weights are in no weight's gradient but through the input's.
-        The mask is in every one.
+        It does if no activation follows it; a dropout may (`Gate.is_linear`). With
+        ``v`` the gradient at the output, ``delta = D v`` then: ``D`` is the dropout's
+        mask or 1, and the layer's own weights are in no weight's gradient but through
+        the input's. The mask is in every one.
         """
         gate = self.activation.gate
         return gate is not None and gate.is_linear
@@ -87,7 +93,9 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """What in a module is not part of a plain chain: where (``path``), what ``kind``, and why, in words."""
+    """What in a module is not part of a plain chain: where (``path``), what ``kind``,
+    and why, in words.
+    """
 
     path: str
     kind: str
@@ -101,14 +109,15 @@ PREPROCESSING = "preprocessing"
 UNREPEATABLE = frozenset(("gradients", "parameters", "path", "random", "state", "weights"))
 """Kinds of gaps that a simulation through the module's own forward does not see.
 
-The backward pass is another one than the forward pass tells, or the forward pass does not
-do the same each time, or not with other weights.
+The backward pass is another one than the forward pass tells, or the forward pass does
+not do the same each time, or not with other weights.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """A network as the theory sees it: the linear layers in the order of execution, and the gaps.
+    """A network as the theory sees it: the linear layers in the order of execution, and
+    the gaps.
 
     Attributes
     ----------
@@ -125,9 +134,11 @@ class Architecture:
     training : bool
         The mode the module was read in (it decides whether dropout is active).
     input_rms : float
-        Root mean square of an input's features: the scale of the input matters to every activation but ReLU's family.
+        Root mean square of an input's features: the scale of the input matters to every
+        activation but ReLU's family.
     shortest : int or None
-        Linear layers on the shortest way from input to output, where skip connections go around some; None: all of them.
+        Linear layers on the shortest way from input to output, where skip connections
+        go around some; None: all of them.
     """
 
     layers: tuple[Layer, ...]
@@ -164,12 +175,16 @@ class Architecture:
 
     @property
     def first_layer(self) -> Layer | None:
-        """The layer that a fixed map of the input leads to, which is no part of what is judged; None where there is no such map."""
+        """The layer that a fixed map of the input leads to, which is no part of what is
+        judged; None where there is no such map.
+        """
         return self.layers[0] if any(gap.kind == PREPROCESSING for gap in self.gaps) else None
 
     @property
     def linear_output(self) -> Layer | None:
-        """The last layer, if it gives the output and is linear (`Layer.is_linear_output`); else None."""
+        """The last layer, if it gives the output and is linear
+        (`Layer.is_linear_output`); else None.
+        """
         last = self.layers[-1] if self.layers else None
         if last is None or last.fan_out != self.output_size or not last.is_linear_output:
             return None
@@ -177,7 +192,9 @@ class Architecture:
 
     @property
     def chain(self) -> Architecture | None:
-        """The architecture itself if it is a chain, or the chain behind a fixed map of the input if that is all its gaps; else None."""
+        """The architecture itself if it is a chain, or the chain behind a fixed map of
+        the input if that is all its gaps; else None.
+        """
         if not self.gaps:
             return self
         first = self.first_layer if len(self.gaps) == 1 else None
@@ -213,7 +230,8 @@ class Architecture:
         activation, output : str
             Of the hidden layers and of the last: names from ``ACTIVATIONS``.
         init : str or one a layer
-            A key of ``INITIALIZERS`` (``kaiming_*`` is understood), the output layer included.
+            A key of ``INITIALIZERS`` (``kaiming_*`` is understood), the output layer
+            included.
         gain : float or one a layer
             Multiplies every weight's standard deviation.
         dropout : float or one a hidden layer
@@ -226,7 +244,8 @@ class Architecture:
         Raises
         ------
         InvalidInput
-            If a width is not a positive integer, there are fewer than two, or a name or number is out of range.
+            If a width is not a positive integer, there are fewer than two, or a name or
+            number is out of range.
 
         Examples
         --------
@@ -263,10 +282,12 @@ class Architecture:
         dropout: float | None = None,
         negative_slope: float | None = None,
     ) -> Architecture:
-        """Return the same widths under other assumptions; what is not named stays as it is.
+        """Return the same widths under other assumptions; what is not named stays as it
+        is.
 
-        ``gain`` alone multiplies the present weights' standard deviation; with ``init`` it multiplies the initialiser's. ``negative_slope`` is that of
-        every leaky ReLU, the present ones too; 0.01 for a new one if not given.
+        ``gain`` alone multiplies the present weights' standard deviation; with ``init``
+        it multiplies the initialiser's. ``negative_slope`` is that of every leaky ReLU,
+        the present ones too; 0.01 for a new one if not given.
 
         Raises
         ------
@@ -303,7 +324,9 @@ class Architecture:
 
 
 def _adjusted(activation: Activation, dropout: float, negative_slope: float | None) -> Activation:
-    """The same activation with this dropout and, of a leaky ReLU, this slope; itself where nothing changes."""
+    """The same activation with this dropout and, of a leaky ReLU, this slope; itself
+    where nothing changes.
+    """
     given = negative_slope if activation.name == "leaky_relu" else None
     slope = activation.negative_slope if given is None else given
     if (dropout, slope) == (activation.dropout, activation.negative_slope):
@@ -329,7 +352,9 @@ def _reinitialised(layer: Layer, init: str | None, gain: float) -> Layer:
 
 
 def _nominal_bias(init: str, fan_in: int) -> BiasLaw | None:
-    """PyTorch's default draws the bias like the weights; every other initialiser here leaves it at zero."""
+    """PyTorch's default draws the bias like the weights; every other initialiser here
+    leaves it at zero.
+    """
     return BiasLaw(1 / (3 * fan_in)) if init == "torch_default" else None
 
 
@@ -358,7 +383,9 @@ def _validated_widths(widths: Any) -> list[int]:
 
 
 def _per_layer(value: Any, count: int, what: str) -> list[Any]:
-    """Return ``count`` values: ``value`` itself for each, or its own items if it is a sequence of that length."""
+    """Return ``count`` values: ``value`` itself for each, or its own items if it is a
+    sequence of that length.
+    """
     if value is None or isinstance(value, str) or not isinstance(value, Sequence):
         return [value] * count
     if len(value) != count:

@@ -13,10 +13,12 @@ __all__ = ["LogMoments"]
 
 @dataclass(frozen=True, slots=True)
 class LogMoments:
-    """Mean and variance of the log-norms that are not dead, with standard errors and count of the finite ones.
+    """Mean and variance of the log-norms that are not dead, with standard errors and
+    count of the finite ones.
 
-    The variance is the headline of this package, so it carries its own standard error, from the fourth moment:
-    ``sqrt((m4 - s^4 (n-3)/(n-1)) / n)``. NaN where there are too few draws. With an infinite log-norm, an overflow, the mean is infinite and the
+    The variance is the headline of this package, so it carries its own standard error,
+    from the fourth moment: ``sqrt((m4 - s^4 (n-3)/(n-1)) / n)``. NaN where there are
+    too few draws. With an infinite log-norm, an overflow, the mean is infinite and the
     rest NaN: what is left without it would pass for the whole.
     """
 
@@ -30,7 +32,9 @@ class LogMoments:
 
     @classmethod
     def of(cls, log_norms: NDArray[np.float64]) -> LogMoments:
-        """Return the moments of ``log_norms`` (natural log); -inf counts as dead, +inf as overflow."""
+        """Return the moments of ``log_norms`` (natural log); -inf counts as dead, +inf
+        as overflow.
+        """
         alive = log_norms[np.isfinite(log_norms)]
         n = len(alive)
         dead = float(np.mean(np.isneginf(log_norms))) if len(log_norms) else math.nan

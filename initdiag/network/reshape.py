@@ -32,7 +32,9 @@ def shortened(widths: list[int], fewer: int) -> list[int]:
 
 
 def same_budget(widths: list[int]) -> Iterator[tuple[str, list[int]]]:
-    """Equal hidden widths for the same sum of widths, and for the same number of parameters."""
+    """Equal hidden widths for the same sum of widths, and for the same number of
+    parameters.
+    """
     hidden = widths[1:-1]
     if len(set(hidden)) == 1:
         return
@@ -58,7 +60,9 @@ def equal_widths(widths: list[int]) -> list[int]:
 
 
 def _equal_width(hidden: int, fan_in: int, fan_out: int, parameters: int) -> int:
-    """Return the largest ``n`` for which ``hidden`` layers of ``n`` cost no more: ``(hidden - 1) n^2 + (fan_in + fan_out + hidden) n + fan_out``."""
+    """Return the largest ``n`` for which ``hidden`` layers of ``n`` cost no more:
+    ``(hidden - 1) n^2 + (fan_in + fan_out + hidden) n + fan_out``.
+    """
     a, b, c = hidden - 1, fan_in + fan_out + hidden, parameters - fan_out
     return math.floor(2 * c / (b + math.sqrt(b * b + 4 * a * c)))
 

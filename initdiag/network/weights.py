@@ -1,4 +1,6 @@
-"""How the entries of a weight matrix and of a bias are drawn, by name or as their sample says."""
+"""How the entries of a weight matrix and of a bias are drawn, by name or as their
+sample says.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ __all__ = [
 ]
 
 KURTOSIS = {"normal": 3.0, "uniform": 9 / 5, "truncated_normal": 2.3655367}
-"""E w^4 / (E w^2)^2 of an entry, by family (textbook values; the normal truncated at 2 standard deviations)."""
+"""E w^4 / (E w^2)^2 of an entry, by family (textbook values; the normal truncated at 2
+standard deviations).
+"""
 
 _FAMILIES = (*KURTOSIS, "haar", "sparse", "other")
 
@@ -71,7 +75,8 @@ INITIALIZERS: dict[str, tuple[str, Callable[[int, int], float]]] = {
 
 
 def canonical_initializer(name: Any) -> str:
-    """Return the name under which ``INITIALIZERS`` knows ``name`` (``kaiming_*`` is ``he_*``, ``glorot_*`` is ``xavier_*``).
+    """Return the name under which ``INITIALIZERS`` knows ``name`` (``kaiming_*`` is
+    ``he_*``, ``glorot_*`` is ``xavier_*``).
 
     >>> canonical_initializer("kaiming_normal")
     'he_normal'
@@ -82,13 +87,17 @@ def canonical_initializer(name: Any) -> str:
 
 
 INDEPENDENT_OF = "independent of "
-"""How the hypothesis is named that a layer's values are not another's, whose name follows."""
+"""How the hypothesis is named that a layer's values are not another's, whose name
+follows.
+"""
 
 DISTINCT_UNITS = "distinct units"
-"""How the hypothesis is named that no two rows (or columns) of a layer's weights are equal.
+"""How the hypothesis is named that no two rows (or columns) of a layer's weights are
+equal.
 
-Units with equal rows and biases compute the same value, and units with equal columns in the
-next layer get the same gradient: training never tells them apart."""
+Units with equal rows and biases compute the same value, and units with equal columns in
+the next layer get the same gradient: training never tells them apart.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,10 +126,12 @@ class WeightLaw:
     Attributes
     ----------
     family : str
-        ``"normal"``, ``"uniform"``, ``"truncated_normal"``, ``"haar"``, ``"sparse"`` (normal, with equally many zeros in every column)
-        or ``"other"`` (iid with the stated moments).
+        ``"normal"``, ``"uniform"``, ``"truncated_normal"``, ``"haar"``, ``"sparse"``
+        (normal, with equally many zeros in every column) or ``"other"`` (iid with the
+        stated moments).
     variance : float
-        Of an entry (nominal where ``initializer`` is named, the sample's otherwise). 0 for an all-zero matrix.
+        Of an entry (nominal where ``initializer`` is named, the sample's otherwise). 0
+        for an all-zero matrix.
     kurtosis : float
         E w^4 / (E w^2)^2 of an entry: 3 if Gaussian.
     initializer : str or None
@@ -128,14 +139,16 @@ class WeightLaw:
     gain : float
         What the initialiser's standard deviation is multiplied by.
     sample_variance, sample_kurtosis : float or None
-        Of the actual entries, about zero; None for a law that was assumed, not read from a module.
+        Of the actual entries, about zero; None for a law that was assumed, not read
+        from a module.
     hypotheses : tuple of Hypothesis
         The tests made on the actual entries.
     scale_error : float
         Standard error of ``ln variance``: that of the sample's where no initialiser is
-        recognised, the distance to another possible initialiser where one is. It separates
-        these weights from a redraw. Random signs around these very weights keep their own
-        scale, so that it does not separate a prediction from such a measurement.
+        recognised, the distance to another possible initialiser where one is. It
+        separates these weights from a redraw. Random signs around these very weights
+        keep their own scale, so that it does not separate a prediction from such a
+        measurement.
     """
 
     family: str
@@ -157,7 +170,9 @@ class WeightLaw:
 
     @classmethod
     def from_initializer(cls, name: str, fan_in: int, fan_out: int, gain: float = 1.0) -> WeightLaw:
-        """Return the nominal law of initialiser ``name`` for a ``fan_out x fan_in`` matrix, its standard deviation times ``gain``."""
+        """Return the nominal law of initialiser ``name`` for a ``fan_out x fan_in``
+        matrix, its standard deviation times ``gain``.
+        """
         name = canonical_initializer(name)
         family, variance = INITIALIZERS[name]
         larger = max(fan_in, fan_out)
@@ -167,12 +182,14 @@ class WeightLaw:
 
     @classmethod
     def student_t(cls, degrees: float, variance: float) -> WeightLaw:
-        """Return the law of iid Student-t entries with ``degrees`` of freedom, scaled to ``variance``: kurtosis ``3 + 6/(degrees - 4)``.
+        """Return the law of iid Student-t entries with ``degrees`` of freedom, scaled
+        to ``variance``: kurtosis ``3 + 6/(degrees - 4)``.
 
         Raises
         ------
         InvalidInput
-            With 4 degrees of freedom or fewer: such entries have no fourth moment, and the theory does not hold for them.
+            With 4 degrees of freedom or fewer: such entries have no fourth moment, and
+            the theory does not hold for them.
         """
         if not 4 < degrees < math.inf:
             raise InvalidInput(
@@ -192,9 +209,11 @@ class WeightLaw:
 
 @dataclass(frozen=True, slots=True)
 class BiasLaw:
-    """The law of a bias vector: variance of an entry (about its mean), and whether it is symmetric about 0.
+    """The law of a bias vector: variance of an entry (about its mean), and whether it
+    is symmetric about 0.
 
-    Only a symmetric bias leaves the theory's gates fair coins, and only a symmetric one may be flipped in a measurement.
+    Only a symmetric bias leaves the theory's gates fair coins, and only a symmetric one
+    may be flipped in a measurement.
     """
 
     variance: float

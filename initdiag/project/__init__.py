@@ -1,1 +1,3 @@
-"""What the command line and the pytest plugin share: configuration, targets, baselines, outcomes."""
+"""What the command line and the pytest plugin share: configuration, targets, baselines,
+outcomes.
+"""

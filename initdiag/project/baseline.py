@@ -1,6 +1,8 @@
-"""A baseline: what a project's models are like today, so that a check fails only on what got worse.
+"""A baseline: what a project's models are like today, so that a check fails only on
+what got worse.
 
-The file is JSON, the same bits for the same reports: keys sorted, risks rounded to four decimals.
+The file is JSON, the same bits for the same reports: keys sorted, risks rounded to four
+decimals.
 """
 
 from __future__ import annotations
@@ -24,15 +26,21 @@ _VERSION = 1
 """Of the file's form."""
 
 RISK_MARGIN = 0.05
-"""A risk is clearly higher when it is more than this above the baseline's, and more than `_STANDARD_ERRORS` of the difference."""
+"""A risk is clearly higher when it is more than this above the baseline's, and more
+than `_STANDARD_ERRORS` of the difference.
+"""
 
 _STANDARD_ERRORS = 3.0
-"""One-sided false alarm of 0.1 % where the risk rests on a simulation or a measurement; a law has no error."""
+"""One-sided false alarm of 0.1 % where the risk rests on a simulation or a measurement;
+a law has no error.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """One model in a baseline: its verdict, its risks, the codes of its findings of severity warning or error."""
+    """One model in a baseline: its verdict, its risks, the codes of its findings of
+    severity warning or error.
+    """
 
     verdict: Verdict
     risk: dict[str, float]
@@ -51,7 +59,9 @@ class Standing:
         )
 
     def worse(self, report: Report) -> Iterator[str]:
-        """Yield what is worse in ``report``: the verdict, a risk clearly higher, a new code of warning or error."""
+        """Yield what is worse in ``report``: the verdict, a risk clearly higher, a new
+        code of warning or error.
+        """
         judged = report.optimizer or "sgd"
         before, now = self.risk.get(judged), report.risk.get(judged)
         if report.verdict is Verdict.NO_VERDICT and self.verdict is not Verdict.NO_VERDICT:
@@ -115,7 +125,9 @@ class Baseline:
 
 
 def risk_margin(report: Report) -> float:
-    """Return by how much the judged risk of ``report`` has to exceed an earlier one, of as many draws, to be clearly higher."""
+    """Return by how much the judged risk of ``report`` has to exceed an earlier one, of
+    as many draws, to be clearly higher.
+    """
     law, measured = report.prediction, report.measurement
     if report.basis == "law":
         moments = law.hidden_drift, law.hidden_log_variance, law.hidden_dead_probability
@@ -132,7 +144,9 @@ def risk_margin(report: Report) -> float:
 def _risk_error(
     moments: tuple[Any, ...], errors: tuple[Any, ...], depth: int | None, training: Training
 ) -> float:
-    """Standard error of the risk, from those of drift and fluctuation (taken as independent), by central differences."""
+    """Standard error of the risk, from those of drift and fluctuation (taken as
+    independent), by central differences.
+    """
     drift, variance, dead = moments
     by_drift, by_variance = ((error or 0.0) for error in errors)
 

@@ -1,16 +1,18 @@
-"""``[tool.initdiag]`` of ``pyproject.toml``: which models a project checks, and how. Loads no torch.
+"""``[tool.initdiag]`` of ``pyproject.toml``: which models a project checks, and how.
+
+Loads no torch.
 
 .. code-block:: toml
 
     [tool.initdiag]
     models = [
-        "model.py:build",
-        { target = "model.py:Big", input_size = [2, 784], module = "head", thresholds = { max_risk = 0.2 } },
-    ]
-    ignore = ["IND011"]             # findings that are not shown; they never turn a verdict at risk into a healthy one
-    baseline = "initdiag-baseline.json"
+        "model.py:build", { target = "model.py:Big", input_size = [2, 784], module =
+        "head", thresholds = { max_risk = 0.2 } },
+    ] ignore = ["IND011"]             # findings that are not shown; they never turn a
+    verdict at risk into a healthy one baseline = "initdiag-baseline.json"
 
-``[[tool.initdiag.models]]`` tables do as well. Files are named from the folder of ``pyproject.toml``.
+``[[tool.initdiag.models]]`` tables do as well. Files are named from the folder of
+``pyproject.toml``.
 """
 
 from __future__ import annotations
@@ -98,13 +100,16 @@ class ModelConfig:
 
     @property
     def name(self) -> str:
-        """What a baseline and a test report call it: the target, and the part of the model that is checked."""
+        """What a baseline and a test report call it: the target, and the part of the
+        model that is checked.
+        """
         return f"{self.target}[{self.module}]" if self.module else self.target
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """A project's configuration; without a ``[tool.initdiag]`` table every value is the default.
+    """A project's configuration; without a ``[tool.initdiag]`` table every value is the
+    default.
 
     Attributes
     ----------
@@ -130,7 +135,8 @@ class Config:
     fail_on: FailOnOption = "no-verdict"
 
     def select(self, targets: Sequence[str], folder: Path) -> tuple[ModelConfig, ...]:
-        """Return the models that ``targets`` (from ``folder``) name, with their configured settings; all where none is named.
+        """Return the models that ``targets`` (from ``folder``) name, with their
+        configured settings; all where none is named.
 
         Raises
         ------
@@ -154,15 +160,16 @@ class Config:
 
 
 def find_config(start: Path) -> Config:
-    """Return the configuration of the nearest ``pyproject.toml`` with a ``[tool.initdiag]``.
+    """Return the configuration of the nearest ``pyproject.toml`` with a
+    ``[tool.initdiag]``.
 
     Folders are looked through from ``start`` upwards.
 
     Raises
     ------
     TargetError
-        If a ``pyproject.toml`` on the way is not TOML, or the table has an unknown key or a
-        value of the wrong kind.
+        If a ``pyproject.toml`` on the way is not TOML, or the table has an unknown key
+        or a value of the wrong kind.
     """
     start = start.resolve()
     for folder in (start, *start.parents):
@@ -217,7 +224,9 @@ def _config(path: Path, table: dict[str, Any]) -> Config:
 
 
 def _model(where: str, folder: Path, entry: Any, defaults: dict[str, Any]) -> ModelConfig:
-    """A model's own settings before the project's; thresholds key by key, ignored codes added."""
+    """A model's own settings before the project's; thresholds key by key, ignored codes
+    added.
+    """
     own = {"target": entry} if isinstance(entry, str) else entry
     if not isinstance(own, dict):
         raise _wrong(f"{where} models", "a list of targets or tables", entry)

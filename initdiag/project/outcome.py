@@ -1,4 +1,6 @@
-"""A project's models: each diagnosed as it is configured, and held against what is allowed."""
+"""A project's models: each diagnosed as it is configured, and held against what is
+allowed.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,9 @@ class Outcome:
 
     @property
     def exit_code(self) -> int:
-        """0 passes; 1 fails: at risk, or worse than the baseline; 3 fails without a verdict."""
+        """0 passes; 1 fails: at risk, or worse than the baseline; 3 fails without a
+        verdict.
+        """
         if not self.failures:
             return 0
         return 3 if self.report.verdict is Verdict.NO_VERDICT else 1
@@ -64,7 +68,9 @@ class Outcome:
 
     @property
     def note(self) -> str:
-        """What was ignored, and a verdict that is let pass or stays what it is; empty if there is nothing to say."""
+        """What was ignored, and a verdict that is let pass or stays what it is; empty
+        if there is nothing to say.
+        """
         verdict = self.report.verdict
         parts = [f"ignored {', '.join(self.ignored)}"] if self.ignored else []
         if verdict is not Verdict.HEALTHY and not self.failures:
@@ -122,7 +128,9 @@ def trace_model(model: ModelConfig, *, progress: bool = False) -> Architecture:
 
 @contextlib.contextmanager
 def _as_a_guest() -> Iterator[None]:
-    """Run a target's code: what it prints goes to stderr, and its exit is its own error."""
+    """Run a target's code: what it prints goes to stderr, and its exit is its own
+    error.
+    """
     try:
         with contextlib.redirect_stdout(sys.stderr):
             yield
@@ -137,7 +145,9 @@ def _as_a_guest() -> Iterator[None]:
 
 
 def diagnosed_here(models: Iterable[ModelConfig], *, progress: bool = False) -> Iterator[Any]:
-    """Yield for each model its report, or the exception that it ended in, in this process."""
+    """Yield for each model its report, or the exception that it ended in, in this
+    process.
+    """
     for model in models:
         try:
             yield diagnose_model(model, progress=progress)
@@ -153,7 +163,8 @@ def outcome(
     fail_on: FailOnOption = "no-verdict",
     baseline: Baseline | None = None,
 ) -> Outcome:
-    """Return ``report`` without the ignored findings, and why it fails under ``fail_on`` (``"never"`` for not at all).
+    """Return ``report`` without the ignored findings, and why it fails under
+    ``fail_on`` (``"never"`` for not at all).
 
     A model that the baseline knows fails only on what got worse.
     """

@@ -1,4 +1,6 @@
-"""Targets of the command line: ``file.py:name`` or ``package.module:name``, a module or a factory of one."""
+"""Targets of the command line: ``file.py:name`` or ``package.module:name``, a module or
+a factory of one.
+"""
 
 from __future__ import annotations
 
@@ -17,18 +19,22 @@ __all__ = ["anchored", "load", "load_batch", "parse_size", "parse_widths"]
 
 
 def anchored(target: str, folder: Path) -> str:
-    """Return ``target`` with its file's whole path, where it names a file (from ``folder``)."""
+    """Return ``target`` with its file's whole path, where it names a file (from
+    ``folder``).
+    """
     place, colon, name = target.rpartition(":")
     return f"{(folder / place).resolve()}{colon}{name}" if place.endswith(".py") else target
 
 
 def load(target: str, folder: Path | None = None) -> Any:
-    """Return the object that ``target`` names; files and packages are looked for in ``folder`` (default: the current one).
+    """Return the object that ``target`` names; files and packages are looked for in
+    ``folder`` (default: the current one).
 
     Raises
     ------
     TargetError
-        If it has not the form ``file.py:name``, the file or module does not import, or has no such name.
+        If it has not the form ``file.py:name``, the file or module does not import, or
+        has no such name.
     """
     place, colon, name = target.rpartition(":")
     if not colon or not place or not name:

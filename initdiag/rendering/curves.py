@@ -282,7 +282,8 @@ def spectrum(report: Report) -> Spectrum | None:
     with np.errstate(all="ignore"):
         tail, high = (float(x) for x in law.ppf(np.array([_LOW_TAIL, 1 - _HIGH_TAIL])))
         edge = float(found.log_lower_edge)
-        low = edge if edge > tail - 0.5 * (high - tail) else tail  # the tail may be long
+        # the tail may be long
+        low = edge if edge > tail - 0.5 * (high - tail) else tail
         grid = np.linspace(low - 0.02 * (high - low), high + 0.05 * (high - low), _POINTS)
         y = np.asarray(found.density(grid), dtype=np.float64)
     is_drawable = (

@@ -1,7 +1,8 @@
 """GitHub Actions: annotations on standard output, and a step summary.
 
-GitHub shows at most ten annotations of a kind a step and takes at most 1 MiB of summary (workflow commands and limits:
-docs.github.com, "Workflow commands for GitHub Actions"); what is beyond is left out here, and said.
+GitHub shows at most ten annotations of a kind a step and takes at most 1 MiB of summary
+(workflow commands and limits: docs.github.com, "Workflow commands for GitHub Actions");
+what is beyond is left out here, and said.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ _LONGEST_MESSAGE = 4000
 
 
 def to_annotations(*reports: Report) -> str:
-    """Return at most ten workflow commands, the worst first; the last says how many more there are."""
+    """Return at most ten workflow commands, the worst first; the last says how many
+    more there are.
+    """
     found = [
         (report, finding)
         for report in map(words.printable, reports)
@@ -39,7 +42,9 @@ def to_annotations(*reports: Report) -> str:
 
 
 def to_step_summary(*reports: Report, limit: int = SUMMARY_LIMIT) -> str:
-    """Return the reports in Markdown, as many as fit into ``limit`` bytes of UTF-8; the last line says how many do not."""
+    """Return the reports in Markdown, as many as fit into ``limit`` bytes of UTF-8; the
+    last line says how many do not.
+    """
     parts: list[str] = []
     room = limit - 100
     for report in reports:

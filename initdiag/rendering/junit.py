@@ -1,4 +1,7 @@
-"""JUnit XML: a test case a network. At risk is a failure, not judged an error: never a pass."""
+"""JUnit XML: a test case a network.
+
+At risk is a failure, not judged an error: never a pass.
+"""
 
 from __future__ import annotations
 

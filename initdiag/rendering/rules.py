@@ -1,4 +1,6 @@
-"""What a machine-read format lists: a report's findings, each with its rule, its place in the source and what to do."""
+"""What a machine-read format lists: a report's findings, each with its rule, its place
+in the source and what to do.
+"""
 
 from __future__ import annotations
 
@@ -18,14 +20,18 @@ __all__ = ["Location", "locate", "problems", "remedy", "sentence"]
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """A place in the repository: a path with forward slashes, relative to the working directory, and a line from 1."""
+    """A place in the repository: a path with forward slashes, relative to the working
+    directory, and a line from 1.
+    """
 
     path: str
     line: int
 
 
 def problems(report: Report) -> list[Finding]:
-    """Return the findings, the worst first; of a network that was not judged, that first of all."""
+    """Return the findings, the worst first; of a network that was not judged, that
+    first of all.
+    """
     found = sorted(report.findings, key=lambda finding: finding.severity.rank)
     if report.verdict is Verdict.NO_VERDICT:
         message = " ".join(words.headline(report))
@@ -34,7 +40,9 @@ def problems(report: Report) -> list[Finding]:
 
 
 def remedy(report: Report, finding: Finding) -> str:
-    """Return what to change: for an error the first advice with its effect, else the finding's own remedy."""
+    """Return what to change: for an error the first advice with its effect, else the
+    finding's own remedy.
+    """
     if finding.severity is not Severity.ERROR or not report.advice:
         return finding.remedy
     first = report.advice[0]
@@ -48,9 +56,11 @@ def sentence(report: Report, finding: Finding) -> str:
 
 
 def locate(target: str) -> Location | None:
-    """Return where a command-line target ``file.py:name`` or ``package.module:name`` is defined.
+    """Return where a command-line target ``file.py:name`` or ``package.module:name`` is
+    defined.
 
-    None for what is no such target, and for a file that is not under the working directory: a report may come from anywhere.
+    None for what is no such target, and for a file that is not under the working
+    directory: a report may come from anywhere.
     """
     place, _, name = target.rpartition(":")
     if not place or "\0" in place:

@@ -1,4 +1,7 @@
-"""SARIF 2.1.0 (OASIS): findings for code scanning. Rule ids are finding codes; paths are relative to the repository."""
+"""SARIF 2.1.0 (OASIS): findings for code scanning.
+
+Rule ids are finding codes; paths are relative to the repository.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +48,9 @@ def to_sarif(*reports: Report) -> str:
 
 
 def _rule(code: str) -> dict[str, Any]:
-    """The catalogue's kind as a rule; a code that it does not know stands for itself."""
+    """The catalogue's kind as a rule; a code that it does not know stands for
+    itself.
+    """
     kind = CATALOGUE.get(code)
     if kind is None:
         return {"id": code, "name": code, "shortDescription": {"text": code}}

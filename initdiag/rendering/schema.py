@@ -1,6 +1,8 @@
-"""The JSON Schema of a saved report, from the records' own annotations and docstrings: it cannot fall behind the codec.
+"""The JSON Schema of a saved report, from the records' own annotations and docstrings:
+it cannot fall behind the codec.
 
-The file ``report.schema.json`` beside this module is `report_schema` as written; it is what other tools read.
+The file ``report.schema.json`` beside this module is `report_schema` as written; it is
+what other tools read.
 """
 
 from __future__ import annotations
@@ -30,7 +32,9 @@ _SIMPLE: dict[Any, dict[str, Any]] = {
 
 
 def report_schema() -> dict[str, Any]:
-    """Return the JSON Schema (draft 2020-12) of ``Report.to_dict`` for this schema version."""
+    """Return the JSON Schema (draft 2020-12) of ``Report.to_dict`` for this schema
+    version.
+    """
     definitions: dict[str, Any] = {
         "number": {"description": "a number, or the name of one that is not finite", **_NUMBER}
     }
@@ -74,7 +78,8 @@ def _schema(kind: Any, definitions: dict[str, Any]) -> dict[str, Any]:
         return {"enum": [member.value for member in kind]}
     if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         if kind.__name__ not in definitions:
-            definitions[kind.__name__] = {}  # a record that holds itself would come back here
+            # a record that holds itself would come back here
+            definitions[kind.__name__] = {}
             definitions[kind.__name__] = _record(kind, definitions)
         return {"$ref": f"#/$defs/{kind.__name__}"}
     raise TypeError(f"no JSON form of {kind!r}")

@@ -123,7 +123,8 @@ def sought(
     UnsupportedArchitecture
         If there is none, or it is not found.
     """
-    low, high = (-math.inf, -math.inf), (math.inf, math.inf)  # (log factor, drift) on either side
+    # (log factor, drift) on either side
+    low, high = (-math.inf, -math.inf), (math.inf, math.inf)
     at, (drift, error) = 0.0, start
     for step in range(_STEPS):
         if not math.isfinite(drift):

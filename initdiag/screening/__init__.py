@@ -1,1 +1,3 @@
-"""Candidates in files: read, screened and written in batches, with bounded memory, resumable."""
+"""Candidates in files: read, screened and written in batches, with bounded memory,
+resumable.
+"""

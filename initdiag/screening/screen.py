@@ -1,4 +1,6 @@
-"""A filter for architecture search: the law and the calibrated risk of any number of architectures, from their widths."""
+"""A filter for architecture search: the law and the calibrated risk of any number of
+architectures, from their widths.
+"""
 
 from __future__ import annotations
 
@@ -33,10 +35,12 @@ class Screening:
     Attributes
     ----------
     beta, log_mean, rms_gain_log_mean, log_variance, dead_probability : float64 arrays
-        As in `initdiag.Prediction` (natural log). All but beta are NaN where `predict` refuses the architecture as well: non-Gaussian weights in
-        layers of one or two units, where the law's own error is above a quarter of the log-variance.
+        As in `initdiag.Prediction` (natural log). All but beta are NaN where `predict`
+        refuses the architecture as well: non-Gaussian weights in layers of one or two
+        units, where the law's own error is above a quarter of the log-variance.
     risk : float64 array
-        Calibrated probability that training does not start (`initdiag.failure_risk`); NaN as above.
+        Calibrated probability that training does not start (`initdiag.failure_risk`);
+        NaN as above.
     accepted : bool array
         Whether the risk is known and below ``max_risk``.
     """
@@ -53,7 +57,9 @@ class Screening:
         return len(self.accepted)
 
     def to_dict(self) -> dict[str, list[Any]]:
-        """Return the columns as lists, by name: what ``pandas.DataFrame`` and ``pyarrow.table`` take."""
+        """Return the columns as lists, by name: what ``pandas.DataFrame`` and
+        ``pyarrow.table`` take.
+        """
         return {field.name: getattr(self, field.name).tolist() for field in fields(self)}
 
 
@@ -71,19 +77,22 @@ def screen(
     Parameters
     ----------
     widths : list of lists, 2-d integer array, (flat, offsets), or Arrow list array
-        ``n_0, ..., n_L`` of each architecture: 1 to 100,000 linear layers of 1 to 1,000,000 units. Of ``(flat, offsets)``, two integer arrays, architecture
-        ``i`` is ``flat[offsets[i]:offsets[i + 1]]``.
+        ``n_0, ..., n_L`` of each architecture: 1 to 100,000 linear layers of 1 to
+        1,000,000 units. Of ``(flat, offsets)``, two integer arrays, architecture ``i``
+        is ``flat[offsets[i]:offsets[i + 1]]``.
     optimizer, lr, loss
         As in `failure_risk`.
     max_risk : float
         At risk from there, 0 to 1.
     **assumptions
-        As in `Architecture.from_widths`, one value for all layers each; activations: relu, leaky_relu, linear.
+        As in `Architecture.from_widths`, one value for all layers each; activations:
+        relu, leaky_relu, linear.
 
     Returns
     -------
     Screening
-        For normal and orthogonal weights equal to `predict` to 1e-12 (relative, or absolute below 1), for uniform and truncated normal ones to 1e-11.
+        For normal and orthogonal weights equal to `predict` to 1e-12 (relative, or
+        absolute below 1), for uniform and truncated normal ones to 1e-11.
 
     Raises
     ------
@@ -200,17 +209,21 @@ class Sizing:
 def widths_for(
     depth: int, budget: int, *, fan_in: int, fan_out: int, unit: str = "parameters", **options: Any
 ) -> Sizing:
-    """Return the best widths of a depth under a budget: those of the smallest fluctuation, and whether they meet the ceiling on the risk.
+    """Return the best widths of a depth under a budget: those of the smallest
+    fluctuation, and whether they meet the ceiling on the risk.
 
-    At a healthy gain they are those of the smallest risk, too, to within 0.02 (every network of 3 to 5 layers under 80 budgets tried); where the gain
-    is too high, orthogonal and Xavier weights do better with uneven widths, which bring it down: mend the gain first.
+    At a healthy gain they are those of the smallest risk, too, to within 0.02 (every
+    network of 3 to 5 layers under 80 budgets tried); where the gain is too high,
+    orthogonal and Xavier weights do better with uneven widths, which bring it down:
+    mend the gain first.
 
     Parameters
     ----------
     depth : int
         Linear layers, the output's included.
     budget : int
-        How much of ``unit``: ``"parameters"``, ``"flops"`` or ``"sum_of_widths"`` (`initdiag.screening.sizing.best_widths`).
+        How much of ``unit``: ``"parameters"``, ``"flops"`` or ``"sum_of_widths"``
+        (`initdiag.screening.sizing.best_widths`).
     fan_in, fan_out : int
         Widths of input and output.
     **options
@@ -219,7 +232,8 @@ def widths_for(
     Raises
     ------
     InvalidInput
-        If the budget does not buy hidden layers of one unit, or a number is out of range.
+        If the budget does not buy hidden layers of one unit, or a number is out of
+        range.
 
     Examples
     --------
@@ -255,7 +269,9 @@ def widths_front(
 
     Examples
     --------
-    >>> front = widths_front(100_000, (4, 64), fan_in=784, fan_out=10, init="he_normal", max_risk=0.2)
+    >>> front = widths_front(
+    ...     100_000, (4, 64), fan_in=784, fan_out=10, init="he_normal", max_risk=0.2
+    ... )
     >>> [sizing.accepted for sizing in front]
     [True, False]
     """

@@ -1,12 +1,18 @@
-r"""The best hidden widths under a budget: of all that it buys, those of the smallest fluctuation.
+r"""The best hidden widths under a budget: of all that it buys, those of the smallest
+fluctuation.
 
-Hanin and Nica's log-variance (arXiv 1812.05994) is ``sum_l c/n_l`` with one ``c`` for all hidden layers, whatever the gate: so ``sum_l 1/n_l`` over the
-hidden layers is minimised, under ``sum_l (a n_{l-1} + b) n_l <= budget`` (``a = b = 1``: parameters).
+Hanin and Nica's log-variance (arXiv 1812.05994) is ``sum_l c/n_l`` with one ``c`` for
+all hidden layers, whatever the gate: so ``sum_l 1/n_l`` over the hidden layers is
+minimised, under ``sum_l (a n_{l-1} + b) n_l <= budget`` (``a = b = 1``: parameters).
 
-*Real widths.* Posynomials: convex in ``x_l = ln n_l``. Stationary: ``n_l^2 = 1/(mu (a (n_{l-1} + n_{l+1}) + b))``, which in ``x`` is a contraction by 1/2
-for a given multiplier ``mu``; ``mu`` is found by bisection. *Whole widths.* Layer by layer, the partial networks that no other one beats at the same last width
-(in cost and in value) and whose bound ``value + mu (cost - budget)``, the rest at its best, is below a network in hand. That is exact as long as
-it need not forget any: at small depths and widths. Elsewhere it keeps those of the best bounds, and the real optimum says how little is lost.
+*Real widths.* Posynomials: convex in ``x_l = ln n_l``. Stationary: ``n_l^2 = 1/(mu (a
+(n_{l-1} + n_{l+1}) + b))``, which in ``x`` is a contraction by 1/2 for a given
+multiplier ``mu``; ``mu`` is found by bisection. *Whole widths.* Layer by layer, the
+partial networks that no other one beats at the same last width (in cost and in value)
+and whose bound ``value + mu (cost - budget)``, the rest at its best, is below a network
+in hand. That is exact as long as it need not forget any: at small depths and widths.
+Elsewhere it keeps those of the best bounds, and the real optimum says how little is
+lost.
 """
 
 from __future__ import annotations
@@ -32,7 +38,9 @@ _BISECTIONS = 60
 _CONTRACTIONS = 45
 
 _FULL_WINDOW = 48
-"""Up to this real width every whole width up to twice of it is tried; above, those this far below and above."""
+"""Up to this real width every whole width up to twice of it is tried; above, those this
+far below and above.
+"""
 
 _LABELS = 40_000
 """Partial networks kept, over all layers."""
@@ -40,7 +48,8 @@ _LABELS = 40_000
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """What widths cost, ``sum_l (product n_{l-1} + unit) n_l`` (the output layer's unit term included), and how much there is.
+    """What widths cost, ``sum_l (product n_{l-1} + unit) n_l`` (the output layer's unit
+    term included), and how much there is.
 
     Attributes
     ----------
@@ -94,7 +103,9 @@ class Budget:
         return cls(positive_integer(value, what), product, unit, what)
 
     def cost(self, widths: list[int]) -> int:
-        """Return what ``n_0, ..., n_L`` cost; the output's own units are free under ``sum_of_widths``."""
+        """Return what ``n_0, ..., n_L`` cost; the output's own units are free under
+        ``sum_of_widths``.
+        """
         units = sum(widths[1:-1]) + widths[-1] * (self.product > 0)
         return self.product * sum(a * b for a, b in itertools.pairwise(widths)) + self.unit * units
 
@@ -108,7 +119,8 @@ def best_widths(
     sum_of_widths: int | None = None,
     flops: int | None = None,
 ) -> list[int]:
-    """Return the widths ``n_0, ..., n_L`` of the smallest ``sum 1/n_l`` over hidden layers that the budget buys.
+    """Return the widths ``n_0, ..., n_L`` of the smallest ``sum 1/n_l`` over hidden
+    layers that the budget buys.
 
     Parameters
     ----------
@@ -117,13 +129,15 @@ def best_widths(
     fan_in, fan_out : int
         Widths of input and output.
     parameters, sum_of_widths, flops : int
-        One of them. Weights and biases; hidden units; floating-point operations of a forward pass for one row, ``2 n_{l-1} n_l`` a layer (a
-        multiply and an add for each weight, the bias included).
+        One of them. Weights and biases; hidden units; floating-point operations of a
+        forward pass for one row, ``2 n_{l-1} n_l`` a layer (a multiply and an add for
+        each weight, the bias included).
 
     Raises
     ------
     InvalidInput
-        If a number is not a positive integer, not one budget is given, or hidden layers of one unit already cost more.
+        If a number is not a positive integer, not one budget is given, or hidden layers
+        of one unit already cost more.
 
     Examples
     --------
@@ -153,7 +167,9 @@ def best_widths(
 
 
 def real_widths(depth: int, fan_in: int, fan_out: int, budget: Budget) -> tuple[Array, float]:
-    """Return the best hidden widths as real numbers, and the multiplier ``mu``: what one more of the budget takes from ``sum 1/n_l``."""
+    """Return the best hidden widths as real numbers, and the multiplier ``mu``: what
+    one more of the budget takes from ``sum 1/n_l``.
+    """
     spare = budget.limit - (budget.unit * fan_out if budget.product else 0)
     low, high = -80.0, 10.0  # of ln mu
     x = np.zeros(depth - 1)
@@ -244,7 +260,9 @@ def _rest(
     budget: Budget,
     value: float = 1.0,
 ) -> list[Array]:
-    """For each layer and width: least ``value sum 1/n + multiplier cost`` of the layers after it, without a budget."""
+    """For each layer and width: least ``value sum 1/n + multiplier cost`` of the layers
+    after it, without a budget.
+    """
     own = budget.unit * fan_out if budget.product else 0
     after = [
         np.asarray(
@@ -268,10 +286,13 @@ def _extended(labels: _Labels, window: NDArray[np.int64], budget: Budget) -> _La
 
 
 def _undominated(labels: _Labels, kept: NDArray[np.intp]) -> NDArray[np.intp]:
-    """Those of ``kept`` that no other of the same last width beats in cost and in value."""
+    """Those of ``kept`` that no other of the same last width beats in cost and in
+    value.
+    """
     order = kept[np.lexsort((labels.value[kept], labels.cost[kept], labels.width[kept]))]
     width, value = labels.width[order], labels.value[order]
-    # A running minimum within each width: values are below `span`, so that shifting by width separates the widths.
+    # A running minimum within each width: values are below `span`, so that shifting by
+    # width separates the widths.
     span = 2 * float(value.max(initial=0.0)) + 1
     rank = np.unique(width, return_inverse=True)[1]
     shifted = value - span * rank
@@ -280,7 +301,9 @@ def _undominated(labels: _Labels, kept: NDArray[np.intp]) -> NDArray[np.intp]:
 
 
 def _in_hand(real: Array, fan_in: int, fan_out: int, budget: Budget) -> list[int]:
-    """The real widths rounded down; what layers of one unit then cost too much is taken from the widest."""
+    """The real widths rounded down; what layers of one unit then cost too much is taken
+    from the widest.
+    """
     widths = [max(1, math.floor(n)) for n in real]
     while budget.cost([fan_in, *widths, fan_out]) > budget.limit:
         widths[widths.index(max(widths))] -= 1

@@ -1,8 +1,11 @@
-"""What a spectrum says of training, in a few numbers: its scale, its spread, its rank, its distance from isometry.
+"""What a spectrum says of training, in a few numbers: its scale, its spread, its rank,
+its distance from isometry.
 
-The scale is the classical condition ``(1/n) sum sigma_i^2 = 1``; that all singular values be near 1 (dynamical isometry) is the stronger wish
-(A. Saxe, J. McClelland and S. Ganguli, arXiv 1312.6120; J. Pennington, S. Schoenholz and S. Ganguli, arXiv 1711.04735). All of it is counted over
-the ``d = min(n_0, n_L)`` singular values that the shape of ``J`` leaves room for.
+The scale is the classical condition ``(1/n) sum sigma_i^2 = 1``; that all singular
+values be near 1 (dynamical isometry) is the stronger wish (A. Saxe, J. McClelland and
+S. Ganguli, arXiv 1312.6120; J. Pennington, S. Schoenholz and S. Ganguli, arXiv
+1711.04735). All of it is counted over the ``d = min(n_0, n_L)`` singular values that
+the shape of ``J`` leaves room for.
 """
 
 from __future__ import annotations
@@ -22,10 +25,14 @@ _DECADE = 2 * math.log(10)
 """A factor of 10 in a singular value, in ``ln lambda``."""
 
 _FIRST, _STARTS = 0.0005, 40
-"""Quantile of the first window of a decade, and how many are tried, twice: all over, and then about the best. Few: every one is a Newton iteration."""
+"""Quantile of the first window of a decade, and how many are tried, twice: all over,
+and then about the best. Few: every one is a Newton iteration.
+"""
 
 _SINGLE_PRECISION = 2.0**-23
-"""Relative spacing of float32: singular values below this times the largest are lost in its rounding."""
+"""Relative spacing of float32: singular values below this times the largest are lost in
+its rounding.
+"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,15 +44,18 @@ class Conditions(Record):
     directions : int
         ``d = min(n_0, n_L)``: singular values that there is room for.
     log_mean_square : float
-        ``ln((1/n_L) sum sigma_i^2)``, the squared RMS gain of a random perturbation of the input: 0 keeps the scale.
+        ``ln((1/n_L) sum sigma_i^2)``, the squared RMS gain of a random perturbation of
+        the input: 0 keeps the scale.
     share_within_decade : float
-        Of the singular values that are not 0: the largest share within a factor of 10 of one another.
+        Of the singular values that are not 0: the largest share within a factor of 10
+        of one another.
     rank_share : float
         Share of the ``d`` that are not 0.
     resolved_share : float
         Share of the ``d`` that are above float32's relative spacing times the largest.
     isometry_distance : float
-        Relative variance of the ``d`` squared singular values, ``d sum sigma^4/(sum sigma^2)^2 - 1``: 0 if all are equal.
+        Relative variance of the ``d`` squared singular values, ``d sum sigma^4/(sum
+        sigma^2)^2 - 1``: 0 if all are equal.
     log_quantiles : tuple of float
         ``ln sigma`` at 5, 50 and 95 % of the singular values that are not 0.
     """
@@ -60,7 +70,9 @@ class Conditions(Record):
 
     @property
     def effective_directions(self) -> float:
-        """``(sum sigma^2)^2/sum sigma^4``: how many equal singular values would pass a random perturbation as unevenly."""
+        """``(sum sigma^2)^2/sum sigma^4``: how many equal singular values would pass a
+        random perturbation as unevenly.
+        """
         return self.directions / (1 + self.isometry_distance)
 
 

@@ -1,7 +1,9 @@
-"""A chain's spectrum as a distribution: density, CDF, quantiles and samples of ``ln lambda``.
+"""A chain's spectrum as a distribution: density, CDF, quantiles and samples of ``ln
+lambda``.
 
-Density and tail are closed expressions in the solution ``m`` of the chain's equation (see `equation`); what is left is to solve it at
-the points asked for: from the nearest point of the phase curve, or, where there is none, by the homotopy.
+Density and tail are closed expressions in the solution ``m`` of the chain's equation
+(see `equation`); what is left is to solve it at the points asked for: from the nearest
+point of the phase curve, or, where there is none, by the homotopy.
 """
 
 from __future__ import annotations
@@ -29,13 +31,17 @@ _ROUNDING = 1e-9
 """Mass beside the atoms that is none."""
 
 _POLISH = 8
-"""Newton steps of a quantile, from the table's interpolation, at most; two or three are enough but for narrow bands."""
+"""Newton steps of a quantile, from the table's interpolation, at most; two or three are
+enough but for narrow bands.
+"""
 
 _QUANTILE = 1e-12
 """By which the CDF at a quantile may miss the wanted probability."""
 
 _MARGIN = 1e-9
-"""Share of the support at either end in which Newton's method is not asked to tell a square root from 0."""
+"""Share of the support at either end in which Newton's method is not asked to tell a
+square root from 0.
+"""
 
 _REACH = 1e-9
 """Share of the mass below the table of such a spectrum, where it reaches 0."""
@@ -43,7 +49,9 @@ _REACH = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class _Table:
-    """Nodes ``ln lambda`` ascending with ``m + a`` and ``P(Lambda > lambda)``: from the phase curve, with its quadrature, or from the homotopy, with its state."""
+    """Nodes ``ln lambda`` ascending with ``m + a`` and ``P(Lambda > lambda)``: from the
+    phase curve, with its quadrature, or from the homotopy, with its state.
+    """
 
     equation: ChainEquation
     atoms: tuple[Atom, ...]
@@ -51,19 +59,24 @@ class _Table:
     tail: Real
     y: Complex
     span: tuple[float, float] = (0.0, 0.0)
-    """Where ``m`` is solved for; between it and the edges there is no mass to rounding."""
+    """Where ``m`` is solved for; between it and the edges there is no mass to rounding.
+    """
     weight: Real | None = None
     state: State | None = None
 
     def moment(self, n: int) -> float:
-        """Return the integral of ``(ln lambda)^n`` over all eigenvalues that are not 0."""
+        """Return the integral of ``(ln lambda)^n`` over all eigenvalues that
+        are not 0.
+        """
         atoms = sum(atom.mass * atom.log_eigenvalue**n for atom in self.atoms)
         if self.weight is not None:
             return float(self.weight @ self.node**n + atoms)
         return self._moment_by_parts(n) + atoms if self.node.size else float(atoms)
 
     def _moment_by_parts(self, n: int) -> float:
-        """``[-x^n T] + int n x^(n-1) T dx`` for the continuous tail T, by the trapezium rule with end corrections from ``T' = -density``."""
+        """``[-x^n T] + int n x^(n-1) T dx`` for the continuous tail T, by the trapezium
+        rule with end corrections from ``T' = -density``.
+        """
         x, density = self.node, -self.y.imag / np.pi
         tail = self.tail - sum(
             (a.mass * (x < a.log_eigenvalue) for a in self.atoms), np.zeros_like(x)
@@ -75,7 +88,9 @@ class _Table:
         return float(x[0] ** n * tail[0] - x[-1] ** n * tail[-1] + cells.sum())
 
     def evaluate(self, x: Real) -> tuple[Real, Real]:
-        """Return density and ``P(Lambda > lambda)`` at ``x = ln lambda`` (one-dimensional, finite)."""
+        """Return density and ``P(Lambda > lambda)`` at ``x = ln lambda``
+        (one-dimensional, finite).
+        """
         density, tail = np.zeros_like(x), self._steps(x)
         if not self.node.size:
             return density, tail
@@ -111,7 +126,9 @@ class _Table:
         return np.asarray(np.exp(near + below))
 
     def _continue(self, state: State, x: Real) -> tuple[State, Real]:
-        """Refine the table's states; what is lost, or leaves the tail's bracket, is followed all the way."""
+        """Refine the table's states; what is lost, or leaves the tail's bracket, is
+        followed all the way.
+        """
         found, lost = homotopy.refine(self.equation, state.interpolate(self.node, x), x)
         tail = self.equation.tail(found.y, found.log_tau)
         right = np.clip(np.searchsorted(self.node, x), 1, len(self.node) - 1)
@@ -165,7 +182,9 @@ def _table(
 
 
 def _low_end(equation: ChainEquation) -> float:
-    """Return ``ln lambda`` below which almost no mass is left, where the spectrum reaches 0."""
+    """Return ``ln lambda`` below which almost no mass is left, where the spectrum
+    reaches 0.
+    """
     return float(homotopy.log_eigenvalue_at_negative(equation, np.log([_REACH]))[0][0])
 
 
@@ -188,7 +207,9 @@ def law_of(law: SpectralLaw) -> SpectrumDistribution:
 
 
 class SpectrumDistribution(LogLaw):
-    """Distribution of ``ln lambda`` given ``lambda > 0``; the record it came from is ``.spectrum``."""
+    """Distribution of ``ln lambda`` given ``lambda > 0``; the record it came from is
+    ``.spectrum``.
+    """
 
     def __init__(self, spectrum: SpectralLaw) -> None:
         self.spectrum = spectrum
@@ -231,7 +252,9 @@ class SpectrumDistribution(LogLaw):
 
 
 def _inverse_tail(table: _Table, wanted: Real) -> Real:
-    """Return ``ln lambda`` with ``P(Lambda > lambda)`` as wanted: interpolation in the table, then safeguarded Newton steps."""
+    """Return ``ln lambda`` with ``P(Lambda > lambda)`` as wanted: interpolation in the
+    table, then safeguarded Newton steps.
+    """
     position, tail = _with_atoms(table)
     index = np.clip(np.searchsorted(-tail, -wanted), 1, len(tail) - 1)
     low, high = position[index - 1], position[index]
@@ -253,7 +276,9 @@ def _inverse_tail(table: _Table, wanted: Real) -> Real:
 
 
 def _with_atoms(table: _Table) -> tuple[Real, Real]:
-    """Return the table's nodes and tails, with two rows for each atom: just before it and at it."""
+    """Return the table's nodes and tails, with two rows for each atom: just before it
+    and at it.
+    """
     position, tail = table.node, table.tail
     for atom in table.atoms:
         at = int(np.searchsorted(position, atom.log_eigenvalue))

@@ -1,12 +1,17 @@
 """Where a chain's spectrum begins and ends, and its atoms.
 
-*Edges.* Outside the spectrum ``m(z)`` is real and monotone, so that ``z(m)`` is too, up to the first critical point: from ``m = 0`` (``z`` infinite)
-upwards to the upper edge, and, where one factor alone vanishes at ``-a``, from there downwards (``z`` rising from 0) to the lower edge. With
-several such factors the spectrum reaches 0. Without a critical point there is an atom at the end (Haar chains), or the edge is the
-limit ``m`` to infinity. For iid layers with gates 0 or 1 the upper edge is the root of ``1/(n_0 + s) - 1/s + sum 1/(K_l + s) = 0``.
+*Edges.* Outside the spectrum ``m(z)`` is real and monotone, so that ``z(m)`` is too, up
+to the first critical point: from ``m = 0`` (``z`` infinite) upwards to the upper edge,
+and, where one factor alone vanishes at ``-a``, from there downwards (``z`` rising from
+0) to the lower edge. With several such factors the spectrum reaches 0. Without a
+critical point there is an atom at the end (Haar chains), or the edge is the limit ``m``
+to infinity. For iid layers with gates 0 or 1 the upper edge is the root of ``1/(n_0 +
+s) - 1/s + sum 1/(K_l + s) = 0``.
 
-*Atoms.* Projections in general position intersect where their ranks exceed the room: a chain of Haar layers keeps the eigenvalue
-``prod g_l^2 d_l^2`` with mass ``(n_0 - sum_l (N_l - n_l P(d_l)))/n_0`` if that is positive. At most one layer can then deviate from its likeliest gate.
+*Atoms.* Projections in general position intersect where their ranks exceed the room: a
+chain of Haar layers keeps the eigenvalue ``prod g_l^2 d_l^2`` with mass ``(n_0 - sum_l
+(N_l - n_l P(d_l)))/n_0`` if that is positive. At most one layer can then deviate from
+its likeliest gate.
 """
 
 from __future__ import annotations
@@ -34,7 +39,9 @@ _BISECTIONS = 64
 """They leave 500/2^63 of the bracket: rounding."""
 
 _SCAN = np.linspace(-30.0, 28.0, 1161)
-"""Log-distances (from ``m = 0`` or ``m = -a``) among which the first critical point is looked for, in steps of 5 %."""
+"""Log-distances (from ``m = 0`` or ``m = -a``) among which the first critical point is
+looked for, in steps of 5 %.
+"""
 
 
 def log_upper_edge(equation: ChainEquation, found: tuple[Atom, ...] = ()) -> float:
@@ -54,7 +61,9 @@ def log_upper_edge(equation: ChainEquation, found: tuple[Atom, ...] = ()) -> flo
 
 
 def log_lower_edge(equation: ChainEquation, found: tuple[Atom, ...] = ()) -> float:
-    """Return ``ln`` of the smallest eigenvalue that is not 0; ``-inf`` if the spectrum reaches 0."""
+    """Return ``ln`` of the smallest eigenvalue that is not 0; ``-inf`` if the spectrum
+    reaches 0.
+    """
     if equation.ties > 1:
         return -math.inf
     barrier = _next_singularity(equation)
@@ -83,7 +92,9 @@ def _next_singularity(equation: ChainEquation) -> float | None:
 def _first_critical(
     equation: ChainEquation, y_and_m: Callable[[Real], tuple[Real, Real]]
 ) -> tuple[Real, Real] | None:
-    """Return ``y`` and ``m`` at the first zero of ``dz/dm`` along the given line, ``v`` rising."""
+    """Return ``y`` and ``m`` at the first zero of ``dz/dm`` along the given line, ``v``
+    rising.
+    """
 
     def derivative(v: Real) -> Real:
         return _slope(equation, *y_and_m(v))
@@ -111,11 +122,14 @@ def _slope(equation: ChainEquation, y: Real, m: Real) -> Real:
 
 
 def real_tau(gate: GateTerm, y: Real, m: Real) -> tuple[Real, Real]:
-    """Return ``tau`` and ``tau - d^2`` (values last) for real ``m = y - a`` outside the spectrum, ``y`` and ``m`` each to full accuracy.
+    """Return ``tau`` and ``tau - d^2`` (values last) for real ``m = y - a`` outside the
+    spectrum, ``y`` and ``m`` each to full accuracy.
 
-    By bisection in a logarithm ``v``, for all ``m`` at once (scipy's ``brentq`` takes one
-    equation at a time, and a scan asks for a thousand): ``tau`` is above the values for ``m > 0``, negative for ``m < 0``, and between 0 and the values where
-    ``E[tau/(tau - d^2); open]`` is negative (below ``m = -a``). That equation is used near ``m = -a``, ``E[d^2/(tau - d^2)] = m/ratio`` near ``m = 0``.
+    By bisection in a logarithm ``v``, for all ``m`` at once (scipy's ``brentq`` takes
+    one equation at a time, and a scan asks for a thousand): ``tau`` is above the values
+    for ``m > 0``, negative for ``m < 0``, and between 0 and the values where
+    ``E[tau/(tau - d^2); open]`` is negative (below ``m = -a``). That equation is used
+    near ``m = -a``, ``E[d^2/(tau - d^2)] = m/ratio`` near ``m = 0``.
     """
     squares, probabilities = np.array(gate.squares), np.array(gate.probabilities)
     share, x = gate.share(y), m / gate.ratio
@@ -175,7 +189,9 @@ def atoms(input_size: int, factors: tuple[SpectralFactor, ...]) -> tuple[Atom, .
 def _intersection(
     input_size: int, factors: tuple[SpectralFactor, ...], pick: list[tuple[float, float]]
 ) -> float:
-    """Share of the input space that every layer maps by the picked value alone; negative if there is none."""
+    """Share of the input space that every layer maps by the picked value alone;
+    negative if there is none.
+    """
     lost = math.fsum(
         f.larger_width - f.fan_out * p for f, (p, _) in zip(factors, pick, strict=True)
     )

@@ -1,23 +1,32 @@
-"""The equation between an eigenvalue and the moment transform of a chain, from which all else follows.
+"""The equation between an eigenvalue and the moment transform of a chain, from which
+all else follows.
 
-Let ``z G(z) - 1 = m`` for the spectrum of ``J^T J`` (``n_0 x n_0``), ``J = D_L W_L ... D_1 W_1``. The S-transform of a free product is
-the product of S-transforms, once each is written for the dimension it lives in (``s = n_0 m`` is the same in all), so that
+Let ``z G(z) - 1 = m`` for the spectrum of ``J^T J`` (``n_0 x n_0``), ``J = D_L W_L ...
+D_1 W_1``. The S-transform of a free product is the product of S-transforms, once each
+is written for the dimension it lives in (``s = n_0 m`` is the same in all), so that
 
-    z = (n_0 + s)/s * prod_l f_l(s),      f_l = v_l s tau_l  (iid),      f_l = g_l^2 s tau_l/(N_l + s)  (Haar),
+    z = (n_0 + s)/s * prod_l f_l(s),      f_l = v_l s tau_l  (iid),      f_l = g_l^2 s
+    tau_l/(N_l + s)  (Haar),
 
-``N_l = max(n_{l-1}, n_l)``, and ``tau_l`` the solution of ``E[d^2/(tau - d^2)] = s/n_l`` for the squared gate ``d^2``. A gate that is open (``d = 1``)
-with probability ``p`` has ``s tau = K + s``, ``K = p n``. Sources: Pennington, Schoenholz and Ganguli, arXiv 1711.04735 and 1802.09979;
-any iid entries with a finite fourth moment: Pastur and Slavin, arXiv 2011.11439.
+``N_l = max(n_{l-1}, n_l)``, and ``tau_l`` the solution of ``E[d^2/(tau - d^2)] =
+s/n_l`` for the squared gate ``d^2``. A gate that is open (``d = 1``) with probability
+``p`` has ``s tau = K + s``, ``K = p n``. Sources: Pennington, Schoenholz and Ganguli,
+arXiv 1711.04735 and 1802.09979; any iid entries with a finite fourth moment: Pastur and
+Slavin, arXiv 2011.11439.
 
-With ``c = K/n_0`` and ``C = N/n_0``: ``ln z = const + sum_j q_j ln(m + c_j) + sum_g q_g ln(m tau_g)``, equal ``c`` merged into powers ``q``, and two
-facts used throughout. The density **of ln lambda** is ``-Im m/pi``. And ``int m d ln z`` is elementary,
+With ``c = K/n_0`` and ``C = N/n_0``: ``ln z = const + sum_j q_j ln(m + c_j) + sum_g q_g
+ln(m tau_g)``, equal ``c`` merged into powers ``q``, and two facts used throughout. The
+density **of ln lambda** is ``-Im m/pi``. And ``int m d ln z`` is elementary,
 
-    A(m) = sum_j q_j (m - c_j ln(m + c_j)) + sum_g q_g (m + nu_g E ln(1 - d^2/tau_g)),      nu = n_l/n_0,
+    A(m) = sum_j q_j (m - c_j ln(m + c_j)) + sum_g q_g (m + nu_g E ln(1 - d^2/tau_g)),
+    nu = n_l/n_0,
 
-(the last because ``m = nu E d^2/(tau - d^2)`` and ``d^2/(tau (tau - d^2)) = d/dtau ln(1 - d^2/tau)``), so that ``P(Lambda > lambda) = Im A(m)/pi``, atoms included.
+(the last because ``m = nu E d^2/(tau - d^2)`` and ``d^2/(tau (tau - d^2)) = d/dtau ln(1
+- d^2/tau)``), so that ``P(Lambda > lambda) = Im A(m)/pi``, atoms included.
 
-``m`` starts at 0 (z = infinity) and ends at ``-a``, ``a = min(1, min c_l)``; it is held as ``y = m + a`` and every factor computed as ``y + (c - a)``,
-without cancellation near either end.
+``m`` starts at 0 (z = infinity) and ends at ``-a``, ``a = min(1, min c_l)``; it is held
+as ``y = m + a`` and every factor computed as ``y + (c - a)``, without cancellation near
+either end.
 """
 
 from __future__ import annotations
@@ -39,7 +48,9 @@ __all__ = ["ChainEquation", "GateTerm", "chain_equation"]
 
 @dataclass(frozen=True, slots=True)
 class GateTerm:
-    """A layer whose open gates take several values, ``power`` times: ``squares`` (positive) with ``probabilities``."""
+    """A layer whose open gates take several values, ``power`` times: ``squares``
+    (positive) with ``probabilities``.
+    """
 
     ratio: float
     squares: tuple[float, ...]
@@ -49,7 +60,9 @@ class GateTerm:
     """``c - a``, ``c = ratio P(d != 0)``."""
 
     def share(self, y: NDArray[Any]) -> NDArray[Any]:
-        """``E[tau/(tau - d^2); d != 0]`` as the equation wants it: ``(y + c - a)/ratio``."""
+        """``E[tau/(tau - d^2); d != 0]`` as the equation wants it: ``(y + c -
+        a)/ratio``.
+        """
         return (y + self.excess) / self.ratio
 
     def mean(self, function: NDArray[Any]) -> NDArray[Any]:
@@ -61,7 +74,8 @@ class GateTerm:
 class ChainEquation:
     """``ln z = log_scale + sum powers ln(m + points) + sum_g power_g ln(m tau_g)``.
 
-    ``points`` ascend from 0, whose power is -1; a general gate's ``m`` is kept in its own term.
+    ``points`` ascend from 0, whose power is -1; a general gate's ``m`` is kept in its
+    own term.
     """
 
     log_scale: float
@@ -71,9 +85,13 @@ class ChainEquation:
     start: float
     """``a``: the share of eigenvalues that are not 0."""
     ties: int
-    """How many factors vanish at ``m = -a``; the support reaches 0 if more than one does."""
+    """How many factors vanish at ``m = -a``; the support reaches 0 if more than one
+    does.
+    """
     top_mass: float
-    """``n_0 - sum (N - n P(d = max))`` over ``n_0``: mass of the atom at the top if positive; ``-inf`` with an iid layer."""
+    """``n_0 - sum (N - n P(d = max))`` over ``n_0``: mass of the atom at the top if
+    positive; ``-inf`` with an iid layer.
+    """
 
     @property
     def shifts(self) -> Real:
@@ -81,7 +99,9 @@ class ChainEquation:
         return np.array(self.points) - self.start
 
     def log_eigenvalue(self, y: Complex, log_tau: tuple[Complex, ...] = ()) -> Complex:
-        """Return ``ln z`` at ``m = y - a``, ``Im m <= 0``; its imaginary part is the total phase, not reduced."""
+        """Return ``ln z`` at ``m = y - a``, ``Im m <= 0``; its imaginary part is the
+        total phase, not reduced.
+        """
         powers = np.array(self.powers, dtype=float)
         x, below = y.real[..., None] + self.shifts, -y.imag[..., None]
         total = (
@@ -119,7 +139,8 @@ class ChainEquation:
 
 
 def _angle(x: Real, below: Real) -> Real:
-    """Return the argument of ``x - i below`` with its cut along the positive imaginary axis: analytic across the real axis, on which rounding may land.
+    """Return the argument of ``x - i below`` with its cut along the positive imaginary
+    axis: analytic across the real axis, on which rounding may land.
 
     Real functions throughout: numpy's complex logarithm takes six times as long.
     """
@@ -174,7 +195,9 @@ def _open(factor: SpectralFactor) -> tuple[tuple[float, ...], tuple[float, ...]]
 
 
 def _rounded(value: float) -> float:
-    """Return ``value`` to 12 digits, so that equal widths are equal however they were computed."""
+    """Return ``value`` to 12 digits, so that equal widths are equal however they were
+    computed.
+    """
     return float(f"{value:.12g}")
 
 

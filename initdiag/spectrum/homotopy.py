@@ -1,13 +1,18 @@
-"""The spectrum of any chain at any wanted eigenvalue: one path through the upper half plane.
+"""The spectrum of any chain at any wanted eigenvalue: one path through the upper half
+plane.
 
-Gates with several values (leaky ReLU, smooth activations) make ``tau(m)`` algebraic, with branch points in the lower half plane; and such spectra
-may have gaps. What is unambiguous is ``m(z)``, ``tau(z)`` at ``z`` in the upper half plane (subordination). So: at ``z = -lambda`` all is real and
-monotone (``m`` from 0 to ``-a``, ``tau < 0``): tabulate and interpolate. Then turn ``z = lambda exp(i phi)`` from ``phi = pi`` to 0, following the
-solution by Newton's method in ``ln y``, ``ln tau_g``, for all ``lambda`` at once. Near an edge ``m`` has a square root, which Newton's method meets
-from the right side.
+Gates with several values (leaky ReLU, smooth activations) make ``tau(m)`` algebraic,
+with branch points in the lower half plane; and such spectra may have gaps. What is
+unambiguous is ``m(z)``, ``tau(z)`` at ``z`` in the upper half plane (subordination).
+So: at ``z = -lambda`` all is real and monotone (``m`` from 0 to ``-a``, ``tau < 0``):
+tabulate and interpolate. Then turn ``z = lambda exp(i phi)`` from ``phi = pi`` to 0,
+following the solution by Newton's method in ``ln y``, ``ln tau_g``, for all ``lambda``
+at once. Near an edge ``m`` has a square root, which Newton's method meets from the
+right side.
 
-One Newton step: each gate's equation ``ln E[tau/(tau - d^2); open] = ln share(y)`` is linear in ``d ln tau_g`` and ``d ln y``; eliminating the
-former leaves one equation for ``d ln y``.
+One Newton step: each gate's equation ``ln E[tau/(tau - d^2); open] = ln share(y)`` is
+linear in ``d ln tau_g`` and ``d ln y``; eliminating the former leaves one equation for
+``d ln y``.
 """
 
 from __future__ import annotations
@@ -25,7 +30,9 @@ from initdiag.spectrum.equation import ChainEquation, GateTerm
 __all__ = ["State", "log_eigenvalue_at_negative", "refine", "solve"]
 
 _PATHS = (0.6, 0.9, 0.98)
-"""Ratios of successive arguments of ``z``: a finer path for what the one before has lost."""
+"""Ratios of successive arguments of ``z``: a finer path for what the one before has
+lost.
+"""
 
 _LAST = 1e-7
 """Argument from which the path steps to 0."""
@@ -34,16 +41,22 @@ _LOOSE, _TIGHT = 1e-5, 1e-13
 """Steps in ``ln y`` that end Newton's method on the path and at its end."""
 
 _LOST, _WRONG_SIDE = 1e-9, 1e-5
-"""Residual in ``ln z``, and share of ``y`` on the wrong side of the real axis, that tell of a point that was lost."""
+"""Residual in ``ln z``, and share of ``y`` on the wrong side of the real axis, that
+tell of a point that was lost.
+"""
 
 _LOGIT = np.linspace(-1.0, 1.0, 1201)
 """Of the table at negative ``z``, to be stretched."""
 
 _LEAST_LOG_TAU = -600.0
-"""Squared gates are at least 1e-200, and no ``tau`` on the way is much below what they are times the smallest ``y``."""
+"""Squared gates are at least 1e-200, and no ``tau`` on the way is much below what they
+are times the smallest ``y``.
+"""
 
 _LARGEST_LOGIT = 36.0
-"""``ln(y/(a - y))`` of the table's ends, where ``y`` is ``a`` to rounding: outside, Newton's method extrapolates."""
+"""``ln(y/(a - y))`` of the table's ends, where ``y`` is ``a`` to rounding: outside,
+Newton's method extrapolates.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +67,9 @@ class State:
     log_tau: tuple[Complex, ...]
 
     def interpolate(self, node: Real, x: Real) -> State:
-        """Return the linear interpolation at ``x`` of states at the ascending ``node``."""
+        """Return the linear interpolation at ``x`` of states at the ascending
+        ``node``.
+        """
         log_y, *log_tau = (
             np.interp(x, node, v.real) + 1j * np.interp(x, node, v.imag)
             for v in (self.log_y, *self.log_tau)
@@ -62,7 +77,9 @@ class State:
         return State(log_y, tuple(log_tau))
 
     def replace(self, where: NDArray[np.bool_], other: State) -> State:
-        """Return the state with the entries ``where`` taken from ``other``, in order."""
+        """Return the state with the entries ``where`` taken from ``other``,
+        in order.
+        """
         merged = []
         for mine, theirs in zip(
             (self.log_y, *self.log_tau), (other.log_y, *other.log_tau), strict=True
@@ -79,7 +96,8 @@ class State:
 
 
 def solve(equation: ChainEquation, log_lambda: Real) -> State:
-    """Return the state at ``z = lambda + i0``, one entry for each of the one-dimensional ``log_lambda``.
+    """Return the state at ``z = lambda + i0``, one entry for each of the
+    one-dimensional ``log_lambda``.
 
     Raises
     ------
@@ -120,20 +138,25 @@ def refine(
     """Return the state at ``z = lambda`` from a near one, and where it was lost."""
     state, residual = _newton(equation, state, log_lambda.astype(np.complex128), 60, _TIGHT)
     right_side = state.y.imag <= _WRONG_SIDE * np.abs(state.y)
-    return state, ~(right_side & (residual <= _LOST))  # a number that is not finite is lost, too
+    # a number that is not finite is lost, too
+    return state, ~(right_side & (residual <= _LOST))
 
 
 def log_eigenvalue_at_negative(
     equation: ChainEquation, logit: Real
 ) -> tuple[Real, tuple[Complex, ...]]:
-    """Return ``ln lambda``, and the ``ln tau_g``, at which ``m(-lambda) = y - a``, ``logit = ln(y/(a - y))``."""
+    """Return ``ln lambda``, and the ``ln tau_g``, at which ``m(-lambda) = y - a``,
+    ``logit = ln(y/(a - y))``.
+    """
     y, m = equation.start / (1 + np.exp(-logit)), -equation.start / (1 + np.exp(logit))
     log_tau = tuple(np.log(-real_tau(gate, y, m)[0]) + 1j * np.pi for gate in equation.gates)
     return np.asarray(equation.log_eigenvalue(y.astype(complex), log_tau).real), log_tau
 
 
 def _at_negative(equation: ChainEquation, log_lambda: Real) -> State:
-    """Return the state at ``z = -lambda``, where ``y`` is real and ``tau`` negative, from a table."""
+    """Return the state at ``z = -lambda``, where ``y`` is real and ``tau`` negative,
+    from a table.
+    """
     logit = np.sinh(6 * _LOGIT) / np.sinh(6) * _LARGEST_LOGIT
     values, log_tau = log_eigenvalue_at_negative(equation, logit)
     wanted = np.interp(log_lambda, values, logit)
@@ -145,7 +168,9 @@ def _at_negative(equation: ChainEquation, log_lambda: Real) -> State:
 def _newton(
     equation: ChainEquation, state: State, log_z: Complex, count: int, enough: float
 ) -> tuple[State, Real]:
-    """Return the state after at most ``count`` steps, or a step of size ``enough``, and what was left of the equation before the last."""
+    """Return the state after at most ``count`` steps, or a step of size ``enough``, and
+    what was left of the equation before the last.
+    """
     residual = np.zeros(log_z.shape)
     with np.errstate(all="ignore"):  # what is not finite counts as lost
         for _ in range(count):
@@ -172,9 +197,11 @@ def _newton_step(equation: ChainEquation, state: State, log_z: Complex) -> tuple
 
 
 def _gate_step(gate: GateTerm, y: Complex, m: Complex, log_tau: Complex) -> tuple[Complex, Complex]:
-    """Return ``(shift, rate)``: the gate's equation asks for ``d ln tau = shift + rate d ln y``.
+    """Return ``(shift, rate)``: the gate's equation asks for ``d ln tau = shift + rate
+    d ln y``.
 
-    ``E[tau/(tau - d^2); open] = share`` or ``E[d^2/(tau - d^2)] = m/ratio``, whichever sides are smaller: no digits are lost.
+    ``E[tau/(tau - d^2); open] = share`` or ``E[d^2/(tau - d^2)] = m/ratio``, whichever
+    sides are smaller: no digits are lost.
     """
     inverse = (
         np.array(gate.squares)

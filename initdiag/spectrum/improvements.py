@@ -1,4 +1,6 @@
-"""What would make a chain's Jacobian better conditioned, and by how much: the predicted spectrum of the changed chain."""
+"""What would make a chain's Jacobian better conditioned, and by how much: the predicted
+spectrum of the changed chain.
+"""
 
 from __future__ import annotations
 
@@ -36,9 +38,11 @@ class Improvement(Record):
 
 
 def improvements(architecture: Architecture, before: Conditions) -> tuple[Improvement, ...]:
-    """Return changes that bring the spectrum nearer to isometry: orthogonal weights, then wider bottlenecks.
+    """Return changes that bring the spectrum nearer to isometry: orthogonal weights,
+    then wider bottlenecks.
 
-    Every one is predicted, and left out if it does not help: nothing is promised from a rule of thumb.
+    Every one is predicted, and left out if it does not help: nothing is promised from a
+    rule of thumb.
     """
     found = [
         Improvement(action, conditions_of(predict_spectrum(arch)))
@@ -48,7 +52,9 @@ def improvements(architecture: Architecture, before: Conditions) -> tuple[Improv
 
 
 def _changes(architecture: Architecture, before: Conditions) -> Iterator[tuple[str, Architecture]]:
-    """Orthogonal weights, and wider layers; a smooth activation's spectrum takes seconds, so that wider layers are tried there only if need be."""
+    """Orthogonal weights, and wider layers; a smooth activation's spectrum takes
+    seconds, so that wider layers are tried there only if need be.
+    """
     is_haar = all(layer.weight.family == "haar" for layer in architecture.layers)
     if not is_haar:
         yield _orthogonal_words(architecture), orthogonal(architecture)
@@ -59,7 +65,9 @@ def _changes(architecture: Architecture, before: Conditions) -> Iterator[tuple[s
 
 
 def orthogonal(architecture: Architecture) -> Architecture:
-    """Return the chain with orthogonal (Haar) weights, every entry's variance as it is: the mean eigenvalue stays."""
+    """Return the chain with orthogonal (Haar) weights, every entry's variance as it is:
+    the mean eigenvalue stays.
+    """
     return dataclasses.replace(
         architecture, layers=tuple(map(_orthogonal_layer, architecture.layers))
     )
@@ -72,7 +80,9 @@ def _orthogonal_layer(layer: Layer) -> Layer:
 
 
 def _orthogonal_words(architecture: Architecture) -> str:
-    """`nn.init.orthogonal_` with its gain ``sqrt(v max(fan_in, fan_out))``, if that is one for all layers."""
+    """`nn.init.orthogonal_` with its gain ``sqrt(v max(fan_in, fan_out))``, if that is
+    one for all layers.
+    """
     gains = [
         math.sqrt(layer.weight.variance * max(layer.fan_in, layer.fan_out))
         for layer in architecture.layers
@@ -90,7 +100,9 @@ def bottlenecks(architecture: Architecture) -> tuple[int, ...]:
 
 
 def widened(architecture: Architecture, chosen: tuple[int, ...], factor: int = 2) -> Architecture:
-    """Return the chain with the outputs of the chosen layers ``factor`` times as many, initialisers and gains as they are."""
+    """Return the chain with the outputs of the chosen layers ``factor`` times as many,
+    initialisers and gains as they are.
+    """
     sizes = list(architecture.widths)
     for index in chosen:
         sizes[index + 1] *= factor
@@ -104,7 +116,9 @@ def widened(architecture: Architecture, chosen: tuple[int, ...], factor: int = 2
 
 
 def _resized(layer: Layer, fan_in: int, fan_out: int) -> WeightLaw:
-    """The initialiser's law for the new shape; where none is known, the same gain (variance times fan_in)."""
+    """The initialiser's law for the new shape; where none is known, the same gain
+    (variance times fan_in).
+    """
     weight = layer.weight
     if weight.initializer is not None:
         return WeightLaw.from_initializer(weight.initializer, fan_in, fan_out, weight.gain)
@@ -123,9 +137,11 @@ def _widened_words(architecture: Architecture, chosen: tuple[int, ...]) -> str:
 
 
 def rescaled(architecture: Architecture) -> tuple[float, float]:
-    """Return the factor for every weight that brings ``(1/n_L) sum sigma^2`` nearest to 1, and the natural log of that with it.
+    """Return the factor for every weight that brings ``(1/n_L) sum sigma^2`` nearest to
+    1, and the natural log of that with it.
 
-    In closed form where the gates do not depend on the scale of the weights; by trial elsewhere.
+    In closed form where the gates do not depend on the scale of the weights; by trial
+    elsewhere.
     """
     log = log_mean_square(architecture)
     factors = [math.exp(-log / (2 * len(architecture.layers)))]
@@ -136,7 +152,9 @@ def rescaled(architecture: Architecture) -> tuple[float, float]:
 
 
 def log_mean_square(architecture: Architecture) -> float:
-    """Return ``ln((1/n_L) sum sigma^2)``: the sum over layers of ``ln(v fan_in E d^2)``."""
+    """Return ``ln((1/n_L) sum sigma^2)``: the sum over layers of ``ln(v fan_in E
+    d^2)``.
+    """
     gates = squared_gates(architecture, architecture.input_rms**2)
     return math.fsum(
         math.log(

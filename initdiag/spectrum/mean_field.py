@@ -1,8 +1,11 @@
-"""The law of the squared derivative of every layer's activation: exact for discrete gates, mean-field for the others.
+"""The law of the squared derivative of every layer's activation: exact for discrete
+gates, mean-field for the others.
 
-In the limit of large width pre-activations are centred Gaussian with variance ``q_l = v_l n_{l-1} E phi(h_{l-1})^2 + bias variance`` (Poole et al. 2016,
-arXiv 1606.05340), and the gates ``phi'(h)``, ``h ~ N(0, q_l)``, are free of the weights (Pastur, arXiv 2001.06188). Piecewise linear ``phi`` make
-discrete laws of them, whose probabilities the normal CDF gives; smooth ones are replaced by a quadrature in ``h``.
+In the limit of large width pre-activations are centred Gaussian with variance ``q_l =
+v_l n_{l-1} E phi(h_{l-1})^2 + bias variance`` (Poole et al. 2016, arXiv 1606.05340),
+and the gates ``phi'(h)``, ``h ~ N(0, q_l)``, are free of the weights (Pastur, arXiv
+2001.06188). Piecewise linear ``phi`` make discrete laws of them, whose probabilities
+the normal CDF gives; smooth ones are replaced by a quadrature in ``h``.
 """
 
 from __future__ import annotations
@@ -30,11 +33,18 @@ _NODES = 200
 """Of the quadrature for the moments of ``phi``."""
 
 _REACH = 5.5
-"""Standard deviations that the quadratures cover; beyond lies 4e-8 of the mass. A node's own mass must not be far smaller."""
+"""Standard deviations that the quadratures cover; beyond lies 4e-8 of the mass.
+
+A node's own mass must not be far smaller.
+"""
 
 _GATE_NODES = 96
-"""Of the quadrature that stands for a smooth gate's law. Doubling it moves edges by less than 1e-9 and the CDF by 1e-5 (tanh, GELU, SiLU, four
-layers); but the mean of ``ln lambda`` by 0.04 where ``phi'`` has a zero (GELU, SiLU), at which a logarithm is ill served."""
+"""Of the quadrature that stands for a smooth gate's law.
+
+Doubling it moves edges by less than 1e-9 and the CDF by 1e-5 (tanh, GELU, SiLU, four
+layers); but the mean of ``ln lambda`` by 0.04 where ``phi'`` has a zero (GELU, SiLU),
+at which a logarithm is ill served.
+"""
 
 
 _FLOOR = 1e-200
@@ -81,7 +91,9 @@ CLIPPED: dict[str, tuple[float, float]] = {"hardtanh": (-1.0, 1.0), "relu6": (0.
 
 
 def gaussian_quadrature(count: int) -> tuple[Real, Real]:
-    """Return nodes and weights of the standard normal law: Gauss-Legendre on either side of 0, where a kink may be."""
+    """Return nodes and weights of the standard normal law: Gauss-Legendre on either
+    side of 0, where a kink may be.
+    """
     x, w = np.polynomial.legendre.leggauss(count // 2)
     half = _REACH / 2 * (x + 1)
     weight = w * _normal_density(half)
@@ -90,7 +102,8 @@ def gaussian_quadrature(count: int) -> tuple[Real, Real]:
 
 
 def squared_gates(architecture: Architecture, input_second_moment: float) -> list[SquaredGate]:
-    """Return for every layer the values of ``d^2``, ascending, their probabilities, and whether they are exact at any width.
+    """Return for every layer the values of ``d^2``, ascending, their probabilities, and
+    whether they are exact at any width.
 
     Raises
     ------
@@ -113,7 +126,9 @@ def squared_gates(architecture: Architecture, input_second_moment: float) -> lis
 
 
 def layer_variance(layer: Layer, second_moment: float) -> float:
-    """``q``, the variance of a pre-activation, from the mean square of an entry that enters."""
+    """``q``, the variance of a pre-activation, from the mean square of an entry that
+    enters.
+    """
     bias = layer.bias.variance if layer.bias is not None else 0.0
     return layer.weight.variance * layer.fan_in * second_moment + bias
 
@@ -176,7 +191,9 @@ def _open_law(name: str, q: float) -> tuple[Real, Real]:
 def _merged(
     values: list[float], probabilities: list[float]
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return distinct values, ascending, and their probabilities; equal to 12 digits is equal."""
+    """Return distinct values, ascending, and their probabilities; equal to 12 digits is
+    equal.
+    """
     law: dict[float, list[float]] = {}
     for value, p in zip(values, probabilities, strict=True):
         if p > 0:

@@ -1,18 +1,26 @@
-"""The spectrum's curve by its phase: no choice of branch, no polynomial roots. For chains whose gates are 0 or one value.
+"""The spectrum's curve by its phase: no choice of branch, no polynomial roots.
 
-Along the spectrum ``m`` runs through the lower half plane from the upper edge to ``-a``. Put ``y = m + a = r exp(-i theta)`` with ``theta``
-in ``(0, pi/k)``, ``k`` the number of factors that vanish at ``-a``: ``z`` is real and positive where the total phase ``sum_j q_j arg(m + c_j)``
-is 0. As ``r`` goes to 0 the phase goes to ``pi - k theta > 0``; every ``arg(m + c_j)`` falls with ``r``; so with iid layers there is one root,
-and one safeguarded Newton iteration in ``ln r``, over all ``theta`` at once, gives the whole curve.
+For chains whose gates are 0 or one value.
 
-Haar layers have poles ``m = -C``, whose phases rise. With ``C`` the largest, ``t = y/(y + C - a)`` puts it at infinity, where it has no phase:
-``m + c`` becomes ``((c - a) + t (C - c))/(1 - t)``, and ``t = r exp(-i theta)``. All poles equal (equal widths): one root again, atoms or not.
-Several poles: a ray can meet the curve more than once; so `phase_curve` tries one pole after the other, takes the first curve that goes down
-from the upper edge, without turning, over the whole mass, and says None if there is none.
+Along the spectrum ``m`` runs through the lower half plane from the upper edge to
+``-a``. Put ``y = m + a = r exp(-i theta)`` with ``theta`` in ``(0, pi/k)``, ``k`` the
+number of factors that vanish at ``-a``: ``z`` is real and positive where the total
+phase ``sum_j q_j arg(m + c_j)`` is 0. As ``r`` goes to 0 the phase goes to ``pi - k
+theta > 0``; every ``arg(m + c_j)`` falls with ``r``; so with iid layers there is one
+root, and one safeguarded Newton iteration in ``ln r``, over all ``theta`` at once,
+gives the whole curve.
 
-``theta = (pi/k) sin^2(pi u/2)`` with ``u`` equally spaced is clustered at both ends, where it must be: at either edge the density goes like
-a square root, and with ties ``lambda`` goes to 0 like a power. These are Chebyshev's points, in which everything is smooth in ``theta``, so
-that Fejer's quadrature converges exponentially.
+Haar layers have poles ``m = -C``, whose phases rise. With ``C`` the largest, ``t = y/(y
++ C - a)`` puts it at infinity, where it has no phase: ``m + c`` becomes ``((c - a) + t
+(C - c))/(1 - t)``, and ``t = r exp(-i theta)``. All poles equal (equal widths): one
+root again, atoms or not. Several poles: a ray can meet the curve more than once; so
+`phase_curve` tries one pole after the other, takes the first curve that goes down from
+the upper edge, without turning, over the whole mass, and says None if there is none.
+
+``theta = (pi/k) sin^2(pi u/2)`` with ``u`` equally spaced is clustered at both ends,
+where it must be: at either edge the density goes like a square root, and with ties
+``lambda`` goes to 0 like a power. These are Chebyshev's points, in which everything is
+smooth in ``theta``, so that Fejer's quadrature converges exponentially.
 """
 
 from __future__ import annotations
@@ -39,24 +47,31 @@ _TOLERANCE = 1e-12
 """Of ``ln r``; Newton's last step squares it."""
 
 _COUNTS = (600, 2400)
-"""Points of a curve: the first is enough (1e-10) for hundreds of layers, the second for 10,000."""
+"""Points of a curve: the first is enough (1e-10) for hundreds of layers, the second for
+10,000.
+"""
 
 _COARSE = 48
 """Points that are solved from nothing."""
 
 _NOISE = 1e-9
-"""By which rounding may make the tail rise: it sums as many terms as there are layers."""
+"""By which rounding may make the tail rise: it sums as many terms as there are layers.
+"""
 
 _AT_ONCE = 16
 """Factors whose phases are formed at once: what fits into the cache."""
 
 _MASS, _ENDS = 1e-6, 0.05
-"""Shares of the mass by which the quadrature, and the tail at the first and last point, may miss it; a wrong root misses far more."""
+"""Shares of the mass by which the quadrature, and the tail at the first and last point,
+may miss it; a wrong root misses far more.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """Points of the spectrum, ``ln lambda`` ascending, with quadrature weights (shares of all eigenvalues) and ``P(Lambda > lambda)``."""
+    """Points of the spectrum, ``ln lambda`` ascending, with quadrature weights (shares
+    of all eigenvalues) and ``P(Lambda > lambda)``.
+    """
 
     log_eigenvalue: Real
     weight: Real
@@ -66,7 +81,9 @@ class Curve:
 
 @dataclass(frozen=True, slots=True)
 class _Angles:
-    """``theta`` and its distance ``delta`` from ``pi/k``, each accurate at its own end, and Fejer's weights."""
+    """``theta`` and its distance ``delta`` from ``pi/k``, each accurate at its own end,
+    and Fejer's weights.
+    """
 
     theta: Real
     delta: Real
@@ -87,7 +104,9 @@ class _Angles:
 
 @lru_cache(maxsize=8)
 def _fejer(count: int) -> Real:
-    """Weights of Fejer's first rule on [-1, 1]: ``1 - 2 sum_i cos(2 i phi)/(4 i^2 - 1)``, twice over ``count``, by a cosine transform."""
+    """Weights of Fejer's first rule on [-1, 1]: ``1 - 2 sum_i cos(2 i phi)/(4 i^2 -
+    1)``, twice over ``count``, by a cosine transform.
+    """
     order = np.arange(count)
     transform = np.where(order % 2 == 0, 2 / (1.0 - order**2 + (order == 1)), 0.0)
     return np.asarray(fft.dct(transform, type=3) / count)
@@ -95,7 +114,9 @@ def _fejer(count: int) -> Real:
 
 @dataclass(frozen=True, slots=True)
 class _Plane:
-    """The coordinate ``t``, in which ``z`` is a product of ``(alpha + beta t)^power``; ``reach = C - a``, or infinite for ``t = y``."""
+    """The coordinate ``t``, in which ``z`` is a product of ``(alpha + beta t)^power``;
+    ``reach = C - a``, or infinite for ``t = y``.
+    """
 
     alpha: Real
     beta: Real
@@ -104,7 +125,9 @@ class _Plane:
 
     @classmethod
     def all_of(cls, equation: ChainEquation) -> Iterator[_Plane]:
-        """Yield the planes to try: for each pole from the farthest, and the plain one."""
+        """Yield the planes to try: for each pole from the farthest, and the
+        plain one.
+        """
         shifts, powers = equation.shifts, np.array(equation.powers, dtype=float)
         for reach in shifts[(powers < 0) & (shifts > 0)][::-1]:
             yield cls._of(shifts, powers, float(reach))
@@ -129,7 +152,9 @@ class _Plane:
 
 
 def phase_curve(equation: ChainEquation) -> Curve | None:
-    """Return the curve, or None if none was found that holds the whole mass (see the module's docstring)."""
+    """Return the curve, or None if none was found that holds the whole mass (see the
+    module's docstring).
+    """
     assert not equation.gates, "a general gate has no explicit phase"
     for count in _COUNTS:
         angles = _Angles.midpoints(count, equation.ties)
@@ -154,7 +179,9 @@ def _curve(equation: ChainEquation, plane: _Plane, angles: _Angles) -> Curve:
 
 
 def _holds_the_mass(equation: ChainEquation, curve: Curve) -> bool:
-    """Whether ``ln lambda`` and the tail are monotone, and the tail, and the quadrature of the density, go over the whole mass."""
+    """Whether ``ln lambda`` and the tail are monotone, and the tail, and the quadrature
+    of the density, go over the whole mass.
+    """
     tail, top = curve.tail, max(equation.top_mass, 0.0)
     if np.diff(curve.log_eigenvalue).min() < 0 or np.diff(tail).max() > _NOISE:
         return False
@@ -164,7 +191,9 @@ def _holds_the_mass(equation: ChainEquation, curve: Curve) -> bool:
 
 
 def _radii(equation: ChainEquation, plane: _Plane, angles: _Angles) -> Real:
-    """``ln r``: few points from nothing, then all from their interpolation (``r`` goes to 0 like ``delta`` where factors tie)."""
+    """``ln r``: few points from nothing, then all from their interpolation (``r`` goes
+    to 0 like ``delta`` where factors tie).
+    """
     coarse = _Angles.midpoints(_COARSE, equation.ties)
     known = _roots(equation, plane, coarse, np.full(_COARSE, np.log(equation.start)))
     tied = equation.ties > 1
@@ -190,7 +219,9 @@ def _roots(equation: ChainEquation, plane: _Plane, angles: _Angles, log_r: Real)
 def _phase(
     equation: ChainEquation, plane: _Plane, angles: _Angles, log_r: Real
 ) -> tuple[Real, Real]:
-    """Return the total phase, with ``pi - k theta`` formed without cancellation, and its derivative by ``ln r``."""
+    """Return the total phase, with ``pi - k theta`` formed without cancellation, and
+    its derivative by ``ln r``.
+    """
     x, y = np.exp(log_r) * angles.cos, np.exp(log_r) * angles.sin
     phase, derivative = equation.ties * angles.delta, np.zeros_like(x)
     for start in range(0, len(plane.power), _AT_ONCE):
@@ -204,7 +235,9 @@ def _phase(
 
 
 def solve_from(equation: ChainEquation, y: Complex, log_lambda: Real) -> Complex:
-    """Return ``y`` at the wanted ``ln lambda`` by Newton's method in ``ln y``, from a near point of the curve."""
+    """Return ``y`` at the wanted ``ln lambda`` by Newton's method in ``ln y``, from a
+    near point of the curve.
+    """
     log_y = np.log(y)
     for _ in range(30):
         y = np.exp(log_y)

@@ -1,8 +1,10 @@
 """`predict_spectrum`: the limiting spectrum of a chain's input-output Jacobian.
 
-Sources: J. Pennington, S. Schoenholz and S. Ganguli, "Resurrecting the sigmoid in deep learning through dynamical isometry", arXiv
-1711.04735, and "The emergence of spectral universality in deep networks", arXiv 1802.09979; L. Pastur, arXiv 2001.06188 (the gates of a random
-network are free of its weights), and L. Pastur and V. Slavin, arXiv 2011.11439 (any iid entries with a finite fourth moment).
+Sources: J. Pennington, S. Schoenholz and S. Ganguli, "Resurrecting the sigmoid in deep
+learning through dynamical isometry", arXiv 1711.04735, and "The emergence of spectral
+universality in deep networks", arXiv 1802.09979; L. Pastur, arXiv 2001.06188 (the gates
+of a random network are free of its weights), and L. Pastur and V. Slavin, arXiv
+2011.11439 (any iid entries with a finite fourth moment).
 """
 
 from __future__ import annotations
@@ -27,21 +29,24 @@ def predict_spectrum(
     input_second_moment: float | None = None,
     **assumptions: Any,
 ) -> SpectralLaw:
-    """Predict the eigenvalues of ``J^T J`` (``n_0 x n_0``) at initialisation, in the limit of large width at fixed depth.
+    """Predict the eigenvalues of ``J^T J`` (``n_0 x n_0``) at initialisation, in the
+    limit of large width at fixed depth.
 
     Parameters
     ----------
     architecture : Architecture or sequence of int
         What `trace` returned, or widths ``n_0, ..., n_L``.
     input_second_moment : float, optional
-        Mean square of an input entry, ``|x|^2/n_0``: matters for smooth activations only. The architecture's ``input_rms`` squared if None.
+        Mean square of an input entry, ``|x|^2/n_0``: matters for smooth activations
+        only. The architecture's ``input_rms`` squared if None.
     **assumptions
         With widths: as in `Architecture.from_widths`.
 
     Returns
     -------
     SpectralLaw
-        Its ``law``, ``density``, ``moments`` and edges; and how far finite width is from the limit.
+        Its ``law``, ``density``, ``moments`` and edges; and how far finite width is
+        from the limit.
 
     Raises
     ------
@@ -135,5 +140,7 @@ def _factor(
 
 
 def _log_mean_factor(factor: SpectralFactor) -> float:
-    """``ln(v fan_in E d^2)``: their sum, with ``ln(n_L/n_0)``, is ``ln(prod v_l n_l E d_l^2)``."""
+    """``ln(v fan_in E d^2)``: their sum, with ``ln(n_L/n_0)``, is ``ln(prod v_l n_l E
+    d_l^2)``.
+    """
     return math.log(factor.variance * factor.fan_in * factor.gate_moment(1))

@@ -1,8 +1,9 @@
-"""The record of a predicted spectrum: the eigenvalues of ``J^T J`` of a chain, in the limit of large width.
+"""The record of a predicted spectrum: the eigenvalues of ``J^T J`` of a chain, in the
+limit of large width.
 
-It is plain data. Whatever must be computed (law, density, moments) is delegated by a method
-of one line to `distribution` and `moments`, which import this file: the method imports them
-when it is called, so that a saved record loads without scipy.
+It is plain data. Whatever must be computed (law, density, moments) is delegated by a
+method of one line to `distribution` and `moments`, which import this file: the method
+imports them when it is called, so that a saved record loads without scipy.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from initdiag._core.serialization import Record
 __all__ = ["Atom", "SpectralFactor", "SpectralLaw"]
 
 _UNTRUSTWORTHY = 1.1
-"""Ratio of the exact to the limiting second moment from which `SpectralLaw.caveat` speaks: about depth/width = 1/20."""
+"""Ratio of the exact to the limiting second moment from which `SpectralLaw.caveat`
+speaks: about depth/width = 1/20.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +36,17 @@ class SpectralFactor:
     haar : bool
         Whether the weight matrix is orthogonal (Haar), not iid.
     variance : float
-        Of a weight entry; a Haar matrix is ``sqrt(variance * max(fan_in, fan_out))`` times an isometry or its transpose.
+        Of a weight entry; a Haar matrix is ``sqrt(variance * max(fan_in, fan_out))``
+        times an isometry or its transpose.
     kurtosis : float
-        ``E w^4/(E w^2)^2`` of an entry; the limit does not depend on it, the finite-width moments do.
+        ``E w^4/(E w^2)^2`` of an entry; the limit does not depend on it, the
+        finite-width moments do.
     squared_gates, probabilities : tuple of float
-        The law of the squared derivative ``d^2``, ascending: discrete gates exactly, smooth ones by quadrature.
+        The law of the squared derivative ``d^2``, ascending: discrete gates exactly,
+        smooth ones by quadrature.
     discrete : bool
-        Whether that law is exact at every width (sign symmetry); otherwise it is the mean-field limit.
+        Whether that law is exact at every width (sign symmetry); otherwise it is the
+        mean-field limit.
     """
 
     name: str
@@ -73,7 +80,9 @@ class SpectralFactor:
 
 @dataclass(frozen=True, slots=True)
 class Atom:
-    """A share ``mass`` of all eigenvalues, every one equal to ``exp(log_eigenvalue)`` (orthogonal chains only)."""
+    """A share ``mass`` of all eigenvalues, every one equal to ``exp(log_eigenvalue)``
+    (orthogonal chains only).
+    """
 
     log_eigenvalue: float
     mass: float
@@ -81,10 +90,12 @@ class Atom:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SpectralLaw(Record):
-    """The limiting distribution of the eigenvalues of ``J^T J`` (``n_0 x n_0``): the squared singular values of ``J``.
+    """The limiting distribution of the eigenvalues of ``J^T J`` (``n_0 x n_0``): the
+    squared singular values of ``J``.
 
-    The limit takes the widths to infinity in fixed proportion, at fixed depth. `finite_width_moments` says how far the
-    widths at hand are from it, and `caveat` says it in words where it matters.
+    The limit takes the widths to infinity in fixed proportion, at fixed depth.
+    `finite_width_moments` says how far the widths at hand are from it, and `caveat`
+    says it in words where it matters.
 
     Attributes
     ----------
@@ -95,7 +106,8 @@ class SpectralLaw(Record):
     zero_mass : float
         Share of eigenvalues that are 0: ``1 - min(n_0, min_l K_l)/n_0``.
     log_lower_edge, log_upper_edge : float
-        Natural log of the smallest and largest eigenvalue given ``lambda > 0`` (``-inf`` where the support reaches 0).
+        Natural log of the smallest and largest eigenvalue given ``lambda > 0``
+        (``-inf`` where the support reaches 0).
     log_mean_eigenvalue : float
         Natural log of ``mean = E tr(J^T J)/n_0``.
     atoms : tuple of Atom
@@ -127,16 +139,19 @@ class SpectralLaw(Record):
 
     @property
     def law(self) -> Any:
-        """The distribution of ``ln lambda`` given ``lambda > 0``: a ``scipy.stats`` distribution (``rv_continuous``).
+        """The distribution of ``ln lambda`` given ``lambda > 0``: a ``scipy.stats``
+        distribution (``rv_continuous``).
 
-        Atoms count in ``cdf``, ``sf``, ``ppf``, ``rvs`` and the moments; ``pdf`` is the density of the rest.
+        Atoms count in ``cdf``, ``sf``, ``ppf``, ``rvs`` and the moments; ``pdf`` is the
+        density of the rest.
         """
         from initdiag.spectrum.distribution import law_of
 
         return law_of(self)
 
     def density(self, log_lambda: ArrayLike) -> NDArray[np.float64]:
-        """Return the density of ``ln lambda``; it integrates to ``1 - zero_mass``, less the mass of the atoms.
+        """Return the density of ``ln lambda``; it integrates to ``1 - zero_mass``, less
+        the mass of the atoms.
 
         Parameters
         ----------
@@ -153,7 +168,9 @@ class SpectralLaw(Record):
         return density_of(self, np.asarray(log_lambda, dtype=np.float64))
 
     def moments(self, k: int) -> NDArray[np.float64]:
-        """Return ``m_1, ..., m_k``, ``m_j = E tr (J^T J)^j/n_0`` (zeros included), in the limit of large width."""
+        """Return ``m_1, ..., m_k``, ``m_j = E tr (J^T J)^j/n_0`` (zeros included), in
+        the limit of large width.
+        """
         with np.errstate(over="ignore"):
             return np.asarray(np.exp(self.log_moments(k)))
 
@@ -164,12 +181,14 @@ class SpectralLaw(Record):
         return log_free_moments(self, k)
 
     def finite_width_moments(self) -> NDArray[np.float64]:
-        """Return the exact ``E tr (J^T J)/n_0`` and ``E tr (J^T J)^2/n_0`` at these very widths: compare with ``moments(2)``.
+        """Return the exact ``E tr (J^T J)/n_0`` and ``E tr (J^T J)^2/n_0`` at these
+        very widths: compare with ``moments(2)``.
 
         Raises
         ------
         UnsupportedArchitecture
-            With an activation whose derivative is not discrete: its gates depend on the weights at finite width.
+            With an activation whose derivative is not discrete: its gates depend on the
+            weights at finite width.
         """
         from initdiag.spectrum.moments import log_finite_width_moments
 
@@ -178,7 +197,9 @@ class SpectralLaw(Record):
 
     @property
     def second_moment_ratio(self) -> float | None:
-        """Exact second moment over the limiting one: 1 where the limit is right; None where the exact one is not known."""
+        """Exact second moment over the limiting one: 1 where the limit is right; None
+        where the exact one is not known.
+        """
         if not all(factor.discrete for factor in self.factors):
             return None
         from initdiag.spectrum.moments import log_finite_width_moments
@@ -187,7 +208,9 @@ class SpectralLaw(Record):
 
     @property
     def caveat(self) -> str | None:
-        """What the widths at hand do to the limit, in words; None where it is within 10 % in the second moment."""
+        """What the widths at hand do to the limit, in words; None where it is within 10
+        % in the second moment.
+        """
         ratio = self.second_moment_ratio
         if ratio is None or 1 / _UNTRUSTWORTHY < ratio < _UNTRUSTWORTHY:
             return None

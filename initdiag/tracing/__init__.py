@@ -1,1 +1,3 @@
-"""From the user's ``nn.Module`` to an `Architecture`: two witnesses of the dataflow, and statistics of the weights."""
+"""From the user's ``nn.Module`` to an `Architecture`: two witnesses of the dataflow,
+and statistics of the weights.
+"""

@@ -1,6 +1,8 @@
-"""The second witness: the true dataflow, read off the ``grad_fn`` graph of the output, knowing nothing of the first.
+"""The second witness: the true dataflow, read off the ``grad_fn`` graph of the output,
+knowing nothing of the first.
 
-Only what the gradient really passes is there: dead branches drop out, whatever python did in between.
+Only what the gradient really passes is there: dead branches drop out, whatever python
+did in between.
 """
 
 from __future__ import annotations
@@ -29,7 +31,8 @@ class Branching(Exception):
 
 
 def steps_to_input(out: Tensor, x: Tensor, names: dict[int, str]) -> tuple[str, ...]:
-    """Return what the gradient passes from input to output: weights' names, and the backward functions of the rest.
+    """Return what the gradient passes from input to output: weights' names, and the
+    backward functions of the rest.
 
     Parameters
     ----------
@@ -66,7 +69,9 @@ class _Walk:
         return getattr(node, "variable", None) is self._input
 
     def reaches_input(self, node: Any) -> bool:
-        """Whether a path leads from ``node`` to the input (iterative: a network may be deeper than python's stack)."""
+        """Whether a path leads from ``node`` to the input (iterative: a network may be
+        deeper than python's stack).
+        """
         pending = [node]
         while pending:
             top = pending[-1]
@@ -80,7 +85,9 @@ class _Walk:
         return self._reaches[node]
 
     def step(self, node: Any) -> list[str]:
-        """What passing ``node`` means: a weight's name for a matrix product, nothing for a view, else its function."""
+        """What passing ``node`` means: a weight's name for a matrix product, nothing
+        for a view, else its function.
+        """
         function = _function(node)
         if node.name() == _MODULE_HOOK:
             return []
@@ -89,7 +96,9 @@ class _Walk:
         return [] if function in _SILENT else [_DROPOUTS.get(function, function.lower())]
 
     def _weight(self, node: Any) -> str:
-        """Name of the factor beside the path: a parameter, at most transposed, or what was computed from parameters."""
+        """Name of the factor beside the path: a parameter, at most transposed, or what
+        was computed from parameters.
+        """
         edges = [
             edge
             for edge in node.next_functions[-2:]
@@ -123,7 +132,9 @@ def _function(node: Any) -> str:
 
 
 def _stack_index(node: Any, output: int) -> str:
-    """``"[i]"`` where the node takes the i-th matrix out of a parameter that is a stack of them."""
+    """``"[i]"`` where the node takes the i-th matrix out of a parameter that is a stack
+    of them.
+    """
     leaf = getattr(node.next_functions[0][0], "variable", None) if node.next_functions else None
     if leaf is None or leaf.dim() != 3:
         return ""

@@ -1,4 +1,6 @@
-"""Sums over the entries of a weight: everything cheap that is known of them, in float64 and in slices."""
+"""Sums over the entries of a weight: everything cheap that is known of them, in float64
+and in slices.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ _SLICE = 1 << 22
 
 @dataclass(frozen=True, slots=True)
 class EntrySums:
-    """Power sums of the entries of a tensor, their signs and largest absolute value (float64)."""
+    """Power sums of the entries of a tensor, their signs and largest absolute value
+    (float64).
+    """
 
     count: int
     s1: float
@@ -81,7 +85,9 @@ class EntrySums:
 
     @property
     def kurtosis(self) -> float:
-        """Mean fourth power over squared mean square; 3 if Gaussian. 3 by convention where all entries are 0."""
+        """Mean fourth power over squared mean square; 3 if Gaussian. 3 by convention
+        where all entries are 0.
+        """
         return self.count * self.s4 / self.s2**2 if self.s2 > 0 else 3.0
 
 

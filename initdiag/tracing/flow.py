@@ -16,14 +16,16 @@ _HOMOGENEOUS = ("linear", "relu", "leaky_relu", "rrelu")
 
 
 class Flow:
-    """The calls of a forward pass that its output depends on, in the order of execution.
+    """The calls of a forward pass that its output depends on, in the order of
+    execution.
 
     Parameters
     ----------
     calls : tuple of Call
         Everything recorded.
     last : int or None
-        The call that made the output; None if the output is not one tensor that depends on the input.
+        The call that made the output; None if the output is not one tensor that depends
+        on the input.
     input_shape : tuple of int
         Of the batch that was run.
     learnt : frozenset of str
@@ -44,7 +46,9 @@ class Flow:
         self._after = {source: call for call in self.live for source in call.inputs}
 
     def _reached(self, calls: tuple[Call, ...]) -> list[Call]:
-        """The calls that the output depends on; the rest (monitoring, dead branches) is no part of the network."""
+        """The calls that the output depends on; the rest (monitoring, dead branches) is
+        no part of the network.
+        """
         live: set[int] = set()
         pending = [self._last] if self._last is not None else []
         while pending:
@@ -60,7 +64,9 @@ class Flow:
         return [call for call in self.live if call.kind == "linear"]
 
     def gaps(self) -> tuple[Gap, ...]:
-        """Return what keeps the flow from being a plain chain, each with its path; empty for a chain."""
+        """Return what keeps the flow from being a plain chain, each with its path;
+        empty for a chain.
+        """
         found = list(self._output_gaps())
         first = self.preprocessing()
         if first:
@@ -89,7 +95,9 @@ class Flow:
         return tuple(found)
 
     def preprocessing(self) -> tuple[Call, ...]:
-        """Return the calls in front of the first linear map where everything passes through them and none of them has a parameter; most networks have none."""
+        """Return the calls in front of the first linear map where everything passes
+        through them and none of them has a parameter; most networks have none.
+        """
         if not self.linear_calls or self._last is None or self.linear_calls[0].inputs == (-1,):
             return ()
         entries = {self.linear_calls[0].inputs[0]}
@@ -112,7 +120,9 @@ class Flow:
         )
 
     def _ancestors(self, indices: set[int]) -> list[Call]:
-        """The calls of these indices and all that they depend on, in the order of execution."""
+        """The calls of these indices and all that they depend on, in the order of
+        execution.
+        """
         known, pending = set(indices), list(indices)
         while pending:
             call = self._by_index.get(pending.pop())
@@ -122,7 +132,9 @@ class Flow:
         return [call for call in self.live if call.index in known]
 
     def shortest(self) -> int | None:
-        """Return the linear maps on the shortest way from input to output (skip connections go around the others); None where the output is not known."""
+        """Return the linear maps on the shortest way from input to output (skip
+        connections go around the others); None where the output is not known.
+        """
         if self._last is None:
             return None
         ways = {-1: 0}
@@ -191,7 +203,9 @@ class Flow:
             yield call
 
     def _onward(self, linear: Call) -> Iterator[Call]:
-        """The calls after a linear map up to the next one, as long as there is one way on."""
+        """The calls after a linear map up to the next one, as long as there is one way
+        on.
+        """
         call = linear
         while self._uses[call.index] == 1:
             call = self._after[call.index]
@@ -200,12 +214,17 @@ class Flow:
             yield call
 
     def activation_after(self, linear: Call) -> Activation | None:
-        """Return activation and dropout after a linear map as one `Activation`; None if they do not compose to one."""
+        """Return activation and dropout after a linear map as one `Activation`; None if
+        they do not compose to one.
+        """
         composed = self._composed(linear)
         return composed if isinstance(composed, Activation) else None
 
     def _composed(self, linear: Call) -> Activation | Gap:
-        """One `Activation`, or why there is none. Dropout commutes with what lets a positive scale through, with no smooth one."""
+        """One `Activation`, or why there is none.
+
+        Dropout commutes with what lets a positive scale through, with no smooth one.
+        """
         name, slope, dropout = "linear", 0.0, 0.0
         for call in self._onward(linear):
             if call.activation is None:
@@ -228,19 +247,25 @@ class Flow:
         return Activation(name, slope, dropout)
 
     def biases_of(self, linear: Call) -> tuple[str, ...]:
-        """Return the names of the biases added by the linear map, and after it up to the next one."""
+        """Return the names of the biases added by the linear map, and after it up to
+        the next one.
+        """
         added = (
             call.bias for call in (linear, *self._onward(linear)) if call.kind in ("linear", "bias")
         )
         return tuple(name for name in added if name is not None)
 
     def dropouts_after(self, linear: Call) -> tuple[float, ...]:
-        """Return the rates of the active dropouts after a linear map, in their order."""
+        """Return the rates of the active dropouts after a linear map, in
+        their order.
+        """
         rates = (call.activation.dropout for call in self._onward(linear) if call.activation)
         return tuple(rate for rate in rates if rate > 0)
 
     def steps(self) -> tuple[str, ...]:
-        """Return what the autograd graph must show if this is the true dataflow: weights' names and activations."""
+        """Return what the autograd graph must show if this is the true dataflow:
+        weights' names and activations.
+        """
         found: list[str] = []
         for call in self.live:
             if call.kind == "linear":
@@ -261,5 +286,7 @@ def _unknown(function: str) -> str:
 
 
 def _either(first: float, second: float) -> float:
-    """Rate of two dropouts in a row; one that is not there leaves the other's rate exact."""
+    """Rate of two dropouts in a row; one that is not there leaves the other's rate
+    exact.
+    """
     return max(first, second) if min(first, second) == 0 else 1 - (1 - first) * (1 - second)

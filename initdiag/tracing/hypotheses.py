@@ -1,10 +1,12 @@
-"""The hypotheses of the theory, tested on the actual weights: iid symmetric entries, or a Haar matrix.
+"""The hypotheses of the theory, tested on the actual weights: iid symmetric entries, or
+a Haar matrix.
 
-Each layer is tested for itself, in a few passes over at most 65,536 entries. What a small
-layer cannot show for itself, all layers show together: the scores of the tests of mean,
-symmetry and independence are pooled over the layers (`pooled`). A score is a sum that
-random signs leave symmetric, over the root of its expected square; its tail is no heavier
-than a normal one's at any size, up to a factor of 3.2 (Bentkus and Dzindzalieta 2015).
+Each layer is tested for itself, in a few passes over at most 65,536 entries. What a
+small layer cannot show for itself, all layers show together: the scores of the tests of
+mean, symmetry and independence are pooled over the layers (`pooled`). A score is a sum
+that random signs leave symmetric, over the root of its expected square; its tail is no
+heavier than a normal one's at any size, up to a factor of 3.2 (Bentkus and Dzindzalieta
+2015).
 
 One failed test takes a network's coverage away, and a deep network is tested a thousand
 times. So the level is the network's: all tests of an honest network together fail with
@@ -36,7 +38,9 @@ __all__ = [
 ]
 
 NETWORK_LEVEL = 1e-5
-"""Probability that an honest network fails any test: half for its layers, half for the pool."""
+"""Probability that an honest network fails any test: half for its layers, half for the
+pool.
+"""
 
 TEST_LEVEL = 1e-6
 """Level of each test of a single layer; measured false alarms are in the tests."""
@@ -48,19 +52,26 @@ _HEAD = 16
 """Leading entries by which equal lines of a matrix are looked for."""
 
 _MEDIAN = 0.6745
-"""Median of |z|, z standard normal: it halves a normal matrix; 61 % of a uniform one lie above."""
+"""Median of |z|, z standard normal: it halves a normal matrix; 61 % of a uniform one
+lie above.
+"""
 
 _POWER_STEPS = 12
-"""Steps of the power method; falling short of the largest singular value costs power alone."""
+"""Steps of the power method; falling short of the largest singular value costs power
+alone.
+"""
 
 _LEAST_COUNT = 5
-"""Marked (and unmarked) entries expected in a line, below which its count is not chi-square
-(the textbook rule)."""
+"""Marked (and unmarked) entries expected in a line, below which its count is not
+chi-square (the textbook rule).
+"""
 
 Matrix = NDArray[np.float64]
 
 Scores = Mapping[str, tuple[float, ...]]
-"""Hypothesis -> scores: of mean square 1 if it holds, with tails as light as normal ones."""
+"""Hypothesis -> scores: of mean square 1 if it holds, with tails as light as normal
+ones.
+"""
 
 
 def sign_scores(sums: EntrySums, eps: float) -> Scores:
@@ -68,7 +79,8 @@ def sign_scores(sums: EntrySums, eps: float) -> Scores:
 
     Symmetry is tested by third powers (which see the tails) and by signs (which see the
     bulk). A shift of the entries by a rounding error ``eps`` of their size is allowed:
-    PyTorch's uniform numbers in half precision lie on a grid that is half a step off centre.
+    PyTorch's uniform numbers in half precision lie on a grid that is half a step off
+    centre.
     """
     if sums.s2 == 0:
         return {}
@@ -108,7 +120,9 @@ def _block(sums: EntrySums, weight: Tensor) -> Matrix:
 def weight_hypotheses(
     sums: EntrySums, weight: Tensor, is_haar: bool, level: float = TEST_LEVEL
 ) -> tuple[Hypothesis, ...]:
-    """Return all tests of a weight matrix, each at ``level``; none for a matrix of zeros."""
+    """Return all tests of a weight matrix, each at ``level``; none for a matrix of
+    zeros.
+    """
     if sums.s2 == 0:
         return ()
     w = _block(sums, weight)
@@ -131,8 +145,8 @@ def pooled(scores: Sequence[Scores]) -> dict[str, float]:
 
     Layers that deviate in one direction show in the sum of their scores, layers that
     deviate in any direction in the sum of squares. The latter's tail is bounded by
-    Chernoff's bound of a chi-square: under random signs a score has no even moment above
-    the normal one's (Khintchine), hence no larger ``E exp(t z^2)``.
+    Chernoff's bound of a chi-square: under random signs a score has no even moment
+    above the normal one's (Khintchine), hence no larger ``E exp(t z^2)``.
     """
     found: dict[str, float] = {}
     for name in dict.fromkeys(name for one in scores for name in one):
@@ -159,7 +173,8 @@ def _two_sided(z: float) -> float:
 
 
 def _neighbours(w: Matrix) -> tuple[float, float]:
-    """Score the products of each row with the next, and with the one half the matrix away.
+    """Score the products of each row with the next, and with the one half the matrix
+    away.
 
     Under random signs these are independent fair coins.
     """
@@ -175,10 +190,11 @@ def _product_score(w: Matrix, lag: int) -> float:
 def _low_rank(w: Matrix) -> float:
     """Compare the largest singular value with the edge of iid entries.
 
-    The power method can only fall short of it. The largest eigenvalue of ``W^T W`` is ``mu + s T``, ``T`` Tracy-Widom; centring and scale
-    by Z. Ma, Bernoulli 18 (2012), the tail ``exp(-2/3 t^(3/2))`` by its leading order. Where
-    a few large entries push it beyond that edge (sparse weights), they do so whatever their
-    signs: the edge is then that of the same entries with random signs.
+    The power method can only fall short of it. The largest eigenvalue of ``W^T W`` is
+    ``mu + s T``, ``T`` Tracy-Widom; centring and scale by Z. Ma, Bernoulli 18 (2012),
+    the tail ``exp(-2/3 t^(3/2))`` by its leading order. Where a few large entries push
+    it beyond that edge (sparse weights), they do so whatever their signs: the edge is
+    then that of the same entries with random signs.
     """
     m, n = math.sqrt(w.shape[0] - 0.5), math.sqrt(w.shape[1] - 0.5)
     edge, top = (m + n) ** 2 * float(np.mean(w * w)), _top_eigenvalue(w)
@@ -200,7 +216,8 @@ def _top_eigenvalue(w: Matrix) -> float:
 def _unevenness(marks: NDArray[np.bool_]) -> tuple[float, float]:
     """Test whether the marked entries crowd in some rows or columns.
 
-    These are chi-square tests of the counts, which no law of the entries changes. The marks are exchangeable. Where each line across has as many (`nn.init.sparse_`), the
+    These are chi-square tests of the counts, which no law of the entries changes. The
+    marks are exchangeable. Where each line across has as many (`nn.init.sparse_`), the
     distance is larger, by the factor that is taken off here.
     """
     share = float(marks.mean())
@@ -219,8 +236,9 @@ def _unevenness(marks: NDArray[np.bool_]) -> tuple[float, float]:
 def _heavy_tail(w: Matrix) -> float:
     """Return the p-value of Hill's test that the tail index is at least 4.
 
-    Then ``4 sum ln(x_i/x_k)`` over the k largest entries is at most a Gamma(k). Of N entries
-    that are not 0 the test looks at sqrt(N); of fewer than 64 there is no tail to speak of.
+    Then ``4 sum ln(x_i/x_k)`` over the k largest entries is at most a Gamma(k). Of N
+    entries that are not 0 the test looks at sqrt(N); of fewer than 64 there is no tail
+    to speak of.
     """
     sizes = np.abs(w[w != 0])
     if sizes.size < 64:
@@ -233,8 +251,8 @@ def _heavy_tail(w: Matrix) -> float:
 def _spiky_or_flat(sums: EntrySums, larger: int) -> float:
     """Test the kurtosis of a Haar matrix, ``3N/(N+2)``.
 
-    A permutation has more, a Hadamard matrix less. The sample's leans upwards, so that side
-    is given 1.6 times the room.
+    A permutation has more, a Hadamard matrix less. The sample's leans upwards, so that
+    side is given 1.6 times the room.
     """
     z = (sums.kurtosis - 3 * larger / (larger + 2)) / math.sqrt(24 / sums.count)
     return _two_sided(z / 1.6 if z > 0 else z)
@@ -245,10 +263,11 @@ def _repetition(w: Tensor) -> float:
 
     Two units with one row of weights compute the same value, for ever.
 
-    The number of equal pairs is nearly Poisson. Two entries agree with the probability that
-    is seen among the rows that differ, at least that of two zeros (which have tests of their
-    own) and a rounding error (floats lie on a grid). A matrix of one value has no rows that differ: a single line of fair signs comes out so
-    with probability ``2^(1-N)``; of a matrix it is not taken for chance, for entries of two
+    The number of equal pairs is nearly Poisson. Two entries agree with the probability
+    that is seen among the rows that differ, at least that of two zeros (which have
+    tests of their own) and a rounding error (floats lie on a grid). A matrix of one
+    value has no rows that differ: a single line of fair signs comes out so with
+    probability ``2^(1-N)``; of a matrix it is not taken for chance, for entries of two
     values are refused at such sizes anyway (sums of them cancel exactly).
     """
     distinct = _distinct_rows(w)

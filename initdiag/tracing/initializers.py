@@ -1,4 +1,5 @@
-"""Which initialiser a model's weights came from, by likelihood, over all its matrices together.
+"""Which initialiser a model's weights came from, by likelihood, over all its matrices
+together.
 
 *Candidates.* For every matrix: each initialiser of ``INITIALIZERS``; He's for the
 slopes of the network's own leaky ReLUs; and each family with an unknown scale
@@ -14,11 +15,11 @@ matrix then goes with the rest of the model, a large one speaks for itself, and 
 have its own initialiser. Matrices that pass one by one, but are all a little too small,
 do not pass together: then that initialiser is out for them.
 
-*Honesty.* A name is given where it is decisive. Where another initialiser is possible, its
-distance in the log of the variance is stated (``scale_error``). Where another is likely and
-not near, or none fits, the scale is estimated: the sample's own variance, and the standard error of its
-log, ``sqrt((kurtosis - 1)/N)``. Matrices of different shapes that share an initialiser times
-one gain are such an estimate, too.
+*Honesty.* A name is given where it is decisive. Where another initialiser is possible,
+its distance in the log of the variance is stated (``scale_error``). Where another is
+likely and not near, or none fits, the scale is estimated: the sample's own variance,
+and the standard error of its log, ``sqrt((kurtosis - 1)/N)``. Matrices of different
+shapes that share an initialiser times one gain are such an estimate, too.
 """
 
 from __future__ import annotations
@@ -51,11 +52,13 @@ from initdiag.tracing.haar import is_haar
 __all__ = ["Sample", "nominal_laws"]
 
 _POSSIBLE, _LIKELY = 1e-4, 0.03
-"""Posterior odds above which another initialiser is stated as a doubt, and above which the
-scale is estimated, unless both are near."""
+"""Posterior odds above which another initialiser is stated as a doubt, and above which
+the scale is estimated, unless both are near.
+"""
 
 _NEAR = 0.25
-"""Sampling errors of the log variance within which two initialisers make no difference."""
+"""Sampling errors of the log variance within which two initialisers make no difference.
+"""
 
 _SIMPLE_GAINS = (1.0, 5 / 3, math.sqrt(2), math.sqrt(0.5), 0.75, 1.5, 2.0, 0.5, 3.0, 0.1, 10.0)
 """Gains that people write (``nn.init.calculate_gain`` and round numbers)."""
@@ -64,11 +67,14 @@ _GAIN_ERRORS = 3
 """Standard errors within which an estimated gain is taken for a simple one."""
 
 _GAIN_ODDS = math.log(20)
-"""Log of the odds against a common gain of a given initialiser, before the weights are seen."""
+"""Log of the odds against a common gain of a given initialiser, before the weights are
+seen.
+"""
 
 
 def nominal_laws(samples: Sequence[Sample], slopes: Iterable[float] = ()) -> list[WeightLaw]:
-    """Return each matrix's law: an initialiser's, one times a gain, or the sample's own.
+    """Return each matrix's law: an initialiser's, one times a gain, or the sample's
+    own.
 
     Parameters
     ----------
@@ -122,7 +128,9 @@ def _is_sparse(sample: Sample) -> bool:
 
 
 def _by_likelihood(samples: Sequence[Sample], slopes: Iterable[float]) -> list[WeightLaw]:
-    """Return the laws of iid matrices: named, of a common gain, or with estimated scales."""
+    """Return the laws of iid matrices: named, of a common gain, or with estimated
+    scales.
+    """
     candidates = candidates_for(slopes)
     table = table_of(samples, candidates)
     chosen, posterior = pooled_choice(samples, candidates, table)
@@ -184,7 +192,8 @@ def _log_variance_error(family: str, sample: Sample) -> float:
 
 
 def _common_gain(family: str, samples: Sequence[Sample], rival: float) -> list[WeightLaw] | None:
-    """Return the laws of an initialiser times one gain, if that explains all ``samples`` best.
+    """Return the laws of an initialiser times one gain, if that explains all
+    ``samples`` best.
 
     It has to beat one common standard deviation, which leaves the initialiser unknown,
     and the log likelihood ``rival`` of a candidate for each.
@@ -218,7 +227,9 @@ def _common_gain(family: str, samples: Sequence[Sample], rival: float) -> list[W
 
 
 def _evidence(family: str, samples: Sequence[Sample], variances: Sequence[float]) -> float:
-    """Return the log of the density of all entries, given their variances up to one scale."""
+    """Return the log of the density of all entries, given their variances up to one
+    scale.
+    """
     pairs = list(zip(samples, variances, strict=True))
     jacobian = math.fsum(s.sums.count / 2 * math.log(v) for s, v in pairs)
     return Spread.pooled([s.spread.over(v) for s, v in pairs]).log_evidence(family) - jacobian

@@ -1,4 +1,6 @@
-"""What is looked at: the user's module or a part of it, with values in its weights, and inputs that it may take."""
+"""What is looked at: the user's module or a part of it, with values in its weights, and
+inputs that it may take.
+"""
 
 from __future__ import annotations
 
@@ -65,7 +67,8 @@ def subject_of(model: Any, example: Any, size: Any, path: str | None) -> Subject
     Raises
     ------
     InvalidInput
-        If ``model`` is no module, is lazy without an input to run it on, or has no part ``path`` that is called once.
+        If ``model`` is no module, is lazy without an input to run it on, or has no part
+        ``path`` that is called once.
     """
     factory = None if isinstance(model, nn.Module) else model
     module = as_module(model)
@@ -82,7 +85,9 @@ def subject_of(model: Any, example: Any, size: Any, path: str | None) -> Subject
 
 
 def _inputs_of_whole(module: nn.Module, example: Any, size: Any) -> tuple[Any, ...]:
-    """What to run a whole model on to see what it hands to a part: any tensor, e.g. of tokens; a tuple of arguments; a dict of them by name."""
+    """What to run a whole model on to see what it hands to a part: any tensor, e.g. of
+    tokens; a tuple of arguments; a dict of them by name.
+    """
     is_free = isinstance(example, tuple | dict) or (
         isinstance(example, Tensor) and not example.is_floating_point()
     )
@@ -92,7 +97,9 @@ def _inputs_of_whole(module: nn.Module, example: Any, size: Any) -> tuple[Any, .
 
 
 def _materialised(module: nn.Module, example: Any, size: Any, path: str | None) -> nn.Module:
-    """A copy of a lazy module that has run once, so that its weights have shapes and values."""
+    """A copy of a lazy module that has run once, so that its weights have shapes and
+    values.
+    """
     if example is None and size is None:
         raise InvalidInput(
             explain(
@@ -169,7 +176,9 @@ def _run(module: nn.Module, inputs: Sequence[Any]) -> None:
 
 
 def _call(module: nn.Module, x: Any) -> None:
-    """Run the module on copies: a tensor, a tuple of arguments, or a dict of them by name."""
+    """Run the module on copies: a tensor, a tuple of arguments, or a dict of them by
+    name.
+    """
     if isinstance(x, dict):
         module(**{name: _cloned(value) for name, value in x.items()})
     else:
@@ -181,7 +190,9 @@ def _cloned(value: Any) -> Any:
 
 
 def unusable_input(inputs: Sequence[Any], cause: Exception) -> InvalidInput:
-    """Return the error for a forward pass that took none of ``inputs``; ``cause`` is the first failure."""
+    """Return the error for a forward pass that took none of ``inputs``; ``cause`` is
+    the first failure.
+    """
     shapes = " or ".join(
         f"shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__ for x in inputs
     )
@@ -200,7 +211,9 @@ def unusable_input(inputs: Sequence[Any], cause: Exception) -> InvalidInput:
 
 
 def example_rows(module: nn.Module, architecture_input: int, rows: int, seed: int) -> Tensor:
-    """Return ``rows`` standard normal inputs of ``architecture_input`` features on the module's device, in its dtype."""
+    """Return ``rows`` standard normal inputs of ``architecture_input`` features on the
+    module's device, in its dtype.
+    """
     return _normal(module, (rows, architecture_input), seed)
 
 
@@ -250,7 +263,9 @@ def _dtype_and_device(module: nn.Module) -> tuple[torch.dtype, torch.device]:
 
 
 def inputs_to_try(module: nn.Module, example: Any, size: Any, rows: int = 2) -> tuple[Tensor, ...]:
-    """The example itself; a fake of the stated size; or fakes of every linear layer's width, first defined first."""
+    """The example itself; a fake of the stated size; or fakes of every linear layer's
+    width, first defined first.
+    """
     if example is not None and size is not None:
         raise InvalidInput(
             explain(expected="example_input or input_size", got="both", do="Leave one out.")

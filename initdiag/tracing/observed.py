@@ -214,7 +214,8 @@ def trials(x: Tensor) -> list[Trial]:
     """Return rows of several kinds, in several random states."""
     rows = x[:_ROWS]
     generator = torch.Generator("cpu").manual_seed(0)
-    shape = (max(3, len(rows)), *rows.shape[1:])  # a row alone and one among others differ
+    # a row alone and one among others differ
+    shape = (max(3, len(rows)), *rows.shape[1:])
     normal = torch.randn(shape, generator=generator, dtype=torch.float64, device="cpu").to(rows)
     normal = normal * rows.double().square().mean().sqrt().to(rows)
     return [

@@ -1,4 +1,6 @@
-"""Where the weights of a trace live in a module, under their traced names: to be read, and to be given other values."""
+"""Where the weights of a trace live in a module, under their traced names: to be read,
+and to be given other values.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ from initdiag.errors import UnsupportedArchitecture
 __all__ = ["Slot", "slot_of", "slots_of"]
 
 _TOLERANCE = 1e-3
-"""Relative error up to which a parametrisation may miss the values it is given (or four roundings, of the half types)."""
+"""Relative error up to which a parametrisation may miss the values it is given (or four
+roundings, of the half types).
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +49,8 @@ class Slot:
         Raises
         ------
         UnsupportedArchitecture
-            If the parametrisation cannot hold it (spectral_norm; orthogonal, other than orthogonal matrices).
+            If the parametrisation cannot hold it (spectral_norm; orthogonal, other than
+            orthogonal matrices).
         """
         with torch.no_grad():
             now = self.get()
@@ -121,7 +126,9 @@ def _parametrised(name: str, owner: nn.Module, attribute: str) -> Slot:
 
 
 def _weight_normed(name: str, owner: nn.Module, hook: Any) -> Slot:
-    """The old ``weight_norm``: ``v`` is any matrix of the wanted directions, ``g`` the norms."""
+    """The old ``weight_norm``: ``v`` is any matrix of the wanted directions, ``g`` the
+    norms.
+    """
 
     def put(value: Tensor) -> None:
         getattr(owner, f"{hook.name}_v").copy_(value)

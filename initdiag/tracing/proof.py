@@ -90,7 +90,8 @@ def disproof(
             )
         except UnsupportedArchitecture as error:
             return Gap("forward", "computed", str(error))
-        except Exception as error:  # a module may run in no other precision than its own
+        # a module may run in no other precision than its own
+        except Exception as error:
             failure = error
     return Gap("forward", "proof", f"the chain cannot be run beside the module: {failure}")
 

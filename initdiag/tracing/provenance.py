@@ -1,7 +1,9 @@
-"""Which parameters a tensor was computed from: ``W`` itself, ``W.t()``, or what ``weight_norm`` made of ``g`` and ``v``.
+"""Which parameters a tensor was computed from: ``W`` itself, ``W.t()``, or what
+``weight_norm`` made of ``g`` and ``v``.
 
-Parametrised weights are plain tensors when they reach ``F.linear``. Following the calls that do not depend on the network's input
-gives them their name back, under any parametrisation, PyTorch's or the user's own.
+Parametrised weights are plain tensors when they reach ``F.linear``. Following the calls
+that do not depend on the network's input gives them their name back, under any
+parametrisation, PyTorch's or the user's own.
 """
 
 from __future__ import annotations
@@ -46,7 +48,9 @@ class Origin:
 
     @property
     def name(self) -> str:
-        """What the weight is called: the parameter's name, or that of the attribute it was computed for."""
+        """What the weight is called: the parameter's name, or that of the attribute it
+        was computed for.
+        """
         return (
             computed_name(self.sources) + self.part
             if self.is_computed
@@ -57,7 +61,8 @@ class Origin:
 def computed_name(sources: Iterable[str]) -> str:
     """Return the name of what was computed from the parameters ``sources``.
 
-    >>> computed_name(["0.parametrizations.weight.original0", "0.parametrizations.weight.original1"])
+    >>> parametrized = "0.parametrizations.weight"
+    >>> computed_name([f"{parametrized}.original0", f"{parametrized}.original1"])
     '0.weight'
     >>> computed_name(["fc.weight_g", "fc.weight_v"]), computed_name(["u", "v"])
     ('fc.weight', 'u*v')
@@ -76,8 +81,10 @@ def _attribute(source: str) -> str:
 def goes_into(parameter: str, weight: str) -> bool:
     """Return whether the weight of this name was computed from (or is) ``parameter``.
 
-    >>> goes_into("0.weight_g", "0.weight"), goes_into("w", "w[2]"), goes_into("v", "u*v"), goes_into("w", "v")
-    (True, True, True, False)
+    >>> goes_into("0.weight_g", "0.weight"), goes_into("w", "w[2]")
+    (True, True)
+    >>> goes_into("v", "u*v"), goes_into("w", "v")
+    (True, False)
     """
     return parameter == weight or _attribute(parameter) in weight.partition("[")[0].split("*")
 
@@ -126,7 +133,9 @@ class Provenance:
 
 
 def _stack_index(function: str, args: Sequence[Any], stack: Tensor) -> str:
-    """``"[i]"`` if the call takes the i-th matrix out of a stack of them, else nothing."""
+    """``"[i]"`` if the call takes the i-th matrix out of a stack of them,
+    else nothing.
+    """
     is_first = function == "getitem" or (function == "select" and args[1] == 0)
     index = args[-1] if is_first and args else None
     return f"[{index % len(stack)}]" if isinstance(index, int) and stack.dim() == 3 else ""

@@ -1,7 +1,8 @@
 """The first witness: every torch call of one forward pass, as a graph of values.
 
-A `Recorder` is a ``TorchFunctionMode``: it sees each call that depends on the input, with the module that made it. What the
-graph means (a chain, or where not) is read off afterwards, by `Flow`.
+A `Recorder` is a ``TorchFunctionMode``: it sees each call that depends on the input,
+with the module that made it. What the graph means (a chain, or where not) is read off
+afterwards, by `Flow`.
 """
 
 from __future__ import annotations
@@ -34,11 +35,13 @@ class Call:
     path : str
         Module that made the call, ``""`` for the outermost.
     inputs : tuple of int
-        Indices of the calls whose values it uses, -1 for the network's input; one entry a use.
+        Indices of the calls whose values it uses, -1 for the network's input; one entry
+        a use.
     shape_in, shape : tuple of int
         Of the first input and of the output.
     kind : str
-        ``"linear"``, ``"bias"``, ``"activation"``, ``"dropout"``, ``"reshape"`` or ``"other"``.
+        ``"linear"``, ``"bias"``, ``"activation"``, ``"dropout"``, ``"reshape"`` or
+        ``"other"``.
     weight, bias : str or None
         Names of the parameters that a linear (or bias) call uses.
     activation : Activation or None
@@ -75,7 +78,9 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
 
 @contextmanager
 def modules_named(module: nn.Module, stack: list[str]) -> Iterator[None]:
-    """Keep the path of the running submodule on top of ``stack`` (hooks on ``module``, which must be a replica)."""
+    """Keep the path of the running submodule on top of ``stack`` (hooks on ``module``,
+    which must be a replica).
+    """
     handles = []
     for path, part in module.named_modules():
         handles.append(part.register_forward_pre_hook(lambda m, a, path=path: stack.append(path)))
@@ -139,7 +144,9 @@ class Recorder(TorchFunctionMode):
         return out
 
     def source_of(self, tensor: Tensor) -> int | None:
-        """Return the index of the call that made ``tensor``, -1 for the input, None if it does not depend on it."""
+        """Return the index of the call that made ``tensor``, -1 for the input, None if
+        it does not depend on it.
+        """
         return self._values.get(id(tensor))
 
     def _note_zeros(self, name: str, out: Any) -> None:
@@ -211,7 +218,9 @@ class Recorder(TorchFunctionMode):
         return self._relu_of_several(name, args, kwargs, out) or {"kind": "other"}
 
     def _bias_origin(self, bias: Any) -> Origin | None:
-        """Where a bias comes from; None of one that is computed from a weight matrix."""
+        """Where a bias comes from; None of one that is computed from a weight
+        matrix.
+        """
         origin = self.origins.of(bias)
         if origin is None or not origin.is_computed:
             return origin
@@ -243,7 +252,9 @@ class Recorder(TorchFunctionMode):
         return {"kind": "other"} if bias is None else {"kind": "bias", "bias": self._named(bias)}
 
     def _prelu(self, name: str, args: Any, kwargs: Any) -> Activation | None:
-        """A leaky ReLU with the learned slope, where all channels share one and it can be read."""
+        """A leaky ReLU with the learned slope, where all channels share one and it can
+        be read.
+        """
         origin = self.origins.of(torch_calls.prelu_weight(name, args, kwargs))
         weight = (
             None if origin is None or origin.is_computed else self.originals[origin.name].detach()
@@ -255,7 +266,9 @@ class Recorder(TorchFunctionMode):
     def _relu_of_several(
         self, name: str, args: Any, kwargs: Any, out: Tensor
     ) -> dict[str, Any] | None:
-        """A ReLU made of several calls, e.g. ``where(x > 0, x, 0)``: it depends on ``x`` alone."""
+        """A ReLU made of several calls, e.g. ``where(x > 0, x, 0)``: it depends on
+        ``x`` alone.
+        """
         for reading in torch_calls.relu_readings(name, args, kwargs):
             source = self._values.get(id(reading.x))
             gate = (source, reading.kept)

@@ -1,7 +1,9 @@
-"""The user's module on loan: everything runs on a replica, so that the module itself is never touched.
+"""The user's module on loan: everything runs on a replica, so that the module itself is
+never touched.
 
-A replica has its own module objects, containers and tensors (what `convert` made of each parameter and buffer) and shares
-only what is immutable or foreign to torch. Nothing has to be put back, whatever raises or interrupts.
+A replica has its own module objects, containers and tensors (what `convert` made of
+each parameter and buffer) and shares only what is immutable or foreign to torch.
+Nothing has to be put back, whatever raises or interrupts.
 """
 
 from __future__ import annotations
@@ -30,7 +32,8 @@ _CONTAINERS: tuple[Any, ...] = (OrderedDict, defaultdict, dict, list)
 
 
 def as_module(model: Any) -> nn.Module:
-    """Return the module that ``model`` is, unwrapped, or that the factory ``model`` returns.
+    """Return the module that ``model`` is, unwrapped, or that the factory ``model``
+    returns.
 
     Raises
     ------
@@ -82,7 +85,9 @@ def _name(thing: Any) -> str:
 
 
 def _inner(module: nn.Module) -> str | None:
-    """Name of the child that ``torch.compile``, ``DataParallel`` or ``DistributedDataParallel`` wraps; None for another module."""
+    """Name of the child that ``torch.compile``, ``DataParallel`` or
+    ``DistributedDataParallel`` wraps; None for another module.
+    """
     if "_orig_mod" in module._modules:
         return "_orig_mod"
     return (
@@ -99,7 +104,9 @@ def _unwrapped(module: nn.Module) -> nn.Module:
 
 
 class _Unwrapped(nn.Module):
-    """Stands in a replica for a wrapper inside the model: runs what it wraps, under the same names."""
+    """Stands in a replica for a wrapper inside the model: runs what it wraps, under the
+    same names.
+    """
 
     inner_name: str
 
@@ -109,10 +116,12 @@ class _Unwrapped(nn.Module):
 
 @contextmanager
 def rng_preserved() -> Iterator[None]:
-    """Leave the random state of torch (every initialised device), NumPy and Python as it was.
+    """Leave the random state of torch (every initialised device), NumPy and Python as
+    it was.
 
-    CUDA's state is not touched before CUDA is initialised, so that a seed the user has queued for it stays queued. One thread at a
-    time: random states, compilation stance and forward-mode levels belong to the process.
+    CUDA's state is not touched before CUDA is initialised, so that a seed the user has
+    queued for it stays queued. One thread at a time: random states, compilation stance
+    and forward-mode levels belong to the process.
     """
     with _ONE_AT_A_TIME:
         states = (torch.get_rng_state(), np.random.get_state(), random.getstate())
@@ -144,14 +153,16 @@ def copied(tensor: Tensor) -> Tensor:
 
 
 def replica(module: nn.Module, convert: Callable[[Tensor], Tensor]) -> nn.Module:
-    """Return a structural copy of ``module`` whose parameters and buffers are ``convert`` of the original ones.
+    """Return a structural copy of ``module`` whose parameters and buffers are
+    ``convert`` of the original ones.
 
     Tied tensors stay tied. Per-module train flags are kept. Hooks run on the copy.
     """
     replicas = _Replicas(convert)
     copy = replicas.of(module)
     assert isinstance(copy, nn.Module)
-    for original in replicas.modules:  # grows while it runs, by modules that are no submodules
+    # grows while it runs, by modules that are no submodules
+    for original in replicas.modules:
         replicas.fill(original)
     return copy
 
@@ -165,7 +176,9 @@ class _Replicas:
         self.modules: list[nn.Module] = []
 
     def of(self, value: Any) -> Any:
-        """Return the replica of a module, tensor, container or plain object with tensors; anything else is shared."""
+        """Return the replica of a module, tensor, container or plain object with
+        tensors; anything else is shared.
+        """
         if id(value) in self._memo:
             return self._memo[id(value)]
         if isinstance(value, nn.Module):
@@ -196,7 +209,9 @@ class _Replicas:
         return new
 
     def _collection(self, value: Any) -> Any:
-        """Of a set, a deque or a tuple, named or not; one of the user's own kind is shared where nothing in it changes."""
+        """Of a set, a deque or a tuple, named or not; one of the user's own kind is
+        shared where nothing in it changes.
+        """
         items = [self.of(v) for v in value]
         if type(value) in (tuple, set):
             return type(value)(items)
@@ -224,7 +239,9 @@ class _Replicas:
         return new
 
     def _plain_object(self, value: Any) -> Any:
-        """Its tensors are replicated; the rest of what it holds, unless met elsewhere, is foreign and shared."""
+        """Its tensors are replicated; the rest of what it holds, unless met elsewhere,
+        is foreign and shared.
+        """
         new = self._kept(value, object.__new__(type(value)))
         for name, item in vars(value).items():
             is_ours = id(item) in self._memo or any(True for _ in _tensors_in(item))
@@ -242,7 +259,8 @@ class _Replicas:
                 "training": original.training,
                 "inner_name": inner,
             }
-        state["_compiled_call_impl"] = None  # of module.compile(): it would run the original
+        # of module.compile(): it would run the original
+        state["_compiled_call_impl"] = None
         self.of(original).__dict__.update({name: self.of(value) for name, value in state.items()})
 
 
@@ -256,7 +274,9 @@ def _tensors_in(value: Any) -> Iterator[Tensor]:
 
 
 def _is_plain_with_tensors(value: Any) -> bool:
-    """Whether it is an object of attributes alone, made and copied as python does by default, and some of them tensors."""
+    """Whether it is an object of attributes alone, made and copied as python does by
+    default, and some of them tensors.
+    """
     kind = type(value)
     special = ("__new__", "__reduce__", "__reduce_ex__", "__getstate__")
     is_plain = "__dict__" in dir(kind) and all(

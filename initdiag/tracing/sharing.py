@@ -1,7 +1,8 @@
-"""Weights that are not independent of one another: computed from one parameter, or copies of each other's values.
+"""Weights that are not independent of one another: computed from one parameter, or
+copies of each other's values.
 
-A copy is as a shared parameter is: ``copy.deepcopy`` of an initialised layer (``nn.TransformerEncoder`` makes its layers so) gives
-twelve layers one draw.
+A copy is as a shared parameter is: ``copy.deepcopy`` of an initialised layer
+(``nn.TransformerEncoder`` makes its layers so) gives twelve layers one draw.
 """
 
 from __future__ import annotations
@@ -22,21 +23,27 @@ from initdiag.tracing.provenance import Origin
 __all__ = ["copies", "kin", "shared_gaps"]
 
 _CORNER = 16
-"""Rows and columns of the leading block whose weighted sum tells matrices apart at once."""
+"""Rows and columns of the leading block whose weighted sum tells matrices apart at
+once.
+"""
 
 _LEAST_ENTRIES = 8
 """Entries other than 0, of several sizes, that cannot agree by chance."""
 
 _LEAST_SIGNS = 64
-"""The same where all entries are of one size, so that signs alone can differ (level 2^-63 a pair)."""
+"""The same where all entries are of one size, so that signs alone can differ (level
+2^-63 a pair).
+"""
 
 
 def kin(
     names: Sequence[str], computed: Mapping[str, Origin], parameters: Mapping[str, Tensor]
 ) -> dict[str, list[str]]:
-    """Return which weights are computed from a parameter of an earlier one: name -> ``[earlier, parameter]``.
+    """Return which weights are computed from a parameter of an earlier one: name ->
+    ``[earlier, parameter]``.
 
-    A parameter of one entry, such as a common gain, scales both alike and leaves them independent.
+    A parameter of one entry, such as a common gain, scales both alike and leaves them
+    independent.
 
     Parameters
     ----------
@@ -73,7 +80,9 @@ def shared_gaps(found: Mapping[str, Sequence[str]]) -> Iterator[Gap]:
 
 @dataclass(frozen=True, slots=True, order=True)
 class _Print:
-    """What a matrix, its multiples and their transposes have in common; its place among the layers."""
+    """What a matrix, its multiples and their transposes have in common; its place among
+    the layers.
+    """
 
     value: float
     index: int
@@ -84,7 +93,8 @@ def copies(
 ) -> dict[str, str]:
     """Return which matrices have the values of an earlier one: name -> earlier name.
 
-    Up to a factor and a transposition, within rounding. Matrices of too few entries to tell are left out.
+    Up to a factor and a transposition, within rounding. Matrices of too few entries to
+    tell are left out.
     """
     groups: dict[tuple[int, ...], list[_Print]] = {}
     for i, (matrix, s) in enumerate(zip(matrices, sums, strict=True)):
@@ -100,7 +110,9 @@ def copies(
 
 
 def _fingerprint(matrix: Tensor, sums: EntrySums) -> float:
-    """A weighted sum over the corner, symmetric under transposition, in standard deviations; and the kurtosis, for corners of zeros."""
+    """A weighted sum over the corner, symmetric under transposition, in standard
+    deviations; and the kurtosis, for corners of zeros.
+    """
     corner = matrix[:_CORNER, :_CORNER].detach().double().cpu().numpy()
     i, j = np.indices(corner.shape)
     total = float(np.sum(corner * np.cos((i + j + i * j) ** 1.5)))
@@ -108,7 +120,9 @@ def _fingerprint(matrix: Tensor, sums: EntrySums) -> float:
 
 
 def _alike(prints: Sequence[_Print], matrices: Sequence[Tensor]) -> Iterator[list[int]]:
-    """Sets of matrices with the same values; only those whose fingerprints are as near as rounding leaves copies are compared."""
+    """Sets of matrices with the same values; only those whose fingerprints are as near
+    as rounding leaves copies are compared.
+    """
     taken: set[int] = set()
     values = [one.value for one in prints]
     room = _CORNER * max(_eps(matrices[one.index]) for one in prints)
@@ -131,7 +145,9 @@ def _are_alike(a: Tensor, b: Tensor) -> bool:
 
 
 def _are_multiples(a: Tensor, b: Tensor) -> bool:
-    """Whether ``b`` is a multiple of ``a``, within four roundings: their corners first."""
+    """Whether ``b`` is a multiple of ``a``, within four roundings: their
+    corners first.
+    """
     tolerance = 4 * max(_eps(a), _eps(b))
     corners = a[:_CORNER, :_CORNER], b[:_CORNER, :_CORNER]
     return _sine(*corners) <= tolerance * _CORNER and _sine(a, b) <= tolerance

@@ -1,7 +1,9 @@
-"""What a call of a torch function means to the theory: a linear map, an activation, a dropout, a change of shape.
+"""What a call of a torch function means to the theory: a linear map, an activation, a
+dropout, a change of shape.
 
-Both the tracer and the measuring engine read calls through this one page. A call is identified by its function's name,
-which is the same for the function, the method and the in-place form (``F.relu``, ``x.relu()``, ``x.relu_()``, ``nn.ReLU``).
+Both the tracer and the measuring engine read calls through this one page. A call is
+identified by its function's name, which is the same for the function, the method and
+the in-place form (``F.relu``, ``x.relu()``, ``x.relu_()``, ``nn.ReLU``).
 """
 
 from __future__ import annotations
@@ -48,7 +50,9 @@ _SMOOTH: dict[str, dict[str, Any]] = {
     "tanh": {}, "sigmoid": {}, "silu": {}, "selu": {}, "relu6": {}, "gelu": {}, "elu": {"alpha": 1.0},
     "softplus": {"beta": 1.0, "threshold": 20.0},
 }  # fmt: skip
-"""The numbers that a smooth activation takes, and those at which it is the one of that name (both forms of GELU are: they differ by 1e-3)."""
+"""The numbers that a smooth activation takes, and those at which it is the one of that
+name (both forms of GELU are: they differ by 1e-3).
+"""
 
 _CLAMPS = frozenset("clamp clip clamp_min hardtanh threshold leaky_relu prelu".split())
 _COARSE_DROPOUTS = frozenset(
@@ -58,12 +62,15 @@ _AUTOGRAD_NAMES = {
     "relu6": "hardtanh", "selu": "elu", "clip": "clamp", "max": "maximum", "prelu": "prelukernel", "imul": "mul", "rmul": "mul",
     "rrelu": "rreluwithnoise", "dropout": "mul",
 }  # fmt: skip
-"""Functions whose backward function is named after another; dropout is a product with noise."""
+"""Functions whose backward function is named after another; dropout is a product with
+noise.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class LinearCall:
-    """A linear map ``x -> x M (+ bias)`` that a call makes: ``weight`` as the call has it, transposed to ``M^T`` or not.
+    """A linear map ``x -> x M (+ bias)`` that a call makes: ``weight`` as the call has
+    it, transposed to ``M^T`` or not.
 
     Attributes
     ----------
@@ -72,7 +79,8 @@ class LinearCall:
     bias : Tensor or None
         What is added.
     is_transposed : bool
-        True where the call uses ``weight`` as ``(fan_in, fan_out)`` (``x @ weight``), False for ``F.linear``.
+        True where the call uses ``weight`` as ``(fan_in, fan_out)`` (``x @ weight``),
+        False for ``F.linear``.
     """
 
     x: Tensor
@@ -82,7 +90,9 @@ class LinearCall:
 
 
 def function_name(function: Callable[..., Any]) -> str:
-    """Return the plain name of a torch function, method or in-place method: ``relu`` for all of ReLU's."""
+    """Return the plain name of a torch function, method or in-place method: ``relu``
+    for all of ReLU's.
+    """
     name = getattr(function, "__name__", "")
     if name == "__get__":
         return "transpose_property" if function == _TRANSPOSE else "property"
@@ -90,7 +100,9 @@ def function_name(function: Callable[..., Any]) -> str:
 
 
 def linear_call(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> LinearCall | None:
-    """Return the linear map with a two-dimensional second factor that this call makes; None if it is not one."""
+    """Return the linear map with a two-dimensional second factor that this call makes;
+    None if it is not one.
+    """
     if name == "linear":
         x, weight, bias = _bound(args, kwargs, ("input", "weight", "bias"))
         call = LinearCall(x, weight, bias, is_transposed=False)
@@ -115,7 +127,9 @@ def bias_added(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tup
 
 
 def activation_of(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Activation | None:
-    """Return the activation that the call by itself applies to its first argument; None if it is not one."""
+    """Return the activation that the call by itself applies to its first argument; None
+    if it is not one.
+    """
     if name == "relu":
         return Activation("relu")
     if name == "leaky_relu":
@@ -137,7 +151,9 @@ def activation_of(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> 
 
 
 def _is_standard(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
-    """Whether the call is a smooth activation with the numbers that its name stands for."""
+    """Whether the call is a smooth activation with the numbers that its name stands
+    for.
+    """
     if name not in _SMOOTH:
         return False
     standard = _SMOOTH[name]
@@ -161,12 +177,16 @@ def _clamped(low: Any, high: Any) -> Activation | None:
 
 
 def is_parametric(name: str) -> bool:
-    """Return whether the function is an activation that the theory knows for some of its parameters only."""
+    """Return whether the function is an activation that the theory knows for some of
+    its parameters only.
+    """
     return name in _CLAMPS or bool(_SMOOTH.get(name))
 
 
 def rrelu_bounds(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[float, float, bool]:
-    """Return the range of an RReLU call's slope, and whether it is drawn (train mode) or the mean (eval mode)."""
+    """Return the range of an RReLU call's slope, and whether it is drawn (train mode)
+    or the mean (eval mode).
+    """
     _, lower, upper, training = _bound(args, kwargs, ("input", "lower", "upper", "training"))
     return (
         1 / 8 if lower is None else float(lower),
@@ -182,10 +202,11 @@ def prelu_weight(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> A
 
 @dataclass(frozen=True, slots=True)
 class ReluReading:
-    """One way to read a call as a ReLU of ``x``: ``x`` where ``mask`` is ``kept``, ``zero`` elsewhere.
+    """One way to read a call as a ReLU of ``x``: ``x`` where ``mask`` is ``kept``,
+    ``zero`` elsewhere.
 
-    Without a mask (None) the call itself compares ``x`` with ``zero``. Whether ``mask`` is ``x > 0`` and ``zero`` is 0 is for the
-    caller to find out.
+    Without a mask (None) the call itself compares ``x`` with ``zero``. Whether ``mask``
+    is ``x > 0`` and ``zero`` is 0 is for the caller to find out.
     """
 
     x: Any
@@ -197,14 +218,17 @@ class ReluReading:
 def relu_readings(
     name: str, args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> Iterator[ReluReading]:
-    """Yield the ways in which a call on two or three values may be a ReLU: ``maximum``, ``where``, a product, ``masked_fill``."""
+    """Yield the ways in which a call on two or three values may be a ReLU: ``maximum``,
+    ``where``, a product, ``masked_fill``.
+    """
     if name in ("maximum", "max", "fmax"):
         a, b = _bound(args, kwargs, ("input", "other"))
         yield from (ReluReading(a, None, True, b), ReluReading(b, None, True, a))
     elif name == "where":
         a, b, c = _bound(args, kwargs, ("condition", "input", "other"))
         yield from (ReluReading(b, a, True, c), ReluReading(c, a, False, b))
-        yield from (ReluReading(a, b, True, c), ReluReading(c, b, False, a))  # x.where(mask, other)
+        # x.where(mask, other)
+        yield from (ReluReading(a, b, True, c), ReluReading(c, b, False, a))
     elif name in ("mul", "rmul", "imul", "multiply"):
         a, b = _bound(args, kwargs, ("input", "other"))
         yield from (ReluReading(a, b, True, 0.0), ReluReading(b, a, True, 0.0))
@@ -216,7 +240,9 @@ def relu_readings(
 def compared_with_zero(
     name: str, args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> tuple[Any, bool] | None:
-    """Return ``(x, True)`` for ``x > 0``, ``(x, False)`` for ``x < 0`` (or with equality); None for another call."""
+    """Return ``(x, True)`` for ``x > 0``, ``(x, False)`` for ``x < 0`` (or with
+    equality); None for another call.
+    """
     sides = {"gt": True, "ge": True, "lt": False, "le": False}
     if name not in sides:
         return None
@@ -225,7 +251,9 @@ def compared_with_zero(
 
 
 def is_zero(value: Any) -> bool:
-    """Return whether ``value`` is the number 0, or a tensor of zeros whose values can be seen."""
+    """Return whether ``value`` is the number 0, or a tensor of zeros whose values can
+    be seen.
+    """
     if isinstance(value, Tensor):
         hidden = isinstance(value, FakeTensor) or value.is_meta or value.requires_grad
         return not hidden and value.numel() > 0 and not bool(value.any())
@@ -233,12 +261,16 @@ def is_zero(value: Any) -> bool:
 
 
 def is_constant(name: str) -> bool:
-    """Return whether the call takes only the shape of its argument, so that no gradient flows."""
+    """Return whether the call takes only the shape of its argument, so that no gradient
+    flows.
+    """
     return name in _CONSTANTS
 
 
 def dropout_rate(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> float | None:
-    """Return the rate of a dropout call, 0 if it is not active; None if the call is not a dropout of single entries."""
+    """Return the rate of a dropout call, 0 if it is not active; None if the call is not
+    a dropout of single entries.
+    """
     if name not in _COARSE_DROPOUTS and name != "dropout":
         return None
     _, rate, training = _bound(args, kwargs, ("input", "p", "training"))
@@ -250,19 +282,25 @@ def dropout_rate(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> f
 
 
 def autograd_step(function: str, activation: Activation | None) -> str | None:
-    """Return what an activation or dropout call must show in the autograd graph; None if nothing (an idle dropout)."""
+    """Return what an activation or dropout call must show in the autograd graph; None
+    if nothing (an idle dropout).
+    """
     if activation is not None and activation.name == "linear" and not activation.dropout:
         return None
     return _AUTOGRAD_NAMES.get(function, function.replace("_", ""))
 
 
 def is_reshape(name: str) -> bool:
-    """Return whether the call leaves the values as they are (their shape, layout or dtype may change)."""
+    """Return whether the call leaves the values as they are (their shape, layout or
+    dtype may change).
+    """
     return name in _RESHAPES
 
 
 def _bound(args: Sequence[Any], kwargs: Mapping[str, Any], names: Sequence[str]) -> list[Any]:
-    """The named arguments, by position or by keyword; None where not given (``self`` may stand for ``input``)."""
+    """The named arguments, by position or by keyword; None where not given (``self``
+    may stand for ``input``).
+    """
     values = list(args[: len(names)])
     values += [kwargs.get(name) for name in names[len(values) :]]
     return values

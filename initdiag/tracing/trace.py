@@ -1,4 +1,6 @@
-"""`trace`: one watched forward pass over the user's module, and the `Architecture` that two witnesses agree on."""
+"""`trace`: one watched forward pass over the user's module, and the `Architecture` that
+two witnesses agree on.
+"""
 
 from __future__ import annotations
 
@@ -44,29 +46,34 @@ def trace(
     input_size: Sequence[int] | None = None,
     module: str | None = None,
 ) -> Architecture:
-    """Read a module's layers, widths, gates and weights from one forward pass over a replica of it.
+    """Read a module's layers, widths, gates and weights from one forward pass over a
+    replica of it.
 
     Parameters
     ----------
     model : nn.Module or factory
         Left as it came, bit for bit. Judged in the modes (train or eval) that it is in.
     example_input : Tensor, optional
-        A batch, first dimension the rows. Its root mean square is the architecture's ``input_rms``, which matters behind smooth activations and biases.
+        A batch, first dimension the rows. Its root mean square is the architecture's
+        ``input_rms``, which matters behind smooth activations and biases.
     input_size : sequence of int, optional
-        The shape of such a batch (torchinfo's convention). Without either, the first linear layer's width is tried.
-        Lazy modules need one of them.
+        The shape of such a batch (torchinfo's convention). Without either, the first
+        linear layer's width is tried. Lazy modules need one of them.
     module : str, optional
-        Path of a part, e.g. ``"head"``: it alone is traced, on what the whole model's forward pass hands it.
+        Path of a part, e.g. ``"head"``: it alone is traced, on what the whole model's
+        forward pass hands it.
 
     Returns
     -------
     Architecture
-        Without gaps only if the record of calls and the autograd graph agree on a plain chain.
+        Without gaps only if the record of calls and the autograd graph agree on a plain
+        chain.
 
     Raises
     ------
     InvalidInput
-        Not a module, no weights, NaN weights, a wrong input, a forward pass that raises (its cause is chained).
+        Not a module, no weights, NaN weights, a wrong input, a forward pass that raises
+        (its cause is chained).
     UnsupportedArchitecture
         If no linear layer is reached at all.
     """
@@ -91,7 +98,8 @@ def require_layers(architecture: Architecture) -> Architecture:
 
 
 def trace_subject(subject: Subject) -> Architecture:
-    """Trace what `subject_of` made of a user's arguments; the caller preserves random state and modes.
+    """Trace what `subject_of` made of a user's arguments; the caller preserves random
+    state and modes.
 
     Without any linear layer the architecture is one gap.
     """
@@ -112,7 +120,9 @@ def trace_with_biases(subject: Subject) -> tuple[Architecture, tuple[str, ...]]:
 
 
 def _root_mean_square(example: Any) -> float:
-    """Of all entries of an example (float64), which enter a chain's first layer as they are; 1 where there is none, or none to scale by."""
+    """Of all entries of an example (float64), which enter a chain's first layer as they
+    are; 1 where there is none, or none to scale by.
+    """
     if not isinstance(example, Tensor) or example.is_meta or not example.is_floating_point():
         return 1.0
     norm = float(torch.linalg.vector_norm(example.detach().double()))
@@ -167,7 +177,9 @@ def _output_gap(gap: Gap, steps: tuple[str, ...] | str) -> Gap:
 
 
 def _disagreement(recorded: tuple[str, ...], walked: tuple[str, ...] | str) -> Iterator[Gap]:
-    """Exact is earned: a chain only where the record of calls and the autograd graph tell the same."""
+    """Exact is earned: a chain only where the record of calls and the autograd graph
+    tell the same.
+    """
     if isinstance(walked, str):
         yield Gap("output", "dataflow", walked)
     elif recorded != walked:
@@ -220,7 +232,9 @@ def _layers(
 
 
 def _bias(added: Sequence[tuple[BiasLaw, Tensor]], matrix: Tensor) -> BiasLaw | None:
-    """The law of what is added; of several, or of one number for several units, without a claim of symmetry."""
+    """The law of what is added; of several, or of one number for several units, without
+    a claim of symmetry.
+    """
     if not added:
         return None
     law, bias = added[0]

@@ -1,4 +1,6 @@
-"""What the actual weights and biases say: the law of each, and the hypotheses tested on them."""
+"""What the actual weights and biases say: the law of each, and the hypotheses tested on
+them.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,8 @@ from initdiag.tracing.sharing import copies
 __all__ = ["assumed_laws", "bias_laws", "weight_laws"]
 
 _PART = NETWORK_LEVEL / 3
-"""Level of each part of a network's tests: its weights alone, together, and its biases."""
+"""Level of each part of a network's tests: its weights alone, together, and its biases.
+"""
 
 _TESTS = 10
 """Tests of one weight matrix, at most (`weight_hypotheses`)."""
@@ -38,12 +41,12 @@ def weight_laws(
 ) -> tuple[WeightLaw, ...]:
     """Return the law of each weight matrix of shape ``(fan_out, fan_in)``.
 
-    Where an initialiser is recognised within sampling error, variance and kurtosis are its
-    nominal ones, otherwise the sample's; the sample's are always kept beside. A small matrix
-    fits several initialisers: then the one that fits most of the model's matrices is taken,
-    and of equals the likelier. A weight that is computed from an earlier one's parameters
-    (``kin``), or has its values, fails a hypothesis. ``slopes`` of the network's leaky ReLUs
-    tell which gains to expect.
+    Where an initialiser is recognised within sampling error, variance and kurtosis are
+    its nominal ones, otherwise the sample's; the sample's are always kept beside. A
+    small matrix fits several initialisers: then the one that fits most of the model's
+    matrices is taken, and of equals the likelier. A weight that is computed from an
+    earlier one's parameters (``kin``), or has its values, fails a hypothesis.
+    ``slopes`` of the network's leaky ReLUs tell which gains to expect.
 
     Raises
     ------
@@ -117,9 +120,10 @@ def assumed_laws(matrices: Sequence[tuple[str, Tensor]]) -> tuple[WeightLaw, ...
 def bias_laws(biases: Mapping[str, tuple[Tensor, int]]) -> dict[str, BiasLaw]:
     """Return the law of each bias, which is symmetric or not.
 
-    It is symmetric if it is zero, or if its entries reject neither zero mean nor symmetry,
-    alone and together with the other biases. A constant bias is not symmetric. One on the meta device is assumed to be PyTorch's
-    default. A single entry tests nothing alone: it has to lie within PyTorch's default range.
+    It is symmetric if it is zero, or if its entries reject neither zero mean nor
+    symmetry, alone and together with the other biases. A constant bias is not
+    symmetric. One on the meta device is assumed to be PyTorch's default. A single entry
+    tests nothing alone: it has to lie within PyTorch's default range.
 
     Parameters
     ----------
@@ -149,7 +153,9 @@ def bias_laws(biases: Mapping[str, tuple[Tensor, int]]) -> dict[str, BiasLaw]:
 
 
 def _may_be_symmetric(bias: Tensor, sums: EntrySums, fan_in: int) -> bool:
-    """Return whether the bias is not constant; one entry: whether it is of a usual size."""
+    """Return whether the bias is not constant; one entry: whether it is of a usual
+    size.
+    """
     if sums.count == 1:
         return sums.largest <= 1 / math.sqrt(fan_in)
     entries = bias.detach().reshape(-1)

@@ -74,7 +74,7 @@ def test_the_sampler_heeds_the_constraint():
 def test_bad_input():
     trial = optuna.create_study().ask()
     with pytest.raises(initdiag.InvalidInput, match="max_risk"):
-        prune_at_risk(trial, [8, 8], max_risk=0.0)
+        prune_at_risk(trial, [8, 8], max_risk=1.5)
     assert constraints_func(optuna.trial.create_trial(value=0.0)) == (0.0,)
 
 

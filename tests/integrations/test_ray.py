@@ -85,4 +85,4 @@ def test_it_gives_up():
     with pytest.raises(initdiag.InitdiagError, match="none in 5 draws"):
         sample_accepted(lambda: [64] * 100, attempts=5)
     with pytest.raises(initdiag.InvalidInput, match="max_risk"):
-        sample_accepted(lambda: [8, 8], max_risk=0)
+        sample_accepted(lambda: [8, 8], max_risk=1.5)

@@ -1,10 +1,15 @@
-"""What uniform and truncated normal weights add to the law, for many chains at once: `initdiag.law.kurtosis.corrections`, layer by layer.
+"""What uniform and truncated normal weights add to the law, for many chains at once:
+`initdiag.law.kurtosis.corrections`, layer by layer.
 
-The corrections depend on the chain before a layer through three numbers: mean and variance of the concentration ``k`` of what enters, and its covariance
-with the log-norm. So the recursion goes along depth, over all architectures that are that deep. A layer's response (`initdiag.law.kurtosis.layer_response`) is
-tabulated by width, as a polynomial in ``k``: of degree 5 where ``k`` is small (behind wide layers: nearly always), of degree 15 up to 1; from about 32 open
-gates on, the coefficients are polynomials in ``1/n``. What is left of interpolation and rounding: 2e-12 of a log-variance at most, seen behind and before
-layers of 1 to 1,000,000 units; the formula's own error, which `predict` states, is a million times as large.
+The corrections depend on the chain before a layer through three numbers: mean and
+variance of the concentration ``k`` of what enters, and its covariance with the
+log-norm. So the recursion goes along depth, over all architectures that are that deep.
+A layer's response (`initdiag.law.kurtosis.layer_response`) is tabulated by width, as a
+polynomial in ``k``: of degree 5 where ``k`` is small (behind wide layers: nearly
+always), of degree 15 up to 1; from about 32 open gates on, the coefficients are
+polynomials in ``1/n``. What is left of interpolation and rounding: 2e-12 of a
+log-variance at most, seen behind and before layers of 1 to 1,000,000 units; the
+formula's own error, which `predict` states, is a million times as large.
 """
 
 from __future__ import annotations
@@ -25,24 +30,35 @@ __all__ = ["Corrections", "corrections"]
 Array = NDArray[np.float64]
 
 _NEAR = 0.1
-"""Concentration up to which few nodes suffice: behind some 100 ReLU units or more. One layer in 13 is beyond, of widths 8 to 1,024 drawn evenly."""
+"""Concentration up to which few nodes suffice: behind some 100 ReLU units or more.
+
+One layer in 13 is beyond, of widths 8 to 1,024 drawn evenly.
+"""
 
 _IN_NEAR, _IN_K, _IN_WIDTH = 6, 16, 12
-"""Nodes of the interpolation in ``k`` up to `_NEAR` and up to 1, and in ``1/n``: the error in a layer is a few 1e-12 at most from width 4 on."""
+"""Nodes of the interpolation in ``k`` up to `_NEAR` and up to 1, and in ``1/n``: the
+error in a layer is a few 1e-12 at most from width 4 on.
+"""
 
 _MANY_OPEN = 32
 """Open gates on average from which on widths are interpolated."""
 
 _BLOCK = 4096
-"""Chains whose coefficients are gathered together: 1 MB of them, which the processor's cache holds."""
+"""Chains whose coefficients are gathered together: 1 MB of them, which the processor's
+cache holds.
+"""
 
 _POWERS = np.array([1, 1, 1, 3, 2])
-"""Of ``n``, by which the columns of `_responses` are multiplied, so that they are smooth in ``1/n``."""
+"""Of ``n``, by which the columns of `_responses` are multiplied, so that they are
+smooth in ``1/n``.
+"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Corrections:
-    """Of each architecture: what the hidden layers and the output layer add to log-mean and log-variance, and the error of the log-variance."""
+    """Of each architecture: what the hidden layers and the output layer add to log-mean
+    and log-variance, and the error of the log-variance.
+    """
 
     hidden_mean: Array
     hidden_variance: Array
@@ -54,7 +70,8 @@ class Corrections:
 def corrections(
     hidden: Gate, output: Gate, excess: float, flat: NDArray[np.int32], offsets: NDArray[np.int64]
 ) -> Corrections:
-    """Return the corrections of chains ``flat[offsets[i]:offsets[i + 1]]`` for a uniform unit vector at the input.
+    """Return the corrections of chains ``flat[offsets[i]:offsets[i + 1]]`` for a
+    uniform unit vector at the input.
 
     Parameters
     ----------
@@ -92,7 +109,9 @@ def corrections(
 
 
 def _entering(n: Array) -> Array:
-    """Of a uniform unit vector: mean and variance of ``k``, and its covariance with the log-norm."""
+    """Of a uniform unit vector: mean and variance of ``k``, and its covariance with the
+    log-norm.
+    """
     k = 3 / (n + 2)
     square = (105 + 9 * (n - 1)) / ((n + 2) * (n + 4) * (n + 6))
     return np.stack([k, square - k**2, np.zeros_like(n)])
@@ -107,7 +126,8 @@ class _Tables:
     place : array
         By the width: where it is among the distinct ones.
     near, far : float64 arrays
-        Coefficients in powers of ``k``, up to `_NEAR`; half of those in Chebyshev's polynomials in ``2 k - 1``, up to 1.
+        Coefficients in powers of ``k``, up to `_NEAR`; half of those in Chebyshev's
+        polynomials in ``2 k - 1``, up to 1.
     inverse : float64 array
         ``1/n``.
     """
@@ -143,19 +163,25 @@ _NEAR_FROM_FAR = 2 * np.linalg.solve(
     np.vander(_NEAR * (1 + _nodes(_IN_NEAR)) / 2, increasing=True),
     chebyshev.chebvander(_NEAR * (1 + _nodes(_IN_NEAR)) - 1, _IN_K - 1),
 )
-"""The coefficients in powers of ``k`` from those in Chebyshev's polynomials, by values at Chebyshev's points up to `_NEAR`."""
+"""The coefficients in powers of ``k`` from those in Chebyshev's polynomials, by values
+at Chebyshev's points up to `_NEAR`.
+"""
 
 
 @functools.lru_cache(maxsize=4096)
 def _coefficients(gate: Gate, excess: float, width: int) -> Array:
-    """Half of Chebyshev's coefficients in ``2 k - 1`` of a layer's response: array (column, node)."""
+    """Half of Chebyshev's coefficients in ``2 k - 1`` of a layer's response: array
+    (column, node).
+    """
     x = _nodes(_IN_K)
     values = np.array([_responses(gate, excess, width, (1 + point) / 2) for point in x])
     return np.asarray(np.linalg.solve(chebyshev.chebvander(x, _IN_K - 1), values / 2)).T
 
 
 def _responses(gate: Gate, excess: float, width: int, concentration: float) -> tuple[float, ...]:
-    """Log-mean beyond the Gaussian one, concentration, log-variance beyond the Gaussian one, variance of the concentration, its covariance with the log-norm."""
+    """Log-mean beyond the Gaussian one, concentration, log-variance beyond the Gaussian
+    one, variance of the concentration, its covariance with the log-norm.
+    """
     gaussian, own = respond(gate, width, 0.0, 0.0), respond(gate, width, excess, concentration)
     return (
         own.log_mean - gaussian.log_mean,
@@ -168,7 +194,9 @@ def _responses(gate: Gate, excess: float, width: int, concentration: float) -> t
 
 @functools.lru_cache(maxsize=64)
 def _wide(gate: Gate, excess: float, first: int) -> Array:
-    """Coefficients in ``2 first/n - 1`` of the scaled coefficients: array (column, node in k, node in 1/n)."""
+    """Coefficients in ``2 first/n - 1`` of the scaled coefficients: array (column, node
+    in k, node in 1/n).
+    """
     widths = sorted({max(first, round(2 * first / (1 + x))) for x in _nodes(_IN_WIDTH)})
     scaled = np.array([_coefficients(gate, excess, n).T * float(n) ** _POWERS for n in widths])
     vandermonde = chebyshev.chebvander(2 * first / np.array(widths) - 1, _IN_WIDTH - 1)
@@ -177,7 +205,9 @@ def _wide(gate: Gate, excess: float, first: int) -> Array:
 
 
 def _step(tables: _Tables, place: NDArray[np.intp], entering: Array) -> tuple[Array, Array]:
-    """Corrections to log-mean and log-variance, the latter's error, and the state that leaves: `kurtosis._step` over many chains."""
+    """Corrections to log-mean and log-variance, the latter's error, and the state that
+    leaves: `kurtosis._step` over many chains.
+    """
     k, spread, covariance = entering[0], entering[1].copy(), entering[2]
     averages, slopes, is_far = _near(tables, place, k, spread)
     far = np.flatnonzero(is_far)
@@ -203,9 +233,11 @@ def _step(tables: _Tables, place: NDArray[np.intp], entering: Array) -> tuple[Ar
 def _near(
     tables: _Tables, place: NDArray[np.intp], k: Array, spread: Array
 ) -> tuple[Array, Array, NDArray[np.bool_]]:
-    """The columns averaged over ``k - s`` and ``k + s``, half the differences of the first two over ``s``, and where ``k + s`` may be beyond `_NEAR`.
+    """The columns averaged over ``k - s`` and ``k + s``, half the differences of the
+    first two over ``s``, and where ``k + s`` may be beyond `_NEAR`.
 
-    The bounds of `_far` are not reached here: ``s`` is below ``k/3`` behind layers that wide (seen: ``k/4``, with dropout 0.8 as without), ``3 k/4`` is allowed.
+    The bounds of `_far` are not reached here: ``s`` is below ``k/3`` behind layers that
+    wide (seen: ``k/4``, with dropout 0.8 as without), ``3 k/4`` is allowed.
     """
     averages, slopes = np.empty((len(_POWERS), len(k))), np.empty((2, len(k)))
     is_far = np.empty(len(k), dtype=bool)
@@ -215,12 +247,15 @@ def _near(
         means, differences = _powers(k[part], spread[part])
         np.einsum("cjn,jn->cn", own, means, out=averages[:, part])
         np.einsum("cjn,jn->cn", own[:2, 1:], differences, out=slopes[:, part])
-        np.greater(means[2], _NEAR**2 / 2, out=is_far[part])  # k + s is at most sqrt(2 (k^2 + s^2))
+        # k + s is at most sqrt(2 (k^2 + s^2))
+        np.greater(means[2], _NEAR**2 / 2, out=is_far[part])
     return averages, slopes, is_far
 
 
 def _powers(k: Array, v: Array) -> tuple[Array, Array]:
-    """``1, k, ... k^5`` averaged over ``k - s`` and ``k + s``, ``v = s^2``, and half the differences of ``k, ... k^5`` over ``s``."""
+    """``1, k, ... k^5`` averaged over ``k - s`` and ``k + s``, ``v = s^2``, and half
+    the differences of ``k, ... k^5`` over ``s``.
+    """
     means, slopes = np.empty((_IN_NEAR, len(k))), np.empty((_IN_NEAR - 1, len(k)))
     means[0] = slopes[0] = 1.0
     means[1] = k
@@ -239,7 +274,9 @@ def _powers(k: Array, v: Array) -> tuple[Array, Array]:
 def _far(
     tables: _Tables, place: NDArray[np.intp], k: Array, spread: Array
 ) -> tuple[Array, Array, Array]:
-    """The same at any ``k``, and ``s^2`` within the bounds of `kurtosis._Input.points`."""
+    """The same at any ``k``, and ``s^2`` within the bounds of
+    `kurtosis._Input.points`.
+    """
     s = np.minimum(np.sqrt(np.maximum(spread, 0.0)), np.minimum(1 - k, 0.75 * k))
     low, high = (
         np.moveaxis(chebyshev.chebvander(2 * x - 1, _IN_K - 1), 1, 0) for x in (k - s, k + s)

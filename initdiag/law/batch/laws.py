@@ -1,10 +1,15 @@
-"""The law of millions of chains at once: what `predict` says of each, from tables by width and sums over layers.
+"""The law of millions of chains at once: what `predict` says of each, from tables by
+width and sums over layers.
 
-A layer's share of the law is a function of its width, but for its weights' variance (a function of fan_in and fan_out) and for orthogonal weights' radius
-(of the larger of both). So the sums over hidden layers are one product of a sparse matrix, a row for each architecture and a one for each of its
-layers, with the table (`initdiag.law.batch.tables`): `scipy.sparse` gathers and sums in one pass. First and last layers are put right afterwards.
+A layer's share of the law is a function of its width, but for its weights' variance (a
+function of fan_in and fan_out) and for orthogonal weights' radius (of the larger of
+both). So the sums over hidden layers are one product of a sparse matrix, a row for each
+architecture and a one for each of its layers, with the table
+(`initdiag.law.batch.tables`): `scipy.sparse` gathers and sums in one pass. First and
+last layers are put right afterwards.
 
-Weights that are neither Gaussian nor orthogonal add corrections that depend on the whole chain before them: `initdiag.law.batch.kurtosis`.
+Weights that are neither Gaussian nor orthogonal add corrections that depend on the
+whole chain before them: `initdiag.law.batch.kurtosis`.
 """
 
 from __future__ import annotations
@@ -31,7 +36,9 @@ __all__ = ["Laws", "laws"]
 Array = NDArray[np.float64]
 
 _CHUNK = 1 << 18
-"""Widths that are worked on together: their tables and sums stay in the processor's cache."""
+"""Widths that are worked on together: their tables and sums stay in the processor's
+cache.
+"""
 
 _BLOCK = 512
 """Layers that are summed one after another."""
@@ -39,9 +46,11 @@ _BLOCK = 512
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Laws:
-    """Of each architecture what `Prediction` holds under the same name: float64 arrays of one length (natural log).
+    """Of each architecture what `Prediction` holds under the same name: float64 arrays
+    of one length (natural log).
 
-    All but beta are NaN where `predict` refuses the formula as too coarse (non-Gaussian entries in very narrow layers).
+    All but beta are NaN where `predict` refuses the formula as too coarse (non-Gaussian
+    entries in very narrow layers).
     """
 
     beta: Array
@@ -61,14 +70,16 @@ def laws(architectures: Ragged, **assumptions: Any) -> Laws:
     architectures : Ragged
         Without faults.
     **assumptions
-        As in `Architecture.from_widths`, one value for all layers each; activations with a discrete gate only (linear, relu, leaky_relu).
+        As in `Architecture.from_widths`, one value for all layers each; activations
+        with a discrete gate only (linear, relu, leaky_relu).
 
     Raises
     ------
     InvalidInput
         For assumptions that are out of range or differ by layer.
     UnsupportedArchitecture
-        For activations without a discrete gate: their laws are simulated, one by one (`predict`).
+        For activations without a discrete gate: their laws are simulated, one by one
+        (`predict`).
     """
     chain = _Chain.of(assumptions)
     found = {field.name: np.empty(len(architectures)) for field in fields(Laws)}
@@ -83,7 +94,9 @@ def laws(architectures: Ragged, **assumptions: Any) -> Laws:
 
 @dataclass(frozen=True, slots=True)
 class _Chain:
-    """The assumptions: a hidden and an output layer of fan_in and fan_out 1 stand for all."""
+    """The assumptions: a hidden and an output layer of fan_in and fan_out 1 stand for
+    all.
+    """
 
     hidden: Layer
     output: Layer
@@ -120,7 +133,9 @@ class _Chain:
 
     @property
     def excess(self) -> float:
-        """Excess kurtosis of an entry; 0 for Haar weights, which have no part in the corrections."""
+        """Excess kurtosis of an entry; 0 for Haar weights, which have no part in the
+        corrections.
+        """
         weight = self.hidden.weight
         return 0.0 if weight.family in ("normal", "haar") else weight.kurtosis - 3
 
@@ -131,7 +146,9 @@ class _Chain:
 
     @property
     def scaled_by(self) -> str:
-        """What an entry's variance is inversely proportional to: fan_in, fan_out, their "sum" or (Haar) the "larger"."""
+        """What an entry's variance is inversely proportional to: fan_in, fan_out, their
+        "sum" or (Haar) the "larger".
+        """
         weight = self.hidden.weight
         if weight.family == "haar":
             return "larger"
@@ -144,7 +161,9 @@ class _Chain:
 
 @dataclass(slots=True, eq=False)
 class _Shares:
-    """Of the hidden layers together, or of the output layer: drift, fluctuation, beta, ``ln P(not dead)``, and ``ln(v n_{l-1})`` summed."""
+    """Of the hidden layers together, or of the output layer: drift, fluctuation, beta,
+    ``ln P(not dead)``, and ``ln(v n_{l-1})`` summed.
+    """
 
     rms_gain: Array
     variance: Array
@@ -156,7 +175,8 @@ class _Shares:
 def _sums(
     indices: NDArray[np.int32], starts: NDArray[np.int64], stops: NDArray[np.int64], table: Array
 ) -> Array:
-    """``sum(table[indices[starts[i]:stops[i]]])`` for each ``i``; a stop must not lie beyond the next start.
+    """``sum(table[indices[starts[i]:stops[i]]])`` for each ``i``; a stop must not lie
+    beyond the next start.
 
     Long sums in blocks, whose sums are summed: that keeps rounding below 1e-13.
     """
@@ -188,7 +208,9 @@ _ONES = np.ones(2 * _CHUNK)
 
 @functools.lru_cache(maxsize=4)
 def _columns(gate: Gate, size: int, is_scaled: bool) -> Array:
-    """By width: log-mean (less ``ln n``, if scaled), log-variance, ``ln P(not dead)``, ``1/n``."""
+    """By width: log-mean (less ``ln n``, if scaled), log-variance, ``ln P(not dead)``,
+    ``1/n``.
+    """
     table = width_table(gate, size - 1)
     n = np.arange(size, dtype=np.float64)
     n[0] = 1.0
@@ -200,7 +222,9 @@ def _columns(gate: Gate, size: int, is_scaled: bool) -> Array:
 
 @functools.lru_cache(maxsize=4)
 def _radii(size: int) -> Array:
-    """By ``N = max(fan_in, fan_out)``: mean and variance of the log of a chi-square with ``N`` degrees of freedom, and ``2/N``."""
+    """By ``N = max(fan_in, fan_out)``: mean and variance of the log of a chi-square
+    with ``N`` degrees of freedom, and ``2/N``.
+    """
     half = np.arange(size, dtype=np.float64) / 2
     half[0] = 1.0
     return np.stack(
@@ -221,7 +245,9 @@ def _size(widest: int) -> int:
 def _gaussian_shares(
     chain: _Chain, flat: NDArray[np.int32], offsets: NDArray[np.int64]
 ) -> tuple[_Shares, _Shares]:
-    """Of hidden layers and of the output layer, exact for Gaussian and for Haar weights."""
+    """Of hidden layers and of the output layer, exact for Gaussian and for Haar
+    weights.
+    """
     starts, stops = offsets[:-1], offsets[1:]
     size, scaled_by = _size(int(flat.max())), chain.scaled_by
     is_scaled = scaled_by in ("fan_in", "fan_out")
@@ -270,7 +296,9 @@ def _output_shares(chain: _Chain, before: NDArray[np.int32], last: NDArray[np.in
 
 
 def _take_radii(shares: _Shares, radii: Array) -> None:
-    """Take the radius, which an orthogonal matrix does not have, from the Gaussian law."""
+    """Take the radius, which an orthogonal matrix does not have, from the
+    Gaussian law.
+    """
     shares.rms_gain = shares.rms_gain - radii[:, 0]
     shares.variance = np.maximum(shares.variance - radii[:, 1], 0.0)
     shares.beta = shares.beta - radii[:, 2]
@@ -283,7 +311,9 @@ def _corrected(
     hidden: _Shares,
     output: _Shares,
 ) -> Array:
-    """Add what entries that are not Gaussian do; return the error of the log-variance."""
+    """Add what entries that are not Gaussian do; return the error of the
+    log-variance.
+    """
     added = corrections(*chain.gates, chain.excess, flat, offsets)
     hidden.rms_gain = hidden.rms_gain + added.hidden_mean
     hidden.variance = hidden.variance + added.hidden_variance

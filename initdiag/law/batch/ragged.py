@@ -21,7 +21,8 @@ _FORMS = "a list of architectures (lists of widths), a 2-d integer array, (flat,
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ragged:
-    """Architecture ``i`` has the widths ``flat[offsets[i]:offsets[i + 1]]``, ``n_0, ..., n_L``.
+    """Architecture ``i`` has the widths ``flat[offsets[i]:offsets[i + 1]]``, ``n_0,
+    ..., n_L``.
 
     Attributes
     ----------
@@ -39,7 +40,8 @@ class Ragged:
 
     @classmethod
     def of(cls, widths: Any) -> Ragged:
-        """Return the architectures of a list of lists, a 2-d array, ``(flat, offsets)``, or an Arrow ListArray (also chunked).
+        """Return the architectures of a list of lists, a 2-d array, ``(flat,
+        offsets)``, or an Arrow ListArray (also chunked).
 
         The widths themselves are not checked but for their type: see `faults`.
 
@@ -74,7 +76,9 @@ class Ragged:
         return self.flat[self.offsets[index] : self.offsets[index + 1]]
 
     def chunks(self, layers: int) -> Iterator[tuple[int, int]]:
-        """Yield ranges of architectures of about ``layers`` widths together, at least one each."""
+        """Yield ranges of architectures of about ``layers`` widths together, at least
+        one each.
+        """
         start = 0
         while start < len(self):
             stop = (

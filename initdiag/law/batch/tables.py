@@ -1,8 +1,11 @@
 """One gate's share of the law at every width at once: `initdiag.law.layer`, tabulated.
 
-Up to a width where at least ``_MANY_OPEN`` gates are open on average the table holds the exact moments themselves. Beyond, ``E ln X - ln E X`` and
-``n Var ln X`` are smooth functions of ``1/n`` (asymptotic series, the dead network's ``P0`` below 1e-38): they are interpolated there by a polynomial in
-``1/n`` through exact values near Chebyshev's points, no worse than those values' own rounding. Tables grow as wider layers are asked for, and are kept.
+Up to a width where at least ``_MANY_OPEN`` gates are open on average the table holds
+the exact moments themselves. Beyond, ``E ln X - ln E X`` and ``n Var ln X`` are smooth
+functions of ``1/n`` (asymptotic series, the dead network's ``P0`` below 1e-38): they
+are interpolated there by a polynomial in ``1/n`` through exact values near Chebyshev's
+points, no worse than those values' own rounding. Tables grow as wider layers are asked
+for, and are kept.
 """
 
 from __future__ import annotations
@@ -30,12 +33,15 @@ _MANY_OPEN = 128
 """Open gates on average from which on the moments are interpolated in ``1/n``."""
 
 _NODES = 10
-"""Of the interpolation: with more, rounding of the values at the largest widths comes through."""
+"""Of the interpolation: with more, rounding of the values at the largest widths comes
+through.
+"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class WidthTable:
-    """Moments of ``ln sum_i d_i^2 z_i^2`` over ``n`` gates, given not dead, by the width ``n``; the entry at 0 is 0.
+    """Moments of ``ln sum_i d_i^2 z_i^2`` over ``n`` gates, given not dead, by the
+    width ``n``; the entry at 0 is 0.
 
     Attributes
     ----------
@@ -102,7 +108,9 @@ def _moments(gate: Gate, n: int) -> tuple[float, float]:
 def _interpolants(
     gate: Gate, first: int
 ) -> tuple[interpolate.BarycentricInterpolator, interpolate.BarycentricInterpolator]:
-    """``E ln X - ln E X`` and ``n Var ln X`` as functions of ``1/n`` from 0 to ``1/first``."""
+    """``E ln X - ln E X`` and ``n Var ln X`` as functions of ``1/n`` from 0 to
+    ``1/first``.
+    """
     angles = (np.arange(_NODES) + 0.5) * np.pi / _NODES
     widths = sorted({max(first, round(2 * first / (1 - math.cos(angle)))) for angle in angles})
     n = np.array(widths, dtype=np.float64)

@@ -1,1 +1,3 @@
-"""Distributions of the log of a squared gradient norm: laws, inversion of their transforms, quantiles, sampling."""
+"""Distributions of the log of a squared gradient norm: laws, inversion of their
+transforms, quantiles, sampling.
+"""

@@ -1,4 +1,6 @@
-"""The common base of the laws of a logarithm: what all of them do otherwise than ``scipy.stats``."""
+"""The common base of the laws of a logarithm: what all of them do otherwise than
+``scipy.stats``.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ __all__ = ["LogLaw"]
 
 
 class LogLaw(stats.rv_continuous):  # type: ignore[misc]
-    """A ``scipy.stats`` distribution without shape parameters, whose draws are asked for by their number first."""
+    """A ``scipy.stats`` distribution without shape parameters, whose draws are asked
+    for by their number first.
+    """
 
     @staticmethod
     def checked_order(k: Any) -> float:
@@ -23,7 +27,8 @@ class LogLaw(stats.rv_continuous):  # type: ignore[misc]
         Raises
         ------
         InvalidInput
-            If it is negative (dead draws make the moment infinite), not finite, or no number.
+            If it is negative (dead draws make the moment infinite), not finite, or no
+            number.
         """
         if isinstance(k, bool) or not isinstance(k, Real) or not 0 <= float(k) < math.inf:
             raise InvalidInput(
@@ -43,10 +48,12 @@ class LogLaw(stats.rv_continuous):  # type: ignore[misc]
         Parameters
         ----------
         size : int or tuple of int, optional
-            Shape of the result; a single number if not given. (The first positional argument of ``scipy.stats`` would be ``loc``.)
+            Shape of the result; a single number if not given. (The first positional
+            argument of ``scipy.stats`` would be ``loc``.)
         random_state : int, numpy Generator or RandomState, optional
             As in ``scipy.stats``.
         loc, scale : float
-            As in ``scipy.stats``: the draws are multiplied by ``scale`` and shifted by ``loc``.
+            As in ``scipy.stats``: the draws are multiplied by ``scale`` and shifted by
+            ``loc``.
         """
         return super().rvs(loc=loc, scale=scale, size=size, random_state=random_state)

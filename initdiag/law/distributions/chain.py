@@ -1,7 +1,10 @@
-r"""The exact distribution of ``ln||Ju||^2`` of a chain, as a ``scipy.stats`` distribution.
+r"""The exact distribution of ``ln||Ju||^2`` of a chain, as a ``scipy.stats``
+distribution.
 
-Given that no layer is dead, ``Y = ln||Ju||^2`` is a sum of independent ``ln(v_l X_l)`` (`initdiag.law.layer`), whose moment generating
-functions are known (`initdiag.law.distributions.transforms`); tails and density are inverted from their product (`initdiag.law.distributions.line`).
+Given that no layer is dead, ``Y = ln||Ju||^2`` is a sum of independent ``ln(v_l X_l)``
+(`initdiag.law.layer`), whose moment generating functions are known
+(`initdiag.law.distributions.transforms`); tails and density are inverted from their
+product (`initdiag.law.distributions.line`).
 """
 
 from __future__ import annotations
@@ -31,7 +34,9 @@ __all__ = ["ChainLaw"]
 Array = NDArray[np.float64]
 
 _TAILS, _NODES = np.array([1e-12, 1e-6, 1e-3, 0.05, 0.3]), 40
-"""Of the entropy's integral: where it is cut, on both sides, and the nodes of each piece."""
+"""Of the entropy's integral: where it is cut, on both sides, and the nodes of each
+piece.
+"""
 
 
 _SMALLEST_TAIL = math.log(1e-13)
@@ -39,15 +44,22 @@ _SMALLEST_TAIL = math.log(1e-13)
 
 
 class ChainLaw(LogLaw):
-    """The distribution of ``Y = ln||Ju||^2``, ``||u|| = 1`` (natural log), given that no layer is dead.
+    """The distribution of ``Y = ln||Ju||^2``, ``||u|| = 1`` (natural log), given that
+    no layer is dead.
 
-    A ``scipy.stats`` distribution without shape parameters: ``mean std var cdf sf logcdf logsf pdf logpdf ppf isf interval median rvs`` are its
-    methods. Under coverage "exact" it is exact: absolute error of the distribution function below 1e-8 (about 1e-13 in practice), relative
-    error of both tails below 1e-3 down to 1e-12 (about 1e-10, but 1e-5 where gates that are nearly all closed have a probability around 1e-12);
-    from 1e-15 on an order of magnitude. Quantiles invert them to 1e-9 of the probability, plus 1e-17. Under coverage "first-order" (iid weights that are not
-    Gaussian) it is the exact law of *Gaussian* weights, moved and scaled to the corrected log-mean and log-variance, which have errors of
-    their own (`Prediction.log_mean_error`, `log_variance_error`); its shape is not corrected, and it has no ends: one or two layers of a few
-    bounded entries have a largest ``||Ju||^2``, beyond which this law goes on (one single uniform weight: a tenth of it).
+    A ``scipy.stats`` distribution without shape parameters: ``mean std var cdf sf
+    logcdf logsf pdf logpdf ppf isf interval median rvs`` are its methods. Under
+    coverage "exact" it is exact: absolute error of the distribution function below 1e-8
+    (about 1e-13 in practice), relative error of both tails below 1e-3 down to 1e-12
+    (about 1e-10, but 1e-5 where gates that are nearly all closed have a probability
+    around 1e-12); from 1e-15 on an order of magnitude. Quantiles invert them to 1e-9 of
+    the probability, plus 1e-17. Under coverage "first-order" (iid weights that are not
+    Gaussian) it is the exact law of *Gaussian* weights, moved and scaled to the
+    corrected log-mean and log-variance, which have errors of their own
+    (`Prediction.log_mean_error`, `log_variance_error`); its shape is not corrected, and
+    it has no ends: one or two layers of a few bounded entries have a largest
+    ``||Ju||^2``, beyond which this law goes on (one single uniform weight: a tenth of
+    it).
 
     Parameters
     ----------
@@ -57,15 +69,21 @@ class ChainLaw(LogLaw):
     Raises
     ------
     UnsupportedArchitecture
-        If a layer's weights are all zero (``ln 0`` has no law), or a gate has more than two different nonzero values.
+        If a layer's weights are all zero (``ln 0`` has no law), or a gate has more than
+        two different nonzero values.
 
     Notes
     -----
-    A chain of isometries (orthogonal square linear layers) is a point mass: its distribution function is a step, its density infinite there.
+    A chain of isometries (orthogonal square linear layers) is a point mass: its
+    distribution function is a step, its density infinite there.
 
-    A chain of orthogonal layers alone, with leaky gates and narrow (up to about 64), has atoms and a density with jumps: what has all its gates open,
-    or all closed, in every layer. It is laid out on a lattice (`initdiag.law.distributions.lattice`): atoms exact, absolute error of the distribution function about
-    1e-7, at most 1e-5 (1e-3 within a step, 1e-5 of the support, of an edge), no promise for far tails. ``cdf`` and ``sf`` take the atoms in; ``pdf`` is the rest's, which integrates to less than 1.
+    A chain of orthogonal layers alone, with leaky gates and narrow (up to about 64),
+    has atoms and a density with jumps: what has all its gates open, or all closed, in
+    every layer. It is laid out on a lattice (`initdiag.law.distributions.lattice`):
+    atoms exact, absolute error of the distribution function about 1e-7, at most 1e-5
+    (1e-3 within a step, 1e-5 of the support, of an edge), no promise for far tails.
+    ``cdf`` and ``sf`` take the atoms in; ``pdf`` is the rest's, which integrates to
+    less than 1.
 
     Examples
     --------
@@ -104,7 +122,8 @@ class ChainLaw(LogLaw):
             self._location + self._scale * math.fsum(side) for side in zip(*edges, strict=True)
         )
         if self._has_atoms:
-            self.a -= _rounding(self.a)  # at the support's lower end scipy.stats has P(Y > a) = 1
+            # at the support's lower end scipy.stats has P(Y > a) = 1
+            self.a -= _rounding(self.a)
 
     @classmethod
     def of(cls, prediction: Prediction) -> ChainLaw:
@@ -112,12 +131,17 @@ class ChainLaw(LogLaw):
         return cls(prediction)
 
     def log_moment(self, k: float) -> float:
-        """Return ``ln E||Ju||^{2k}`` (natural log), *unconditional*: dead draws count 0.
+        """Return ``ln E||Ju||^{2k}`` (natural log), *unconditional*: dead draws count
+        0.
 
-        For integer ``k`` and one gate value ``d`` it is ``sum_l ln(v^k d^{2k} E[K (K + 2) ... (K + 2k - 2)])``, ``K`` the number of open gates.
-        Under coverage "first-order" ``k`` = 0, 1 and 2 are exact all the same (`initdiag.law.kurtosis.corrections.log_fourth_norm`); other orders are those of
-        the moved and scaled law, an approximation whose error `Prediction` does not state. Uniform weights, ReLU: at ``k`` = 0.5, 1.5 and 3 it was
-        at most 0.04, 0.5 and 1.6 for widths of 1 and 2, 0.005, 0.06 and 0.25 for 8, and not seen (0.02) for 32.
+        For integer ``k`` and one gate value ``d`` it is ``sum_l ln(v^k d^{2k} E[K (K +
+        2) ... (K + 2k - 2)])``, ``K`` the number of open gates. Under coverage
+        "first-order" ``k`` = 0, 1 and 2 are exact all the same
+        (`initdiag.law.kurtosis.corrections.log_fourth_norm`); other orders are those of
+        the moved and scaled law, an approximation whose error `Prediction` does not
+        state. Uniform weights, ReLU: at ``k`` = 0.5, 1.5 and 3 it was at most 0.04, 0.5
+        and 1.6 for widths of 1 and 2, 0.005, 0.06 and 0.25 for 8, and not seen (0.02)
+        for 32.
 
         Parameters
         ----------
@@ -153,7 +177,9 @@ class ChainLaw(LogLaw):
         return self._mean, self._variance, None, None
 
     def _log_tail(self, x: Array, side: int) -> Array:
-        """Return ``ln P(Y > x)`` (``side`` 1) or ``ln P(Y <= x)`` (-1) for a flat array."""
+        """Return ``ln P(Y > x)`` (``side`` 1) or ``ln P(Y <= x)`` (-1) for a flat
+        array.
+        """
         if self._inversion is None:
             return np.where((x < self._mean - _rounding(self._mean)) == (side > 0), 0.0, -math.inf)
         inside = (x > self.a) & (x < self.b)
@@ -193,7 +219,9 @@ class ChainLaw(LogLaw):
         return self._quantile(q.ravel(), 1).reshape(q.shape)
 
     def _quantile(self, q: Array, side: int) -> Array:
-        """Return ``x`` where the tail of ``side`` is ``q``, from the smaller of the two tails."""
+        """Return ``x`` where the tail of ``side`` is ``q``, from the smaller of the two
+        tails.
+        """
         if self._inversion is None:
             return np.full_like(q, self._mean)
         x = np.empty_like(q)
@@ -208,7 +236,9 @@ class ChainLaw(LogLaw):
         return self._inversion.on_atoms(x) if isinstance(self._inversion, LatticeInversion) else x
 
     def _entropy(self) -> float:
-        """``-E ln f`` by Gauss-Legendre quadrature between quantiles: ``scipy.stats`` would look for the peak on the whole line."""
+        """``-E ln f`` by Gauss-Legendre quadrature between quantiles: ``scipy.stats``
+        would look for the peak on the whole line.
+        """
         if self._has_atoms:
             return -math.inf
         edges = np.concatenate([self.ppf(_TAILS), self.isf(_TAILS[::-1])])
@@ -246,7 +276,9 @@ def _inversion(factors: Sequence[Factor]) -> Inversion | OrthogonalInversion | L
 def _of_leaky_haar_layers(
     layers: tuple[tuple[LayerPrediction, int], ...],
 ) -> Inversion | LatticeInversion:
-    """Return the same inversion for the same layers: a report asks for its law several times, and this costs up to a second."""
+    """Return the same inversion for the same layers: a report asks for its law several
+    times, and this costs up to a second.
+    """
     factors = [Factor.of(layer, count) for layer, count in layers]
     inversion = Inversion(factors)
     return inversion if inversion.reaches(_SMALLEST_TAIL) else LatticeInversion(factors)

@@ -1,14 +1,19 @@
-r"""Distribution functions of chains of Haar weights alone, whose transforms hardly decay on vertical lines.
+r"""Distribution functions of chains of Haar weights alone, whose transforms hardly
+decay on vertical lines.
 
-Such a layer is ``ln`` of a scale times ``Beta(K/2, (N - K)/2)``, 1 if ``K = N``: it never exceeds an *upper edge*, may have an atom there, and its
-transform, relative to the edge,
+Such a layer is ``ln`` of a scale times ``Beta(K/2, (N - K)/2)``, 1 if ``K = N``: it
+never exceeds an *upper edge*, may have an atom there, and its transform, relative to
+the edge,
 
     M(s) = sum_K P(K) Gamma(K/2 + s) Gamma(N/2) / (Gamma(N/2 + s) Gamma(K/2)),
 
-falls off like a power of ``|s|``. But it has no singularities but poles on the negative axis, so that the inversion integral (`initdiag.law.distributions.line`)
-may be taken over a parabola around them (Talbot 1979; Weideman and Trefethen 2007), ``s = c + m (2 i u - u^2)``, ``c`` the saddlepoint, ``m`` at
-least ``N/2``, the scale of ``M``: left of the edge, ``y = x - edge < 0``, the factor ``e^{-s y}`` then decays like ``exp(m y u^2)``, and the trapezium
-rule in ``u`` converges exponentially, in the tails relatively to them.
+falls off like a power of ``|s|``. But it has no singularities but poles on the negative
+axis, so that the inversion integral (`initdiag.law.distributions.line`) may be taken
+over a parabola around them (Talbot 1979; Weideman and Trefethen 2007), ``s = c + m (2 i
+u - u^2)``, ``c`` the saddlepoint, ``m`` at least ``N/2``, the scale of ``M``: left of
+the edge, ``y = x - edge < 0``, the factor ``e^{-s y}`` then decays like ``exp(m y
+u^2)``, and the trapezium rule in ``u`` converges exponentially, in the tails relatively
+to them.
 """
 
 from __future__ import annotations
@@ -31,7 +36,9 @@ Array = NDArray[np.float64]
 ComplexArray = NDArray[Any]
 
 _STEP = 0.15
-"""Of the trapezium rule, in units of the distance to the nearest pole: its error is about exp(-2 pi/0.15) = 6e-19."""
+"""Of the trapezium rule, in units of the distance to the nearest pole: its error is
+about exp(-2 pi/0.15) = 6e-19.
+"""
 
 _NEXT = 4.0
 """Tilts are at most this many 1/(standard deviation) apart,"""
@@ -40,20 +47,29 @@ _GROWTH = 3.0
 """and near the edge, where their scale is 1/(edge - x), in at most this ratio."""
 
 _MOST_LOST = 10.0
-"""As `initdiag.law.distributions.line`: the log of the relative accuracy that a step may cost."""
+"""As `initdiag.law.distributions.line`: the log of the relative accuracy that a step
+may cost.
+"""
 
 _LOG_ACCURACY = 40.0
-"""A parabola ends where its integrand is below exp(-40) of the apex's for every x that it serves."""
+"""A parabola ends where its integrand is below exp(-40) of the apex's for every x that
+it serves.
+"""
 
 _LARGEST_TILT = 1e15
-"""Closer than about 1e-15 to the edge no line is made: the doubles do not resolve it."""
+"""Closer than about 1e-15 to the edge no line is made: the doubles do not resolve it.
+"""
 
 _LOG_LAST = -60.0
-"""As `initdiag.law.distributions.line`: tails below exp(-60) are continued exponentially."""
+"""As `initdiag.law.distributions.line`: tails below exp(-60) are continued
+exponentially.
+"""
 
 
 def log_gamma_ratio(a: Array, n: float, s: ComplexArray) -> ComplexArray:
-    """Return ``ln Gamma(a + s) - ln Gamma(n + s)``, shape ``a.shape + s.shape``, without cancellation for large ``n`` or ``|s|``."""
+    """Return ``ln Gamma(a + s) - ln Gamma(n + s)``, shape ``a.shape + s.shape``,
+    without cancellation for large ``n`` or ``|s|``.
+    """
     upper = n + s
     lower = a[:, None] + s
     large = np.abs(lower) > 30
@@ -66,7 +82,8 @@ def log_gamma_ratio(a: Array, n: float, s: ComplexArray) -> ComplexArray:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Parabola:
-    """The inversion integral over a parabola with apex ``c``, made for ``y`` about ``position`` and up to ``closest``.
+    """The inversion integral over a parabola with apex ``c``, made for ``y`` about
+    ``position`` and up to ``closest``.
 
     At its ``nodes``, ``weights`` are ``M(s)/M(c) e^{-(s - c) closest} ds/(2 pi i)``.
     """
@@ -79,7 +96,9 @@ class Parabola:
     weights: ComplexArray
 
     def log_tail(self, y: Array) -> Array:
-        """Return ``ln P(Y > edge + y)`` if ``c > 0``, ``ln P(Y <= edge + y)`` if ``c < 0``."""
+        """Return ``ln P(Y > edge + y)`` if ``c > 0``, ``ln P(Y <= edge + y)`` if ``c <
+        0``.
+        """
         return self._log_sum(y, self.weights / (self.nodes * math.copysign(1.0, self.c)))
 
     def log_density(self, y: Array) -> Array:
@@ -94,7 +113,9 @@ class Parabola:
 
 
 class OrthogonalInversion:
-    """Tails and density of a sum of Haar factors of one gate value each, relative to the sum of their locations."""
+    """Tails and density of a sum of Haar factors of one gate value each, relative to
+    the sum of their locations.
+    """
 
     def __init__(self, factors: Sequence[Factor]) -> None:
         self.factors = tuple(factors)
@@ -123,7 +144,9 @@ class OrthogonalInversion:
         return np.where(x < self.edge, result, -math.inf)
 
     def _on_lines(self, x: Array, side: int, evaluate: Callable[[Parabola, Array], Array]) -> Array:
-        """Evaluate every ``x`` below the edge on the parabola in whose window it is; beyond the last, go on exponentially."""
+        """Evaluate every ``x`` below the edge on the parabola in whose window it is;
+        beyond the last, go on exponentially.
+        """
         result = np.full_like(x, -math.inf)
         inside = x < self.edge
         if not inside.any():
@@ -142,7 +165,9 @@ class OrthogonalInversion:
         return result
 
     def _reaching(self, side: int, farthest: float) -> tuple[list[Parabola], Array]:
-        """Return the lines of one side and the ``side * y`` up to which each is used, after making those missing up to ``farthest``."""
+        """Return the lines of one side and the ``side * y`` up to which each is used,
+        after making those missing up to ``farthest``.
+        """
         lines, ends = self._lines[side], self._ends[side]
         c, position = (
             (lines[-1].c, lines[-1].position)
@@ -165,7 +190,9 @@ class OrthogonalInversion:
         )
 
     def _next(self, side: int, c: float, position: float) -> tuple[float, float]:
-        """Return the next tilt and the ``y`` it is made for: its mean, or what is as far out on the scale of the pole or of the edge."""
+        """Return the next tilt and the ``y`` it is made for: its mean, or what is as
+        far out on the scale of the pole or of the edge.
+        """
         tilted = self._tilt(c)
         natural = _NEXT / math.sqrt(tilted.variance) if tilted.variance > 0 else math.inf
         room = 0.6 * (c - self.pole) if side < 0 else (_GROWTH - 1) * c if c > 0 else math.inf
@@ -195,7 +222,9 @@ class OrthogonalInversion:
         )
 
     def _parabola(self, c: float, position: float, closest: float) -> Parabola:
-        """Compute nodes until the integrand has vanished for the ``y`` closest to the edge."""
+        """Compute nodes until the integrand has vanished for the ``y`` closest to the
+        edge.
+        """
         tilted = self._tilt(c)
         opening = max(c - self.pole, *(factor.half_radius for factor in self.factors))
         scale = min(

@@ -18,7 +18,8 @@ _REFINED = 3
 
 
 def kolmogorov_distance(law: Any, other: Any) -> float:
-    """Return ``sup_x |F(x) - G(x)|`` of two ``scipy.stats`` distributions, ``G`` continuous, ``F`` but for its ends.
+    """Return ``sup_x |F(x) - G(x)|`` of two ``scipy.stats`` distributions, ``G``
+    continuous, ``F`` but for its ends.
 
     Where ``law`` ends in an atom, the supremum may be at its edge or just before it.
     """

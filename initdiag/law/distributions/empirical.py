@@ -1,4 +1,6 @@
-"""The law of a sample, as a ``scipy.stats`` distribution: what a simulation has for a law."""
+"""The law of a sample, as a ``scipy.stats`` distribution: what a simulation has for a
+law.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +20,9 @@ __all__ = ["EmpiricalLaw"]
 class EmpiricalLaw(LogLaw):
     """The distribution of simulated draws of ``ln||Ju||^2`` that are not dead.
 
-    ``cdf`` interpolates the sample's distribution function, ``ppf`` its quantiles; ``pdf`` is a kernel estimate (Scott's rule). Accurate to the
-    sample's size: nothing is known beyond its extremes.
+    ``cdf`` interpolates the sample's distribution function, ``ppf`` its quantiles;
+    ``pdf`` is a kernel estimate (Scott's rule). Accurate to the sample's size: nothing
+    is known beyond its extremes.
     """
 
     def __init__(self, log_norms: NDArray[np.float64], **constructor: Any) -> None:
@@ -57,7 +60,8 @@ class EmpiricalLaw(LogLaw):
         )
 
     def log_moment(self, k: float) -> float:
-        """Return ``ln E||Ju||^{2k}`` over all draws, dead ones counting 0 (natural log).
+        """Return ``ln E||Ju||^{2k}`` over all draws, dead ones counting 0 (natural
+        log).
 
         Raises
         ------

@@ -1,9 +1,14 @@
-"""Is a sample's shape that of a law? Kolmogorov and Smirnov's test after both are standardised by their own mean and variance.
+"""Test whether a sample has the shape of a law.
 
-Mean and variance are tested by themselves (`initdiag.diagnosing.agreement`), where what the theory leaves open is allowed for. The shape is what is left:
-``D = sup |F_n(m + s x) - F(mu + sigma x)|`` with the sample's ``m`` and ``s``. Under the law ``sqrt(n) D`` tends to the supremum of the Gaussian
-process of ``psi_x(z) = 1{z <= x} - F(x) + f(x) z + x f(x) (z^2 - 1)/2`` (Durbin, Ann. Statist. 1 (1973) 279), whose distribution depends on ``F``,
-and is simulated here. Supremum and process are taken over the same points.
+Kolmogorov and Smirnov's test after both are standardised by their own mean and
+variance.
+
+Mean and variance are tested by themselves (`initdiag.diagnosing.agreement`), where what
+the theory leaves open is allowed for. The shape is what is left: ``D = sup |F_n(m + s
+x) - F(mu + sigma x)|`` with the sample's ``m`` and ``s``. Under the law ``sqrt(n) D``
+tends to the supremum of the Gaussian process of ``psi_x(z) = 1{z <= x} - F(x) + f(x) z
++ x f(x) (z^2 - 1)/2`` (Durbin, Ann. Statist. 1 (1973) 279), whose distribution depends
+on ``F``, and is simulated here. Supremum and process are taken over the same points.
 """
 
 from __future__ import annotations
@@ -30,9 +35,11 @@ Real = NDArray[np.float64]
 
 
 def shape_p_value(law: rv_continuous, sample: Real) -> float:
-    """Return the p-value of the sample's shape under ``law`` (of any location and scale); above 1 % to about 0.005 sqrt(p).
+    """Return the p-value of the sample's shape under ``law`` (of any location and
+    scale); above 1 % to about 0.005 sqrt(p).
 
-    Beyond the simulated 99 % point the tail is ``exp(-x^2/(2 s^2))``, ``s^2`` the process' largest variance.
+    Beyond the simulated 99 % point the tail is ``exp(-x^2/(2 s^2))``, ``s^2`` the
+    process' largest variance.
     """
     x = np.linspace(-_REACH, _REACH, _CELLS + 1)
     cdf = np.asarray(law.cdf(law.mean() + law.std() * x))

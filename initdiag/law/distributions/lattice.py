@@ -1,17 +1,25 @@
-r"""Distribution functions of chains of Haar weights and leaky gates whose transforms hardly decay: by convolution on a lattice.
+r"""Distribution functions of chains of Haar weights and leaky gates whose transforms
+hardly decay: by convolution on a lattice.
 
-Such a layer is ``ln(v N a^2) - W``, ``W = -ln(S/a^2) - ln B >= 0`` (`initdiag.law.distributions.mixture`): ``S`` between ``b^2`` and ``a^2``, with atoms at both, and
-``B ~ Beta(K/2, (N - K)/2)``, 1 if ``K = N``. Where the layers are narrow their atoms and the jumps of their densities count, no vertical line ends
-(`initdiag.law.distributions.line`), and between two edges no contour can be bent (`initdiag.law.distributions.contour`). But the law is bounded above and can be laid out.
+Such a layer is ``ln(v N a^2) - W``, ``W = -ln(S/a^2) - ln B >= 0``
+(`initdiag.law.distributions.mixture`): ``S`` between ``b^2`` and ``a^2``, with atoms at
+both, and ``B ~ Beta(K/2, (N - K)/2)``, 1 if ``K = N``. Where the layers are narrow
+their atoms and the jumps of their densities count, no vertical line ends
+(`initdiag.law.distributions.line`), and between two edges no contour can be bent
+(`initdiag.law.distributions.contour`). But the law is bounded above and can be laid
+out.
 
-A summand has atoms ``A`` on the lattice of step ``h`` and a rest whose masses ``g`` in the cells ``[i h, (i + 1) h)`` are differences of its distribution
-function, exact for any density. In generating functions ``A(z)``, ``g(z)``: the sum of two points is a point, of a point and a cell a cell; the
-sum of two cells is a triangle over two cells, half in each. So, adding summands one by one, points ``P`` and cells ``C`` become
+A summand has atoms ``A`` on the lattice of step ``h`` and a rest whose masses ``g`` in
+the cells ``[i h, (i + 1) h)`` are differences of its distribution function, exact for
+any density. In generating functions ``A(z)``, ``g(z)``: the sum of two points is a
+point, of a point and a cell a cell; the sum of two cells is a triangle over two cells,
+half in each. So, adding summands one by one, points ``P`` and cells ``C`` become
 
     C <- C (A + g (1 + z)/2) + P g,   P <- P A,
 
-with nothing but positive numbers: the error stays as small in the tails, relatively. ``h`` divides ``ln(a^2/b^2)``, so that the atoms of equal gates are on
-the lattice. What is smeared is the law of two densities' sum, by a step: ``h^2`` times its curvature.
+with nothing but positive numbers: the error stays as small in the tails, relatively.
+``h`` divides ``ln(a^2/b^2)``, so that the atoms of equal gates are on the lattice. What
+is smeared is the law of two densities' sum, by a step: ``h^2`` times its curvature.
 """
 
 from __future__ import annotations
@@ -38,7 +46,10 @@ _CELLS, _MOST_CELLS = 1 << 18, 1 << 21
 """Of the whole law, and of all cases (numbers of open gates) of its layers together."""
 
 _LOGIT_END, _LOGIT_STEP = 90.0, 0.02
-"""The slowest tails of a logit of Beta are ``exp(-|y|/2)``: 3e-20 at the ends. Cubic splines on the step are good to 1e-9 of the density."""
+"""The slowest tails of a logit of Beta are ``exp(-|y|/2)``: 3e-20 at the ends.
+
+Cubic splines on the step are good to 1e-9 of the density.
+"""
 
 _LEAST = 1e-18
 """Tails below it are cut off."""
@@ -47,12 +58,14 @@ _ROUNDING = 1e-7
 """Of a place on the lattice, in steps."""
 
 _NEAR = 1e-13
-"""An atom counts as met this near to it, relatively: its place is a sum of logarithms."""
+"""An atom counts as met this near to it, relatively: its place is a sum of logarithms.
+"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Summand:
-    """One independent part of ``W``: atoms at 0 and at ``span``, and between them a density, given by that of a logit.
+    """One independent part of ``W``: atoms at 0 and at ``span``, and between them a
+    density, given by that of a logit.
 
     Attributes
     ----------
@@ -83,7 +96,9 @@ class _Summand:
         span: float,
         least: float = _LEAST,
     ) -> _Summand:
-        """Return the summand whose logit has ``density`` (up to a factor) at the nodes ``y``; a tail below ``least`` is cut off."""
+        """Return the summand whose logit has ``density`` (up to a factor) at the nodes
+        ``y``; a tail below ``least`` is cut off.
+        """
         mass = max(1 - sum(atoms), 0.0) if density.any() else 0.0
         lower = interpolate.CubicSpline(y, density).antiderivative() if mass else None
         if lower is None or math.isfinite(span):
@@ -107,7 +122,9 @@ class _Summand:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Lattice:
-    """A circle of ``size`` points of distance ``step``; laws on it are real Fourier transforms."""
+    """A circle of ``size`` points of distance ``step``; laws on it are real Fourier
+    transforms.
+    """
 
     step: float
     size: int
@@ -134,7 +151,9 @@ class _Lattice:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Sums:
-    """Of masses in a row: of the first ``i``, and of the others, each added up from its own end."""
+    """Of masses in a row: of the first ``i``, and of the others, each added up from its
+    own end.
+    """
 
     nearer: Array
     beyond: Array
@@ -147,7 +166,8 @@ class _Sums:
 
 
 class LatticeInversion:
-    """Tails and density of a sum of Haar factors of one or two gate values each, relative to the sum of their locations.
+    """Tails and density of a sum of Haar factors of one or two gate values each,
+    relative to the sum of their locations.
 
     Parameters
     ----------
@@ -177,7 +197,8 @@ class LatticeInversion:
     def log_tail(self, x: Array, side: int) -> Array:
         """Return ``ln P(Y > x)`` (``side`` 1) or ``ln P(Y <= x)`` (-1)."""
         w = self.edge - x
-        met = np.searchsorted(self._places, w - _NEAR * (1 + np.abs(x)))  # the atoms above x
+        # the atoms above x
+        met = np.searchsorted(self._places, w - _NEAR * (1 + np.abs(x)))
         cells, atoms = (
             sums.nearer if side > 0 else sums.beyond for sums in (self._cells, self._atoms)
         )
@@ -207,7 +228,9 @@ _Case = tuple[float, list[_Summand]]
 
 
 def _cases(factor: Factor) -> Iterator[_Case]:
-    """Yield the numbers of open gates: their probability, and the independent summands of ``W`` given it."""
+    """Yield the numbers of open gates: their probability, and the independent summands
+    of ``W`` given it.
+    """
     assert factor.layer.gate is not None
     n = 2 * factor.half_radius
     for case in given_open(factor.layer.gate, factor.layer.fan_out, FLOOR):
@@ -216,7 +239,9 @@ def _cases(factor: Factor) -> Iterator[_Case]:
 
 
 def _edge(factor: Factor) -> float:
-    """Return ``ln(v N a^2)`` of one layer relative to its location; `Factor.edges` leaves out what is improbable."""
+    """Return ``ln(v N a^2)`` of one layer relative to its location; `Factor.edges`
+    leaves out what is improbable.
+    """
     layer = factor.layer
     assert layer.gate is not None
     largest = max(
@@ -246,7 +271,9 @@ def _radius(case: GivenOpen, n: float) -> _Summand:
 
 
 def _lattice(layers: Sequence[tuple[list[_Case], int]]) -> _Lattice:
-    """Return a lattice that holds all summands, and on which the first one's span is a whole number of steps."""
+    """Return a lattice that holds all summands, and on which the first one's span is a
+    whole number of steps.
+    """
     ranges = [
         count * max(math.fsum(s.reach for s in summands) for _, summands in cases)
         for cases, count in layers
@@ -303,7 +330,9 @@ def _transforms(summand: _Summand, lattice: _Lattice) -> tuple[ComplexArray, Com
 
 
 def _atoms(layers: Sequence[tuple[list[_Case], int]]) -> tuple[Array, Array]:
-    """Return the places, as ``W``, and the masses of the law's atoms: what has every layer at one of its own."""
+    """Return the places, as ``W``, and the masses of the law's atoms: what has every
+    layer at one of its own.
+    """
     places, masses = np.zeros(1), np.ones(1)
     for cases, count in layers:
         own: dict[float, float] = {}
@@ -322,7 +351,9 @@ def _atoms(layers: Sequence[tuple[list[_Case], int]]) -> tuple[Array, Array]:
 def _convolved(
     places: Array, masses: Array, own: Sequence[tuple[float, float]]
 ) -> tuple[Array, Array]:
-    """Add a layer's atoms; those at one place are one, those too small to be seen none."""
+    """Add a layer's atoms; those at one place are one, those too small to be
+    seen none.
+    """
     if not own:
         return np.empty(0), np.empty(0)
     all_places = np.concatenate([places + at for at, _ in own])

@@ -1,18 +1,25 @@
-r"""Distribution functions from moment generating functions, with *relative* accuracy in both tails.
+r"""Distribution functions from moment generating functions, with *relative* accuracy in
+both tails.
 
 On a vertical line ``Re s = c`` the tails of ``Y`` with ``M(s) = E e^{sY}`` are
 
-    P(Y > x) = (1/2 pi i) int M(s) e^{-sx}/s ds  (c > 0),   P(Y <= x) = -(the same)  (c < 0).
+    P(Y > x) = (1/2 pi i) int M(s) e^{-sx}/s ds  (c > 0),   P(Y <= x) = -(the same)  (c
+    < 0).
 
-Let ``H(x) = e^{cx} P(Y > x)/M(c)``, of order 1 where the tilted law (mean ``M'/M(c)``) lives, however small the tail. The trapezium rule of step
-``h`` gives, by Poisson's summation formula and without any other error, ``sum_m H(x + mT)``, ``T = 2 pi/h``; and by Chernoff's inequality
+Let ``H(x) = e^{cx} P(Y > x)/M(c)``, of order 1 where the tilted law (mean ``M'/M(c)``)
+lives, however small the tail. The trapezium rule of step ``h`` gives, by Poisson's
+summation formula and without any other error, ``sum_m H(x + mT)``, ``T = 2 pi/h``; and
+by Chernoff's inequality
 
-    H(x) <= exp(ln M(c + b) - ln M(c) - b x)   for every b with c + b >= 0  (left of 0: c + b <= 0),
+    H(x) <= exp(ln M(c + b) - ln M(c) - b x)   for every b with c + b >= 0  (left of 0:
+    c + b <= 0),
 
-so that ``T`` is chosen to leave the terms ``m != 0`` below ``exp(-LOG_ACCURACY)``. A few lines, whose tilted means are about five tilted standard
-deviations apart, serve every ``x``; each is computed when it is first needed. (The saddlepoint of ``x`` is the line whose mean is ``x``; being off it by
-``k`` standard deviations costs a factor ``exp(k^2/2)`` of rounding error: 23 here, more only where
-a pole keeps the line from its place; see `_RELIABLE`.)
+so that ``T`` is chosen to leave the terms ``m != 0`` below ``exp(-LOG_ACCURACY)``. A
+few lines, whose tilted means are about five tilted standard deviations apart, serve
+every ``x``; each is computed when it is first needed. (The saddlepoint of ``x`` is the
+line whose mean is ``x``; being off it by ``k`` standard deviations costs a factor
+``exp(k^2/2)`` of rounding error: 23 here, more only where a pole keeps the line from
+its place; see `_RELIABLE`.)
 """
 
 from __future__ import annotations
@@ -33,42 +40,58 @@ Array = NDArray[np.float64]
 ComplexArray = NDArray[np.complex128]
 
 _LOG_ACCURACY = 38.0
-"""Aliases are below exp(-38) = 3e-17 of the tilted scale; windows reach 3 deviations from the mean, where H has lost exp(-4.5)."""
+"""Aliases are below exp(-38) = 3e-17 of the tilted scale; windows reach 3 deviations
+from the mean, where H has lost exp(-4.5).
+"""
 
 _FIRST, _NEXT = 2.5, 5.0
-"""Tilts in units of 1/(standard deviation): of the first line on each side of 0, and from one line to the next."""
+"""Tilts in units of 1/(standard deviation): of the first line on each side of 0, and
+from one line to the next.
+"""
 
 _TOWARDS_POLE = 0.6
 """Most of the way to the pole that one step takes."""
 
 _MOST_LOST_FIRST, _MOST_LOST = 3.5, 13.0
-"""Of the log of the relative accuracy; a normal law's steps lose 2.5^2/2 and 5^2/2, a law with a second hump (leaky gates) may lose more."""
+"""Of the log of the relative accuracy; a normal law's steps lose 2.5^2/2 and 5^2/2, a
+law with a second hump (leaky gates) may lose more.
+"""
 
 _RELIABLE, _LAST_RELIABLE = 1e-8, 1e-12
-"""A line held back by the pole or a hump serves ``x`` until H, computed to about 1e-15, is this small; the last such line, this small."""
+"""A line held back by the pole or a hump serves ``x`` until H, computed to about 1e-15,
+is this small; the last such line, this small.
+"""
 
 _NODES = 1 << 10
 """Nodes after which a line is the last towards the pole."""
 
 _MOST_NODES = 1 << 12
-"""A line that needs more has a transform that hardly decays, and is not made (see `Inversion.reaches`)."""
+"""A line that needs more has a transform that hardly decays, and is not made (see
+`Inversion.reaches`).
+"""
 
 _DECAYED = 4 - _LOG_ACCURACY
 """Log of what of the transform is no longer computed."""
 
 _FAR = np.linspace(0.9 * _MOST_NODES, _MOST_NODES, 16)
-"""Nodes at the end of such a line, where its decay is looked at before all are computed."""
+"""Nodes at the end of such a line, where its decay is looked at before all are
+computed.
+"""
 
 _CHUNK = 1 << 13
 """Values of ``x`` at a time: what fits into a processor's cache."""
 
 _LOG_LAST = -60.0
-"""No line is made for tails below exp(-60) = 1e-26 (the mixtures are cut at 1e-18): from there on the last line's exponential goes on."""
+"""No line is made for tails below exp(-60) = 1e-26 (the mixtures are cut at 1e-18):
+from there on the last line's exponential goes on.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """The transform on ``Re s = c``: nodes ``c + i frequency``, and what of ``M(s)/M(c) e^{-i frequency mean}`` is there."""
+    """The transform on ``Re s = c``: nodes ``c + i frequency``, and what of ``M(s)/M(c)
+    e^{-i frequency mean}`` is there.
+    """
 
     c: float
     tilted: Tilt
@@ -94,7 +117,9 @@ class Line:
         return np.asarray(self.tilted.log_normalizer - self.c * x)
 
     def _sum(self, x: Array, values: ComplexArray) -> Array:
-        """Trapezium rule over the whole line, whose lower half is the conjugate of the upper: a polynomial in ``e^{-i step (x - mean)}``."""
+        """Trapezium rule over the whole line, whose lower half is the conjugate of the
+        upper: a polynomial in ``e^{-i step (x - mean)}``.
+        """
         weights = np.full(values.size, self.step / math.pi)
         weights[0] /= 2
         coefficients = (weights * values)[::-1]
@@ -115,7 +140,9 @@ def safe_log(values: Array) -> Array:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A line with the ``side * x`` up to which it is used, and whether further lines could follow."""
+    """A line with the ``side * x`` up to which it is used, and whether further lines
+    could follow.
+    """
 
     line: Line
     end: float
@@ -146,7 +173,9 @@ class Inversion:
         return np.asarray(sum(factor.log_transform(s) for factor in self.factors))
 
     def log_tail(self, x: Array, side: int) -> Array:
-        """Return ``ln P(Y > x)`` (``side`` 1) or ``ln P(Y <= x)`` (-1), each from lines of its own tail beyond the mean."""
+        """Return ``ln P(Y > x)`` (``side`` 1) or ``ln P(Y <= x)`` (-1), each from lines
+        of its own tail beyond the mean.
+        """
         beyond = side * (x - self.center.mean) >= 0
         result = np.empty_like(x)
         result[beyond] = self._on_lines(x[beyond], side, Line.log_tail)
@@ -163,9 +192,11 @@ class Inversion:
         return result
 
     def reaches(self, log_probability: float) -> bool:
-        """Return whether the transform decays on all lines that serve tails down to a probability.
+        """Return whether the transform decays on all lines that serve tails down to a
+        probability.
 
-        It does not where the law has atoms or jumps of its density: narrow layers of Haar weights without a single one of iid weights.
+        It does not where the law has atoms or jumps of its density: narrow layers of
+        Haar weights without a single one of iid weights.
         """
         return all(self._side_reaches(side, log_probability) for side in (-1, 1))
 
@@ -183,7 +214,9 @@ class Inversion:
             windows.append(window)
 
     def _on_lines(self, x: Array, side: int, evaluate: Callable[[Line, Array], Array]) -> Array:
-        """Evaluate every ``x`` on the line in whose window it is; beyond the last window, go on exponentially."""
+        """Evaluate every ``x`` on the line in whose window it is; beyond the last
+        window, go on exponentially.
+        """
         if not x.size:
             return np.empty_like(x)
         windows = self._reaching(side, float((side * x).max()))
@@ -197,7 +230,9 @@ class Inversion:
         return result
 
     def _reaching(self, side: int, farthest: float) -> list[Window]:
-        """Return the windows of one side, after making those that are missing up to ``farthest``."""
+        """Return the windows of one side, after making those that are missing up to
+        ``farthest``.
+        """
         windows = self._windows[side]
         while not windows or (windows[-1].end < farthest and not windows[-1].is_last):
             window = self._next_window(side, windows[-1].line if windows else None)
@@ -212,7 +247,8 @@ class Inversion:
     def _next_window(self, side: int, last: Line | None) -> Window | None:
         """Return the next window, None if there the transform hardly decays.
 
-        Go ``_NEXT`` deviations on; towards the pole, at most ``_TOWARDS_POLE`` of the way that is left; never so far that accuracy is lost.
+        Go ``_NEXT`` deviations on; towards the pole, at most ``_TOWARDS_POLE`` of the
+        way that is left; never so far that accuracy is lost.
         """
         c, tilted = (0.0, self.center) if last is None else (last.c, last.tilted)
         natural = (_FIRST if last is None else _NEXT) / math.sqrt(tilted.variance)
@@ -233,14 +269,18 @@ class Inversion:
         return Window(line, end, bool(tilted.log_normalizer - c * tilted.mean < _LOG_LAST))
 
     def _bounded(self, c: float, tilted: Tilt, step: float, most: float) -> float:
-        """Shorten a step until the line there has lost at most ``exp(most)`` of relative accuracy where this one is at its best."""
+        """Shorten a step until the line there has lost at most ``exp(most)`` of
+        relative accuracy where this one is at its best.
+        """
         base = tilted.log_normalizer
         while float(self.log_transform(np.array([c + step]))[0]) - base - step * tilted.mean > most:
             step *= 0.7
         return step
 
     def _window_by_value(self, line: Line, side: int) -> Window:
-        """Return the window of a line that is held back from its place: as far as its sums are reliable."""
+        """Return the window of a line that is held back from its place: as far as its
+        sums are reliable.
+        """
         is_last = line.frequency.size > _NODES
         x = line.tilted.mean + side * np.linspace(0.0, math.pi / line.step, 400)
         small = line.tail_ratio(x) < (_LAST_RELIABLE if is_last else _RELIABLE)
@@ -253,7 +293,9 @@ class Inversion:
     def _make_line(
         self, c: float, factors: list[TiltedFactor], tilted: Tilt, *, widen: bool
     ) -> Line | None:
-        """Compute the nodes of a line until the transform has decayed to rounding; ``widen`` for a window of up to half a period."""
+        """Compute the nodes of a line until the transform has decayed to rounding;
+        ``widen`` for a window of up to half a period.
+        """
         step = 2 * math.pi / (self._period(c, tilted) * (2.0 if widen else 1.0))
         size = math.ceil(9.2 / (math.sqrt(tilted.variance) * step)) + 1
         frequency, log_values = np.empty(0), np.empty(0, dtype=np.complex128)
@@ -269,7 +311,9 @@ class Inversion:
         return None
 
     def _period(self, c: float, tilted: Tilt) -> float:
-        """Return ``T``: Chernoff's bound on ``H`` is negligible at ``T`` less a window's width, on both sides of the mean."""
+        """Return ``T``: Chernoff's bound on ``H`` is negligible at ``T`` less a
+        window's width, on both sides of the mean.
+        """
         deviation = math.sqrt(tilted.variance)
         units = np.array([0.5, 1.0, 2.0, 4.0, 7.0]) / deviation
         if c > 0:
@@ -285,7 +329,9 @@ class Inversion:
         return reach + 3 * deviation
 
     def _reach(self, c: float, tilted: Tilt, b: Array, need: float) -> float:
-        """Return the least distance from the tilted mean at which some ``b`` bounds ``H`` by ``exp(-need)``."""
+        """Return the least distance from the tilted mean at which some ``b`` bounds
+        ``H`` by ``exp(-need)``.
+        """
         excess = self.log_transform(np.append(c + b, c))
         return float(((excess[:-1] - excess[-1] - b * tilted.mean + need) / np.abs(b)).min())
 

@@ -1,16 +1,21 @@
-r"""One layer's ``X = ||D z||^2`` as a mixture of chi-squares with positive weights: the form in which the law is transformed.
+r"""One layer's ``X = ||D z||^2`` as a mixture of chi-squares with positive weights: the
+form in which the law is transformed.
 
-Given the number ``K`` of open gates, ``||D z||^2 = chi2_K S_K``, where the chi-square is the squared radius of the ``K`` normals and
-``S_K = sum_i d_i^2 y_i^2`` depends on their direction ``y`` alone, so that the two are independent.
+Given the number ``K`` of open gates, ``||D z||^2 = chi2_K S_K``, where the chi-square
+is the squared radius of the ``K`` normals and ``S_K = sum_i d_i^2 y_i^2`` depends on
+their direction ``y`` alone, so that the two are independent.
 
 *One nonzero gate value*: ``S_K = d^2``, and ``K`` is binomial given ``K >= 1``.
 
-*Two nonzero values* ``a^2 > b^2`` (leaky ReLU, with or without dropout): if ``j`` of the ``K`` gates have the larger value,
-``S_K = b^2 + (a^2 - b^2) B``, ``B ~ Beta(j/2, (K - j)/2)``, ``j ~ Bin(K, q)``. In the logit ``y = ln B/(1 - B)`` this density, and any power of
-``S_K``, is analytic in the strip ``|Im y| < pi``, whatever ``j`` and ``b/a``, so that the trapezium rule in ``y`` turns ``S_K`` into
-positive weights on fixed nodes with an exponentially small error. ``j = 0`` and ``j = K`` are two atoms.
+*Two nonzero values* ``a^2 > b^2`` (leaky ReLU, with or without dropout): if ``j`` of
+the ``K`` gates have the larger value, ``S_K = b^2 + (a^2 - b^2) B``, ``B ~ Beta(j/2, (K
+- j)/2)``, ``j ~ Bin(K, q)``. In the logit ``y = ln B/(1 - B)`` this density, and any
+power of ``S_K``, is analytic in the strip ``|Im y| < pi``, whatever ``j`` and ``b/a``,
+so that the trapezium rule in ``y`` turns ``S_K`` into positive weights on fixed nodes
+with an exponentially small error. ``j = 0`` and ``j = K`` are two atoms.
 
-Terms of probability below ``FLOOR`` are left out: what remains is a law whose distribution function is off by less than ``FLOOR`` a term.
+Terms of probability below ``FLOOR`` are left out: what remains is a law whose
+distribution function is off by less than ``FLOOR`` a term.
 """
 
 from __future__ import annotations
@@ -35,23 +40,30 @@ FLOOR = 1e-18
 """Probabilities below it are dropped; tails are asked for down to 1e-12."""
 
 FULL = 1e-300
-"""The floor under which nothing that a double can tell from 0 is dropped, for moments of high order."""
+"""The floor under which nothing that a double can tell from 0 is dropped, for moments
+of high order.
+"""
 
 _FULL_TWO = 1e-100
 """The same for gates with two nonzero values, whose mixtures are larger."""
 
 _SPARSE = 1.8
-"""Points a standard deviation that suffice to sum a smooth bell: the error is about ``exp(-2 pi^2 1.8^2) = 2e-28`` of it, and still
-``3e-14`` where an exponential tilt has taken 30 % off the standard deviation. For ``FULL`` twice as many are kept."""
+"""Points a standard deviation that suffice to sum a smooth bell: the error is about
+``exp(-2 pi^2 1.8^2) = 2e-28`` of it, and still ``3e-14`` where an exponential tilt has
+taken 30 % off the standard deviation. For ``FULL`` twice as many are kept.
+"""
 
 _LOGIT_STEP = 0.2
 _LOGIT_RANGE = 150.0
-"""The slowest tail of the logit of a Beta(1/2, .) is ``exp(-|y|/2)``: ``exp(-75)``, below ``FLOOR``, at its ends."""
+"""The slowest tail of the logit of a Beta(1/2, .) is ``exp(-|y|/2)``: ``exp(-75)``,
+below ``FLOOR``, at its ends.
+"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ChiSquareMixture:
-    """``chi2_K S`` with ``P(K = 2 half_dofs[i], S = exp(log_scales[j])) = weights[i, j]``.
+    """``chi2_K S`` with ``P(K = 2 half_dofs[i], S = exp(log_scales[j])) = weights[i,
+    j]``.
 
     Attributes
     ----------
@@ -70,12 +82,14 @@ class ChiSquareMixture:
 
 @functools.lru_cache(maxsize=1024)
 def gated_chi_square(gate: Gate, width: int, floor: float = FLOOR) -> ChiSquareMixture:
-    """Return the law of ``sum_i d_i^2 z_i^2`` over ``width`` gates, given that one is open, as a mixture of chi-squares.
+    """Return the law of ``sum_i d_i^2 z_i^2`` over ``width`` gates, given that one is
+    open, as a mixture of chi-squares.
 
     Raises
     ------
     UnsupportedArchitecture
-        If the gate has more than two different nonzero ``|d|``; no activation of initdiag has.
+        If the gate has more than two different nonzero ``|d|``; no activation of
+        initdiag has.
     """
     power = _squares(gate)
     k, probability = _open_gates(gate, width, floor)
@@ -116,7 +130,9 @@ class GivenOpen:
     share: float
 
     def weights(self, y: Array, floor: float) -> Array:
-        """Return those of ``S_K`` of the module's text: on the nodes ``y`` in the logit of ``B``, then of the atoms "all low" and "all high"."""
+        """Return those of ``S_K`` of the module's text: on the nodes ``y`` in the logit
+        of ``B``, then of the atoms "all low" and "all high".
+        """
         return _direction_weights(self.k, self.share, y, floor)
 
 
@@ -149,7 +165,9 @@ def _squares(gate: Gate) -> dict[float, float]:
 
 
 def _open_gates(gate: Gate, width: int, floor: float) -> tuple[Array, Array]:
-    """Return the numbers of open gates and their probabilities above ``floor``, thinned out where they form a smooth bell."""
+    """Return the numbers of open gates and their probabilities above ``floor``, thinned
+    out where they form a smooth bell.
+    """
     k, probability = layer_law.open_gates(gate, width)
     keep = probability > floor
     p = 1 - gate.closed_probability
@@ -163,7 +181,9 @@ def _density(floor: float) -> float:
 
 
 def _thinned(k: Array, probability: Array, largest: int, spacing: float) -> tuple[Array, Array]:
-    """Keep every ``stride``-th term of a bell that is cut off at neither end of ``0..largest``: the sum is a trapezium rule."""
+    """Keep every ``stride``-th term of a bell that is cut off at neither end of
+    ``0..largest``: the sum is a trapezium rule.
+    """
     is_whole = k[0] > 1 and k[-1] < largest
     stride = max(1, int(spacing)) if is_whole else 1
     thin = probability[::stride]
@@ -171,7 +191,9 @@ def _thinned(k: Array, probability: Array, largest: int, spacing: float) -> tupl
 
 
 def _logit_grid(share: float, fewest: float, most: float) -> Array:
-    """Return nodes in the logit of ``B``: fine enough for the largest ``K``, wide enough for the smallest."""
+    """Return nodes in the logit of ``B``: fine enough for the largest ``K``, wide
+    enough for the smallest.
+    """
     narrow, wide = (math.sqrt(3 / (k * share * (1 - share))) for k in (most, fewest))
     half = 20 * wide if fewest * min(share, 1 - share) > 150 else _LOGIT_RANGE
     step = min(_LOGIT_STEP, narrow / 3)
@@ -182,7 +204,9 @@ def _logit_grid(share: float, fewest: float, most: float) -> Array:
 
 
 def _direction_weights(k: int, share: float, y: Array, floor: float) -> Array:
-    """Return the weights of ``S_K``, ``K = k``: on the nodes ``y``, then of the atoms "all low" and "all high"."""
+    """Return the weights of ``S_K``, ``K = k``: on the nodes ``y``, then of the atoms
+    "all low" and "all high".
+    """
     atoms = [(1 - share) ** k, share**k]
     j = np.arange(1.0, k)
     log_pmf = (

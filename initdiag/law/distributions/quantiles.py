@@ -1,7 +1,9 @@
-"""Quantiles: the logarithm of a tail inverted by Newton's method inside a bracket, for many probabilities at once.
+"""Quantiles: the logarithm of a tail inverted by Newton's method inside a bracket, for
+many probabilities at once.
 
-The logarithm of a tail is nearly linear far out and, for the laws at hand, nearly concave: Newton's method converges in a few steps from
-anywhere, and the bracket, which every evaluation narrows, catches it where it would not.
+The logarithm of a tail is nearly linear far out and, for the laws at hand, nearly
+concave: Newton's method converges in a few steps from anywhere, and the bracket, which
+every evaluation narrows, catches it where it would not.
 """
 
 from __future__ import annotations
@@ -21,7 +23,9 @@ _TOLERANCE = 1e-11
 """Of the log of the probability: a hundredth of the 1e-9 that is promised."""
 
 _NOISE, _STALE = 1e-4, 3
-"""Where the tail itself is only known to less than this (rounding), a solution is final that has not improved in so many steps."""
+"""Where the tail itself is only known to less than this (rounding), a solution is final
+that has not improved in so many steps.
+"""
 
 _STEPS = 200
 """More than enough for bisection alone to exhaust the doubles."""
@@ -35,12 +39,14 @@ def quantiles(
     mean: float,
     deviation: float,
 ) -> Array:
-    """Return ``x`` with ``log_tail(x, side) = log_probability``, elementwise; at a jump of the law, the place of the jump.
+    """Return ``x`` with ``log_tail(x, side) = log_probability``, elementwise; at a jump
+    of the law, the place of the jump.
 
     Parameters
     ----------
     log_probability : array
-        Natural logs of the probabilities, finite and negative; accurate where they are at most ln(1/2).
+        Natural logs of the probabilities, finite and negative; accurate where they are
+        at most ln(1/2).
     side : int
         1 for the upper tail, -1 for the lower.
     log_tail, log_density : callable
@@ -77,7 +83,9 @@ class _Search:
     def record(
         self, which: NDArray[np.int64], at: Array, excess: Array, is_above: NDArray[np.bool_]
     ) -> NDArray[np.bool_]:
-        """Take in what was found ``at`` the guesses; return which of them need no further step."""
+        """Take in what was found ``at`` the guesses; return which of them need no
+        further step.
+        """
         self.high[which[is_above]] = at[is_above]
         self.low[which[~is_above]] = at[~is_above]
         is_better = np.abs(excess) < self.error[which] / 2
@@ -96,7 +104,9 @@ class _Search:
 def _next_guess(
     x: Array, excess: Array, slope: Array, low: Array, high: Array, deviation: float
 ) -> Array:
-    """Newton's step where it stays inside the bracket, else the bracket's middle, or four deviations where it is open."""
+    """Newton's step where it stays inside the bracket, else the bracket's middle, or
+    four deviations where it is open.
+    """
     with np.errstate(divide="ignore", invalid="ignore"):
         newton = x - excess / slope
     inside = (newton > low) & (newton < high) & np.isfinite(newton)

@@ -1,4 +1,6 @@
-"""Draws of ``ln||Ju||^2`` given not dead: explicit gates and chi-squares, independent of the inversion that they check."""
+"""Draws of ``ln||Ju||^2`` given not dead: explicit gates and chi-squares, independent
+of the inversion that they check.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,8 @@ Array = NDArray[np.float64]
 
 
 def draw(layers: Sequence[LayerPrediction], size: int, random_state: Any) -> Array:
-    """Return ``size`` draws of the sum of ``ln(v X)`` over the layers; the memory is a few arrays of that size.
+    """Return ``size`` draws of the sum of ``ln(v X)`` over the layers; the memory is a
+    few arrays of that size.
 
     ``random_state`` is a ``numpy.random.Generator`` or ``RandomState``.
     """
@@ -31,7 +34,9 @@ def draw(layers: Sequence[LayerPrediction], size: int, random_state: Any) -> Arr
 
 
 def _draw_layer(layer: LayerPrediction, size: int, random_state: Any) -> Array:
-    """``ln(v sum d_i^2 z_i^2)``; for Haar weights the normals are the first ones of a vector of ``N`` scaled to length ``sqrt N``."""
+    """``ln(v sum d_i^2 z_i^2)``; for Haar weights the normals are the first ones of a
+    vector of ``N`` scaled to length ``sqrt N``.
+    """
     scale = math.log(2 * layer.weight_variance)
     assert layer.gate is not None, "a chain law has discrete gates"
     counts = _draw_counts(layer.gate, layer.fan_out, size, random_state)
@@ -48,7 +53,9 @@ def _draw_layer(layer: LayerPrediction, size: int, random_state: Any) -> Array:
 def _draw_counts(
     gate: Gate, width: int, size: int, random_state: Any
 ) -> list[tuple[float, NDArray[np.int64]]]:
-    """Return how many gates have each nonzero ``d^2``, given that one is open: ``[(d^2, counts), ...]``."""
+    """Return how many gates have each nonzero ``d^2``, given that one is open: ``[(d^2,
+    counts), ...]``.
+    """
     terms = [(d * d, p) for d, p in zip(gate.values, gate.probabilities, strict=True) if d and p]
     left = _draw_open(gate.closed_probability, width, size, random_state)
     mass = math.fsum(p for _, p in terms)
@@ -61,7 +68,9 @@ def _draw_counts(
 
 
 def _draw_open(closed: float, width: int, size: int, random_state: Any) -> NDArray[np.int64]:
-    """Binomial given at least 1: the first open gate's place is geometric, cut off at ``width``; the gates after it are free."""
+    """Binomial given at least 1: the first open gate's place is geometric, cut off at
+    ``width``; the gates after it are free.
+    """
     if closed == 0.0:
         return np.full(size, width)
     uniform = random_state.uniform(size=size)

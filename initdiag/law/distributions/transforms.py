@@ -1,12 +1,16 @@
-r"""Moment generating functions of ``ln||Ju||^2``, on the real axis and on vertical lines.
+r"""Moment generating functions of ``ln||Ju||^2``, on the real axis and on vertical
+lines.
 
-A layer is ``ln(v X)``, ``X`` a mixture of chi-squares (`initdiag.law.distributions.mixture`), for Haar weights divided by an independent chi-square in the sense
-of Mellin transforms. With ``a = K/2``, ``E chi2_K^s = 2^s Gamma(a + s)/Gamma(a)``, for every complex ``s`` with ``Re s > -a``; so
+A layer is ``ln(v X)``, ``X`` a mixture of chi-squares
+(`initdiag.law.distributions.mixture`), for Haar weights divided by an independent
+chi-square in the sense of Mellin transforms. With ``a = K/2``, ``E chi2_K^s = 2^s
+Gamma(a + s)/Gamma(a)``, for every complex ``s`` with ``Re s > -a``; so
 
     E e^{s ln(v X)} = sum_ij w_ij (2 v S_j)^s Gamma(a_i + s)/Gamma(a_i),
 
-over ``Gamma(N/2 + s)/Gamma(N/2) (N/2)^{-s}`` times ``2^s`` for Haar weights. Everything is kept relative to a location, so that wide and
-deep networks lose no digits: ``ln Gamma(a + s) - ln Gamma(a) - s ln a`` is small where ``s^2`` is small against ``a``.
+over ``Gamma(N/2 + s)/Gamma(N/2) (N/2)^{-s}`` times ``2^s`` for Haar weights. Everything
+is kept relative to a location, so that wide and deep networks lose no digits: ``ln
+Gamma(a + s) - ln Gamma(a) - s ln a`` is small where ``s^2`` is small against ``a``.
 """
 
 from __future__ import annotations
@@ -31,14 +35,19 @@ ComplexArray = NDArray[np.complex128]
 Numbers = NDArray[Any]
 
 _STIRLING_FROM = 100.0
-"""From this ``a`` on, differences of ``ln Gamma`` are taken in Stirling's series, whose terms beyond the fourth are below rounding."""
+"""From this ``a`` on, differences of ``ln Gamma`` are taken in Stirling's series, whose
+terms beyond the fourth are below rounding.
+"""
 
 _NEGLIGIBLE = 1e-18
-"""Terms of a tilted mixture below this probability do not reach the sixteenth digit of a sum of fewer than a hundred."""
+"""Terms of a tilted mixture below this probability do not reach the sixteenth digit of
+a sum of fewer than a hundred.
+"""
 
 
 def log_rising(a: Array, s: Numbers) -> Numbers:
-    """Return ``ln Gamma(a + s) - ln Gamma(a) - s ln a`` for every pair, an array of shape ``a.shape + s.shape``.
+    """Return ``ln Gamma(a + s) - ln Gamma(a) - s ln a`` for every pair, an array of
+    shape ``a.shape + s.shape``.
 
     ``s`` is real, or complex on one vertical line, with ``a + Re s > 0``.
     """
@@ -60,7 +69,9 @@ def _stirling_difference(a: Array, s: Numbers) -> Numbers:
 
 
 def stirling_rest(z: Numbers) -> Numbers:
-    """Return ``1/12z - 1/360z^3 + 1/1260z^5 - 1/1680z^7`` (Abramowitz and Stegun 6.1.41)."""
+    """Return ``1/12z - 1/360z^3 + 1/1260z^5 - 1/1680z^7`` (Abramowitz and Stegun
+    6.1.41).
+    """
     inverse = 1 / z
     square = inverse * inverse
     return np.asarray(inverse * (1 / 12 - square * (1 / 360 - square * (1 / 1260 - square / 1680))))
@@ -68,7 +79,9 @@ def stirling_rest(z: Numbers) -> Numbers:
 
 @dataclass(frozen=True, slots=True)
 class Tilt:
-    """A law ``P`` tilted: ``e^{c y} P(dy)/E e^{cY}``, its log normaliser, mean and variance (natural log)."""
+    """A law ``P`` tilted: ``e^{c y} P(dy)/E e^{cY}``, its log normaliser, mean and
+    variance (natural log).
+    """
 
     log_normalizer: float
     mean: float
@@ -77,7 +90,8 @@ class Tilt:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Factor:
-    """``count`` equal layers: ``location + ln(X/2 a_0)`` each, less ``ln(chi2_N/N)`` where ``half_radius = N/2`` is not 0.
+    """``count`` equal layers: ``location + ln(X/2 a_0)`` each, less ``ln(chi2_N/N)``
+    where ``half_radius = N/2`` is not 0.
 
     Attributes
     ----------
@@ -125,14 +139,18 @@ class Factor:
 
     @property
     def is_constant(self) -> bool:
-        """Whether the layer is an isometry up to scale (Haar, all gates open, not fewer than the radius has)."""
+        """Whether the layer is an isometry up to scale (Haar, all gates open, not fewer
+        than the radius has).
+        """
         return (
             self.half_dofs.size == self.offsets.size == 1 and self.half_dofs[0] == self.half_radius
         )
 
     @property
     def edges(self) -> tuple[float, float]:
-        """The least and the largest value of the sum of the layers, relative to the locations; infinite for iid weights."""
+        """The least and the largest value of the sum of the layers, relative to the
+        locations; infinite for iid weights.
+        """
         if not self.half_radius:
             return -math.inf, math.inf
         log_scales = self.offsets[0] - math.log(self.half_dofs[0])
@@ -143,12 +161,16 @@ class Factor:
         return (low if self.half_dofs[0] == self.half_radius else -math.inf), high
 
     def log_transform(self, s: Array) -> Array:
-        """Return ``ln E e^{sY}`` at real ``s`` (an array), ``Y`` the sum of the layers less their locations."""
+        """Return ``ln E e^{sY}`` at real ``s`` (an array), ``Y`` the sum of the layers
+        less their locations.
+        """
         total = np.logaddexp.reduce(self._log_terms(s), axis=(0, 1))
         return np.asarray(self.count * (total - self._log_radius(s)))
 
     def _log_terms(self, s: Array) -> Array:
-        """Return the logs of the mixture's terms at real ``s``: shape ``(m, r) + s.shape``."""
+        """Return the logs of the mixture's terms at real ``s``: shape ``(m, r) +
+        s.shape``.
+        """
         rising = log_rising(self.half_dofs, s)
         return np.asarray(
             self.log_weights[..., None] + rising[:, None] + self.offsets[..., None] * s
@@ -178,7 +200,9 @@ class Factor:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TiltedFactor:
-    """A factor on the line ``Re s = c``: the tilted law of ``one`` of its layers, and the tilted ``probability`` of the mixture's terms."""
+    """A factor on the line ``Re s = c``: the tilted law of ``one`` of its layers, and
+    the tilted ``probability`` of the mixture's terms.
+    """
 
     factor: Factor
     c: float
@@ -192,7 +216,9 @@ class TiltedFactor:
         return Tilt(n * self.one.log_normalizer, n * self.one.mean, n * self.one.variance)
 
     def log_characteristic(self, frequency: Array) -> ComplexArray:
-        """Return the log of the characteristic function of the sum about its mean; -inf where it vanishes."""
+        """Return the log of the characteristic function of the sum about its mean; -inf
+        where it vanishes.
+        """
         keep = self.probability.sum(axis=1) > _NEGLIGIBLE
         a, offsets = self.factor.half_dofs[keep], self.factor.offsets[keep]
         shift = 1j * (offsets[:, :1] - self.one.mean)
@@ -206,14 +232,18 @@ class TiltedFactor:
             )
 
     def _log_ratio(self, a: Array, frequency: Array) -> ComplexArray:
-        """``ln Gamma(a + c + i t) - ln Gamma(a + c) - i t ln a``: shape ``a.shape + t.shape``."""
+        """``ln Gamma(a + c + i t) - ln Gamma(a + c) - i t ln a``: shape ``a.shape +
+        t.shape``.
+        """
         return np.asarray(
             log_rising(a, self.c + 1j * frequency) - log_rising(a, np.array([self.c]))
         )
 
     @staticmethod
     def _directions(probability: Array, offsets: Array, frequency: Array) -> Numbers:
-        """Return ``sum_j probability[i, j] S_j^{i frequency}`` relative to the first scale."""
+        """Return ``sum_j probability[i, j] S_j^{i frequency}`` relative to the first
+        scale.
+        """
         if offsets.size == 1:
             return probability
         keep = probability.max(axis=0) > _NEGLIGIBLE
@@ -222,13 +252,17 @@ class TiltedFactor:
 
 
 def _reference(mixture: ChiSquareMixture) -> float:
-    """Return the log of ``a_0``: about where ``X/2`` is, so that what is left of the law sits near 0."""
+    """Return the log of ``a_0``: about where ``X/2`` is, so that what is left of the
+    law sits near 0.
+    """
     logs = np.log(mixture.half_dofs)[:, None] + mixture.log_scales
     return float((mixture.weights * logs).sum())
 
 
 def kinds(layers: Sequence[LayerPrediction]) -> list[tuple[LayerPrediction, int]]:
-    """Return one layer of every kind that the law distinguishes, and how many there are of it."""
+    """Return one layer of every kind that the law distinguishes, and how many there are
+    of it.
+    """
     counts: Counter[tuple[object, ...]] = Counter()
     first: dict[tuple[object, ...], LayerPrediction] = {}
     for layer in layers:

@@ -1,20 +1,29 @@
-r"""iid symmetric weights that are not Gaussian: mean and variance of ``ln||Ju||^2``, with an error, and ``E||Ju||^4`` exactly.
+r"""iid symmetric weights that are not Gaussian: mean and variance of ``ln||Ju||^2``,
+with an error, and ``E||Ju||^4`` exactly.
 
-Given the vector ``x`` that enters a layer, an entry of ``W x`` has excess kurtosis ``(mu4 - 3) k``, ``k = ||x||_4^4/||x||_2^4``. To leading
-order that adds ``(mu4 - 3) k c/n`` to the log-variance of ``||D W x||^2`` (``c`` the gate's kurtosis) and minus half of it to the
-log-mean; for the first layer this is Hanin and Nica's term (arXiv 1812.05994). Here it is taken at finite width: the entries' law is closed by its kurtosis
-(`initdiag.law.kurtosis.entry_squares`), the layer is then exact (`initdiag.law.kurtosis.layer_response`), and ``k`` goes from layer to layer with its
-mean, its spread (two points, one standard deviation to either side) and its covariance with the log-norm so far: few open gates
-make the norm small *and* the output concentrated.
+Given the vector ``x`` that enters a layer, an entry of ``W x`` has excess kurtosis
+``(mu4 - 3) k``, ``k = ||x||_4^4/||x||_2^4``. To leading order that adds ``(mu4 - 3) k
+c/n`` to the log-variance of ``||D W x||^2`` (``c`` the gate's kurtosis) and minus half
+of it to the log-mean; for the first layer this is Hanin and Nica's term (arXiv
+1812.05994). Here it is taken at finite width: the entries' law is closed by its
+kurtosis (`initdiag.law.kurtosis.entry_squares`), the layer is then exact
+(`initdiag.law.kurtosis.layer_response`), and ``k`` goes from layer to layer with its
+mean, its spread (two points, one standard deviation to either side) and its covariance
+with the log-norm so far: few open gates make the norm small *and* the output
+concentrated.
 
-*Second moment.* ``(E||y||_4^4, E||y||^4)`` is a linear function of the same pair of the layer's input, whatever the kurtosis and the gate:
+*Second moment.* ``(E||y||_4^4, E||y||^4)`` is a linear function of the same pair of the
+layer's input, whatever the kurtosis and the gate:
 
-    E||y||_4^4 = n v^2 E d^4 (3 E||x||^4 + (mu4 - 3) E||x||_4^4),   E||y||^4 = E||y||_4^4 + n (n-1) v^2 (E d^2)^2 E||x||^4;
+    E||y||_4^4 = n v^2 E d^4 (3 E||x||^4 + (mu4 - 3) E||x||_4^4),   E||y||^4 =
+    E||y||_4^4 + n (n-1) v^2 (E d^2)^2 E||x||^4;
 
-for Haar weights both coefficients of ``E||x||^4`` have the factor ``N/(N+2)`` and there is no kurtosis, ``N = max(fan_in, fan_out)``.
+for Haar weights both coefficients of ``E||x||^4`` have the factor ``N/(N+2)`` and there
+is no kurtosis, ``N = max(fan_in, fan_out)``.
 
-*Error.* `Correction` states how far off the log-mean and log-variance may be (one standard deviation): a share of the correction found by
-explicit products (see `_error_share`).
+*Error.* `Correction` states how far off the log-mean and log-variance may be (one
+standard deviation): a share of the correction found by explicit products (see
+`_error_share`).
 """
 
 from __future__ import annotations
@@ -34,18 +43,21 @@ __all__ = ["Correction", "corrections", "log_fourth_norm"]
 
 @dataclass(frozen=True, slots=True)
 class Correction:
-    """What a layer's non-Gaussian entries add to its share of the Gaussian law (natural log, given not dead).
+    """What a layer's non-Gaussian entries add to its share of the Gaussian law (natural
+    log, given not dead).
 
     Attributes
     ----------
     log_mean, log_variance : float
         Added to the layer's share of mean and variance of ``ln||Ju||^2``.
     log_mean_error, log_variance_error : float
-        How far off that may be: one standard deviation, not below 0. The layers' errors have one cause, so that they add.
+        How far off that may be: one standard deviation, not below 0. The layers' errors
+        have one cause, so that they add.
     excess : float
         Excess kurtosis of an entry of ``W x``: ``(mu4 - 3) E k``.
     dead_probability : float
-        P(every output is 0); above the gates' where the entries of a row may all be 0 (sparse weights: as if all inputs were equally concentrated).
+        P(every output is 0); above the gates' where the entries of a row may all be 0
+        (sparse weights: as if all inputs were equally concentrated).
     """
 
     log_mean: float
@@ -58,7 +70,9 @@ class Correction:
 
 @dataclass(frozen=True, slots=True)
 class _Input:
-    """Of the vector that enters a layer: mean and mean square of ``k``, and its covariance with the log-norm so far."""
+    """Of the vector that enters a layer: mean and mean square of ``k``, and its
+    covariance with the log-norm so far.
+    """
 
     concentration: float
     square: float
@@ -66,7 +80,9 @@ class _Input:
 
     @property
     def points(self) -> tuple[float, ...]:
-        """Values of ``k``, equally likely, with that mean and (within [k/4, 1]) that spread."""
+        """Values of ``k``, equally likely, with that mean and (within [k/4, 1]) that
+        spread.
+        """
         spread = math.sqrt(max(self.square - self.concentration**2, 0.0))
         spread = min(spread, 1 - self.concentration, 0.75 * self.concentration)
         if spread < 1e-9 * self.concentration:
@@ -75,14 +91,16 @@ class _Input:
 
 
 def corrections(layers: Sequence[Layer], u_fourth: float | None = None) -> list[Correction]:
-    """Return what each layer's non-Gaussian entries add to mean and variance of ``ln||Ju||^2``.
+    """Return what each layer's non-Gaussian entries add to mean and variance of
+    ``ln||Ju||^2``.
 
     Parameters
     ----------
     layers : sequence of Layer
         Of the chain, with discrete gates.
     u_fourth : float, optional
-        ``||u||_4^4`` of the unit vector that is propagated, from ``1/n_0`` to 1 (one-hot); a uniform unit vector if not given.
+        ``||u||_4^4`` of the unit vector that is propagated, from ``1/n_0`` to 1
+        (one-hot); a uniform unit vector if not given.
 
     Returns
     -------
@@ -167,12 +185,17 @@ def _leaving(responses: Sequence[Response], gaussian: Response, entering: _Input
 
 
 def _error_share(layer: Layer, concentration: float) -> float:
-    """Share of the correction that may be wrong: one standard deviation, found by explicit products of widths 1 to 32.
+    """Share of the correction that may be wrong: one standard deviation, found by
+    explicit products of widths 1 to 32.
 
-    Light tails: the closure is off by a part of order ``k/n`` (truncated normal entries, one-hot ``u``: 33 % at width 4, 20 % at 8, 5 % at 32), the
-    chain by about 5 % (uniform entries, any ``u``, widths 2 to 10: 3 to 7 %). Heavy tails: sums of Student-t entries are less far from Gaussian than their
-    kurtosis says (t(8): 15 %, t(5): 20 to 60 %). Sparse entries: about a tenth of the excess kurtosis of ``W x``, and the ways in which all of a row may be 0
-    at narrow widths (half of them zeros: 5, 9 to 23, 100 % at widths 32, 16, 4; four fifths: 17, 35 % at 32, 16); exact for one-hot ``u``.
+    Light tails: the closure is off by a part of order ``k/n`` (truncated normal
+    entries, one-hot ``u``: 33 % at width 4, 20 % at 8, 5 % at 32), the chain by about 5
+    % (uniform entries, any ``u``, widths 2 to 10: 3 to 7 %). Heavy tails: sums of
+    Student-t entries are less far from Gaussian than their kurtosis says (t(8): 15 %,
+    t(5): 20 to 60 %). Sparse entries: about a tenth of the excess kurtosis of ``W x``,
+    and the ways in which all of a row may be 0 at narrow widths (half of them zeros: 5,
+    9 to 23, 100 % at widths 32, 16, 4; four fifths: 17, 35 % at 32, 16); exact for
+    one-hot ``u``.
     """
     excess = _excess(layer)
     share = 0.05 + concentration / layer.fan_out
@@ -188,9 +211,11 @@ def _error_share(layer: Layer, concentration: float) -> float:
 def log_fourth_norm(
     layers: Sequence[Layer] | Sequence[LayerPrediction], u_fourth: float | None = None
 ) -> float:
-    """Return ``ln E||Ju||^4`` (natural log), dead draws counting 0: exact for any kurtosis and any discrete gate.
+    """Return ``ln E||Ju||^4`` (natural log), dead draws counting 0: exact for any
+    kurtosis and any discrete gate.
 
-    By the recursion of the pair ``(E||x||_4^4, E||x||^4)`` (see above), in the log domain.
+    By the recursion of the pair ``(E||x||_4^4, E||x||^4)`` (see above), in the log
+    domain.
 
     Parameters
     ----------
@@ -220,7 +245,9 @@ def log_fourth_norm(
 def _fourth_moment_terms(
     layer: Layer | LayerPrediction,
 ) -> tuple[Gate, float, float, float, Layer | LayerPrediction]:
-    """Gate, excess kurtosis and variance of an entry, ``N/(N+2)`` of Haar weights (else 1), and the layer."""
+    """Gate, excess kurtosis and variance of an entry, ``N/(N+2)`` of Haar weights (else
+    1), and the layer.
+    """
     if isinstance(layer, Layer):
         gate, kurtosis, variance = (
             layer.activation.gate,

@@ -1,14 +1,19 @@
-r"""The law of ``h^2``, ``h = (W x)_i/sqrt(v)``, ``||x|| = 1``, for iid symmetric entries: its Laplace transform and weighted moments.
+r"""The law of ``h^2``, ``h = (W x)_i/sqrt(v)``, ``||x|| = 1``, for iid symmetric
+entries: its Laplace transform and weighted moments.
 
-Given ``x``, an entry ``h`` of ``W x`` has mean 0, variance 1 and excess kurtosis ``q = (mu4 - 3) ||x||_4^4``. Its law in between is closed by
-Pearson's symmetric laws, one for each kurtosis (K. Pearson, Phil. Trans. A 216, 1916, types II and VII):
+Given ``x``, an entry ``h`` of ``W x`` has mean 0, variance 1 and excess kurtosis ``q =
+(mu4 - 3) ||x||_4^4``. Its law in between is closed by Pearson's symmetric laws, one for
+each kurtosis (K. Pearson, Phil. Trans. A 216, 1916, types II and VII):
 
-- ``q < 0``: one coordinate of a uniform vector on the sphere of radius ``sqrt m`` in "R^m", ``m = -6/q - 2``;
+- ``q < 0``: one coordinate of a uniform vector on the sphere of radius ``sqrt m`` in
+  "R^m", ``m = -6/q - 2``;
 - ``q > 0``: Student's t with ``4 + 6/q`` degrees of freedom, scaled to variance 1.
 
-To first order in ``q`` any closure gives the same. This one is exact besides for one-hot ``x`` and Rademacher (``m = 1``), uniform (``m = 3``) or Student-t
-entries, and for Gaussian ones. Entries that are 0 but for a share ``s``, Gaussian there, have ``h = sigma z`` with ``sigma^2`` the mean of
-``1/||x||_4^4`` coins of probability ``s``, over ``s``: exact for one-hot ``x`` and for any ``x`` of equal entries.
+To first order in ``q`` any closure gives the same. This one is exact besides for
+one-hot ``x`` and Rademacher (``m = 1``), uniform (``m = 3``) or Student-t entries, and
+for Gaussian ones. Entries that are 0 but for a share ``s``, Gaussian there, have ``h =
+sigma z`` with ``sigma^2`` the mean of ``1/||x||_4^4`` coins of probability ``s``, over
+``s``: exact for one-hot ``x`` and for any ``x`` of equal entries.
 
 All are mixtures: of Gaussians ``sigma^2 z^2`` (``q > 0``), else of points.
 """
@@ -35,13 +40,18 @@ _MOST_COINS = 200
 
 
 _LOGIT_STEP = 0.25
-"""Of the trapezium rule for points. A moment ``E h^{2k}`` is off by the part ``|Gamma(k + 1/2 + 2 pi i/step)|/Gamma(k + 1/2)`` of itself, the law's
-Mellin transform: 1e-14 for the kurtosis, 1e-12 for ``E h^8`` (at a step of 0.4 they were 1e-8 and 5e-7, which was seen in the log-variance)."""
+"""Of the trapezium rule for points.
+
+A moment ``E h^{2k}`` is off by the part ``|Gamma(k + 1/2 + 2 pi i/step)|/Gamma(k +
+1/2)`` of itself, the law's Mellin transform: 1e-14 for the kurtosis, 1e-12 for ``E
+h^8`` (at a step of 0.4 they were 1e-8 and 5e-7, which was seen in the log-variance).
+"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Squares:
-    """A mixture of mean 1: ``values`` of ``sigma^2`` in ``h^2 = sigma^2 z^2``, ``z`` normal, or of ``h^2`` itself, with ``weights``.
+    """A mixture of mean 1: ``values`` of ``sigma^2`` in ``h^2 = sigma^2 z^2``, ``z``
+    normal, or of ``h^2`` itself, with ``weights``.
 
     Attributes
     ----------
@@ -61,7 +71,9 @@ class Squares:
         return float(self.weights[self.values == 0].sum())
 
     def transforms(self, t: Array, orders: tuple[int, ...]) -> list[Array]:
-        """Return ``E e^{-t h^2} - 1``, ``E e^{-t h^2}``, and ``E h^{2k} e^{-t h^2}`` for each order ``k``, at every ``t``."""
+        """Return ``E e^{-t h^2} - 1``, ``E e^{-t h^2}``, and ``E h^{2k} e^{-t h^2}``
+        for each order ``k``, at every ``t``.
+        """
         exponent = np.multiply.outer(t, self.values)
         logs = -0.5 * np.log1p(2 * exponent) if self.is_scale else -exponent
         itself = np.exp(logs)
@@ -87,7 +99,8 @@ GAUSSIAN = Squares(np.ones(1), np.ones(1), True)
 def pearson(excess: float, reach: float) -> Squares:
     """Return Pearson's law of ``h^2`` with excess kurtosis ``excess``, at least -2.
 
-    ``reach``: of points, how far down ``ln h^2`` must be resolved (``t h^2`` about 1 at the largest ``t``).
+    ``reach``: of points, how far down ``ln h^2`` must be resolved (``t h^2`` about 1 at
+    the largest ``t``).
     """
     if abs(excess) < _NEGLIGIBLE:
         return GAUSSIAN
@@ -102,9 +115,12 @@ def _normalised(values: Array, log_weights: Array, is_scale: bool) -> Squares:
 
 @functools.lru_cache(maxsize=64)
 def _student(shape: float) -> Squares:
-    """``1/sigma^2`` is a gamma variable of this shape: trapezium rule in its logarithm, exact to rounding."""
+    """``1/sigma^2`` is a gamma variable of this shape: trapezium rule in its logarithm,
+    exact to rounding.
+    """
     step = 0.5 / math.sqrt(shape)
-    # Weights fall as exp(-shape a^2/2) for a small log-distance a, as exp(-shape a) and double exponentially for large ones.
+    # Weights fall as exp(-shape a^2/2) for a small log-distance a, as exp(-shape a) and
+    # double exponentially for large ones.
     down, up = max(40 / (shape - 1), 9 / math.sqrt(shape)), 9 / math.sqrt(shape) + 1
     u = np.arange(-down, up, step)
     return _normalised(np.exp(-u), shape * (u - np.expm1(u)), is_scale=True)
@@ -112,7 +128,9 @@ def _student(shape: float) -> Squares:
 
 @functools.lru_cache(maxsize=64)
 def _sphere_coordinate(m: float, reach: float) -> Squares:
-    """``h^2/m`` is Beta(1/2, (m-1)/2), by the trapezium rule in its logit; its two points if ``m = 1``."""
+    """``h^2/m`` is Beta(1/2, (m-1)/2), by the trapezium rule in its logit; its two
+    points if ``m = 1``.
+    """
     if m <= 1 + 1e-6:
         return Squares(np.ones(1), np.ones(1), False)
     highest = min(80 / (m - 1), 800.0) if m < 100 else 6 - math.log(m)
@@ -123,14 +141,17 @@ def _sphere_coordinate(m: float, reach: float) -> Squares:
 
 
 def sparse(share: float, concentration: float) -> Squares:
-    """Return the law for entries that are 0 but for a share, ``concentration = ||x||_4^4``: ``1/concentration`` coins."""
+    """Return the law for entries that are 0 but for a share, ``concentration =
+    ||x||_4^4``: ``1/concentration`` coins.
+    """
     coins = 1 / concentration
     if share >= 1 - _NEGLIGIBLE:
         return GAUSSIAN
     if coins > _MOST_COINS:
         return pearson(3 * (1 - share) / (share * coins), 0.0)
     low = math.floor(coins * (1 + 1e-12))
-    # Between two whole numbers of coins a mixture, so that the mean of 1/coins, hence the kurtosis, is right.
+    # Between two whole numbers of coins a mixture, so that the mean of 1/coins, hence
+    # the kurtosis, is right.
     more = (1 / low - concentration) * low * (low + 1)
     values, weights = [], []
     for count, probability in ((low, 1 - more), (low + 1, more)):

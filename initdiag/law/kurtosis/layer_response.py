@@ -1,12 +1,17 @@
-r"""One layer with symmetric iid entries: moments of ``ln S``, ``S = sum_i d_i^2 h_i^2``, and how concentrated its output is.
+r"""One layer with symmetric iid entries: moments of ``ln S``, ``S = sum_i d_i^2
+h_i^2``, and how concentrated its output is.
 
-Given the input, the ``h_i`` (`initdiag.law.kurtosis.entry_squares`) and the gates are independent, so that with ``l(t) = E e^{-t d^2 h^2}``
+Given the input, the ``h_i`` (`initdiag.law.kurtosis.entry_squares`) and the gates are
+independent, so that with ``l(t) = E e^{-t d^2 h^2}``
 
-    E e^{-t S} = l^n,   E[e^{-tS} sum d_i^4 h_i^4] = n l^{n-1} l_2,   E[e^{-tS} (sum d_i^4 h_i^4)^2] = n l^{n-1} l_4 + n (n-1) l^{n-2} l_2^2,
+    E e^{-t S} = l^n,   E[e^{-tS} sum d_i^4 h_i^4] = n l^{n-1} l_2,   E[e^{-tS} (sum
+    d_i^4 h_i^4)^2] = n l^{n-1} l_4 + n (n-1) l^{n-2} l_2^2,
 
-``l_k = E d^{2k} h^{2k} e^{-t d^2 h^2}``. Log-moments are the two integrals of `initdiag.law.layer`. The output ``y`` has the concentration
-``k = ||y||_4^4/||y||_2^4 = S^{-2} sum d_i^4 h_i^4``, and ``E[S^{-a} X] = (1/Gamma(a)) int t^{a-1} E[X e^{-tS}] dt``; its derivative in ``a``
-is ``-E[S^{-a} X ln S]``. Everything is given not dead (``S > 0``), in ``y = ln t`` by the trapezium rule, exact to rounding.
+``l_k = E d^{2k} h^{2k} e^{-t d^2 h^2}``. Log-moments are the two integrals of
+`initdiag.law.layer`. The output ``y`` has the concentration ``k = ||y||_4^4/||y||_2^4 =
+S^{-2} sum d_i^4 h_i^4``, and ``E[S^{-a} X] = (1/Gamma(a)) int t^{a-1} E[X e^{-tS}]
+dt``; its derivative in ``a`` is ``-E[S^{-a} X ln S]``. Everything is given not dead
+(``S > 0``), in ``y = ln t`` by the trapezium rule, exact to rounding.
 """
 
 from __future__ import annotations
@@ -30,7 +35,9 @@ _STEP = 0.25
 """Of the trapezium rule in ``ln t``; its error is about exp(-pi^2/step)."""
 
 _LOWEST, _HIGHEST = -40.0, 75.0
-"""Range of ``ln(t E S)``, to which the smallest gate's scale is added: beyond lies less than rounding."""
+"""Range of ``ln(t E S)``, to which the smallest gate's scale is added: beyond lies less
+than rounding.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +67,8 @@ class Response:
 def respond(
     gate: Gate, width: int, excess: float, concentration: float, share: float | None = None
 ) -> Response:
-    """Return a layer's response to an input of concentration ``||x||_4^4`` (1/n to 1), ``||x|| = 1``.
+    """Return a layer's response to an input of concentration ``||x||_4^4`` (1/n to 1),
+    ``||x|| = 1``.
 
     Parameters
     ----------
@@ -75,7 +83,8 @@ def respond(
     """
     if abs(excess) * concentration < 1e-9:
         return _respond(gate, width, 0.0, 0.0, None)
-    # Rounded, so that the layers of a long chain, whose inputs converge, share one computation.
+    # Rounded, so that the layers of a long chain, whose inputs converge, share one
+    # computation.
     return _respond(gate, width, float(f"{excess:.12g}"), float(f"{concentration:.13g}"), share)
 
 
@@ -110,7 +119,9 @@ def _respond(
 
 
 def _gate_average(gate: Gate, squares: Squares, t: Array) -> tuple[Array, list[Array]]:
-    """``ln l`` (accurate where ``l`` is near 1 and near 0) and ``l_2, l_4``, averages over the gate."""
+    """``ln l`` (accurate where ``l`` is near 1 and near 0) and ``l_2, l_4``, averages
+    over the gate.
+    """
     lost, direct = np.zeros_like(t), np.full_like(t, gate.closed_probability)
     moments = [np.zeros_like(t), np.zeros_like(t)]
     for d, p in zip(gate.values, gate.probabilities, strict=True):
@@ -135,6 +146,8 @@ def _log_moments(y: Array, transform: Array) -> tuple[float, float]:
 
 
 def _inverse_moment(y: Array, t: Array, order: int, transform: Array) -> tuple[float, float]:
-    """``E[S^-a X]`` and ``E[S^-a X ln(S/E S)]`` from ``E[X e^{-tS}]``, ``a`` the order."""
+    """``E[S^-a X]`` and ``E[S^-a X ln(S/E S)]`` from ``E[X e^{-tS}]``, ``a``
+    the order.
+    """
     density = _STEP * transform * t**order / math.gamma(order)
     return float(density.sum()), -float((y - float(special.digamma(order))) @ density)

@@ -1,15 +1,23 @@
-r"""Forward and backward pass of a chain, simulated at the cost of its widths: activations, ``delta_l = dLoss/dh_l``, ``J^T v``.
+r"""Forward and backward pass of a chain, simulated at the cost of its widths:
+activations, ``delta_l = dLoss/dh_l``, ``J^T v``.
 
-Forward, a Gaussian layer's pre-activations are ``h = W a + b`` with ``W a`` a Gaussian vector of variance ``v ||a||^2`` (`initdiag.law.simulate.forward`).
-Backward the same matrix is needed again, given what it did to ``a``: with ``e = a/||a||`` and ``Z`` a fresh matrix of the same law,
+Forward, a Gaussian layer's pre-activations are ``h = W a + b`` with ``W a`` a Gaussian
+vector of variance ``v ||a||^2`` (`initdiag.law.simulate.forward`). Backward the same
+matrix is needed again, given what it did to ``a``: with ``e = a/||a||`` and ``Z`` a
+fresh matrix of the same law,
 
-    W = (W e) e^T + Z (1 - e e^T),   so   W^T delta = e (W e . delta) + (1 - e e^T) sqrt(v) ||delta|| z,   z standard normal:
+    W = (W e) e^T + Z (1 - e e^T),   so   W^T delta = e (W e . delta) + (1 - e e^T)
+    sqrt(v) ||delta|| z,   z standard normal:
 
-a Gaussian matrix is independent across orthogonal directions. For Haar weights ``W`` is ``g`` times the corner of an orthogonal ``Q``, ``N x N``,
-``N = max(fan_in, fan_out)``; given ``Q e = y``, what of ``delta`` is orthogonal to ``y`` goes to a uniform direction orthogonal to ``e``.
+a Gaussian matrix is independent across orthogonal directions. For Haar weights ``W`` is
+``g`` times the corner of an orthogonal ``Q``, ``N x N``, ``N = max(fan_in, fan_out)``;
+given ``Q e = y``, what of ``delta`` is orthogonal to ``y`` goes to a uniform direction
+orthogonal to ``e``.
 
-So this is exact, up to the standard errors of the simulation, for every activation, bias and cotangent ``v``, also one that depends on the output, as a
-loss' gradient does. The weights are Gaussian or Haar; other iid ones are taken for Gaussian ones of their variance.
+So this is exact, up to the standard errors of the simulation, for every activation,
+bias and cotangent ``v``, also one that depends on the output, as a loss' gradient does.
+The weights are Gaussian or Haar; other iid ones are taken for Gaussian ones of their
+variance.
 """
 
 from __future__ import annotations
@@ -33,10 +41,14 @@ Cotangent = Callable[[Array, np.random.Generator], Array]
 """From outputs of shape (draws, n_L) to ``v = dLoss/d(output)`` of the same shape."""
 
 _BLOCK = 64
-"""Draws that share a random generator, at most: draw ``i`` does not depend on how many are asked for."""
+"""Draws that share a random generator, at most: draw ``i`` does not depend on how many
+are asked for.
+"""
 
 _BUDGET = 1 << 28
-"""Bytes that one block's forward pass may keep, about: deep and wide chains have smaller blocks."""
+"""Bytes that one block's forward pass may keep, about: deep and wide chains have
+smaller blocks.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +70,9 @@ class Backpropagation:
 def simulate(
     architecture: Architecture, cotangent: Cotangent, draws: int, seed: int
 ) -> Backpropagation:
-    """Simulate ``draws`` forward and backward passes of a chain, for an input of root mean square ``architecture.input_rms``."""
+    """Simulate ``draws`` forward and backward passes of a chain, for an input of root
+    mean square ``architecture.input_rms``.
+    """
     kept = sum(3 * max(layer.fan_in, layer.fan_out) for layer in architecture.layers)
     rows = max(1, min(_BLOCK, _BUDGET // (8 * kept)))
     generators = (np.random.default_rng((seed, index)) for index in range(-(-draws // rows)))
@@ -71,7 +85,9 @@ def simulate(
 
 @dataclass(frozen=True, slots=True)
 class _Passed:
-    """What the backward pass needs of one layer: ``e = a/||a||`` (0 where ``a`` is), ``y = W e`` (of R^N for Haar), the slopes."""
+    """What the backward pass needs of one layer: ``e = a/||a||`` (0 where ``a`` is),
+    ``y = W e`` (of R^N for Haar), the slopes.
+    """
 
     layer: Layer
     direction: Array
@@ -114,20 +130,26 @@ def _forward(layer: Layer, a: Array, rng: np.random.Generator) -> tuple[Array, _
 
 
 def _gain(layer: Layer) -> float:
-    """Standard deviation of an entry of Gaussian weights; the factor ``g`` of Haar weights."""
+    """Standard deviation of an entry of Gaussian weights; the factor ``g`` of Haar
+    weights.
+    """
     larger = max(layer.fan_in, layer.fan_out)
     return math.sqrt(layer.weight.variance * (larger if layer.is_haar else 1))
 
 
 def _images(layer: Layer, rows: int, rng: np.random.Generator) -> Array:
-    """Images of a unit vector under the matrix over `_gain`: Gaussian of R^fan_out, or uniform on the sphere of R^N."""
+    """Images of a unit vector under the matrix over `_gain`: Gaussian of R^fan_out, or
+    uniform on the sphere of R^N.
+    """
     if not layer.is_haar:
         return rng.standard_normal((rows, layer.fan_out))
     return _normalised(rng.standard_normal((rows, max(layer.fan_in, layer.fan_out))))[0]
 
 
 def _transposed(step: _Passed, delta: Array, rng: np.random.Generator) -> Array:
-    """Return ``W^T delta`` for unit vectors ``delta``, given the images of the directions ``e``."""
+    """Return ``W^T delta`` for unit vectors ``delta``, given the images of the
+    directions ``e``.
+    """
     is_haar = step.layer.is_haar
     e = _padded(step.direction, step.image.shape[1]) if is_haar else step.direction
     along = _dot(step.image[:, : step.layer.fan_out], delta) * (_dot(e, e) > 0)
@@ -150,7 +172,9 @@ def _dot(a: Array, b: Array) -> Array:
 
 
 def _normalised(vectors: Array) -> tuple[Array, Array]:
-    """Return unit vectors (0 where a row is 0) and the logs of the squared norms, without over- or underflow of the squares."""
+    """Return unit vectors (0 where a row is 0) and the logs of the squared norms,
+    without over- or underflow of the squares.
+    """
     largest = np.abs(vectors).max(axis=1)
     scaled = vectors / np.where(largest > 0, largest, 1.0)[:, None]
     square = _dot(scaled, scaled)

@@ -1,13 +1,18 @@
-"""The law of a chain with any activation, simulated in three scalars a draw instead of matrices.
+"""The law of a chain with any activation, simulated in three scalars a draw instead of
+matrices.
 
-Given the input ``x`` and tangent ``t`` of a linear layer with Gaussian weights, used once, ``(W x, W t)`` is a pair of Gaussian vectors, iid
-over outputs, with covariance ``v [[x.x, x.t], [x.t, t.t]]``: nothing else of ``x`` and ``t`` matters. So a network's draw is carried through the
-chain by ``|x|^2``, ``|t|^2`` and their correlation, at the cost of a layer's width instead of its square. A symmetric bias adds its variance to
-the first of the pair. For orthogonal weights the pair of Gaussian vectors is made orthonormal first: the image of two orthonormal
-vectors under a Haar matrix is a uniform pair of them.
+Given the input ``x`` and tangent ``t`` of a linear layer with Gaussian weights, used
+once, ``(W x, W t)`` is a pair of Gaussian vectors, iid over outputs, with covariance
+``v [[x.x, x.t], [x.t, t.t]]``: nothing else of ``x`` and ``t`` matters. So a network's
+draw is carried through the chain by ``|x|^2``, ``|t|^2`` and their correlation, at the
+cost of a layer's width instead of its square. A symmetric bias adds its variance to the
+first of the pair. For orthogonal weights the pair of Gaussian vectors is made
+orthonormal first: the image of two orthonormal vectors under a Haar matrix is a uniform
+pair of them.
 
-Exact for Gaussian and Haar weights up to the standard errors of the simulation; other iid weights are taken for Gaussian ones of their
-variance, which is off by the order of 1/width.
+Exact for Gaussian and Haar weights up to the standard errors of the simulation; other
+iid weights are taken for Gaussian ones of their variance, which is off by the order of
+1/width.
 """
 
 from __future__ import annotations
@@ -36,7 +41,9 @@ __all__ = [
 Array = NDArray[np.float64]
 
 BLOCK = 256
-"""Draws that share a random generator: draw ``i`` does not depend on how many are asked for."""
+"""Draws that share a random generator: draw ``i`` does not depend on how many are asked
+for.
+"""
 
 SELU = (1.0507009873554804934193349852946, 1.6732632423543772848170429916717)
 """Scale and alpha of SELU (Klambauer et al. 2017, arXiv 1706.02515)."""
@@ -45,7 +52,9 @@ _SQRT_2PI = math.sqrt(2 * math.pi)
 
 
 def _gelu(h: Array) -> tuple[Array, Array]:
-    """``h Phi(h)`` with the exact Gaussian distribution function (Hendrycks and Gimpel 2016)."""
+    """``h Phi(h)`` with the exact Gaussian distribution function (Hendrycks and Gimpel
+    2016).
+    """
     phi = special.ndtr(h)
     return h * phi, phi + h * np.exp(-h * h / 2) / _SQRT_2PI
 
@@ -93,7 +102,9 @@ ACTIVATIONS: dict[str, Callable[[Array], tuple[Array, Array]]] = {
     "hardtanh": _clipped(-1.0, 1.0),
     "relu6": _clipped(0.0, 6.0),
 }
-"""Activation name -> (value, derivative) at a pre-activation, with PyTorch's default parameters."""
+"""Activation name -> (value, derivative) at a pre-activation, with PyTorch's default
+parameters.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,14 +114,17 @@ class Simulation:
     Attributes
     ----------
     log_norms : float64 array of shape (layers, draws)
-        ``ln||J_l ... J_1 u||^2`` after each layer (natural log), ``||u|| = 1``; -inf where dead.
+        ``ln||J_l ... J_1 u||^2`` after each layer (natural log), ``||u|| = 1``; -inf
+        where dead.
     """
 
     log_norms: Array
 
 
 def simulate(architecture: Architecture, draws: int, seed: int) -> Simulation:
-    """Simulate ``draws`` initialisations of a chain without gaps, for an input of root mean square ``architecture.input_rms``."""
+    """Simulate ``draws`` initialisations of a chain without gaps, for an input of root
+    mean square ``architecture.input_rms``.
+    """
     blocks = [
         _block(architecture, np.random.default_rng((seed, index)))
         for index in range(-(-draws // BLOCK))
@@ -120,7 +134,9 @@ def simulate(architecture: Architecture, draws: int, seed: int) -> Simulation:
 
 @dataclass
 class _Draws:
-    """A block of draws at one place of the chain: ``|x|``, ``ln|t|^2`` and the correlation of ``x`` and ``t``."""
+    """A block of draws at one place of the chain: ``|x|``, ``ln|t|^2`` and the
+    correlation of ``x`` and ``t``.
+    """
 
     size: Array
     log_square: Array
@@ -181,7 +197,9 @@ def activated(layer: Layer, h: Array) -> tuple[Array, Array]:
 def orthonormal_images(
     layer: Layer, rng: np.random.Generator, draws: int = BLOCK
 ) -> tuple[Array, Array]:
-    """Return the images of two orthonormal vectors under the layer's matrix, each of shape (draws, fan_out)."""
+    """Return the images of two orthonormal vectors under the layer's matrix, each of
+    shape (draws, fan_out).
+    """
     if not layer.is_haar:
         pair = math.sqrt(layer.weight.variance) * rng.standard_normal((2, draws, layer.fan_out))
         return pair[0], pair[1]

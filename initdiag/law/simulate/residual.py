@@ -1,10 +1,15 @@
-"""The law of a chain whose hidden layers are given skip connections, simulated: what `initdiag.diagnosing.advice` promises of them.
+"""The law of a chain whose hidden layers are given skip connections, simulated: what
+`initdiag.diagnosing.advice` promises of them.
 
-The first layer stays, ``x_1 = W_1 x_0``; every further hidden layer of as many units becomes ``x <- x + s W phi(x)``; the output is ``W_L phi(x)``. Given ``phi(x)``
-and its tangent, their images under ``W`` are a pair of Gaussian (or Haar) vectors that depend on two norms and a correlation alone, as in
-`initdiag.law.simulate.forward`; ``x`` itself is kept, for the sum.
+The first layer stays, ``x_1 = W_1 x_0``; every further hidden layer of as many units
+becomes ``x <- x + s W phi(x)``; the output is ``W_L phi(x)``. Given ``phi(x)`` and its
+tangent, their images under ``W`` are a pair of Gaussian (or Haar) vectors that depend
+on two norms and a correlation alone, as in `initdiag.law.simulate.forward`; ``x``
+itself is kept, for the sum.
 
-At ``s^2 = 1/blocks`` the mean square grows by ``(1 + 1/blocks)^blocks``, less than e, at any depth, and to first order the log-variance is about ``4/n`` in place of the chain's ``5 depth/n``.
+At ``s^2 = 1/blocks`` the mean square grows by ``(1 + 1/blocks)^blocks``, less than e,
+at any depth, and to first order the log-variance is about ``4/n`` in place of the
+chain's ``5 depth/n``.
 """
 
 from __future__ import annotations
@@ -21,14 +26,17 @@ Array = NDArray[np.float64]
 
 
 def can_be_residual(architecture: Architecture) -> bool:
-    """Return whether there are hidden layers of equal width to put skip connections around, and no dropout or gap in the way."""
+    """Return whether there are hidden layers of equal width to put skip connections
+    around, and no dropout or gap in the way.
+    """
     hidden = architecture.layers[:-1]
     is_plain = not architecture.gaps and all(layer.activation.dropout == 0 for layer in hidden)
     return is_plain and len(hidden) > 1 and len({layer.fan_out for layer in hidden}) == 1
 
 
 def simulate_residual(architecture: Architecture, scale: float, draws: int, seed: int) -> Array:
-    """Return draws of ``ln||Ju||^2`` (natural log) of the chain with skip connections, ``||u|| = 1``; -inf where dead.
+    """Return draws of ``ln||Ju||^2`` (natural log) of the chain with skip connections,
+    ``||u|| = 1``; -inf where dead.
 
     Parameters
     ----------

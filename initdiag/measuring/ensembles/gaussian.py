@@ -1,9 +1,12 @@
-"""The law ensemble: each linear layer of the user's module is replaced by its law, inside the module's own forward.
+"""The law ensemble: each linear layer of the user's module is replaced by its law,
+inside the module's own forward.
 
-Given the vectors that enter a layer with Gaussian weights used once, their images are Gaussian too, iid over the outputs, with ``v`` times
-the Gram matrix of the inputs for covariance. So every row of a batch is an independent network at the cost of a layer's width, and residual
-sums, norms, gates and concatenations run as the user wrote them. A layer that is applied to several positions takes all of them, and
-their tangents, into one Gram matrix.
+Given the vectors that enter a layer with Gaussian weights used once, their images are
+Gaussian too, iid over the outputs, with ``v`` times the Gram matrix of the inputs for
+covariance. So every row of a batch is an independent network at the cost of a layer's
+width, and residual sums, norms, gates and concatenations run as the user wrote them. A
+layer that is applied to several positions takes all of them, and their tangents, into
+one Gram matrix.
 """
 
 from __future__ import annotations
@@ -41,7 +44,9 @@ class GaussianLayers:
         self._order = {name: index for index, name in enumerate(layers)}
 
     def apply(self, use: LinearUse, parts: Parts) -> Parts:
-        """Return ``W_i x_i`` for a fresh Gaussian ``W_i`` a row, the same for all ``parts``."""
+        """Return ``W_i x_i`` for a fresh Gaussian ``W_i`` a row, the same for all
+        ``parts``.
+        """
         name = use.name
         if use.earlier:
             raise UnsupportedArchitecture(
@@ -78,10 +83,13 @@ class GaussianLayers:
 
 
 def _gram_root(vectors: Tensor) -> Tensor:
-    """A triangular root of each row's Gram matrix, by Gram-Schmidt: vectors ``(rows, k, n)`` -> ``(rows, k, k)``.
+    """A triangular root of each row's Gram matrix, by Gram-Schmidt: vectors ``(rows, k,
+    n)`` -> ``(rows, k, k)``.
 
-    Taken from a QR decomposition, which keeps its accuracy where vectors are nearly parallel and needs none where they are zero. Each vector is divided
-    by its largest entry first, and its row of the root multiplied by it, so that squares stay in range.
+    Taken from a QR decomposition, which keeps its accuracy where vectors are nearly
+    parallel and needs none where they are zero. Each vector is divided by its largest
+    entry first, and its row of the root multiplied by it, so that squares stay in
+    range.
     """
     peak = vectors.abs().amax(2, keepdim=True)
     safe = torch.where(peak > 0, peak, torch.ones_like(peak))
@@ -93,7 +101,9 @@ def _gram_root(vectors: Tensor) -> Tensor:
 
 
 def _root_of_two(x: Tensor, t: Tensor) -> Tensor:
-    """The same for a primal and its tangent, by hand: a batch of decompositions costs more than all else."""
+    """The same for a primal and its tangent, by hand: a batch of decompositions costs
+    more than all else.
+    """
     length = torch.linalg.vector_norm(x, dim=1, keepdim=True)
     unit = x / torch.where(length > 0, length, torch.ones_like(length))
     along = (unit * t).sum(1, keepdim=True)

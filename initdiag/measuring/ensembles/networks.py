@@ -1,6 +1,8 @@
-"""The ensembles' networks: which ones there are for a module, why not, and what is the same in all of them.
+"""The ensembles' networks: which ones there are for a module, why not, and what is the
+same in all of them.
 
-Every ensemble answers the same questions: ``of(draws)``, how these draws' networks apply their linear layers; ``notes()``, what was not varied.
+Every ensemble answers the same questions: ``of(draws)``, how these draws' networks
+apply their linear layers; ``notes()``, what was not varied.
 """
 
 from __future__ import annotations
@@ -34,8 +36,9 @@ _ALIKE = 1e-6
 """Logs in double precision that differ by less are the same but for rounding."""
 
 _COMPARED = 16
-"""Draws that are run one by one as well: a branch that half of all weights take shows in all
-but one run of 2^15."""
+"""Draws that are run one by one as well: a branch that half of all weights take shows
+in all but one run of 2^15.
+"""
 
 
 class _Networks:
@@ -56,7 +59,9 @@ class _Networks:
 
 
 def _streams(layers: Sequence[Layer]) -> dict[str, int]:
-    """Weight name -> the number of its stream of signs: a layer whose values are another's has that one's, where shapes are alike."""
+    """Weight name -> the number of its stream of signs: a layer whose values are
+    another's has that one's, where shapes are alike.
+    """
     own = {
         layer.name: i for i, layer in enumerate({layer.name: layer for layer in layers}.values())
     }
@@ -90,7 +95,9 @@ class Signs(_Networks):
         return SignFlips(self._task.seed, draws, self._order, self._flipped)
 
     def loaded(self, draw: int) -> Loaded:
-        """Return the network of one draw with its signs in the parameters themselves."""
+        """Return the network of one draw with its signs in the parameters
+        themselves.
+        """
         flips = self.of(range(draw, draw + 1))
         values = dict(self._task.module.named_parameters())
         found: dict[str, Tensor] = {}
@@ -108,7 +115,9 @@ class Signs(_Networks):
         return Loaded(found | self._flipped_biases(flips))
 
     def _flipped_biases(self, flips: SignFlips) -> dict[str, Tensor]:
-        """Return the biases as one draw has them: a shared one is flipped with its first layer."""
+        """Return the biases as one draw has them: a shared one is flipped with its
+        first layer.
+        """
         found: dict[str, Tensor] = {}
         for use, name, bias in self._biases:
             if name not in found:
@@ -147,7 +156,9 @@ class _Biases(Loaded):
 
 
 def _flipped(name: str, parameter: Tensor, layer: Layer, flips: SignFlips) -> dict[str, Tensor]:
-    """Return the parameter with the layer's signs, if it is its matrix or a stack with it."""
+    """Return the parameter with the layer's signs, if it is its matrix or a stack with
+    it.
+    """
     index = layer.name.partition("[")[2].rstrip("]")
     is_stack = parameter.dim() == 3 and index.isdecimal()
     matrix = parameter[int(index)] if is_stack else parameter
@@ -207,7 +218,9 @@ class Laws(_Networks):
 
 
 class Redraws(_Networks):
-    """Networks whose parameters are drawn afresh: by a factory, by ``init``, or by ``reset_parameters`` where the weights look like it."""
+    """Networks whose parameters are drawn afresh: by a factory, by ``init``, or by
+    ``reset_parameters`` where the weights look like it.
+    """
 
     at_once = 1
 
@@ -219,7 +232,9 @@ class Redraws(_Networks):
     def of_task(
         cls, task: Task, factory: Callable[[], Any] | None, init: Callable[[nn.Module], Any] | None
     ) -> Redraws:
-        """Return the redraws by a factory, by ``init``, or by the module's own initialisers."""
+        """Return the redraws by a factory, by ``init``, or by the module's own
+        initialisers.
+        """
         weights = {layer.name for layer in task.arch.layers}
         if factory is not None or init is not None:
             return cls(task, Source(task.original, weights, factory, init))
@@ -236,7 +251,9 @@ class Redraws(_Networks):
     def stacked(
         self, draws: range, rows: int = 1, room: dict[str, Tensor] | None = None
     ) -> Redrawn:
-        """Return these draws' networks side by side, so many rows each, made in ``room``."""
+        """Return these draws' networks side by side, so many rows each, made in
+        ``room``.
+        """
         seeds = [random_numbers.draw_seed(self._task.seed, draw) for draw in draws]
         drawn = self.source.draws(seeds, room)
         return Redrawn({n: stack.to(self._task.dtype) for n, stack in drawn.items()}, rows)
@@ -253,19 +270,24 @@ class Redraws(_Networks):
 
 
 def sizes(task: Task) -> tuple[int, int]:
-    """Return ``n_0`` and ``n_L``, the entries of one row of input and output, as one pass of the replica shows them."""
+    """Return ``n_0`` and ``n_L``, the entries of one row of input and output, as one
+    pass of the replica shows them.
+    """
     one = range(1)
     x = task.inputs(one)
     return task.rows[0].numel(), Push(task, Loaded(), one, x, torch.zeros_like(x)).output_size
 
 
 def mixes_rows(task: Task, ensemble: Ensemble) -> bool:
-    """Return whether the rows of a batch are mixed (BatchNorm in train mode): a tangent in row 0 of four reaches the others."""
+    """Return whether the rows of a batch are mixed (BatchNorm in train mode): a tangent
+    in row 0 of four reaches the others.
+    """
     chunk = range(4)
     u = torch.zeros_like(task.inputs(chunk))
     u[0] = 1.0
     norms, _ = log_norms(task, ensemble, chunk, u)
-    return bool(torch.isfinite(norms[1:]).any())  # an overflow (0 times infinity) tells nothing
+    # an overflow (0 times infinity) tells nothing
+    return bool(torch.isfinite(norms[1:]).any())
 
 
 def can_be_stacked(task: Task, networks: Redraws, mixes: bool, most: int) -> bool:
@@ -283,7 +305,8 @@ def can_be_stacked(task: Task, networks: Redraws, mixes: bool, most: int) -> boo
     try:
         together, logs = run(plain, drawn, draws)
         apart = [run(plain, drawn.one(i), range(i, i + 1)) for i in draws]
-    except UnsupportedArchitecture:  # e.g. of what the module does with the rows of a batch
+    # e.g. of what the module does with the rows of a batch
+    except UnsupportedArchitecture:
         return task.is_chain and not mixes
     columns = zip(
         *([norms, *(layer.tangent for layer in logs)] for norms, logs in apart), strict=True
@@ -331,7 +354,8 @@ def _require_default_weights(arch: Architecture) -> None:
 
 
 def _not_varied(task: Task, varied: Collection[str]) -> tuple[str, ...]:
-    """Return the names of parameters that an ensemble of layers leaves as they were drawn.
+    """Return the names of parameters that an ensemble of layers leaves as they were
+    drawn.
 
     A parameter whose entries are all equal was not drawn.
     """

@@ -1,6 +1,8 @@
-"""Counter-based random numbers: draw ``i`` has the same ones whatever the chunk size, thread or machine count.
+"""Counter-based random numbers: draw ``i`` has the same ones whatever the chunk size,
+thread or machine count.
 
-Draws come in blocks of ``BLOCK``; block ``b`` of a stream has its own generator, seeded by (seed, stream, b).
+Draws come in blocks of ``BLOCK``; block ``b`` of a stream has its own generator, seeded
+by (seed, stream, b).
 """
 
 from __future__ import annotations
@@ -50,7 +52,9 @@ def _generator(seed: int, stream: str, *path: int) -> np.random.Generator:
 def _by_block(
     draws: range, make: Callable[[int], NDArray[np.generic]], size: int = BLOCK
 ) -> NDArray[np.generic]:
-    """Rows ``draws`` of the endless array whose block ``b`` of ``size`` rows is ``make(b)``."""
+    """Rows ``draws`` of the endless array whose block ``b`` of ``size`` rows is
+    ``make(b)``.
+    """
     blocks = range(draws.start // size, -(-draws.stop // size))
     offset = draws.start - blocks.start * size
     return np.concatenate([make(b) for b in blocks])[offset : offset + len(draws)]
@@ -73,7 +77,9 @@ def signs(seed: int, draws: range, stream_index: int, width: int) -> NDArray[np.
 
 
 def uniforms(seed: int, draws: range, stream_index: int, width: int) -> NDArray[np.float32]:
-    """Return uniform numbers on [0, 1), shape ``(len(draws), width)``, for dropout masks."""
+    """Return uniform numbers on [0, 1), shape ``(len(draws), width)``, for dropout
+    masks.
+    """
 
     def block(index: int) -> NDArray[np.generic]:
         return _generator(seed, "dropout", stream_index, index).random(
@@ -84,9 +90,11 @@ def uniforms(seed: int, draws: range, stream_index: int, width: int) -> NDArray[
 
 
 def normals(seed: int, draws: range, stream_index: int, width: int, stream: str = "law") -> Tensor:
-    """Return standard normal numbers, float32 on the CPU, shape ``(len(draws), width)``.
+    """Return standard normal numbers, float32 on the CPU, shape ``(len(draws),
+    width)``.
 
-    By torch's vectorised Box-Muller, three times faster than NumPy's: another kind of processor may differ in the last digit.
+    By torch's vectorised Box-Muller, three times faster than NumPy's: another kind of
+    processor may differ in the last digit.
     """
     first, last = draws.start // BLOCK, -(-draws.stop // BLOCK)
     rows = torch.empty((last - first) * BLOCK, width, dtype=torch.float32, device="cpu")
@@ -97,7 +105,9 @@ def normals(seed: int, draws: range, stream_index: int, width: int, stream: str 
 
 
 def directions(seed: int, draws: range, width: int, stream: str = "direction") -> Tensor:
-    """Return uniform unit vectors, float32 on the CPU, shape ``(len(draws), width)``: of the input, or of the output (``"cotangent"``)."""
+    """Return uniform unit vectors, float32 on the CPU, shape ``(len(draws), width)``:
+    of the input, or of the output (``"cotangent"``).
+    """
     normal = normals(seed, draws, 0, width, stream)
     return normal.div_(torch.linalg.vector_norm(normal, dim=1, keepdim=True))
 
@@ -110,7 +120,8 @@ def draw_seed(seed: int, draw: int, stream: str = "redraw") -> int:
 def seed_generators(seed: int) -> None:
     """Seed what user's code draws from; the caller preserves these states.
 
-    CUDA is left alone before it is initialised, so that a seed that is queued stays queued.
+    CUDA is left alone before it is initialised, so that a seed that is queued stays
+    queued.
     """
     torch.default_generator.manual_seed(seed)
     if torch.cuda.is_initialized():

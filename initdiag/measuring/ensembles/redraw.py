@@ -1,4 +1,6 @@
-"""The redraw ensemble: every row is a network whose parameters were drawn afresh by its own initialiser."""
+"""The redraw ensemble: every row is a network whose parameters were drawn afresh by its
+own initialiser.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ __all__ = ["Loaded", "Redrawn", "Source", "reset_parameters", "values_of"]
 
 
 def reset_parameters(module: nn.Module) -> None:
-    """Call the module's own ``reset_parameters`` (or ``_reset_parameters``), if it has one: an ``init`` for ``Module.apply``."""
+    """Call the module's own ``reset_parameters`` (or ``_reset_parameters``), if it has
+    one: an ``init`` for ``Module.apply``.
+    """
     reset = getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)
     if callable(reset):
         reset()
@@ -33,12 +37,13 @@ def values_of(module: nn.Module) -> dict[str, Tensor]:
 
 
 class Source:
-    """Fresh parameters, one seed a draw: from a factory, or from an ``init`` on a replica.
+    """Fresh parameters, one seed a draw: from a factory, or from an ``init`` on a
+    replica.
 
     Draws are made where they are used, in rows of one stack a parameter: the replica's
-    parameters are pointed at a draw's rows, and initialised there. One draw is made at the
-    beginning to see what ``init`` leaves as it is: its rows hold NaN before, and what is NaN
-    after was not drawn. Those keep the user's own values.
+    parameters are pointed at a draw's rows, and initialised there. One draw is made at
+    the beginning to see what ``init`` leaves as it is: its rows hold NaN before, and
+    what is NaN after was not drawn. Those keep the user's own values.
 
     Parameters
     ----------
@@ -93,8 +98,9 @@ class Source:
     ) -> dict[str, Tensor]:
         """Return every parameter (and buffer, from a factory) of these draws, stacked.
 
-        They are made in ``room``, where it has enough rows, and it is enlarged where not: large
-        stacks are slow to allocate. The caller preserves the global random state.
+        They are made in ``room``, where it has enough rows, and it is enlarged where
+        not: large stacks are slow to allocate. The caller preserves the global random
+        state.
         """
         room = {} if room is None else room
         names = self._own if self._factory is not None else self._name_of.values()
@@ -199,7 +205,8 @@ class Redrawn:
     stacks : mapping
         Name -> values, ``(draws, ...)``.
     rows : int
-        Consecutive rows that one network takes: 1, or a whole batch that mixes its rows.
+        Consecutive rows that one network takes: 1, or a whole batch that mixes its
+        rows.
     """
 
     stacks: Mapping[str, Tensor]
@@ -207,7 +214,9 @@ class Redrawn:
 
     @property
     def values(self) -> Mapping[str, Tensor]:
-        """Return the first network's parameters: what is not asked for is taken from it."""
+        """Return the first network's parameters: what is not asked for is taken from
+        it.
+        """
         return {name: stack[0] for name, stack in self.stacks.items()}
 
     def one(self, index: int) -> Loaded:
@@ -235,7 +244,9 @@ class Redrawn:
 
 
 def _sparse_product(vectors: Tensor, matrices: Tensor) -> Tensor:
-    """``vectors @ matrices`` where most vectors may be 0, as they are in a batch of which one row is moved."""
+    """``vectors @ matrices`` where most vectors may be 0, as they are in a batch of
+    which one row is moved.
+    """
     is_moved = (vectors != 0).any(2)
     count = int(is_moved.sum(1).max())
     if 2 * count > vectors.shape[1]:

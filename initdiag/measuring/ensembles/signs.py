@@ -1,12 +1,15 @@
 """The sign-flip ensemble: one model is enough.
 
-If the entries of ``W`` are iid and symmetric (or ``W`` is Haar), ``R W S`` with independent random +-1 diagonals has the law of ``W``. So
-every row of a batch gets its own ``R`` and ``S`` at every linear layer: each row is a true draw from the initialisation's law,
-all rows share the real ``|W|``, and the cost is that of one batched pass. A symmetric bias is flipped with ``R``; a constant or
-skewed one is not. A tied weight gets one pair for all its uses.
+If the entries of ``W`` are iid and symmetric (or ``W`` is Haar), ``R W S`` with
+independent random +-1 diagonals has the law of ``W``. So every row of a batch gets its
+own ``R`` and ``S`` at every linear layer: each row is a true draw from the
+initialisation's law, all rows share the real ``|W|``, and the cost is that of one
+batched pass. A symmetric bias is flipped with ``R``; a constant or skewed one is not. A
+tied weight gets one pair for all its uses.
 
-What the rows share does not vary over them: the variance over rows is the part within ``|W|``, and the mean carries an offset that
-the sample norms of the weights explain to leading order.
+What the rows share does not vary over them: the variance over rows is the part within
+``|W|``, and the mean carries an offset that the sample norms of the weights explain to
+leading order.
 """
 
 from __future__ import annotations
@@ -64,7 +67,9 @@ class SignFlips:
         return name in self._flipped
 
     def bits(self, use: LinearUse) -> tuple[Tensor, Tensor]:
-        """Return the bits (1 for the sign -1) of the layer's inputs and of its outputs."""
+        """Return the bits (1 for the sign -1) of the layer's inputs and of
+        its outputs.
+        """
         fan_out, fan_in = use.weight.shape
         rows, columns = (fan_in, fan_out) if use.is_transposed else (fan_out, fan_in)
         order = self._order[use.name]
@@ -74,7 +79,8 @@ class SignFlips:
         return (of_rows, of_columns) if use.is_transposed else (of_columns, of_rows)
 
     def _signs(self, use: LinearUse, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Return the signs of inputs and outputs, kept because a layer asks twice for them.
+        """Return the signs of inputs and outputs, kept because a layer asks twice for
+        them.
 
         A transposed use of a weight swaps the two.
         """

@@ -13,7 +13,9 @@ __all__ = ["attention_by_formula"]
 
 @contextmanager
 def attention_by_formula() -> Iterator[None]:
-    """Run ``scaled_dot_product_attention`` and encoder layers as products and a softmax; what the user had chosen is put back."""
+    """Run ``scaled_dot_product_attention`` and encoder layers as products and a
+    softmax; what the user had chosen is put back.
+    """
     was_fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:

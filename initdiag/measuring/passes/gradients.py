@@ -1,8 +1,11 @@
-"""What training will see: the norms of each layer's weight and bias gradients, by one backward pass a chunk.
+"""What training will see: the norms of each layer's weight and bias gradients, by one
+backward pass a chunk.
 
-A row of the batch is a network of its own, with matrices ``W`` of its own. If ``y = W x + b`` then ``dL/dW = delta x^T`` and ``dL/db = delta`` with
-``delta = dL/dy``, so that the norms follow from what enters the layer and what comes back to it; no gradient is formed. Several positions and
-several uses of one matrix add up before the norm is taken. ``L`` is ``v . f(x)`` for a random unit ``v``, or the user's loss on the row.
+A row of the batch is a network of its own, with matrices ``W`` of its own. If ``y = W x
++ b`` then ``dL/dW = delta x^T`` and ``dL/db = delta`` with ``delta = dL/dy``, so that
+the norms follow from what enters the layer and what comes back to it; no gradient is
+formed. Several positions and several uses of one matrix add up before the norm is
+taken. ``L`` is ``v . f(x)`` for a random unit ``v``, or the user's loss on the row.
 """
 
 from __future__ import annotations
@@ -45,7 +48,9 @@ _BUDGET = 1 << 28
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """The user's loss: ``function(output, target)`` on rows of the output and of ``target``, which is dealt out over the draws in turn."""
+    """The user's loss: ``function(output, target)`` on rows of the output and of
+    ``target``, which is dealt out over the draws in turn.
+    """
 
     function: Callable[[Tensor, Tensor], Tensor]
     target: Tensor
@@ -73,7 +78,9 @@ class Loss:
         return cls(function, target.detach())
 
     def _target(self, row: int, output: Tensor) -> Tensor:
-        """One row, in the output's precision, which off a chain is higher than the model's: losses take one dtype."""
+        """One row, in the output's precision, which off a chain is higher than the
+        model's: losses take one dtype.
+        """
         found = self.target[row : row + 1]
         return (
             found.to(output.dtype)
@@ -82,7 +89,8 @@ class Loss:
         )
 
     def gradient(self, out: Tensor, draws: range) -> Tensor:
-        """Return ``dL/d(output)`` of each row, its loss taken as that of a batch of one.
+        """Return ``dL/d(output)`` of each row, its loss taken as that of a batch of
+        one.
 
         Raises
         ------
@@ -111,7 +119,9 @@ class Loss:
 
 @dataclass(frozen=True, slots=True)
 class GradientLogs:
-    """Of one layer, per row (natural log, float64): mean square of its input, squared norms of its weight's and bias' gradients."""
+    """Of one layer, per row (natural log, float64): mean square of its input, squared
+    norms of its weight's and bias' gradients.
+    """
 
     name: str
     activation: Tensor
@@ -120,7 +130,8 @@ class GradientLogs:
 
 
 class Gradients:
-    """The backward passes of one measurement: over its first draws, in rows that fit the memory.
+    """The backward passes of one measurement: over its first draws, in rows that fit
+    the memory.
 
     Attributes
     ----------
@@ -186,7 +197,8 @@ def gradient_logs(
         or not any(any_row(logs.weight < LOWEST) for logs in found)
     ):
         return found
-    pulled(out, leaf, v * SCALES[0])  # linear in v: what is lost at one scale is there at another
+    # linear in v: what is lost at one scale is there at another
+    pulled(out, leaf, v * SCALES[0])
     return [
         _merged(logs, other)
         for logs, other in zip(
@@ -196,7 +208,9 @@ def gradient_logs(
 
 
 def _merged(logs: GradientLogs, other: GradientLogs) -> GradientLogs:
-    """``logs``, with rows that underflow taken from a larger cotangent where that does not overflow."""
+    """``logs``, with rows that underflow taken from a larger cotangent where that does
+    not overflow.
+    """
     rows = (logs.weight < LOWEST) & other.weight.isfinite()
     weight, bias = (
         torch.where(rows, other.weight, logs.weight),
@@ -208,7 +222,9 @@ def _merged(logs: GradientLogs, other: GradientLogs) -> GradientLogs:
 def _cotangent(
     task: Task, draws: range, out: Tensor, scale: Tensor, loss: Loss | None
 ) -> tuple[Tensor, Tensor]:
-    """``dL/d(output)`` of each row over its largest entry, and the log of that: outputs are ``out`` times ``e^scale``."""
+    """``dL/d(output)`` of each row over its largest entry, and the log of that: outputs
+    are ``out`` times ``e^scale``.
+    """
     if loss is None:
         v = random_numbers.directions(task.seed, draws, out[0].numel(), "cotangent")
         return v.view(out.shape).to(out.device, out.dtype), torch.zeros_like(scale)
@@ -221,7 +237,10 @@ def _cotangent(
 
 @dataclass(slots=True)
 class _Use:
-    """One linear call: what entered, the log it is to be scaled by, and what came back. Shapes ``(rows, positions, features)``."""
+    """One linear call: what entered, the log it is to be scaled by, and what came back.
+
+    Shapes ``(rows, positions, features)``.
+    """
 
     name: str
     x: Tensor
@@ -250,7 +269,9 @@ class _Recorder:
         use.delta_log_scale = scales.cotangent
 
     def found(self, log_square: Tensor) -> list[GradientLogs]:
-        """Return the logs of every matrix in the order of first use; ``log_square`` is to be added to every squared cotangent."""
+        """Return the logs of every matrix in the order of first use; ``log_square`` is
+        to be added to every squared cotangent.
+        """
         return [
             self._logs_of(name, log_square) for name in dict.fromkeys(use.name for use in self.uses)
         ]
@@ -263,7 +284,8 @@ class _Recorder:
         if not back:
             nothing = torch.full_like(activation, -math.inf)
             return GradientLogs(name, activation, nothing, nothing)
-        # on a chain there is one use, and scales are one a row: its x is e^log_scale too small, its delta as much too large
+        # on a chain there is one use, and scales are one a row: its x is e^log_scale
+        # too small, its delta as much too large
         shift = log_square + 2 * back[0].delta_log_scale
         weight = _outer_log_square([_sides(use) for use in back]) + shift
         alike = [
@@ -286,7 +308,9 @@ def _sides(use: _Use) -> tuple[Tensor, Tensor]:
 
 
 def _outer_log_square(sides: list[tuple[Tensor, Tensor]]) -> Tensor:
-    """``ln||sum_p d_p x_p^T||^2`` of each row, by whichever is smaller of the positions' Gram matrices and the sum itself."""
+    """``ln||sum_p d_p x_p^T||^2`` of each row, by whichever is smaller of the
+    positions' Gram matrices and the sum itself.
+    """
     d, x = (torch.cat(side, 1) for side in zip(*sides, strict=True))
     if d.shape[1] == 1:
         return log_sum_squares(d) + log_sum_squares(x)

@@ -1,4 +1,5 @@
-"""One pass through the user's own forward, with the linear layers replaced by an ensemble's.
+"""One pass through the user's own forward, with the linear layers replaced by an
+ensemble's.
 
 The rows of the batch are independent networks. A ``TorchFunctionMode`` catches each
 linear call on a known weight and hands what enters to the ensemble; everything else
@@ -209,7 +210,9 @@ class Interposer(TorchFunctionMode):
         return unit.reshape(x.shape)
 
     def _with_noise(self, name: str, x: Tensor, args: Any, kwargs: Any) -> Tensor | None:
-        """Return a dropout's or RReLU's output with the draws' own noise; None for others."""
+        """Return a dropout's or RReLU's output with the draws' own noise; None for
+        others.
+        """
         rate = torch_calls.dropout_rate(name, args, kwargs)
         if rate is not None and 0 < rate < 1:
             keep = self._uniforms(x) >= rate

@@ -1,8 +1,11 @@
-"""Products with the Jacobian of one draw's network, and with its transpose, at any scale.
+"""Products with the Jacobian of one draw's network, and with its transpose, at any
+scale.
 
-A pass of the user's forward carries tangents (forward mode) or keeps the graph for cotangents (reverse mode). Its rows are either
-independent networks, or many directions through one network. On a proved chain tangents and cotangents are divided by their largest entry
-after every linear layer, row by row, and the logs are kept: a Jacobian of norm 1e-5000 is as good as one of norm 1.
+A pass of the user's forward carries tangents (forward mode) or keeps the graph for
+cotangents (reverse mode). Its rows are either independent networks, or many directions
+through one network. On a proved chain tangents and cotangents are divided by their
+largest entry after every linear layer, row by row, and the logs are kept: a Jacobian of
+norm 1e-5000 is as good as one of norm 1.
 """
 
 from __future__ import annotations
@@ -104,7 +107,8 @@ def pulled(out: Tensor, leaf: Tensor, v: Tensor) -> tuple[Tensor, ...]:
 
 
 class Gram:
-    """``J_i^T J_i``, or ``J_i J_i^T`` where that is smaller, of independent networks, one a row; no matrix is formed.
+    """``J_i^T J_i``, or ``J_i J_i^T`` where that is smaller, of independent networks,
+    one a row; no matrix is formed.
 
     Parameters
     ----------
@@ -118,7 +122,8 @@ class Gram:
     Attributes
     ----------
     log_scale : ndarray of shape (rows,)
-        Log of what the products are divided by, a constant of each matrix: set by the first product, so that its largest entry is 1.
+        Log of what the products are divided by, a constant of each matrix: set by the
+        first product, so that its largest entry is 1.
     """
 
     def __init__(self, task: Task, ensemble: Ensemble, networks: range, *, inner: bool) -> None:
@@ -129,7 +134,9 @@ class Gram:
         self.log_scale = np.zeros(len(networks))
 
     def __call__(self, vectors: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the product of row ``i`` with its network's matrix, divided by ``exp(log_scale[i])``."""
+        """Return the product of row ``i`` with its network's matrix, divided by
+        ``exp(log_scale[i])``.
+        """
         v = torch.from_numpy(np.ascontiguousarray(vectors)).to(self._x.device, self._x.dtype)
         half, first = unit_rows(*(self._push(v) if self._inner else self._pull(v)))
         whole, second = self._pull(half) if self._inner else self._push(half)
@@ -151,7 +158,8 @@ class Gram:
 
 
 def unit_rows(rows: Tensor, logs: Tensor) -> Scaled:
-    """Return the rows divided by their largest entries, and the logs with these: -inf for a row of zeros, whatever its factor was.
+    """Return the rows divided by their largest entries, and the logs with these: -inf
+    for a row of zeros, whatever its factor was.
 
     Raises
     ------
@@ -170,7 +178,9 @@ def unit_rows(rows: Tensor, logs: Tensor) -> Scaled:
 
 @dataclass(frozen=True, slots=True)
 class _Shared:
-    """One network and one input for all rows: what is not a tangent is computed once."""
+    """One network and one input for all rows: what is not a tangent is
+    computed once.
+    """
 
     network: Ensemble
 

@@ -1,12 +1,15 @@
 """Proved plain chains under random signs, at the limit of the hardware.
 
-One watched pass of the module yields its linear maps as it really uses them (`taped`). Then primal and tangent go through one matrix
-product a layer, and all that lies between two products is one factor: with ``R`` the output signs of a layer and ``S`` the input signs of the
-next, ``S phi(R h)`` and ``S phi'(R h) R t`` are ``h`` and ``t`` times ``S R``, and times the slope where the gate is not open. The gate is open where
-the signs of ``h`` and of ``R`` agree: bits, compared as bits.
+One watched pass of the module yields its linear maps as it really uses them (`taped`).
+Then primal and tangent go through one matrix product a layer, and all that lies between
+two products is one factor: with ``R`` the output signs of a layer and ``S`` the input
+signs of the next, ``S phi(R h)`` and ``S phi'(R h) R t`` are ``h`` and ``t`` times ``S
+R``, and times the slope where the gate is not open. The gate is open where the signs of
+``h`` and of ``R`` agree: bits, compared as bits.
 
-Rows are rescaled only where the weights' own gains could have left the range since the last time. The results are those of the general
-path, `initdiag.measuring.passes.interposer`, row by row.
+Rows are rescaled only where the weights' own gains could have left the range since the
+last time. The results are those of the general path,
+`initdiag.measuring.passes.interposer`, row by row.
 """
 
 from __future__ import annotations
@@ -31,17 +34,23 @@ from initdiag.network.architecture import Activation
 __all__ = ["Step", "fast_log_norms", "taped"]
 
 _RANGE = 15.0
-"""Nats that norms may grow or shrink by on average between two rescalings; single precision holds e^-87 to e^88."""
+"""Nats that norms may grow or shrink by on average between two rescalings; single
+precision holds e^-87 to e^88.
+"""
 
 _LEAST_BIAS = 1e-20
-"""A chain with smaller biases than this takes the general path, which weighs them against the signal."""
+"""A chain with smaller biases than this takes the general path, which weighs them
+against the signal.
+"""
 
 _SLOPES = {"linear": 1.0, "relu": 0.0}
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One layer as the module uses it: ``x -> activation(x weight^T + bias)``, and the log of its root mean square factor on norms."""
+    """One layer as the module uses it: ``x -> activation(x weight^T + bias)``, and the
+    log of its root mean square factor on norms.
+    """
 
     use: LinearUse
     bias: Tensor | None
@@ -55,7 +64,9 @@ class Step:
 
 
 class _Tape:
-    """An ensemble of one network, the module as it is, that keeps what it was asked for."""
+    """An ensemble of one network, the module as it is, that keeps what it was asked
+    for.
+    """
 
     values: Mapping[str, Tensor] = {}
 
@@ -74,7 +85,9 @@ class _Tape:
 
 
 def taped(task: Task) -> tuple[Step, ...] | None:
-    """Return the chain's steps; None if it is not one that the fast path knows: gaps, smooth or random slopes, vanishing biases."""
+    """Return the chain's steps; None if it is not one that the fast path knows: gaps,
+    smooth or random slopes, vanishing biases.
+    """
     known = all(
         layer.activation.name in ("linear", "relu", "leaky_relu") for layer in task.arch.layers
     )
@@ -101,7 +114,9 @@ def _log_gain(weight: Tensor, activation: Activation) -> float:
 
 
 class _Rows:
-    """Primal and tangent of a chunk of draws, one above the other, and the logs of what they were divided by."""
+    """Primal and tangent of a chunk of draws, one above the other, and the logs of what
+    they were divided by.
+    """
 
     def __init__(self, x: Tensor, u: Tensor) -> None:
         self.count = len(x)
@@ -120,7 +135,10 @@ class _Rows:
         return 2 * (norms.double().log() + self.log_scales)
 
     def rescale(self, has_biases: bool) -> None:
-        """Divide each row by its largest entry. With biases the primal never shrinks for long, and is only ever divided."""
+        """Divide each row by its largest entry.
+
+        With biases the primal never shrinks for long, and is only ever divided.
+        """
         peaks = self.halves.abs().amax(2)
         peaks = torch.where(peaks > 0, peaks, torch.ones_like(peaks))
         if has_biases:
@@ -134,7 +152,9 @@ class _Rows:
 def fast_log_norms(
     steps: Sequence[Step], task: Task, flips: SignFlips, draws: range, *, with_layers: bool
 ) -> tuple[Tensor, list[LayerLogs]]:
-    """Return ``ln||Ju||^2`` of each draw (float64), and the layers' logs if asked for (they cost passes of their own)."""
+    """Return ``ln||Ju||^2`` of each draw (float64), and the layers' logs if asked for
+    (they cost passes of their own).
+    """
     x = task.inputs(draws)
     rows = _Rows(x, task.directions(draws, x))
     has_biases = any(step.bias is not None for step in steps)
@@ -165,7 +185,9 @@ def _signs(bits: Tensor, like: Tensor) -> Tensor:
 
 
 def _add_bias(rows: _Rows, step: Step, output: Tensor, flips: SignFlips) -> None:
-    """``R (W S x + b)`` where the bias is flipped, ``R W S x + b`` where it is not: then ``R b`` is added before ``R``."""
+    """``R (W S x + b)`` where the bias is flipped, ``R W S x + b`` where it is not:
+    then ``R b`` is added before ``R``.
+    """
     if step.bias is None:
         return
     bias = step.bias if flips.flips_bias(step.use.name) else step.bias * _signs(output, rows.both)
@@ -175,12 +197,15 @@ def _add_bias(rows: _Rows, step: Step, output: Tensor, flips: SignFlips) -> None
 
 
 def _factor(h: Tensor, step: Step, output: Tensor, following: Tensor | None) -> Tensor:
-    """Slope at ``R h``, times ``R``, times the signs with which the next layer takes it."""
+    """Slope at ``R h``, times ``R``, times the signs with which the next layer takes
+    it.
+    """
     sign = output if following is None else output ^ following
     if step.slope == 1.0:
         return _signs(sign, h)
     is_flipped = output.view(torch.bool)
-    is_open = ((h > 0) & ~is_flipped) | ((h < 0) & is_flipped)  # at 0, neither sign opens a gate
+    # at 0, neither sign opens a gate
+    is_open = ((h > 0) & ~is_flipped) | ((h < 0) & is_flipped)
     if step.slope == 0.0:
         return (is_open.view(torch.int8) * (1 - 2 * sign.view(torch.int8))).to(h.dtype)
     slope = torch.where(is_open, h.new_tensor(1.0), h.new_tensor(step.slope))

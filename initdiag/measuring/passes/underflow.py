@@ -1,11 +1,15 @@
-"""Tangents without a scale of their own, kept in range: off a proved chain paths cannot be rescaled apart.
+"""Tangents without a scale of their own, kept in range: off a proved chain paths cannot
+be rescaled apart.
 
-A tangent map is linear: ``ln||J(s u)|| - ln s`` is the same for every ``s``, as long as nothing leaves the range of double precision on the way.
-So rows that are 0, or nearly, are run again from a larger ``u``. A row is dead where its tangent is cut from well within the range to exactly 0 by a closed
-gate; one that fades to 0 at every scale is refused, since nothing is known of it but that it is small.
+A tangent map is linear: ``ln||J(s u)|| - ln s`` is the same for every ``s``, as long as
+nothing leaves the range of double precision on the way. So rows that are 0, or nearly,
+are run again from a larger ``u``. A row is dead where its tangent is cut from well
+within the range to exactly 0 by a closed gate; one that fades to 0 at every scale is
+refused, since nothing is known of it but that it is small.
 
-Where the values fade as well, gates lose their signs. Then ``x`` is scaled with ``u``, which is right for a network that is positively homogeneous: products
-with powers of two are exact, so that this shows in every layer that is in range at both scales.
+Where the values fade as well, gates lose their signs. Then ``x`` is scaled with ``u``,
+which is right for a network that is positively homogeneous: products with powers of two
+are exact, so that this shows in every layer that is in range at both scales.
 """
 
 from __future__ import annotations
@@ -25,13 +29,19 @@ Logs = tuple[Tensor, list[LayerLogs]]
 """``ln||Ju||^2`` of each row, and of what leaves each linear layer on the way."""
 
 SCALES = (2.0**960, 2.0**480, 2.0**240)
-"""What ``u`` is multiplied with, one after the other where the larger one overflows: exact in any precision."""
+"""What ``u`` is multiplied with, one after the other where the larger one overflows:
+exact in any precision.
+"""
 
 LOWEST = 2 * math.log(1e-290)
-"""Squared norms below this (natural log) may have lost digits: double precision is exact to a digit of 1e-308."""
+"""Squared norms below this (natural log) may have lost digits: double precision is
+exact to a digit of 1e-308.
+"""
 
 _CUT = 2 * math.log(1e-150)
-"""What falls to 0 from above this (natural log) was cut by a gate: no layer makes a norm 1e170 times smaller."""
+"""What falls to 0 from above this (natural log) was cut by a gate: no layer makes a
+norm 1e170 times smaller.
+"""
 
 
 _ALIKE = 1e-8
@@ -39,7 +49,8 @@ _ALIKE = 1e-8
 
 
 def rescued(found: Logs, run: Callable[[float, float], Logs], is_moved: Tensor) -> Logs:
-    """Return ``found`` with the rows that underflow taken from passes from larger tangents; at no cost where none does.
+    """Return ``found`` with the rows that underflow taken from passes from larger
+    tangents; at no cost where none does.
 
     Parameters
     ----------
@@ -73,12 +84,16 @@ def rescued(found: Logs, run: Callable[[float, float], Logs], is_moved: Tensor) 
 
 
 def any_row(rows: Tensor) -> bool:
-    """Return whether any of ``rows`` is true; on the meta device, which has no values, none is."""
+    """Return whether any of ``rows`` is true; on the meta device, which has no values,
+    none is.
+    """
     return not rows.is_meta and bool(rows.any())
 
 
 def _is_low(logs: Logs) -> Tensor:
-    """Rows whose output is 0 or has lost digits, or a layer's tangent has lost digits: one that is 0 may be a closed branch."""
+    """Rows whose output is 0 or has lost digits, or a layer's tangent has lost digits:
+    one that is 0 may be a closed branch.
+    """
     is_low = logs[0] < LOWEST
     for layer in logs[1]:
         is_low = is_low | (layer.tangent < LOWEST) & layer.tangent.isfinite()
@@ -88,8 +103,8 @@ def _is_low(logs: Logs) -> Tensor:
 def _is_faint(logs: Logs) -> Tensor:
     """Rows whose values fade before some layer, rather than being cut to 0 by a gate.
 
-    A gate that closes on values well in range is the row's own: at larger inputs, beside
-    which biases vanish, it may open.
+    A gate that closes on values well in range is the row's own: at larger inputs,
+    beside which biases vanish, it may open.
     """
     is_faint = torch.zeros_like(logs[0], dtype=torch.bool)
     last = torch.full_like(logs[0], math.inf)
@@ -101,7 +116,9 @@ def _is_faint(logs: Logs) -> Tensor:
 
 
 def _is_settled(found: Logs, other: Logs, of_input: float, scale: float) -> Tensor:
-    """Rows that ``other`` decides: in range, or dead; and right, where it is of larger inputs."""
+    """Rows that ``other`` decides: in range, or dead; and right, where it is of larger
+    inputs.
+    """
     lowest, cut = LOWEST - 2 * math.log(scale), _CUT - 2 * math.log(scale)
     last = torch.zeros_like(other[0])
     is_right, is_bright = (torch.ones_like(other[0], dtype=torch.bool) for _ in range(2))
@@ -119,7 +136,9 @@ def _agree(logs: Tensor, others: Tensor) -> Tensor:
 
 
 def _divided(logs: Logs, of_input: float, scale: float) -> Logs:
-    """``logs`` of a pass with larger inputs and tangents, as they are for those at scale 1."""
+    """``logs`` of a pass with larger inputs and tangents, as they are for those at
+    scale 1.
+    """
     a, t = 2 * math.log(of_input), 2 * math.log(scale)
     return logs[0] - t, [
         LayerLogs(layer.name, layer.activation - a, layer.tangent - t) for layer in logs[1]

@@ -1,4 +1,6 @@
-"""What every kind of file gives and takes: batches of rows, rejects with their reason, and a position to go on from."""
+"""What every kind of file gives and takes: batches of rows, rejects with their reason,
+and a position to go on from.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +21,16 @@ from initdiag.law.batch.tables import WIDEST
 __all__ = ["RISK", "Batch", "Files", "Reject", "widths_of_list", "widths_of_text"]
 
 RISK = "initdiag_risk"
-"""The column that is added to the rows that are kept; one from an earlier screening gives way to it."""
+"""The column that is added to the rows that are kept; one from an earlier screening
+gives way to it.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Reject:
-    """A row that is no architecture: its line (its number from 1, in Parquet), why, and how it begins."""
+    """A row that is no architecture: its line (its number from 1, in Parquet), why, and
+    how it begins.
+    """
 
     line: int
     reason: str
@@ -63,7 +69,9 @@ class Batch:
 
 
 class Files(Protocol):
-    """One format: reading candidates, and writing those that are kept so that it can be gone on with."""
+    """One format: reading candidates, and writing those that are kept so that it can be
+    gone on with.
+    """
 
     size: int
     """Of the input, in bytes or rows."""
@@ -110,7 +118,8 @@ _PART = re.compile(r"(-?[0-9]{1,12})(?:x([0-9]{1,6}))?")
 
 
 def widths_of_text(text: str) -> list[int]:
-    """Return widths from ``784,256x8,10``, ``784 256 10``, ``[784, 256, 10]`` or ``784;256;10``.
+    """Return widths from ``784,256x8,10``, ``784 256 10``, ``[784, 256, 10]`` or
+    ``784;256;10``.
 
     Raises
     ------

@@ -1,4 +1,6 @@
-"""Parquet: a list column of widths; what is kept goes to part files, joined in the end, so that a run can be gone on with."""
+"""Parquet: a list column of widths; what is kept goes to part files, joined in the end,
+so that a run can be gone on with.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ _ROWS = 1 << 16
 """Of a batch."""
 
 _ROWS_OF_A_PART = 1 << 20
-"""Row groups are taken together until they have so many rows: then the part is closed, and the state saved."""
+"""Row groups are taken together until they have so many rows: then the part is closed,
+and the state saved.
+"""
 
 
 def _pyarrow() -> Any:
@@ -38,7 +42,9 @@ def _pyarrow() -> Any:
 
 
 class ParquetFiles:
-    """See `initdiag.screening.files.batches.Files`: positions are row groups, and what was written is counted in parts."""
+    """See `initdiag.screening.files.batches.Files`: positions are row groups, and what
+    was written is counted in parts.
+    """
 
     def __init__(self, source: Path, partial: Path, column: str) -> None:
         self._arrow = _pyarrow()
@@ -82,7 +88,9 @@ class ParquetFiles:
             )
 
     def batches(self, position: int) -> Iterator[Batch]:
-        """Yield the rows of each part, a batch at a time; reading can go on after each part."""
+        """Yield the rows of each part, a batch at a time; reading can go on after each
+        part.
+        """
         sizes = [
             self._file.metadata.row_group(g).num_rows for g in range(self._file.num_row_groups)
         ]

@@ -1,7 +1,10 @@
-"""From a file of candidates to the file of those that are kept: the loop, and the state that it can be gone on from.
+"""From a file of candidates to the file of those that are kept: the loop, and the state
+that it can be gone on from.
 
-Beside the output lie, while it works, what is kept so far (``.partial``) and the state (``.state.json``: position, counts, and how much was written); both
-go when it is done. Rejects stay: ``.rejects.jsonl``, a line each with the row's line, the reason, and how the row begins.
+Beside the output lie, while it works, what is kept so far (``.partial``) and the state
+(``.state.json``: position, counts, and how much was written); both go when it is done.
+Rejects stay: ``.rejects.jsonl``, a line each with the row's line, the reason, and how
+the row begins.
 """
 
 from __future__ import annotations
@@ -97,7 +100,8 @@ def screen_file(
     progress: Callable[[int, int, Counts], None] = lambda read, size, counts: None,
     **options: Any,
 ) -> Counts:
-    """Write those rows of ``source`` to ``target`` whose risk is below ``max_risk``, with the risk as a further column.
+    """Write those rows of ``source`` to ``target`` whose risk is below ``max_risk``,
+    with the risk as a further column.
 
     Parameters
     ----------
@@ -124,7 +128,8 @@ def screen_file(
     InvalidInput
         For options out of range.
     """
-    screen([[1, 1]], **options)  # options that are out of range: before any file is touched
+    # options that are out of range: before any file is touched
+    screen([[1, 1]], **options)
     paths = {
         kind: target.with_name(f"{target.name}.{kind}")
         for kind in ("partial", "state.json", "rejects.jsonl")

@@ -1,4 +1,6 @@
-"""CSV and JSON lines: one candidate a line, read as bytes so that any line can be gone on from, and kept lines written as they came."""
+"""CSV and JSON lines: one candidate a line, read as bytes so that any line can be gone
+on from, and kept lines written as they came.
+"""
 
 from __future__ import annotations
 
@@ -133,7 +135,9 @@ class _TextFiles(ABC):
 
 
 class JsonLines(_TextFiles):
-    """A list of widths a line, or an object that has one under the column's name; kept as objects, with the risk."""
+    """A list of widths a line, or an object that has one under the column's name; kept
+    as objects, with the risk.
+    """
 
     def _widths(self, line: str) -> tuple[Any, list[int]]:
         try:
@@ -151,7 +155,9 @@ class JsonLines(_TextFiles):
 
 
 class CsvFiles(_TextFiles):
-    """A header and a row a line (no line breaks inside of quotes); widths such as ``784,256x8,10`` in the named column."""
+    """A header and a row a line (no line breaks inside of quotes); widths such as
+    ``784,256x8,10`` in the named column.
+    """
 
     def __init__(self, source: Path, partial: Path, column: str) -> None:
         super().__init__(source, partial, column)
@@ -168,7 +174,9 @@ class CsvFiles(_TextFiles):
         self._header = f"{header},{RISK}\n".encode()
 
     def _names(self, header: bytes, source: Path) -> list[str]:
-        """Return the columns' names: the widths' is among them, and an earlier risk's may be."""
+        """Return the columns' names: the widths' is among them, and an earlier risk's
+        may be.
+        """
         try:
             names = self._fields(header.decode("utf-8-sig").rstrip("\r\n"))
         except (UnicodeDecodeError, InvalidInput) as error:
@@ -190,7 +198,9 @@ class CsvFiles(_TextFiles):
         return names
 
     def _without_earlier(self, line: str, fields: list[str]) -> str:
-        """Return a line without the risk that an earlier screening wrote, else as it came."""
+        """Return a line without the risk that an earlier screening wrote, else as it
+        came.
+        """
         if self._earlier is None:
             return line
         if self._earlier == self._count - 1 and not line.endswith('"'):
