@@ -30,7 +30,7 @@ __all__ = ["screen_command"]
     help="For the rows that are kept; the kind of FILE.",
 )
 @click.option("--column", default="widths", show_default=True, help="Of the widths.")
-@click.option("--restart", is_flag=True, help="Forget an interrupted run; else it is gone on with.")
+@click.option("--restart", is_flag=True, hidden=True, expose_value=False, help="Has no effect.")
 @training_options
 @assumption_options
 def screen_command(file: Path, output_file: Path, **options: Any) -> int:
@@ -40,21 +40,25 @@ def screen_command(file: Path, output_file: Path, **options: Any) -> int:
     Widths: a list column of a Parquet file, a CSV column such as "784,256x8,10", a JSON
     list a line or in an object. The rows are written as they came, with a column
     initdiag_risk (in place of an earlier one); rows that are no architectures go to
-    OUTPUT.rejects.jsonl with their line and the reason. An interrupted run goes on
-    where it was.
+    OUTPUT.rejects.jsonl with their line and the reason. The output gets its name when
+    it is whole: a run that is stopped leaves none, and the next one begins anew.
     """
-    from initdiag.screening.files.run import screen_file
+    from initdiag.screening.files.run import rejects_of, screen_file
 
     given = {name: value for name, value in options.items() if value is not None}
     with _progress(sys.stderr.isatty()) as show:
-        counts = screen_file(file, output_file, progress=show, **given)
+        counts = screen_file(file, output_file, progress=show, note=_note, **given)
     click.echo(
         f"{counts.rows:,} rows: {counts.kept:,} kept, {counts.at_risk:,} at risk, {counts.rejected:,} rejected",
         err=True,
     )
     if counts.rejected:
-        click.echo(f"rejects: {output_file}.rejects.jsonl", err=True)
+        click.echo(f"rejects: {rejects_of(output_file)}", err=True)
     return 0
+
+
+def _note(line: str) -> None:
+    click.echo(line, err=True)
 
 
 @contextmanager

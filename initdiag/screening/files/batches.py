@@ -1,5 +1,5 @@
-"""What every kind of file gives and takes: batches of rows, rejects with their reason,
-and a position to go on from.
+"""What every kind of file gives and takes: batches of rows, and rejects with their
+reason.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from initdiag._core.validation import DEEPEST, positive_integer
-from initdiag.errors import InvalidInput
+from initdiag.errors import InvalidInput, shown
 from initdiag.law.batch.ragged import Ragged
 from initdiag.law.batch.tables import WIDEST
 
@@ -51,45 +51,34 @@ class Batch:
         What is written if they are kept, one for each architecture.
     lines : int array
         Their numbers in the file.
-    rejects : list of Reject
-        The others.
-    position : int or None
-        Where reading can go on after the batch (in bytes, or row groups), if it can.
     read : int
         How far reading is, in units of `Files.size`.
+    rejects : list of Reject
+        The others.
     """
 
     count: int
     architectures: Ragged
     rows: Any
     lines: NDArray[np.int64]
-    position: int | None
     read: int
     rejects: list[Reject] = field(default_factory=list)
 
 
 class Files(Protocol):
-    """One format: reading candidates, and writing those that are kept so that it can be
-    gone on with.
-    """
+    """One format: reads candidates, and writes those that are kept."""
 
     size: int
     """Of the input, in bytes or rows."""
 
-    def batches(self, position: int) -> Iterator[Batch]:
-        """Yield the rows from a position on: 0, or one that a batch had."""
+    def batches(self) -> Iterator[Batch]:
+        """Yield all rows of the input."""
 
-    def begin(self, written: int) -> None:
-        """Open the output, cut back to what was written when the state was saved."""
+    def begin(self, partial: Path) -> None:
+        """Open the output."""
 
     def write(self, rows: Any, kept: NDArray[np.bool_], risk: NDArray[np.float64]) -> None:
         """Write the rows that are kept."""
-
-    def flush(self) -> int:
-        """Make safe what was written; return how much that is."""
-
-    def finish(self, output: Path) -> None:
-        """Give the complete output its name."""
 
     def close(self) -> None:
         """Let go of all files."""
@@ -104,7 +93,8 @@ def widths_of_list(value: Any) -> list[int]:
         If it is none, with the reason.
     """
     if not isinstance(value, list):
-        raise InvalidInput(f"expected a list of widths, got {str(value)[:60]!r}")
+        got = value[:60] if isinstance(value, str) else shown(value)
+        raise InvalidInput(f"expected a list of widths, got {got!r}")
     if not 2 <= len(value) <= DEEPEST + 1:
         raise InvalidInput(f"{len(value)} widths: 2 to {DEEPEST + 1:,} are an architecture")
     for place, width in enumerate(value):

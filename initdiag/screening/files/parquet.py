@@ -1,10 +1,7 @@
-"""Parquet: a list column of widths; what is kept goes to part files, joined in the end,
-so that a run can be gone on with.
-"""
+"""Parquet: a list column of widths among any others."""
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,12 +16,10 @@ from initdiag.screening.files.batches import RISK, Batch, Reject
 __all__ = ["ParquetFiles"]
 
 _ROWS = 1 << 16
-"""Of a batch."""
+"""Most rows of a batch."""
 
-_ROWS_OF_A_PART = 1 << 20
-"""Row groups are taken together until they have so many rows: then the part is closed,
-and the state saved.
-"""
+_WIDTHS = 1 << 22
+"""About the most widths of a batch: 32 MiB of them."""
 
 
 def _pyarrow() -> Any:
@@ -42,19 +37,15 @@ def _pyarrow() -> Any:
 
 
 class ParquetFiles:
-    """See `initdiag.screening.files.batches.Files`: positions are row groups, and what
-    was written is counted in parts.
-    """
+    """See `initdiag.screening.files.batches.Files`."""
 
-    def __init__(self, source: Path, partial: Path, column: str) -> None:
+    def __init__(self, source: Path, column: str) -> None:
         self._arrow = _pyarrow()
-        self._column, self._folder = column, partial
+        self._column, self._source = column, source
         try:
             self._file = self._arrow.parquet.ParquetFile(source)
-        except self._arrow.ArrowInvalid as error:
-            raise TargetError(
-                explain(expected="a Parquet file", got=f"{source}: {error}", do="Check it.")
-            ) from error
+        except self._arrow.ArrowException as error:
+            raise self._damaged(error) from error
         self.size = self._file.metadata.num_rows
         self._schema = self._file.schema_arrow
         try:
@@ -62,7 +53,6 @@ class ParquetFiles:
         except TargetError:
             self._file.close()
             raise
-        self._written = 0
         self._writer: Any = None
         self._others = [i for i, name in enumerate(self._schema.names) if name != RISK]
         others = self._arrow.schema(
@@ -87,25 +77,31 @@ class ParquetFiles:
                 )
             )
 
-    def batches(self, position: int) -> Iterator[Batch]:
-        """Yield the rows of each part, a batch at a time; reading can go on after each
-        part.
-        """
-        sizes = [
-            self._file.metadata.row_group(g).num_rows for g in range(self._file.num_row_groups)
-        ]
-        done = sum(sizes[:position])
-        while position < len(sizes):
-            stop, left = position + 1, sizes[position]
-            while stop < len(sizes) and left < _ROWS_OF_A_PART:
-                stop, left = stop + 1, left + sizes[stop]
-            for rows in self._file.iter_batches(_ROWS, row_groups=list(range(position, stop))):
-                left -= rows.num_rows
-                yield self._batch(rows, done, None if left else stop)
-                done += rows.num_rows
-            position = stop
+    def _damaged(self, error: Exception) -> TargetError:
+        got = f"{self._source}: {' '.join(str(error).split())}"
+        return TargetError(
+            explain(expected="a Parquet file that is whole", got=got, do="Write it anew.")
+        )
 
-    def _batch(self, rows: Any, done: int, position: int | None) -> Batch:
+    def batches(self) -> Iterator[Batch]:
+        """Yield the rows, each row group in batches of bounded size."""
+        done = 0
+        for group in range(self._file.num_row_groups):
+            for rows in self._rows(group):
+                yield self._batch(rows, done)
+                done += rows.num_rows
+
+    def _rows(self, group: int) -> Iterator[Any]:
+        """Yield a row group's rows; so few at a time as they have many widths."""
+        about = self._file.metadata.row_group(group)
+        values = sum(about.column(i).num_values for i in range(about.num_columns))
+        most = max(1, min(_ROWS, _WIDTHS * about.num_rows // max(values, 1)))
+        try:
+            yield from self._file.iter_batches(most, row_groups=[group])
+        except (OSError, self._arrow.ArrowException) as error:
+            raise self._damaged(error) from error
+
+    def _batch(self, rows: Any, done: int) -> Batch:
         widths = rows.column(self._column)
         if self._arrow.types.is_fixed_size_list(widths.type):
             widths = widths.cast(self._arrow.list_(widths.type.value_type))
@@ -129,54 +125,24 @@ class ParquetFiles:
             architectures,
             rows,
             lines,
-            position,
             int(done + len(lines) + len(rejects)),
             rejects,
         )
 
-    def begin(self, written: int) -> None:
-        """Count on the parts that the state speaks of; without any, begin anew."""
-        if not written:
-            shutil.rmtree(self._folder, ignore_errors=True)
-        self._folder.mkdir(exist_ok=True)
-        self._written = written
-        for index in range(written):
-            if not self._part(index).exists():
-                raise FileNotFoundError(self._part(index))
-
-    def _part(self, index: int) -> Path:
-        return self._folder / f"part-{index:06d}.parquet"
+    def begin(self, partial: Path) -> None:
+        """Open the output."""
+        self._writer = self._arrow.parquet.ParquetWriter(partial, self._kept)
 
     def write(self, rows: Any, kept: NDArray[np.bool_], risk: NDArray[np.float64]) -> None:
-        """Write the rows that are kept to the part that is open."""
-        if self._writer is None:
-            self._writer = self._arrow.parquet.ParquetWriter(self._part(self._written), self._kept)
+        """Write the rows that are kept, if there are any."""
+        if not kept.any():
+            return
         found = rows.filter(kept).columns
         columns = [*(found[i] for i in self._others), self._arrow.array(risk[kept])]
         self._writer.write_batch(self._arrow.RecordBatch.from_arrays(columns, schema=self._kept))
 
-    def flush(self) -> int:
-        """Close the part; return how many there are."""
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
-            self._written += 1
-        return self._written
-
-    def finish(self, output: Path) -> None:
-        """Join the parts, batch by batch."""
-        joined = self._folder / "joined.parquet"
-        with self._arrow.parquet.ParquetWriter(joined, self._kept) as writer:
-            for index in range(self._written):
-                with self._arrow.parquet.ParquetFile(self._part(index)) as part:
-                    for rows in part.iter_batches(_ROWS):
-                        writer.write_batch(rows)
-        joined.replace(output)
-        self.close()
-        shutil.rmtree(self._folder)
-
     def close(self) -> None:
-        """Close all files."""
+        """Close both files."""
         if self._writer is not None:
             self._writer.close()
             self._writer = None

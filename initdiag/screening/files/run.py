@@ -1,10 +1,9 @@
-"""From a file of candidates to the file of those that are kept: the loop, and the state
-that it can be gone on from.
+"""From a file of candidates to the file of those that are kept.
 
-Beside the output lie, while it works, what is kept so far (``.partial``) and the state
-(``.state.json``: position, counts, and how much was written); both go when it is done.
-Rejects stay: ``.rejects.jsonl``, a line each with the row's line, the reason, and how
-the row begins.
+Beside the output lie, while it works, what is kept so far (``.partial``) and a lock
+(``.lock``). The output gets its name when it is whole; a run that is stopped leaves
+nothing under that name, and the next one begins anew. Rejects stay:
+``.rejects.jsonl``, a line each with the row's line, the reason, and how the row begins.
 """
 
 from __future__ import annotations
@@ -12,21 +11,23 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
+from initdiag._core.files import alone, replaced
 from initdiag.errors import TargetError, explain
 from initdiag.screening.files.batches import Batch, Files, Reject
 from initdiag.screening.files.parquet import ParquetFiles
 from initdiag.screening.files.text import CsvFiles, JsonLines
 from initdiag.screening.screen import Screening, screen
 
-__all__ = ["Counts", "screen_file"]
+__all__ = ["Counts", "rejects_of", "screen_file"]
 
-_FORMATS: dict[str, Callable[[Path, Path, str], Files]] = {
+_FORMATS: dict[str, Callable[[Path, str], Files]] = {
     ".csv": CsvFiles,
     ".jsonl": JsonLines,
     ".parquet": ParquetFiles,
@@ -51,44 +52,13 @@ class Counts:
     rejected: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class _State:
-    """Where a run stands; ``of`` says which run it is."""
+def rejects_of(target: Path) -> Path:
+    """Return the file of an output's rejects; they lie beside what a link leads to."""
+    return _beside(target.resolve(), "rejects.jsonl")
 
-    of: dict[str, Any]
-    position: int
-    written: int
-    rejects_written: int
-    counts: Counts
 
-    @classmethod
-    def read(cls, path: Path, of: dict[str, Any]) -> _State:
-        """Return the saved state of this very run, or its beginning."""
-        if not path.exists():
-            return cls(of, 0, 0, 0, Counts())
-        try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-            state = cls(**{**data, "counts": Counts(**data["counts"])})
-        except (ValueError, TypeError, KeyError) as error:
-            raise TargetError(
-                explain(expected=f"a state in {path}", got=str(error), do="Delete it.")
-            ) from error
-        if state.of != of:
-            differing = sorted(key for key in of if state.of.get(key) != of[key])
-            raise TargetError(
-                explain(
-                    expected=f"in {path} the state of this run",
-                    got=f"that of a run that differs in {', '.join(differing)}",
-                    do="Go on with that one, give --restart, or another output.",
-                )
-            )
-        return state
-
-    def save(self, path: Path) -> None:
-        """Replace the saved state in one step."""
-        beside = path.with_name(path.name + ".new")
-        beside.write_text(json.dumps(dataclasses.asdict(self)), encoding="utf-8")
-        beside.replace(path)
+def _beside(output: Path, ending: str) -> Path:
+    return output.with_name(f"{output.name}.{ending}")
 
 
 def screen_file(
@@ -96,8 +66,8 @@ def screen_file(
     target: Path,
     *,
     column: str = "widths",
-    restart: bool = False,
     progress: Callable[[int, int, Counts], None] = lambda read, size, counts: None,
+    note: Callable[[str], None] = lambda line: None,
     **options: Any,
 ) -> Counts:
     """Write those rows of ``source`` to ``target`` whose risk is below ``max_risk``,
@@ -109,95 +79,114 @@ def screen_file(
         Both ``.parquet``, ``.csv`` or ``.jsonl``.
     column : str
         Of the widths.
-    restart : bool
-        Forget an earlier run that was interrupted; else it is gone on with.
     progress : callable
         Called with how far reading is, of how much, and the counts, after each batch.
+    note : callable
+        Called with a line that tells that an earlier run was stopped, if one was.
     **options
         As in `initdiag.screen`.
 
     Returns
     -------
     Counts
-        Of the whole input, an interrupted run's included.
+        Of the whole input.
 
     Raises
     ------
     TargetError
-        For a file that cannot be read, or a state of another run.
+        For a file that cannot be read or written, a source that this run would write
+        to, or an output that another run writes.
     InvalidInput
         For options out of range.
     """
     # options that are out of range: before any file is touched
     screen([[1, 1]], **options)
-    paths = {
-        kind: target.with_name(f"{target.name}.{kind}")
-        for kind in ("partial", "state.json", "rejects.jsonl")
-    }
-    files = _files(source, target, paths["partial"], column)
-    if restart:
-        paths["state.json"].unlink(missing_ok=True)
-    stat = source.stat()
-    of = {
-        "source": str(source.resolve()),
-        "size": stat.st_size,
-        "changed": stat.st_mtime_ns,
-        "column": column,
-    }
-    try:
-        state = _State.read(
-            paths["state.json"], of | {name: options[name] for name in sorted(options)}
-        )
-        with paths["rejects.jsonl"].open("ab") as rejects:
-            rejects.truncate(state.rejects_written)
-            counts = _loop(files, state, paths["state.json"], rejects, progress, options)
-        files.finish(target)
-    finally:
-        files.close()
-    paths["state.json"].unlink()
-    if not counts.rejected:
-        paths["rejects.jsonl"].unlink()
-    return counts
+    output = target.resolve()
+    _check(source, target, output)
+    with ExitStack() as stack:
+        files = stack.enter_context(closing(_opened(source, column)))
+        try:
+            stack.enter_context(alone(_beside(output, "lock"), str(target)))
+            if (partial := _beside(output, "partial")).exists():
+                note(f"an earlier run was stopped before {target} was whole: this one begins anew")
+            stack.enter_context(replaced(output, partial))
+            return _written(files, partial, rejects_of(target), progress, options)
+        except OSError as error:
+            raise TargetError(
+                explain(
+                    expected=f"an output {target} that can be written",
+                    got=error.strerror or str(error),
+                    do="Make its folder, or choose another output.",
+                )
+            ) from error
 
 
-def _files(source: Path, output: Path, partial: Path, column: str) -> Files:
+def _check(source: Path, target: Path, output: Path) -> None:
+    """Refuse what is no pair of files, and a source that the run itself would write."""
     suffix = source.suffix.lower()
-    if (
-        suffix not in _FORMATS
-        or output.suffix.lower() != suffix
-        or source.resolve() == output.resolve()
-    ):
+    is_pair = suffix in _FORMATS and target.suffix.lower() == suffix
+    if not is_pair or _is_same(source, output) or (output.exists() and not output.is_file()):
         raise TargetError(
             explain(
                 expected="two files of one kind, .csv, .jsonl or .parquet",
-                got=f"{source} and {output}",
+                got=f"{source} and {target}",
                 do="Name the output like the input.",
             )
         )
+    own = ("rejects.jsonl", "rejects.jsonl.partial", "partial", "lock", "state.json")
+    ending = next((one for one in own if _is_same(source, _beside(output, one))), None)
+    if ending is not None:
+        raise TargetError(
+            explain(
+                expected=f"candidates that are not {target}'s own",
+                got=f"{source}, its .{ending}, which this run would write over",
+                do="Give another output.",
+            )
+        )
+
+
+def _is_same(source: Path, other: Path) -> bool:
+    """Whether two paths lead to one file, be it by links of either kind."""
+    if source.resolve() == other.resolve():
+        return True
+    return source.exists() and other.exists() and source.samefile(other)
+
+
+def _opened(source: Path, column: str) -> Files:
     try:
-        return _FORMATS[suffix](source, partial, column)
+        return _FORMATS[source.suffix.lower()](source, column)
     except OSError as error:
         raise TargetError(
             explain(expected=f"a file {source}", got=str(error), do="Give its path.")
         ) from error
 
 
+def _written(
+    files: Files,
+    partial: Path,
+    rejects: Path,
+    progress: Callable[[int, int, Counts], None],
+    options: dict[str, Any],
+) -> Counts:
+    """Write what is kept to ``partial``, whole, and the rejects, if there are any."""
+    files.begin(partial)
+    with replaced(rejects, _beside(rejects, "partial")) as beside:
+        with beside.open("wb") as file:
+            counts = _loop(files, file, progress, options)
+        files.close()
+    if not counts.rejected:
+        rejects.unlink()
+    return counts
+
+
 def _loop(
     files: Files,
-    state: _State,
-    path: Path,
     rejects: BinaryIO,
     progress: Callable[[int, int, Counts], None],
     options: dict[str, Any],
 ) -> Counts:
-    try:
-        files.begin(state.written)
-    except OSError as error:
-        do = "Give --restart." if state.written else "Choose another output."
-        raise TargetError(explain(expected="the output so far", got=str(error), do=do)) from error
-    state.save(path)
-    counts = state.counts
-    for batch in files.batches(state.position):
+    counts = Counts()
+    for batch in files.batches():
         found = screen(batch.architectures, **options)
         files.write(batch.rows, found.accepted, found.risk)
         refused = [*batch.rejects, *_not_covered(batch, found)]
@@ -206,16 +195,6 @@ def _loop(
             "".join(json.dumps(dataclasses.asdict(one)) + "\n" for one in refused).encode()
         )
         counts = _added(counts, batch.count, int(found.accepted.sum()), len(refused))
-        if batch.position is not None:
-            rejects.flush()
-            state = dataclasses.replace(
-                state,
-                position=batch.position,
-                written=files.flush(),
-                rejects_written=rejects.tell(),
-                counts=counts,
-            )
-            state.save(path)
         progress(batch.read, files.size, counts)
     return counts
 

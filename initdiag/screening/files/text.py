@@ -1,9 +1,10 @@
-"""CSV and JSON lines: one candidate a line, read as bytes so that any line can be gone
-on from, and kept lines written as they came.
+"""CSV and JSON lines: one candidate a line, and kept lines written as they came: the
+risk is added to a line's own bytes.
 """
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import json
@@ -33,12 +34,19 @@ _LONGEST = 1 << 23
 class _TextFiles(ABC):
     """Lines in, lines out: see `initdiag.screening.files.batches.Files`."""
 
-    def __init__(self, source: Path, partial: Path, column: str) -> None:
-        self._column, self._partial = column, partial
+    def __init__(self, source: Path, column: str) -> None:
+        self._column = column
         self._in: BinaryIO = source.open("rb")
         self._out: BinaryIO | None = None
         self.size = os.fstat(self._in.fileno()).st_size
-        self._begins, self._first_line, self._header = 0, 1, b""
+        self._first_line, self._header = 1, self._mark()
+
+    def _mark(self) -> bytes:
+        """Read the byte order mark that the file may begin with."""
+        if self._in.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8:
+            return codecs.BOM_UTF8
+        self._in.seek(0)
+        return b""
 
     @abstractmethod
     def _widths(self, line: str) -> tuple[Any, list[int]]:
@@ -48,51 +56,37 @@ class _TextFiles(ABC):
     def _line(self, row: Any, risk: float) -> str:
         """Return the line that is written for a row."""
 
-    def batches(self, position: int) -> Iterator[Batch]:
-        position = max(position, self._begins)
-        number = self._first_line + self._lines_between(self._begins, position)
-        self._in.seek(position)
-        while True:
-            rows: list[Any] = []
-            widths: list[list[int]] = []
-            lines, rejects, total, first = [], [], 0, number
-            while (
-                number - first < _ROWS and total < _WIDTHS and (raw := self._in.readline(_LONGEST))
-            ):
-                try:
-                    row, found = self._widths(self._decoded(raw))
-                except InvalidInput as error:
-                    rejects.append(
-                        Reject(
-                            number, str(error), raw[:200].decode("utf-8", "replace").rstrip("\r\n")
-                        )
-                    )
-                else:
-                    rows.append(row)
-                    widths.append(found)
-                    lines.append(number)
-                    total += len(found)
-                number += 1
-            if number == first:
-                return
-            yield Batch(
-                number - first,
-                Ragged.of(widths),
-                rows,
-                np.array(lines, dtype=np.int64),
-                self._in.tell(),
-                self._in.tell(),
-                rejects,
-            )
+    def batches(self) -> Iterator[Batch]:
+        """Yield the lines, a number of rows or of widths at a time."""
+        number = self._first_line
+        while batch := self._batch(number):
+            yield batch
+            number += batch.count
 
-    def _lines_between(self, start: int, stop: int) -> int:
-        """Count lines by their ends, in pieces."""
-        self._in.seek(start)
-        count, left = 0, stop - start
-        while left > 0 and (piece := self._in.read(min(left, 1 << 20))):
-            count += piece.count(b"\n")
-            left -= len(piece)
-        return count
+    def _batch(self, first: int) -> Batch | None:
+        """Read a batch, whose first line has this number; None at the end."""
+        rows: list[Any] = []
+        widths: list[list[int]] = []
+        lines: list[int] = []
+        rejects: list[Reject] = []
+        number, total = first, 0
+        while number - first < _ROWS and total < _WIDTHS and (raw := self._in.readline(_LONGEST)):
+            try:
+                row, found = self._widths(self._decoded(raw))
+            except (InvalidInput, RecursionError) as error:
+                reason = "nested too deep" if isinstance(error, RecursionError) else str(error)
+                rejects.append(Reject(number, reason, _beginning(raw)))
+            else:
+                rows.append((row, "\r\n" if raw.endswith(b"\r\n") else "\n"))
+                widths.append(found)
+                lines.append(number)
+                total += len(found)
+            number += 1
+        if number == first:
+            return None
+        numbers = np.array(lines, dtype=np.int64)
+        architectures = Ragged.of(widths)
+        return Batch(number - first, architectures, rows, numbers, self._in.tell(), rejects)
 
     def _decoded(self, raw: bytes) -> str:
         if len(raw) == _LONGEST and not raw.endswith(b"\n"):
@@ -107,31 +101,27 @@ class _TextFiles(ABC):
             raise InvalidInput("an empty line")
         return line
 
-    def begin(self, written: int) -> None:
-        self._out = self._partial.open("r+b" if written else "wb")
-        self._out.truncate(written)
-        self._out.seek(written)
-        if not written:
-            self._out.write(self._header)
+    def begin(self, partial: Path) -> None:
+        """Open the output, with the input's header."""
+        self._out = partial.open("wb")
+        self._out.write(self._header)
 
     def write(self, rows: Any, kept: NDArray[np.bool_], risk: NDArray[np.float64]) -> None:
+        """Write the rows that are kept, each with its own line's end."""
         assert self._out is not None
-        lines = [self._line(rows[i], float(risk[i])) + "\n" for i in np.flatnonzero(kept)]
-        self._out.write("".join(lines).encode())
-
-    def flush(self) -> int:
-        assert self._out is not None
-        self._out.flush()
-        return self._out.tell()
-
-    def finish(self, output: Path) -> None:
-        self.close()
-        self._partial.replace(output)
+        for index in np.flatnonzero(kept):
+            row, end = rows[index]
+            self._out.write((self._line(row, float(risk[index])) + end).encode())
 
     def close(self) -> None:
+        """Close both files."""
         self._in.close()
         if self._out is not None:
             self._out.close()
+
+
+def _beginning(raw: bytes) -> str:
+    return raw[:200].decode("utf-8", "replace").rstrip("\r\n")
 
 
 class JsonLines(_TextFiles):
@@ -139,19 +129,46 @@ class JsonLines(_TextFiles):
     as objects, with the risk.
     """
 
-    def _widths(self, line: str) -> tuple[Any, list[int]]:
+    def _widths(self, line: str) -> tuple[str, list[int]]:
         try:
             value = json.loads(line)
         except (ValueError, RecursionError) as error:
             raise InvalidInput(f"not JSON: {error}") from None
-        row = value if isinstance(value, dict) else {self._column: value}
-        if self._column not in row:
+        text = line.strip()
+        if not isinstance(value, dict):
+            text, value = f"{{{json.dumps(self._column)}: {text}}}", {self._column: value}
+        if self._column not in value:
             raise InvalidInput(f"an object without {self._column!r}")
-        found = row[self._column]
-        return row, widths_of_text(found) if isinstance(found, str) else widths_of_list(found)
+        found = value[self._column]
+        widths = widths_of_text(found) if isinstance(found, str) else widths_of_list(found)
+        return _without_risk(text) if RISK in value else text, widths
 
     def _line(self, row: Any, risk: float) -> str:
-        return json.dumps({**row, RISK: risk})
+        return f"{row[:-1].rstrip()}, {json.dumps(RISK)}: {risk!r}}}"
+
+
+_DECODER = json.JSONDecoder()
+
+
+def _without_risk(text: str) -> str:
+    """Return an object's text without its members named `RISK`; the rest as it came."""
+    members, place = [], _after_space(text, 1)
+    while text[place] != "}":
+        name, colon = _DECODER.raw_decode(text, place)
+        value = _after_space(text, _after_space(text, colon) + 1)
+        _, end = _DECODER.raw_decode(text, value)
+        if name != RISK:
+            members.append(text[place:end])
+        place = _after_space(text, end)
+        if text[place] == ",":
+            place = _after_space(text, place + 1)
+    return f"{{{', '.join(members)}}}"
+
+
+def _after_space(text: str, place: int) -> int:
+    while text[place] in " \t\r\n":
+        place += 1
+    return place
 
 
 class CsvFiles(_TextFiles):
@@ -159,8 +176,8 @@ class CsvFiles(_TextFiles):
     ``784,256x8,10`` in the named column.
     """
 
-    def __init__(self, source: Path, partial: Path, column: str) -> None:
-        super().__init__(source, partial, column)
+    def __init__(self, source: Path, column: str) -> None:
+        super().__init__(source, column)
         try:
             raw = self._in.readline(_LONGEST)
             names = self._names(raw, source)
@@ -169,16 +186,17 @@ class CsvFiles(_TextFiles):
             raise
         self._place, self._count = names.index(column), len(names)
         self._earlier = names.index(RISK) if RISK in names else None
-        self._begins, self._first_line = self._in.tell(), 2
+        self._first_line = 2
         header = self._without_earlier(raw.rstrip(b"\r\n").decode("utf-8"), names)
-        self._header = f"{header},{RISK}\n".encode()
+        end = "\r\n" if raw.endswith(b"\r\n") else "\n"
+        self._header += f"{header},{RISK}{end}".encode()
 
     def _names(self, header: bytes, source: Path) -> list[str]:
         """Return the columns' names: the widths' is among them, and an earlier risk's
         may be.
         """
         try:
-            names = self._fields(header.decode("utf-8-sig").rstrip("\r\n"))
+            names = self._fields(header.decode("utf-8").rstrip("\r\n"))
         except (UnicodeDecodeError, InvalidInput) as error:
             raise TargetError(f"{source}: the header cannot be read: {error}") from error
         if self._column not in names or names.count(RISK) > 1:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
 import sys
 import tracemalloc
 
@@ -17,7 +18,7 @@ import initdiag
 from initdiag.cli import main as cli
 from initdiag.errors import InvalidInput, TargetError
 from initdiag.screening.files import parquet, text
-from initdiag.screening.files.run import Counts, screen_file
+from initdiag.screening.files.run import Counts, rejects_of, screen_file
 
 OPTIONS = {"init": "he_normal", "max_risk": 0.1}
 
@@ -86,54 +87,125 @@ class Stop(Exception):
     pass
 
 
+def small_batches(monkeypatch):
+    for module in (text, parquet):
+        monkeypatch.setattr(module, "_ROWS", 37)
+
+
 @pytest.mark.parametrize("kind", WRITERS)
-@pytest.mark.parametrize("after", [1, 3, 7])
-def test_an_interrupted_run_goes_on_and_ends_alike(tmp_path, monkeypatch, kind, after):
-    monkeypatch.setattr(text, "_ROWS", 37)
-    monkeypatch.setattr(parquet, "_ROWS", 37)
-    monkeypatch.setattr(parquet, "_ROWS_OF_A_PART", 80)
+def test_a_run_that_is_interrupted_leaves_nothing_and_the_next_one_is_whole(
+    tmp_path, monkeypatch, kind
+):
+    small_batches(monkeypatch)
     rows = architectures(400)
     rows[5], rows[200], rows[399] = [7], [8, 0, 8], []
-    source = tmp_path / f"in{kind}"
+    source, output = tmp_path / f"in{kind}", tmp_path / f"out{kind}"
     as_parquet(source, rows, 50) if kind == ".parquet" else WRITERS[kind](source, rows)
-    whole, broken = tmp_path / f"whole{kind}", tmp_path / f"broken{kind}"
-    expected = screen_file(source, whole, **OPTIONS)
-    seen = []
 
     def stop(read, size, counts):
-        seen.append(counts.rows)
-        if len(seen) == after:
+        if counts.rows > 100:
             raise Stop
 
     with pytest.raises(Stop):
-        screen_file(source, broken, progress=stop, **OPTIONS)
-    assert not broken.exists()
-    seen_again = []
+        screen_file(source, output, progress=stop, **OPTIONS)
+    assert {path.name for path in tmp_path.iterdir()} == {source.name}
+    seen, notes = [], []
     counts = screen_file(
-        source, broken, progress=lambda r, s, c: seen_again.append((c.rows, r / s)), **OPTIONS
+        source,
+        output,
+        progress=lambda read, size, counts: seen.append((counts.rows, read / size)),
+        note=notes.append,
+        **OPTIONS,
     )
-    assert counts == expected
-    assert counts.rejected == 3
-    assert read(broken) == read(whole)
-    rejects = [tmp_path / f"{name}{kind}.rejects.jsonl" for name in ("broken", "whole")]
-    assert rejects[0].read_text() == rejects[1].read_text()
-    assert seen_again[-1] == (400, 1.0)
-    if after > 3:
-        assert seen_again[0][0] > 37, "it began anew"
+    assert (counts.rows, counts.rejected, seen[-1], notes) == (400, 3, (400, 1.0), [])
+    expected = initdiag.screen([row for row in rows if len(row) > 1 and 0 not in row], **OPTIONS)
+    assert counts.kept == len(read(output)) == expected.accepted.sum()
 
 
-def test_a_state_of_another_run_is_not_gone_on_with(tmp_path, monkeypatch):
-    monkeypatch.setattr(text, "_ROWS", 10)
+KILLED = """
+import os, sys
+from pathlib import Path
+from initdiag.screening.files import text, parquet
+from initdiag.screening.files.run import screen_file
+text._ROWS = parquet._ROWS = 37
+def kill(read, size, counts):
+    if counts.rows > 100:
+        os.kill(os.getpid(), 9)
+screen_file(Path(sys.argv[1]), Path(sys.argv[2]), progress=kill, init="he_normal", max_risk=0.1)
+"""
 
-    def stop(read, size, counts):
-        raise Stop
 
-    source = as_json(tmp_path / "in.jsonl", architectures(30))
-    with pytest.raises(Stop):
-        screen_file(source, tmp_path / "out.jsonl", progress=stop, **OPTIONS)
-    with pytest.raises(TargetError, match="differs in max_risk"):
-        screen_file(source, tmp_path / "out.jsonl", **(OPTIONS | {"max_risk": 0.4}))
-    assert screen_file(source, tmp_path / "out.jsonl", restart=True, **OPTIONS).rows == 30
+@pytest.mark.parametrize("kind", WRITERS)
+def test_a_run_that_is_killed_leaves_the_old_output_and_the_next_one_says_so(tmp_path, kind):
+    rows = [*architectures(300), [7]]
+    source, output = WRITERS[kind](tmp_path / f"in{kind}", rows), tmp_path / f"out{kind}"
+    output.write_bytes(b"old")
+    done = subprocess.run([sys.executable, "-c", KILLED, source, output], check=False)
+    assert done.returncode == -9
+    assert output.read_bytes() == b"old"
+    assert not rejects_of(output).exists()
+    notes: list[str] = []
+    counts = screen_file(source, output, note=notes.append, **OPTIONS)
+    assert counts.rows == 301
+    assert counts.kept == len(read(output))
+    assert len(notes) == 1
+    assert "begins anew" in notes[0]
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {source.name, output.name, rejects_of(output).name}
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_one_run_at_a_time_writes_an_output(tmp_path, kind):
+    source, output = tmp_path / f"in{kind}", tmp_path / f"out{kind}"
+    WRITERS[kind](source, [*architectures(50), [7]])
+    (tmp_path / f"link{kind}").symlink_to(output)
+    refused = []
+
+    def again(read, size, counts):
+        for other in (output, tmp_path / f"link{kind}"):
+            with pytest.raises(TargetError, match="one run at a time"):
+                screen_file(source, other, **OPTIONS)
+            refused.append(other)
+
+    counts = screen_file(source, output, progress=again, **OPTIONS)
+    assert len(refused) == 2
+    assert counts.rejected == len(rejects_of(output).read_text().splitlines()) == 1
+    assert len(read(output)) == counts.kept
+
+
+BY_PRODUCTS = ("rejects.jsonl", "rejects.jsonl.partial", "partial", "lock", "state.json")
+
+
+@pytest.mark.parametrize("how", ["itself", "link", "hard link", "output by link"])
+@pytest.mark.parametrize("ending", BY_PRODUCTS)
+def test_an_outputs_own_by_products_are_no_input(tmp_path, ending, how):
+    own, output = tmp_path / f"k.jsonl.{ending}", tmp_path / "k.jsonl"
+    own.write_text('{"line": 1, "reason": "no", "row": [8, 8]}\n')
+    source = tmp_path / "in.jsonl"
+    if how == "itself":
+        if not own.name.endswith(".jsonl"):
+            pytest.skip("is refused by its name")
+        source = own
+    elif how == "hard link":
+        source.hardlink_to(own)
+    else:
+        source.symlink_to(own)
+    if how == "output by link":
+        output = tmp_path / "other.jsonl"
+        output.symlink_to(tmp_path / "k.jsonl")
+    before = own.read_bytes()
+    with pytest.raises(TargetError, match="candidates that are not"):
+        screen_file(source, output, column="row", init="he_normal")
+    assert own.read_bytes() == before
+    assert not (tmp_path / "k.jsonl").exists()
+
+
+def test_rejects_can_be_screened_into_another_output(tmp_path):
+    (tmp_path / "k.jsonl.rejects.jsonl").write_text('{"line": 1, "row": [8, 8]}\n')
+    counts = screen_file(
+        tmp_path / "k.jsonl.rejects.jsonl", tmp_path / "o.jsonl", column="row", init="he_normal"
+    )
+    assert counts == Counts(1, 1, 0, 0)
 
 
 GOOD = st.lists(st.integers(1, 500), min_size=2, max_size=6)
@@ -170,7 +242,7 @@ ANYTHING = st.recursive(
 def test_json_of_any_kind_is_kept_judged_or_rejected(tmp_path, rows):
     source, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     source.write_text("".join(json.dumps({"widths": row}) + "\n" for row, _ in rows))
-    counts = screen_file(source, output, restart=True, init="he_normal", max_risk=1.0)
+    counts = screen_file(source, output, init="he_normal", max_risk=1.0)
     assert counts.rows == len(rows)
     assert counts.kept + counts.at_risk + counts.rejected == counts.rows
     assert counts.kept >= sum(good is True for _, good in rows)
@@ -200,7 +272,7 @@ def test_bytes_of_any_kind_are_counted_line_by_line(tmp_path, kind, lines):
     header = b"widths\n" if kind == ".csv" else b""
     source.write_bytes(header + b"\n".join(lines))
     body = source.read_bytes()[len(header) :]
-    counts = screen_file(source, output, restart=True, init="he_normal")
+    counts = screen_file(source, output, init="he_normal")
     assert counts.rows == body.count(b"\n") + (len(body) > 0 and not body.endswith(b"\n"))
     assert counts.kept + counts.at_risk + counts.rejected == counts.rows
     assert len(output.read_bytes().splitlines()) == counts.kept + (kind == ".csv")
@@ -239,6 +311,92 @@ def test_rejects_say_why_and_where(tmp_path, line, reason):
     assert reason in entry["reason"]
     assert entry["line"] == 2
     assert entry["row"] == line[:200]
+
+
+DEEP = "[" * 983 + "]" * 983
+
+
+@pytest.mark.parametrize(
+    "line", [DEEP, f'{{"widths": {DEEP}}}', f"[8, {DEEP}]", '{"a":' * 900 + "1" + "}" * 900]
+)
+def test_a_row_of_any_depth_is_one_reject(tmp_path, line):
+    source = tmp_path / "in.jsonl"
+    source.write_text(f"[8, 8]\n{line}\n[8, 8]\n")
+    assert screen_file(source, tmp_path / "out.jsonl", init="he_normal") == Counts(3, 2, 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("line", "kept"),
+    [
+        (
+            '{"a": 1.10, "a": 2, "widths": [8,  8]}',
+            '{"a": 1.10, "a": 2, "widths": [8,  8], "initdiag_risk": R}',
+        ),
+        (
+            '{"widths": "8,8", "n": 1e400, "u": "\\ud800\\u00e9"} ',
+            '{"widths": "8,8", "n": 1e400, "u": "\\ud800\\u00e9", "initdiag_risk": R}',
+        ),
+        (" [8,8]", '{"widths": [8,8], "initdiag_risk": R}'),
+        ('"8x2"', '{"widths": "8x2", "initdiag_risk": R}'),
+        (
+            '{"initdiag_risk": 7, "a":1.10 ,"initdiag_risk" : {"b": "}"},"widths":[8,8]}',
+            '{"a":1.10, "widths":[8,8], "initdiag_risk": R}',
+        ),
+        ('{"widths":[8,8]}\r', '{"widths":[8,8], "initdiag_risk": R}\r'),
+        (f'{{"widths":[8,8],"d":{DEEP[:400]}{DEEP[-400:]}}}', None),
+    ],
+)
+def test_a_kept_row_is_its_own_text_with_the_risk(tmp_path, line, kept):
+    source, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    source.write_bytes(f"{line}\n".encode())
+    assert screen_file(source, output, init="he_normal") == Counts(1, 1, 0, 0)
+    kept = kept or f'{line[:-1]}, "initdiag_risk": R}}'
+    risk = repr(float(initdiag.screen([[8, 8]], init="he_normal").risk[0]))
+    assert output.read_bytes().decode() == f"{kept.replace('R', risk)}\n"
+
+
+def test_a_mark_of_byte_order_and_a_lines_end_stay_as_they_came(tmp_path):
+    mark = b"\xef\xbb\xbf"
+    (tmp_path / "in.jsonl").write_bytes(mark + b"[8, 8]\n[7]\n")
+    counts = screen_file(tmp_path / "in.jsonl", tmp_path / "out.jsonl", init="he_normal")
+    assert counts == Counts(2, 1, 0, 1)
+    assert (tmp_path / "out.jsonl").read_bytes().startswith(mark + b'{"widths": [8, 8], "init')
+    (tmp_path / "in.csv").write_bytes(mark + b"widths,a\r\n8 8,1.10\r\n8 8,b\n8 8,c")
+    assert screen_file(tmp_path / "in.csv", tmp_path / "out.csv", init="he_normal").kept == 3
+    lines = (tmp_path / "out.csv").read_bytes().split(b"\n")
+    assert lines[0] == mark + b"widths,a,initdiag_risk\r"
+    assert [line[:5] for line in lines[1:]] == [b"8 8,1", b"8 8,b", b"8 8,c", b""]
+    assert [line.endswith(b"\r") for line in lines[1:]] == [True, False, False, False]
+
+
+def test_a_damaged_parquet_page_is_said_and_leaves_nothing(tmp_path):
+    source = as_parquet(tmp_path / "in.parquet", architectures(2000))
+    data = bytearray(source.read_bytes())
+    data[100:2000] = bytes(1900)
+    source.write_bytes(data)
+    with pytest.raises(TargetError, match="a Parquet file that is whole"):
+        screen_file(source, tmp_path / "out.parquet", **OPTIONS)
+    assert {path.name for path in tmp_path.iterdir()} == {"in.parquet"}
+
+
+def test_a_parquet_batch_is_bounded_by_its_widths(tmp_path, monkeypatch):
+    monkeypatch.setattr(parquet, "_WIDTHS", 1000)
+    source = as_parquet(tmp_path / "in.parquet", [[8] * 100] * 95)
+    seen = []
+    screen_file(
+        source, tmp_path / "out.parquet", progress=lambda r, s, c: seen.append(c.rows), **OPTIONS
+    )
+    assert max(np.diff(seen)) <= 10
+    assert seen[-1] == 95
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+@pytest.mark.parametrize("place", ["none/out", "folder"])
+def test_an_output_that_cannot_be_written_is_said(tmp_path, kind, place):
+    source = WRITERS[kind](tmp_path / f"in{kind}", [[8, 8]])
+    (tmp_path / f"folder{kind}").mkdir()
+    with pytest.raises(TargetError, match=r"can be written, got No such file|two files"):
+        screen_file(source, tmp_path / f"{place}{kind}", **OPTIONS)
 
 
 def test_what_the_law_does_not_cover_is_rejected_not_lost(tmp_path):
@@ -314,7 +472,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path, monkeypatch):
         (("in.csv", "in.csv"), "two files of one kind"),
         (("none.csv", "out.csv"), "a file"),
         (("in.csv", "out.csv"), "a header with a column 'widths'"),
-        (("in.parquet", "out.parquet"), "a Parquet file"),
+        (("in.parquet", "out.parquet"), "a Parquet file that is whole"),
     ],
 )
 def test_wrong_files(tmp_path, names, message):
