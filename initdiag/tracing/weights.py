@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 
 import torch
+from scipy import special
 from torch import Tensor
 
 from initdiag.network.weights import INDEPENDENT_OF, BiasLaw, Hypothesis, WeightLaw
@@ -29,6 +30,15 @@ __all__ = ["assumed_laws", "bias_laws", "weight_laws"]
 _PART = NETWORK_LEVEL / 3
 """Level of each part of a network's tests: its weights alone, together, and its biases.
 """
+
+_UNUSUAL = 1e-2
+"""Probability that unusual biases are refused that are symmetric: nearly all honest
+biases are zero or PyTorch's default, which this does not concern. At this level 10
+entries of one sign are found, at a network's level they are 18.
+"""
+
+_ROUNDED = 1.01
+"""Room for the rounding of half-precision types at the end of PyTorch's range."""
 
 _TESTS = 10
 """Tests of one weight matrix, at most (`weight_hypotheses`)."""
@@ -121,9 +131,10 @@ def bias_laws(biases: Mapping[str, tuple[Tensor, int]]) -> dict[str, BiasLaw]:
     """Return the law of each bias, which is symmetric or not.
 
     It is symmetric if it is zero, or if its entries reject neither zero mean nor
-    symmetry, alone and together with the other biases. A constant bias is not
-    symmetric. One on the meta device is assumed to be PyTorch's default. A single entry
-    tests nothing alone: it has to lie within PyTorch's default range.
+    symmetry, alone and together with the other biases. Biases beyond PyTorch's default
+    range have to show it at a lower level. A constant bias is not symmetric. One on the
+    meta device is assumed to be PyTorch's default. A single entry tests nothing alone:
+    it has to lie within PyTorch's default range.
 
     Parameters
     ----------
@@ -145,11 +156,52 @@ def bias_laws(biases: Mapping[str, tuple[Tensor, int]]) -> dict[str, BiasLaw]:
         if _may_be_symmetric(b, sums[name], biases[name][1])
         and all(p >= level for p in pooled([scores[name]]).values())
     }
-    refused = _refused([scores[name] for name in passing if scores[name]], _PART / 2)
+    if _refused([scores[name] for name in passing if scores[name]], _PART / 2):
+        passing.clear()
+    ranges = {name: 1 / math.sqrt(fan_in) for name, (_, fan_in) in biases.items()}
+    passing -= _leaning(
+        {name: (sums[name], scores[name], ranges[name]) for name in passing if scores[name]}
+    )
     laws = {name: BiasLaw(1 / (3 * fan_in)) for name, (_, fan_in) in biases.items()}
     for name, s in sums.items():
-        laws[name] = BiasLaw(s.variance, symmetric=s.s2 == 0 or (name in passing and not refused))
+        laws[name] = BiasLaw(s.variance, symmetric=s.s2 == 0 or name in passing)
     return laws
+
+
+def _leaning(biases: Mapping[str, tuple[EntrySums, Scores, float]]) -> set[str]:
+    """Return the unusual biases that lean to one side, alone or together.
+
+    A bias is unusual if it leaves PyTorch's range (the third item). A large one, of
+    more than three times the default's variance, moves the gates most and has few ways
+    to be drawn: entries of one sign alone are not taken for a chance, however few.
+    """
+    unusual = {
+        name: scores
+        for name, (sums, scores, room) in biases.items()
+        if sums.count > 1 and sums.largest > _ROUNDED * room
+    }
+    if _refused(list(unusual.values()), _UNUSUAL / 2):
+        return set(unusual)
+    alone = _UNUSUAL / (2 * max(1, len(unusual)))
+    leaning = {name for name in unusual if _student(biases[name][0]) < alone}
+    large = {name: biases[name][0] for name in unusual if _is_large(*biases[name])}
+    signs = {math.copysign(s.nonzero, s.sign) - s.sign for s in large.values()}
+    is_one_sided = signs == {0.0} and len({s.sign > 0 for s in large.values()}) == 1
+    return leaning | (set(large) if is_one_sided else set())
+
+
+def _student(sums: EntrySums) -> float:
+    """Return the p-value of Student's test that the mean is 0 (two-sided)."""
+    spread = sums.count * sums.s2 - sums.s1 * sums.s1
+    if spread <= 0:
+        return 0.0
+    t = abs(sums.s1) * math.sqrt((sums.count - 1) / spread)
+    return 2 * float(special.stdtr(sums.count - 1, -t))
+
+
+def _is_large(sums: EntrySums, _: Scores, room: float) -> bool:
+    """Whether a bias has more than three times the variance of PyTorch's default."""
+    return sums.s2 > sums.count * room * room
 
 
 def _may_be_symmetric(bias: Tensor, sums: EntrySums, fan_in: int) -> bool:
