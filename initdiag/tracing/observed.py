@@ -263,12 +263,12 @@ def _gradients(
     *wanted, last = points
     output = forward_ad.unpack_dual(last).primal
     cotangent = _spread(output)
+    # a product with the cotangent, because torch loads sympy for one it is handed
+    product = (output * cotangent).sum()
     inputs = [*wanted, *parameters]
     reached = [one for one in inputs if one.requires_grad and output.requires_grad]
     try:
-        found = (
-            torch.autograd.grad(output, reached, cotangent, allow_unused=True) if reached else ()
-        )
+        found = torch.autograd.grad(product, reached, allow_unused=True) if reached else ()
     except Exception as error:
         first_line = next(iter(str(error).splitlines()), "").partition(" Hint: ")[0]
         raise BackwardFails(f"{type(error).__name__}: {first_line}") from error

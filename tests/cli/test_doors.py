@@ -83,6 +83,7 @@ ENDS = {
 }
 
 
+@pytest.mark.slow
 def test_a_target_that_ends_the_process_is_its_own_error_and_the_others_are_judged(folder):
     done = run(
         folder, "check", "net.py:sick", *ENDS, "net.py:ok", "--draws", "16", "--output-format",
@@ -193,6 +194,7 @@ def test_what_is_wrong_is_said_in_words(folder, arguments, message):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_baseline_that_is_configured_and_not_written_yet_is_none(folder):
     (folder / "pyproject.toml").write_text(
         '[tool.initdiag]\ndraws = 16\nmodels = ["net.py:ok"]\nbaseline = "base.json"\n',

@@ -353,6 +353,7 @@ def test_why_nothing_is_covered_is_in_every_text():
 @pytest.mark.parametrize(
     "widths", [[1, 1], [1, 1, 1, 1], [2, 2], [4, 1], [8, 8], [1, 1, 16], [16, 1, 1, 16]], ids=str
 )
+@pytest.mark.slow
 def test_signs_that_cannot_show_the_variance_do_not_disagree(widths):
     for seed in range(6):
         report = initdiag.diagnose(

@@ -71,7 +71,7 @@ WIDTHS = {
 @pytest.mark.parametrize("output", ["linear", "relu"])
 @pytest.mark.parametrize("init", ["he_normal", "torch_default"])
 def test_predict_agrees_with_explicit_products(widths, output, init):
-    draws = 600 if max(widths) == 256 else 20_000 if max(widths) < 50 else 6_000
+    draws = 300 if max(widths) == 256 else 10_000 if max(widths) < 40 else 3_000
     values = np.concatenate([log_norms(widths, init, output, draws // 4, [7, k]) for k in range(4)])
     arch = Architecture.from_widths(widths, init=init, output=output)
     expected = expectation(arch, initdiag.predict(arch), "redraw")

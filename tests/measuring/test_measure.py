@@ -20,7 +20,7 @@ from initdiag.network.log_moments import LogMoments
 
 
 @pytest.mark.parametrize("style", STYLES, ids=lambda s: s.name)
-@pytest.mark.parametrize(("method", "draws"), [("signs", 4096), ("redraw", 320)])
+@pytest.mark.parametrize(("method", "draws"), [("signs", 2048), ("redraw", 128)])
 def test_every_style_agrees_with_theory(style, method, draws):
     model = seeded(style.build, seed=1)
     arch = trace(model, input_size=style.input_size)

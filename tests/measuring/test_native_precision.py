@@ -64,6 +64,7 @@ def test_overflow_is_counted_apart():
     assert np.all(Measurement.from_dict(native.to_dict()).log_norms == math.inf)
 
 
+@pytest.mark.slow
 def test_what_bfloat16_does_to_a_long_chain():
     """Rounding to 8 bits flips gates, so that single networks come out otherwise; their law does not."""
     model = chain([32] * 41, 1.0, torch.bfloat16)

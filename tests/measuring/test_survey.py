@@ -121,12 +121,12 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_measured_as_redrawn_modules_are(name, method):
     factory = CASES[name]
-    mean, variance, dead = truth(factory, 200)
+    mean, variance, dead = truth(factory, 100)
     model = seeded(factory) if method == "signs" else factory
-    found = measure(model, X, draws=150, method=method, gradients=False)
-    spread = math.sqrt(variance / 200 + found.log_mean_se**2 + 1e-4)
+    found = measure(model, X, draws=100, method=method, gradients=False)
+    spread = math.sqrt(variance / 100 + found.log_mean_se**2 + 1e-4)
     assert abs(found.log_mean - mean) < 4.5 * spread
-    assert abs(found.dead_fraction - dead) < 5 * math.sqrt(max(dead * (1 - dead), 0.01) / 85)
+    assert abs(found.dead_fraction - dead) < 5 * math.sqrt(max(dead * (1 - dead), 0.01) / 50)
 
 
 @pytest.mark.parametrize(
@@ -137,6 +137,7 @@ def test_measured_as_redrawn_modules_are(name, method):
         lambda: mlp([16, 12, 12, 4], "torch_default"),
     ],
 )
+@pytest.mark.slow
 def test_the_scatter_of_the_mean_is_what_its_standard_error_says(build):
     found = []
     for seed in range(30):

@@ -139,6 +139,7 @@ class Residual(nn.Module):
         return self.out(x)
 
 
+@pytest.mark.slow
 def test_a_simulated_risk_is_called_higher_beyond_its_error_only():
     def at(gain: float, seed: int):
         return initdiag.diagnose(styles.seeded(lambda: Residual(gain), 0), draws=64, seed=seed)

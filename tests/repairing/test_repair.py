@@ -30,6 +30,9 @@ from initdiag.repairing import repair as repair_module
 FIXED = ("spectral_norm", "old spectral_norm", "orthogonal parametrisation")
 """Parametrisations that cannot hold the weights a ReLU net needs."""
 
+ONE_BY_ONE = ("feature dropout", "alpha dropout")
+"""Random themselves in ways that are not taken for known: each draw is a pass of its own, which takes long."""
+
 METHODS = ("he_normal", "orthogonal", "rescale")
 MENDABLE = [s for s in CHAINS if s.name not in (*FIXED, "lazy layers")]
 SINGULAR = ("softmax",)
@@ -183,7 +186,13 @@ def test_one_small_head_does_not_blow_up_the_others(method):
 
 
 @pytest.mark.parametrize(
-    "specimen", [s for s in NO_CHAINS if s.name not in (*SINGULAR, *FIXED)], ids=str
+    "specimen",
+    [
+        pytest.param(s, marks=pytest.mark.slow if s.name in ONE_BY_ONE else ())
+        for s in NO_CHAINS
+        if s.name not in (*SINGULAR, *FIXED)
+    ],
+    ids=str,
 )
 def test_what_is_no_chain_is_measured_without_drift(specimen):
     model = built(specimen)
@@ -206,6 +215,7 @@ def test_the_drift_of_a_deep_default_net_goes_and_its_verdict_with_it():
         assert initdiag.diagnose(model, method="none").ok
 
 
+@pytest.mark.slow
 def test_sabotage_without_the_gate_the_gain_is_wrong(monkeypatch):
     """Were the slope of leaky ReLU (or any gate) left out of the variance, the measurement would show it."""
     act = lambda: nn.LeakyReLU(0.7)  # noqa: E731
@@ -222,6 +232,7 @@ def test_sabotage_without_the_gate_the_gain_is_wrong(monkeypatch):
 
 @pytest.mark.parametrize("name", FIXED)
 @pytest.mark.parametrize("method", METHODS)
+@pytest.mark.slow
 def test_what_cannot_be_done_changes_nothing(name, method):
     """The first layers could be written; the last cannot: nothing is."""
     wrap = next(s for s in (*CHAINS, *NO_CHAINS) if s.name == name).build()

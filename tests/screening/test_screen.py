@@ -106,6 +106,7 @@ def test_uniform_weights_at_any_width_after_any_width(rows):
     assert_equal(initdiag.screen(rows), one_by_one(rows), 1e-11)
 
 
+@pytest.mark.slow
 def test_more_chains_than_are_gathered_together():
     """The last ones of a second block, deep among shallow, as if alone."""
     rows = [[8, 70, 150]] * 5000 + [[33, 70, 8, 33, 150, 70, 1000], [150, 8, 8]]

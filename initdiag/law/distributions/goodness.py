@@ -14,11 +14,13 @@ on ``F``, and is simulated here. Supremum and process are taken over the same po
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import interpolate
-from scipy.stats import rv_continuous
+
+if TYPE_CHECKING:
+    from scipy.stats import rv_continuous
 
 __all__ = ["LEAST_DRAWS", "shape_p_value"]
 
@@ -41,6 +43,8 @@ def shape_p_value(law: rv_continuous, sample: Real) -> float:
     Beyond the simulated 99 % point the tail is ``exp(-x^2/(2 s^2))``, ``s^2`` the
     process' largest variance.
     """
+    from scipy import interpolate
+
     x = np.linspace(-_REACH, _REACH, _CELLS + 1)
     cdf = np.asarray(law.cdf(law.mean() + law.std() * x))
     density = interpolate.CubicSpline(x, cdf)(x, 1)

@@ -111,7 +111,7 @@ def _product_by_pulling(
     v = v.view(out.shape).to(out.device, out.dtype).requires_grad_()
     try:
         (g,) = torch.autograd.grad(
-            out, leaf, v, create_graph=True, allow_unused=True, materialize_grads=True
+            (out * v).sum(), leaf, create_graph=True, allow_unused=True, materialize_grads=True
         )
         wanted = [v, *(back[index] for index in sorted(back))]
         tangent, *of_layers = torch.autograd.grad(

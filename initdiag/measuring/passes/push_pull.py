@@ -94,7 +94,7 @@ def pulled(out: Tensor, leaf: Tensor, v: Tensor) -> tuple[Tensor, ...]:
     """
     try:
         return torch.autograd.grad(
-            out, leaf, v, retain_graph=True, allow_unused=True, materialize_grads=True
+            (out * v).sum(), leaf, retain_graph=True, allow_unused=True, materialize_grads=True
         )
     except RuntimeError as error:
         raise UnsupportedArchitecture(

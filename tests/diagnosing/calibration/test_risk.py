@@ -317,6 +317,7 @@ def test_a_committed_run_can_be_run_again():
 @pytest.mark.parametrize(
     "setting", [s for s in alarms.SETTINGS if "512" not in s.name], ids=lambda s: s.name
 )
+@pytest.mark.slow
 def test_false_alarms_and_detection(setting):
     """A small part of ``evidence/calibration/alarms.py``."""
     for seed in (10_000, 10_001):

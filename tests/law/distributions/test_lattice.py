@@ -210,6 +210,7 @@ def test_sums_of_cells_without_their_half_would_be_seen(monkeypatch):
 @pytest.mark.parametrize("init", ["orthogonal", "he_normal", "he_uniform"])
 @pytest.mark.parametrize("activation", ["relu", "leaky_relu", "linear"])
 @pytest.mark.parametrize("dropout", [0.0, 0.4])
+@pytest.mark.slow
 def test_no_law_refuses_its_distribution_function(init, activation, dropout):
     for width in (1, 2, 3, 8):
         for depth in (1, 2, 3):
