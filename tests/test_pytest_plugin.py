@@ -169,6 +169,7 @@ def test_the_configured_models_are_tests_with_xdist_a_baseline_and_warnings_as_e
         (("--initdiag", ".", "-k", "not net.py:deep"), ["pyproject.toml::net.py:build", "test_other.py::test_other"]),
     ],
 )  # fmt: skip
+@pytest.mark.slow
 def test_they_are_chosen_as_any_test(inner, arguments, collected):
     inner.makepyprojecttoml(TABLE)
     inner.makepyfile(test_other="def test_other(): pass")

@@ -124,6 +124,7 @@ def test_the_version_is_said_once():
     assert f'version = "{initdiag.__version__}"' in pyproject
 
 
+@pytest.mark.slow
 def test_the_readmes_table_is_what_the_example_prints():
     path = ROOT / "README.md"
     shown = re.search(

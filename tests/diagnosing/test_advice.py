@@ -186,6 +186,7 @@ def residual(widths: list[int], scale: float) -> nn.Sequential:
     )
 
 
+@pytest.mark.slow
 def test_skip_connections_do_what_is_promised():
     """Against redraws of the module itself; without the skips the numbers are far off."""
     widths = [16, *[6] * 20, 10]

@@ -24,6 +24,7 @@ def test_the_committed_p_values_are_uniform_and_sabotage_is_refused():
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2, 3, 200, 201, 202, 203])
+@pytest.mark.slow
 def test_rows_come_out_again(seed):
     row, test = study.tested(seed)
     assert row["kind"] == ROWS[seed]["kind"]

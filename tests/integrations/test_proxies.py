@@ -19,7 +19,7 @@ def test_it_is_the_log_odds_of_the_risk(optimizer):
     inits = ("he_normal", "torch_default", "orthogonal")
     nets = [
         ([16, *rng.integers(4, 128, rng.integers(1, 40)).tolist(), 10], inits[i % 3])
-        for i in range(60)
+        for i in range(20)
     ]
     risks = np.array([risk_of(w, optimizer=optimizer, init=i) for w, i in nets])
     scores = np.array([score(w, optimizer=optimizer, init=i) for w, i in nets])

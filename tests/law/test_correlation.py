@@ -150,6 +150,7 @@ def test_it_would_show_if_finite_widths_were_left_out(monkeypatch):
 
 @pytest.mark.parametrize("n", [2, 3, 5, 16, 100])
 @pytest.mark.parametrize("angle", [1e-6, 1.0, 2.5])
+@pytest.mark.slow
 def test_a_linear_layer_is_exact_at_any_angle(n, angle):
     """1 - r^2 of a sample correlation: psi((n - 1)/2) - psi(n/2) off, whatever the angle."""
     chain = Architecture.from_widths([7, n, 2], activation="linear", init="lecun_normal")

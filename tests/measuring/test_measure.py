@@ -394,6 +394,7 @@ class Scaled(nn.Module):
 
 @pytest.mark.parametrize("scale", [1e-46, 1e46])
 @pytest.mark.parametrize("method", ["signs", "redraw", "law"])
+@pytest.mark.slow
 def test_off_a_chain_only_zeros_are_dead(scale, method):
     """Norms of 1e-184 and 1e184, whose squares leave float64: biases are zero, so that the scale only shifts the logs."""
 

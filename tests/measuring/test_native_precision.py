@@ -44,6 +44,7 @@ def test_against_the_definition(dtype):
         assert found.log_norms[draw] == pytest.approx(expected, abs=40 * torch.finfo(dtype).eps)
 
 
+@pytest.mark.slow
 def test_underflow_is_seen_natively_and_only_there():
     model = chain([16] * 41, 0.3, torch.float16)
     native, kept = measure(model, draws=64, precision="native"), measure(model, draws=64)

@@ -108,6 +108,7 @@ def test_weight_gradients_are_drawn_where_they_were_measured():
     assert to_csv(seen).splitlines()[2].endswith(",-7.0,4.0")
 
 
+@pytest.mark.slow
 def test_matplotlib_is_left_as_it_was():
     before = dict(matplotlib.rcParams)
     reports.vanishing().figure()

@@ -138,6 +138,7 @@ def trained(model: nn.Module, lr: float, steps: int) -> float:
 
 
 @pytest.mark.parametrize("method", METHODS)
+@pytest.mark.slow
 def test_a_repaired_tanh_network_does_not_saturate_and_trains(method):
     as_built, mended = seeded(tanh_net), seeded(tanh_net)
     repair(mended, method, seed=1)

@@ -87,6 +87,7 @@ def test_evolution_forgets_the_best_when_it_is_old():
 
 
 @pytest.mark.parametrize("filtered", [False, True])
+@pytest.mark.slow
 def test_a_search_keeps_its_budget_and_its_filter(monkeypatch, filtered):
     monkeypatch.setattr(example, "STEPS", 2)
     for function in (example.train, example.least_score, example.mean_cost):
@@ -102,6 +103,7 @@ def test_a_search_keeps_its_budget_and_its_filter(monkeypatch, filtered):
     assert not filtered or all(trial.risk < example.MAX_RISK for trial in trials)
 
 
+@pytest.mark.slow
 def test_the_committed_run_is_what_its_summary_says():
     trials = study.read()
     assert example.text(trials) in study.SUMMARY.read_text(encoding="utf-8")

@@ -185,6 +185,7 @@ def test_tail_by_the_formula_of_the_theory():
     inits=st.sampled_from(["he_normal", "orthogonal", "torch_default"]),
     activation=st.sampled_from(["relu", "linear", "leaky_relu"]),
 )
+@pytest.mark.slow
 def test_any_chain_is_a_distribution(widths, inits, activation):
     spectrum = predict_spectrum(widths, init=inits, activation=activation, negative_slope=0.3)
     law = spectrum.law

@@ -64,6 +64,7 @@ def test_the_figure_names_what_it_needs(example, monkeypatch):
         example.main()
 
 
+@pytest.mark.slow
 def test_the_figure_is_drawn(example, tmp_path):
     pytest.importorskip("matplotlib")
     spectra = example.predictions("hard tanh, orthogonal", 40)

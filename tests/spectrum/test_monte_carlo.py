@@ -182,6 +182,7 @@ def test_caveat_speaks_where_depth_over_width_is_large():
 
 @pytest.mark.parametrize("name", ["tanh", "hardtanh", "gelu"])
 @pytest.mark.parametrize("init", ["lecun_normal", "orthogonal"])
+@pytest.mark.slow
 def test_real_networks_with_smooth_activations(name, init):
     """The Jacobian of a true network at a true input, whose gates are not independent of its weights."""
     from initdiag.spectrum.mean_field import SMOOTH

@@ -69,6 +69,7 @@ def test_behind_an_encoding_the_chain_is_judged(init, verdict):
     assert "from the first layer on" in str(whole)
 
 
+@pytest.mark.slow
 def test_a_chain_at_risk_behind_an_encoding_gets_its_advice():
     model = seeded(lambda: field("default"))
     found, alone = (
@@ -79,6 +80,7 @@ def test_a_chain_at_risk_behind_an_encoding_gets_its_advice():
     assert found[0].risk_after == pytest.approx(alone[0].risk_after)
 
 
+@pytest.mark.slow
 def test_the_measurement_is_judged_alike_where_nothing_is_predicted():
     report = initdiag.diagnose(seeded(lambda: field("he")), POINTS)
     alone = seeded(lambda: field("he"))
@@ -173,6 +175,7 @@ class Residual(nn.Module):
         return self.last(torch.relu(x))
 
 
+@pytest.mark.slow
 def test_skip_connections_are_ways_around_layers():
     """As the advice counts them: what it promises of skip connections is what their diagnosis says."""
     for blocks in (3, 59):

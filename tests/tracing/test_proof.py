@@ -205,6 +205,7 @@ def test_the_proof_can_fail(monkeypatch):
     assert gaps_of(plan(twists=((1, hook),))) == ()
 
 
+@pytest.mark.slow
 def test_a_trace_does_not_load_torchs_compiler():
     """Its import takes seconds, and forward mode loads it for some sums."""
     code = (

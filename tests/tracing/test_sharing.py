@@ -155,6 +155,7 @@ def test_no_false_alarms():
     ]
 
 
+@pytest.mark.slow
 def test_a_thousand_half_precision_layers_are_compared_in_no_time():
     model = seeded(lambda: mlp([16] * 1001)).bfloat16()
     matrices = [(name, p) for name, p in model.named_parameters() if p.dim() == 2]

@@ -154,6 +154,7 @@ def test_wrapped_models_are_unwrapped():
     assert trace(nn.DataParallel(inner)).layers[0].name == "0.weight"
 
 
+@pytest.mark.slow
 def test_a_thousand_layers_take_under_two_seconds():
     model = mlp([8] * 1001)
     start = time.process_time()

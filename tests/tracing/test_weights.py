@@ -86,6 +86,7 @@ def test_shifted_and_skewed_weights_fail_their_hypotheses():
     assert "zero mean" in pred.reasons[0]
 
 
+@pytest.mark.slow
 def test_false_alarms_are_rare():
     """2,000 true draws: at level 1e-6 a test, none is expected to fail."""
     generator = torch.Generator().manual_seed(0)
@@ -164,6 +165,7 @@ def test_a_bias_off_zero_is_found_though_it_has_both_signs():
     assert sum(not bias_law(1 + torch.randn(24), 24).symmetric for _ in range(100)) >= 85
 
 
+@pytest.mark.slow
 def test_honest_biases_are_not_refused():
     """1,000 networks of 20 layers, PyTorch's default, of 1 to 16 units: none is refused."""
     torch.manual_seed(0)

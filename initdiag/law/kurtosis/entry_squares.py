@@ -26,7 +26,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 __all__ = ["GAUSSIAN", "Squares", "pearson", "sparse"]
 
@@ -144,6 +143,8 @@ def sparse(share: float, concentration: float) -> Squares:
     """Return the law for entries that are 0 but for a share, ``concentration =
     ||x||_4^4``: ``1/concentration`` coins.
     """
+    from scipy import stats  # takes half a second, and few networks come here
+
     coins = 1 / concentration
     if share >= 1 - _NEGLIGIBLE:
         return GAUSSIAN

@@ -80,6 +80,7 @@ def test_one_relu_layer_is_a_binomial_mixture_of_chi_squares(n):
 
 
 @pytest.mark.parametrize(("n", "m"), [(1, 1), (3, 5), (20, 2)])
+@pytest.mark.slow
 def test_two_linear_layers_against_thirty_digits(n, m):
     """``P(X_1 X_2 > x)`` by mpmath's quadrature of one chi-square's tail over the other's density."""
     two = law([4, n, m], activation="linear")
@@ -109,7 +110,7 @@ def test_two_linear_layers_against_thirty_digits(n, m):
 
 
 @pytest.mark.parametrize("slope", [0.01, 0.5, -0.3])
-@pytest.mark.parametrize("n", [1, 2, 6])
+@pytest.mark.parametrize("n", [1, 2, pytest.param(6, marks=pytest.mark.slow)])
 def test_one_leaky_layer_against_quadrature(n, slope):
     """Conditional on ``j`` gates that are 1, ``chi2_j + slope^2 chi2_{n - j}``: one chi-square's tail over the other's density."""
     one = law([2, n], output="leaky_relu", negative_slope=slope)
@@ -236,6 +237,7 @@ def test_the_committed_study_has_uniform_p_values():
     ],
     ids=str,
 )
+@pytest.mark.slow
 def test_a_wrong_law_would_be_seen(wrong):
     """Sabotage: the same samples, a law that is off in one assumption."""
     module, right = study(), {"init": "he_normal"}
@@ -433,6 +435,7 @@ def test_a_gain_shifts_the_law(widths, gain):
 
 @few
 @given(st.integers(1, 30), st.integers(1, 8), st.sampled_from(["relu", "leaky_relu"]))
+@pytest.mark.slow
 def test_merging_equal_layers_changes_nothing(n, pairs, activation):
     """Layers with gains g and 1/g are two kinds; the law of their sum is that of equal layers, which are one kind."""
     widths, depth = [n] * (2 * pairs + 1), 2 * pairs
@@ -452,6 +455,7 @@ def test_merging_equal_layers_changes_nothing(n, pairs, activation):
 
 @few
 @given(architectures, st.lists(st.floats(0.01, 100), min_size=5, max_size=5))
+@pytest.mark.slow
 def test_scaling_one_layers_variance_shifts_the_law(prediction, factors):
     """Any gates, any layer: ``v -> f v`` moves the law by ``ln f`` and leaves its shape."""
     layers = tuple(
@@ -527,6 +531,7 @@ def test_growing_width_recovers_beta_and_the_normal_law():
 @pytest.mark.parametrize("slope", [1e-4, 0.01, 0.3])
 @pytest.mark.parametrize(("n", "depth"), [(3, 1), (6, 2), (10, 4), (16, 3), (25, 10)])
 @pytest.mark.parametrize("dropout", [0.0, 0.2])
+@pytest.mark.slow
 def test_both_tails_meet_at_the_mean(n, depth, slope, dropout):
     """The two come from different lines. Leaky gates that all close by chance make a second hump, ``ln slope^2`` further down."""
     exact = law(

@@ -141,6 +141,7 @@ def test_the_lattice_meets_the_inversion_where_both_hold():
 
 @pytest.mark.parametrize("slope", [0.01, 0.5])
 @pytest.mark.parametrize("widths", [[1, 1, 1], [2, 2, 2], [8, 8, 8], [32] * 3, [10] * 5])
+@pytest.mark.slow
 def test_the_methods_fit_together(widths, slope):
     exact = law(widths, negative_slope=slope)
     x = np.concatenate(

@@ -99,6 +99,7 @@ def test_fading_only_shifts_the_logs(method):
 
 
 @pytest.mark.parametrize("method", ["signs", "redraw", "law"])
+@pytest.mark.slow
 def test_values_that_fade_too_keep_the_signs_of_their_gates(method):
     """A homogeneous network: at 1e-20 a layer, values underflow with the tangents."""
 
@@ -149,6 +150,7 @@ def test_what_fades_at_every_scale_has_no_verdict():
     assert report.verdict is initdiag.Verdict.NO_VERDICT
 
 
+@pytest.mark.slow
 def test_a_smaller_scale_where_the_largest_overflows():
     """First up by e^345, then down by e^1100: 2^960 times as much overflows on the way."""
 
