@@ -11,11 +11,13 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import special
 
 from initdiag.network.weights import INITIALIZERS, KURTOSIS
 from initdiag.tracing.families import Sample, looks_like, scale_p_value
 
 __all__ = [
+    "LIKELY",
     "MATRIX_LEVEL",
     "POOLED_LEVEL",
     "SAME",
@@ -26,10 +28,11 @@ __all__ = [
     "table_of",
 ]
 
-_CONCENTRATION = 0.1
-"""Pseudo-count of the prior over candidates.
+_CONCENTRATIONS = {0.1: 0.8, 1.0: 0.15, 10.0: 0.05}
+"""Pseudo-counts of the prior over candidates, and how likely each is: a convention.
 
-A second initialiser in a network of ten layers costs about 7 nats: a convention.
+With 0.1, a second initialiser in a network of ten layers costs about 7 nats. With 10,
+every layer may have its own: then the others say little of a small one.
 """
 
 _STRANGE = 0.1
@@ -46,6 +49,9 @@ _UNEXPLAINED = 10.0
 
 _SWEEPS = 20
 """Rounds in which the matrices choose again, given the others' choices; three do."""
+
+LIKELY = 0.03
+"""Posterior odds below which another candidate is not likely."""
 
 SAME = 1e-9
 """Difference of two log variances that are one, up to rounding."""
@@ -119,7 +125,8 @@ def pooled_choice(
     table, identities = table.copy(), _identities(samples, candidates)
     while True:
         posterior = _posterior(table, candidates, identities)
-        chosen = [_likeliest(i, r) for i, r in zip(identities, posterior, strict=True)]
+        usual = [c.weight for c in candidates]
+        chosen = [_likeliest(i, r, usual) for i, r in zip(identities, posterior, strict=True)]
         groups: dict[int, list[int]] = {}
         for k, best in enumerate(chosen):
             if candidates[best].name is not None and posterior[k, best] > 0:
@@ -151,7 +158,7 @@ def _posterior(
     for _ in range(_SWEEPS):
         kin = (choices @ kinship > 0) * 1.0
         others = (kin.sum(0) - kin + _STRANGE) / (len(table) - 1 + _STRANGE)
-        prior = _CONCENTRATION / weights.sum() * others + choices.sum(0) - choices
+        prior = _concentration(choices) / weights.sum() * others + _support(choices)
         joint = likelihood * weights * prior
         total = joint.sum(1, keepdims=True)
         posterior = joint / np.where(total > 0, total, 1.0)
@@ -160,6 +167,41 @@ def _posterior(
             break
         choices = chosen
     return posterior
+
+
+def _support(choices: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return how many other matrices each candidate explains, a row a matrix.
+
+    A matrix that cannot tell two candidates apart speaks for the one that explains more
+    of the others: square layers go with the layer that tells Xavier from LeCun.
+    """
+    explained = choices.sum(0) - choices
+    return np.array(
+        [np.delete(_most(choices, totals), i, axis=0).sum(0) for i, totals in enumerate(explained)]
+    )
+
+
+def _most(choices: NDArray[np.float64], totals: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the choices without those of which an equal one has a larger total."""
+    theirs = choices * totals
+    return choices * (theirs >= theirs.max(1, keepdims=True))
+
+
+def _concentration(choices: NDArray[np.float64]) -> float:
+    """Return the expected pseudo-count, given how many initialisers the matrices need.
+
+    The probability that ``n`` matrices have ``k`` given ones is that of the Dirichlet
+    process (Ewens 1972): ``c^k Gamma(c) / Gamma(c + n)`` up to a factor without ``c``.
+    """
+    left = choices.any(1)
+    n, k = int(left.sum()), 0
+    while left.any():
+        most = choices[left].sum(0).argmax()
+        left &= choices[:, most] == 0
+        k += 1
+    c, p = np.array([*_CONCENTRATIONS]), np.array([*_CONCENTRATIONS.values()])
+    logs = k * np.log(c) + special.gammaln(c) - special.gammaln(c + n)
+    return float(np.average(c, weights=p * np.exp(logs - logs.max())))
 
 
 def _identities(samples: Sequence[Sample], candidates: Sequence[Candidate]) -> NDArray[np.float64]:
@@ -199,10 +241,18 @@ def _fewest(table: NDArray[np.float64]) -> NDArray[np.int64]:
     return start
 
 
-def _likeliest(identities: NDArray[np.float64], row: NDArray[np.float64]) -> int:
-    """Return the likeliest candidate, those that mean the same counted together."""
+def _likeliest(
+    identities: NDArray[np.float64], row: NDArray[np.float64], usual: Sequence[float]
+) -> int:
+    """Return the likeliest candidate, those that mean the same counted together.
+
+    Of those, the most usual one gives the name, unless the others' names exclude it.
+    """
     masses = (np.abs(identities[:, None] - identities) < SAME) @ row
-    return max(range(len(row)), key=lambda k: (round(float(masses[k]), 9), row[k]))
+    is_open = row > LIKELY * row.max()
+    return max(
+        range(len(row)), key=lambda k: (round(float(masses[k]), 9), is_open[k] * usual[k], row[k])
+    )
 
 
 def distance(sample: Sample, one: Candidate, other: Candidate) -> float:

@@ -9,11 +9,12 @@ their geometry.
 
 *Pooling.* Most networks are drawn by one initialiser, some by two or three. So the
 prior weight of a candidate for one matrix is the number of the other matrices that it
-explains (a Dirichlet prior), each matrix given the
-choices of the others; doubts do not count, or they would support each other. A small
-matrix then goes with the rest of the model, a large one speaks for itself, and each may
-have its own initialiser. Matrices that pass one by one, but are all a little too small,
-do not pass together: then that initialiser is out for them.
+explains (a Dirichlet prior), each matrix given the choices of the others; doubts do not
+count, or they would support each other. A small matrix then goes with the rest of the
+model, a large one speaks for itself, and each may have its own initialiser. How much
+the others say is inferred from them: where no two are alike, they say little. Matrices
+that pass one by one, but are all a little too small, do not pass together: then that
+initialiser is out for them.
 
 *Honesty.* A name is given where it is decisive. Where another initialiser is possible,
 its distance in the log of the variance is stated (``scale_error``). Where another is
@@ -33,6 +34,7 @@ from numpy.typing import NDArray
 
 from initdiag.network.weights import INITIALIZERS, KURTOSIS, WeightLaw
 from initdiag.tracing.candidates import (
+    LIKELY,
     MATRIX_LEVEL,
     POOLED_LEVEL,
     SAME,
@@ -51,9 +53,10 @@ from initdiag.tracing.haar import is_haar
 
 __all__ = ["Sample", "nominal_laws"]
 
-_POSSIBLE, _LIKELY = 1e-4, 0.03
-"""Posterior odds above which another initialiser is stated as a doubt, and above which
-the scale is estimated, unless both are near.
+_POSSIBLE = 1e-4
+"""Posterior odds above which another initialiser is stated as a doubt.
+
+Above ``LIKELY`` the scale is estimated, unless both are near.
 """
 
 _NEAR = 0.25
@@ -163,11 +166,11 @@ def _law(
     others = [
         (distance(sample, chosen, other), p / row[best])
         for other, p in zip(candidates, row, strict=True)
-        if other.name is not None and other.family == chosen.family
+        if other.name is not None
     ]
-    if any(far > _NEAR * error and odds > _LIKELY for far, odds in others):
+    if any(far > _NEAR * error and odds > LIKELY for far, odds in others):
         return _estimated(chosen.family, sample)
-    doubt = max(far for far, odds in others if odds > _POSSIBLE)
+    doubt = max(far for far, odds in others if odds > _POSSIBLE and far < math.inf)
     fan_out, fan_in = sample.shape
     law = WeightLaw.from_initializer(chosen.name, fan_in, fan_out, chosen.gain)
     return replace(law, scale_error=doubt if doubt > SAME else 0.0)

@@ -8,76 +8,20 @@ import math
 import numpy as np
 import pytest
 import torch
+from evidence.recognition.study import DRAWS
 from scipy import integrate, stats
 from support.styles import seeded
 from torch import nn
 
 from initdiag import predict, trace
-from initdiag.network.weights import INITIALIZERS
 from initdiag.tracing.families import Spread
 from initdiag.tracing.weights import weight_laws
-
-DRAWS = {
-    "torch_default": lambda w: nn.init.kaiming_uniform_(w, a=math.sqrt(5)),
-    "he_normal": lambda w: nn.init.kaiming_normal_(w, nonlinearity="relu"),
-    "he_uniform": lambda w: nn.init.kaiming_uniform_(w, nonlinearity="relu"),
-    "he_normal_fan_out": lambda w: nn.init.kaiming_normal_(w, mode="fan_out", nonlinearity="relu"),
-    "xavier_normal": nn.init.xavier_normal_,
-    "xavier_uniform": nn.init.xavier_uniform_,
-    "lecun_normal": lambda w: nn.init.normal_(w, std=1 / math.sqrt(w.shape[1])),
-    "orthogonal": lambda w: nn.init.orthogonal_(w, math.sqrt(2)),
-}
 
 
 def drawn(names, widths):
     """One matrix a layer, each by its initialiser."""
     shapes = [(m, n) for n, m in itertools.pairwise(widths)]
     return [DRAWS[name](torch.empty(shape)) for name, shape in zip(names, shapes, strict=True)]
-
-
-def off(law, name, w):
-    """Distance of the law's log variance from the true one; 0 error is stated where it is 0."""
-    true = INITIALIZERS[name][1](w.shape[1], w.shape[0])
-    return 0.0 if law.family == "haar" else math.log(law.variance / true)
-
-
-def judge(names, widths):
-    """Wrong names (of another variance), and the drift's distance from the truth in its errors."""
-    matrices = drawn(names, widths)
-    laws = weight_laws([(str(i), w) for i, w in enumerate(matrices)])
-    far = [off(law, name, w) for law, name, w in zip(laws, names, matrices, strict=True)]
-    named = [(law, d) for law, d in zip(laws, far, strict=True) if law.initializer is not None]
-    wrong = sum(abs(d) > 1e-6 for _, d in named)
-    assert all(abs(d) <= 1.001 * law.scale_error + 1e-6 for law, d in named), (names, widths)
-    error = math.hypot(*(law.scale_error for law in laws))
-    drift = math.fsum(far)
-    return wrong, drift / error if error else (math.inf if abs(drift) > 1e-5 else 0.0)
-
-
-def widths_of(rng):
-    return rng.integers(4, 65, rng.integers(3, 9)).tolist()
-
-
-@pytest.mark.parametrize("name", DRAWS)
-def test_one_initialiser(name):
-    """A seeded part of `tests/evidence/recognition`."""
-    rng = np.random.default_rng(1)
-    torch.manual_seed(1)
-    results = [judge([name] * (len(w) - 1), w) for w in (widths_of(rng) for _ in range(20))]
-    assert sum(wrong > 0 for wrong, _ in results) <= 1
-    assert max(abs(z) for _, z in results) < 4
-
-
-def test_mixtures():
-    """Each layer its own initialiser: a wrong name is one that the stated error covers."""
-    rng = np.random.default_rng(2)
-    torch.manual_seed(2)
-    results = []
-    for _ in range(100):
-        widths = widths_of(rng)
-        results.append(judge(rng.choice(list(DRAWS), len(widths) - 1).tolist(), widths))
-    assert sum(wrong for wrong, _ in results) <= 20
-    assert sum(abs(z) > 3 for _, z in results) <= 2
 
 
 def test_a_tiny_layer_is_no_initialisers():
