@@ -184,7 +184,8 @@ def _support(choices: NDArray[np.float64]) -> NDArray[np.float64]:
 def _most(choices: NDArray[np.float64], totals: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the choices without those of which an equal one has a larger total."""
     theirs = choices * totals
-    return choices * (theirs >= theirs.max(1, keepdims=True))
+    most: NDArray[np.float64] = choices * (theirs >= theirs.max(1, keepdims=True))
+    return most
 
 
 def _concentration(choices: NDArray[np.float64]) -> float:
