@@ -27,7 +27,12 @@ from initdiag.measuring.passes.interposer import Ensemble as Networks
 from initdiag.measuring.passes.log_norms import log_norms, log_norms_in_batch
 from initdiag.measuring.passes.sign_chain import fast_log_norms
 from initdiag.measuring.record import Measurement
-from initdiag.measuring.survey import signs_are_the_modules, surveyed, trusted_steps
+from initdiag.measuring.survey import (
+    refuse_weights_that_act_elsewhere,
+    signs_are_the_modules,
+    surveyed,
+    trusted_steps,
+)
 from initdiag.measuring.task import (
     Task,
     checked_init,
@@ -218,6 +223,7 @@ def _plan(
 def _laws(task: Task, stopping: Stopping) -> Plan:
     networks = Laws(task)
     refuse_mixed_rows(task, networks.of(range(4)))
+    refuse_weights_that_act_elsewhere(task)
 
     def found(chunk: range) -> Chunk:
         return Chunk(chunk, *log_norms(task, networks.of(chunk), chunk))

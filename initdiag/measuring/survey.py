@@ -25,7 +25,13 @@ from initdiag.measuring.passes.sign_chain import Step, fast_log_norms, taped
 from initdiag.measuring.passes.underflow import LOWEST
 from initdiag.measuring.task import Task
 
-__all__ = ["equal_draws", "signs_are_the_modules", "surveyed", "trusted_steps"]
+__all__ = [
+    "equal_draws",
+    "refuse_weights_that_act_elsewhere",
+    "signs_are_the_modules",
+    "surveyed",
+    "trusted_steps",
+]
 
 _SAMPLE = 16
 """Rows, or draws, that are compared: a fair coin that is tossed once a draw shows in
@@ -150,6 +156,23 @@ def signs_are_the_modules(task: Task) -> bool:
     except UnsupportedArchitecture:
         return True  # its range is not that of plain numbers: nothing can be compared
     return equal_draws(found, one, sample)
+
+
+def refuse_weights_that_act_elsewhere(task: Task) -> None:
+    """Raise where weights act by more than the linear maps that multiply by them.
+
+    A branch on a weight, a norm of it: what puts other vectors in the place of linear
+    maps does not see them. Nothing is known where signs of weights cannot be turned.
+    """
+    try:
+        Signs(task.as_it_is()).loaded(0)
+    except UnsupportedArchitecture:
+        return
+    if not signs_are_the_modules(task):
+        raise UnsupportedArchitecture(
+            "the module looks at its weights beside multiplying by them (a branch, a norm), which "
+            "their laws alone do not show. Use method='signs' or 'redraw'."
+        )
 
 
 def trusted_steps(task: Task) -> tuple[Step, ...] | None:

@@ -163,3 +163,20 @@ def test_what_stays_fixed_is_said_and_a_redraw_is_preferred():
     report = initdiag.diagnose(model, x, draws=16)
     assert report.measurement.method == "redraw"
     assert report.measurement.fixed == ()
+
+
+def test_a_law_does_not_stand_for_weights_that_are_branched_on():
+    """Vectors in the place of linear maps do not show which way fresh weights take."""
+
+    class Branch(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.c = (nn.Linear(12, 12) for _ in range(3))
+
+        def forward(self, x):
+            h = torch.relu(self.a(x))
+            h = h + torch.relu(self.b(h))
+            return self.c(h if float(self.a.weight.detach().sum()) > 0 else 0.1 * h)
+
+    with pytest.raises(initdiag.errors.UnsupportedArchitecture, match="looks at its weights"):
+        measure(seeded(Branch), X, method="law", draws=64)
