@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from initdiag._core.choices import ENSEMBLES, PRECISIONS, DrawCount, Ensemble, Precision
 from initdiag._core.validation import choice, seed_integer
+from initdiag.measuring import survey
 from initdiag.measuring.between_weights import with_weights_error
 from initdiag.measuring.collect import Chunk, Plan, Stopping, chunks, collected
 from initdiag.measuring.ensembles import random_numbers
@@ -27,12 +28,6 @@ from initdiag.measuring.passes.interposer import Ensemble as Networks
 from initdiag.measuring.passes.log_norms import log_norms, log_norms_in_batch
 from initdiag.measuring.passes.sign_chain import fast_log_norms
 from initdiag.measuring.record import Measurement
-from initdiag.measuring.survey import (
-    refuse_weights_that_act_elsewhere,
-    signs_are_the_modules,
-    surveyed,
-    trusted_steps,
-)
 from initdiag.measuring.task import (
     Task,
     checked_init,
@@ -162,7 +157,7 @@ def measure(
             direction,
             is_native=is_native,
         )
-        task = surveyed(task)
+        task = survey.surveyed(task)
         wanted = Gradients(task, gradients, Loss.of(loss_fn, target, len(task.rows)))
         if method == "redraw":
             plan = _redraws(task, stopping, wanted, Redraws.of_task(task, subject.factory, init))
@@ -180,7 +175,7 @@ def measure(
 def _signs(task: Task, stopping: Stopping, gradients: Gradients) -> Plan:
     networks = Signs(task)
     refuse_mixed_rows(task, networks.of(range(4)))
-    is_loaded = not signs_are_the_modules(task)
+    is_loaded = not survey.signs_are_the_modules(task)
     if task.is_random or is_loaded:
         own = task.as_it_is()
         drawn = Signs(own)
@@ -191,7 +186,7 @@ def _signs(task: Task, stopping: Stopping, gradients: Gradients) -> Plan:
         gradients = gradients.on(own)
         found = _one_by_one(own, stopping, gradients, network, mixes=False)
         return _plan(networks, gradients, found)
-    steps = trusted_steps(task)
+    steps = survey.trusted_steps(task)
 
     def rows(chunk: range) -> Chunk:
         if steps is None:
@@ -223,7 +218,7 @@ def _plan(
 def _laws(task: Task, stopping: Stopping) -> Plan:
     networks = Laws(task)
     refuse_mixed_rows(task, networks.of(range(4)))
-    refuse_weights_that_act_elsewhere(task)
+    survey.refuse_weights_that_act_elsewhere(task)
 
     def found(chunk: range) -> Chunk:
         return Chunk(chunk, *log_norms(task, networks.of(chunk), chunk))
