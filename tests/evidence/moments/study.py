@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from evidence.agreement.study import INITS, build, honest
 from torch import nn
 
 import initdiag
-from evidence.agreement.study import INITS, build, honest
 
 MODULES, SEEDS, SMALL, DEEPEST = 200, 30, 10, 6
 SIDES = ("signs", "redraw", "prediction")
