@@ -12,7 +12,7 @@ from initdiag import Architecture, measure, predict, trace
 from initdiag.diagnosing.agreement import agreement
 from initdiag.law import predict as predict_module
 from initdiag.law.kurtosis import corrections
-from initdiag.measuring import measure as measure_module
+from initdiag.measuring import survey
 from initdiag.measuring.ensembles import random_numbers
 from initdiag.measuring.ensembles.signs import SignFlips
 
@@ -62,16 +62,16 @@ def shared_signs(monkeypatch):
 
 def test_shared_signs_are_seen(shared_signs, monkeypatch):
     """The agreement sees them where the measurement does not look at its own draws."""
-    monkeypatch.setattr(measure_module, "signs_are_the_modules", lambda task: True)
+    monkeypatch.setattr(survey, "signs_are_the_modules", lambda task: True)
     assert p_value(draws=2048) < 1e-6
 
 
 def test_shared_signs_are_seen_by_the_measurement_itself(shared_signs, monkeypatch):
     """Its draws one by one are not those of the batch, so that it takes them one by one."""
     seen = []
-    honest = measure_module.signs_are_the_modules
+    honest = survey.signs_are_the_modules
     monkeypatch.setattr(
-        measure_module, "signs_are_the_modules", lambda task: seen.append(honest(task)) or seen[-1]
+        survey, "signs_are_the_modules", lambda task: seen.append(honest(task)) or seen[-1]
     )
     measure(MODEL, draws=16, architecture=ARCH, gradients=False)
     assert seen == [False]
