@@ -125,8 +125,12 @@ def _is_transpose(task: Task) -> bool:
 
 
 def _equal(logs: Tensor, others: Tensor) -> bool:
-    """Return whether log-norms are the same, where they are in range."""
-    is_seen = (others > LOWEST) & (others < -LOWEST) | others.isneginf()
+    """Return whether log-norms are the same, where they are in range.
+
+    Plain numbers may fade to 0 where ``logs`` are below their range.
+    """
+    is_faint = logs.isfinite() & (logs < LOWEST)
+    is_seen = (others > LOWEST) & (others < -LOWEST) | others.isneginf() & ~is_faint
     a, b = logs[is_seen], others[is_seen]
     return bool(((a == b) | ((a - b).abs() < _ALIKE)).all())
 
