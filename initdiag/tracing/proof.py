@@ -151,6 +151,7 @@ class _Prover:
             for call, layer in zip(flow.linear_calls, layers, strict=True)
         ]
 
+    @np.errstate(over="ignore", invalid="ignore")  # huge weights leave the range; that is seen
     def first_difference(
         self, module: nn.Module, convert: Callable[[Tensor], Tensor], x: Tensor
     ) -> Gap | None:
