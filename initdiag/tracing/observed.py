@@ -20,6 +20,7 @@ from torch.autograd import forward_ad
 from torch.overrides import TorchFunctionMode
 
 from initdiag.tracing import torch_calls
+from initdiag.tracing.forward_pass import paired
 
 __all__ = [
     "Array",
@@ -263,8 +264,7 @@ def _gradients(
     *wanted, last = points
     output = forward_ad.unpack_dual(last).primal
     cotangent = _spread(output)
-    # a product with the cotangent, because torch loads sympy for one it is handed
-    product = (output * cotangent).sum()
+    product = paired(output, cotangent)
     inputs = [*wanted, *parameters]
     reached = [one for one in inputs if one.requires_grad and output.requires_grad]
     try:

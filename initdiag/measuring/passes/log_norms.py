@@ -14,6 +14,7 @@ from initdiag.measuring.passes.modes import Parts
 from initdiag.measuring.passes.rows import LayerLogs, Rows, Scales, flat, log_sum_squares
 from initdiag.measuring.passes.run import brief, dual_forward, graph_forward
 from initdiag.measuring.passes.underflow import Logs, rescued
+from initdiag.tracing.forward_pass import paired
 
 if TYPE_CHECKING:
     from initdiag.measuring.task import Task
@@ -111,7 +112,7 @@ def _product_by_pulling(
     v = v.view(out.shape).to(out.device, out.dtype).requires_grad_()
     try:
         (g,) = torch.autograd.grad(
-            (out * v).sum(), leaf, create_graph=True, allow_unused=True, materialize_grads=True
+            paired(out, v), leaf, create_graph=True, allow_unused=True, materialize_grads=True
         )
         wanted = [v, *(back[index] for index in sorted(back))]
         tangent, *of_layers = torch.autograd.grad(

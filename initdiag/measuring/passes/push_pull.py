@@ -25,6 +25,7 @@ from initdiag.measuring.passes.modes import Parts
 from initdiag.measuring.passes.rows import Rows, Scales, flat, logs_of_rows
 from initdiag.measuring.passes.run import brief, graph_forward
 from initdiag.measuring.task import Task
+from initdiag.tracing.forward_pass import paired
 
 __all__ = ["Gram", "Pull", "Push", "Scaled", "pulled", "unit_rows"]
 
@@ -94,7 +95,7 @@ def pulled(out: Tensor, leaf: Tensor, v: Tensor) -> tuple[Tensor, ...]:
     """
     try:
         return torch.autograd.grad(
-            (out * v).sum(), leaf, retain_graph=True, allow_unused=True, materialize_grads=True
+            paired(out, v), leaf, retain_graph=True, allow_unused=True, materialize_grads=True
         )
     except RuntimeError as error:
         raise UnsupportedArchitecture(
