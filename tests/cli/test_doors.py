@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -133,7 +134,11 @@ def test_ctrl_c_is_130_with_the_report_of_what_was_had(folder):
     ]  # fmt: skip
     env = {**PLAIN, "PYTHONPATH": str(ROOT)}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(command, cwd=folder, env=env, encoding="utf-8", **pipes) as process:
+    # where the tests run in the background, Ctrl-C is ignored by what they start
+    heard = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(
+        command, cwd=folder, env=env, encoding="utf-8", preexec_fn=heard, **pipes
+    ) as process:
         time.sleep(40)
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -100,12 +100,14 @@ class Signs(_Networks):
         """
         flips = self.of(range(draw, draw + 1))
         values = dict(self._task.module.named_parameters())
+        buffers = dict(self._task.module.named_buffers())
         found: dict[str, Tensor] = {}
         for layer in {layer.name: layer for layer in self._task.arch.layers}.values():
             sources = [name for name in values if goes_into(name, layer.name)]
             flipped: dict[str, Tensor] = {}
             for name in sources:
-                flipped |= _flipped(name, found.get(name, values[name]), layer, flips)
+                value = found.get(name, values[name])
+                flipped |= _flipped(name, value, layer, flips, buffers)
             if not flipped:
                 raise UnsupportedArchitecture(
                     f"{layer.name!r} is computed from {', '.join(sources)}, into which random "
@@ -155,9 +157,30 @@ class _Biases(Loaded):
         return bias
 
 
-def _flipped(name: str, parameter: Tensor, layer: Layer, flips: SignFlips) -> dict[str, Tensor]:
+def _singular_vectors(name: str, buffers: Mapping[str, Tensor]) -> list[tuple[str, Tensor]]:
+    """Return the vectors ``u`` and ``v`` that torch's spectral norms keep of a matrix.
+
+    They turn with its rows and columns: left as they are, they would be those of
+    another matrix, whose norm they underestimate.
+    """
+    old, new = name.removesuffix("_orig"), name.removesuffix("original")
+    return [
+        (key, vector)
+        for key, vector in buffers.items()
+        if (old != name and key in (f"{old}_u", f"{old}_v"))
+        or (new != name and key.startswith(new) and key.endswith(("._u", "._v")))
+    ]
+
+
+def _flipped(
+    name: str,
+    parameter: Tensor,
+    layer: Layer,
+    flips: SignFlips,
+    buffers: Mapping[str, Tensor],
+) -> dict[str, Tensor]:
     """Return the parameter with the layer's signs, if it is its matrix or a stack with
-    it.
+    it, and what turns with it.
     """
     index = layer.name.partition("[")[2].rstrip("]")
     is_stack = parameter.dim() == 3 and index.isdecimal()
@@ -167,9 +190,14 @@ def _flipped(name: str, parameter: Tensor, layer: Layer, flips: SignFlips) -> di
     is_transposed = matrix.shape != (layer.fan_out, layer.fan_in)
     use = LinearUse(layer.name, matrix.T if is_transposed else matrix, is_transposed)
     s, r = (1 - 2 * bits[0].to(matrix.dtype) for bits in flips.bits(use))
-    flipped = matrix * (s[:, None] * r if is_transposed else r[:, None] * s)
+    rows, columns = (s, r) if is_transposed else (r, s)
+    flipped = matrix * (rows[:, None] * columns)
     if not is_stack:
-        return {name: flipped}
+        vectors = {"u": rows, "v": columns}
+        turned = {
+            key: vector * vectors[key[-1]] for key, vector in _singular_vectors(name, buffers)
+        }
+        return {name: flipped, **turned}
     whole = parameter.clone()
     whole[int(index)] = flipped
     return {name: whole}
