@@ -19,6 +19,7 @@ import click
 from initdiag import __version__
 from initdiag._core.choices import FAIL_ON, METHODS, FailOnOption, Family, Loss
 from initdiag.cli.explain import explain_command
+from initdiag.cli.group import Commands
 from initdiag.cli.options import FILE, assumption_options, output_options, training_options
 from initdiag.cli.output import ReaderGone, emit, exit_code, saved, write, write_spectrum
 from initdiag.cli.screen import screen_command
@@ -79,7 +80,8 @@ def _code(arguments: Sequence[str] | None) -> int:
 
 
 @click.group(
-    help="What a PyTorch network's gradients will look like, before the first training step."
+    cls=Commands,
+    help="What a PyTorch network's gradients will look like, before the first training step.",
 )
 @click.version_option(__version__, prog_name="initdiag")
 def _group() -> None:

@@ -85,10 +85,7 @@ def _append_summary(reports: list[Report], path: Path) -> None:
 def emit(text: str, output_file: Path | None) -> None:
     """Write a text to a file or standard output."""
     if output_file is None:
-        try:
-            click.echo(text, nl=False)
-        except BrokenPipeError as error:
-            raise ReaderGone from error
+        click.echo(text, nl=False)
         return
     try:
         write_whole(output_file, text)
