@@ -18,7 +18,7 @@ class Commands(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command, or name the nearest, which not every version of click does."""
+        """Find the command, or name the nearest: not every version of click does."""
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
