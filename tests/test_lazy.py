@@ -26,6 +26,15 @@ SCRIPTS = {
 }
 
 
+PUBLIC = """
+Architecture AtRisk InitdiagError InvalidInput Measurement Prediction Repair Report Screening Sizing
+SpectralMeasurement TargetError Thresholds UnsupportedArchitecture Verdict WorkersLost accepts
+assert_trainable beta check check_many diagnose failure_risk free measure measure_spectrum
+parameter_gradients predict predict_spectrum repair screen trace widths_for widths_front
+""".split()
+"""Names that a user's code may import: none is taken away."""
+
+
 RUN = """
 import io, json, sys
 scripts, loaded, output = json.load(sys.stdin), {}, sys.stdout
@@ -72,6 +81,18 @@ def test_every_export_is_there():
 
     for name in initdiag.__all__:
         assert getattr(initdiag, name).__name__.split(".")[-1] == name
-    assert set(initdiag.__all__) == set(initdiag._EXPORTS)
+    assert {*initdiag.__all__, "__version__"} <= set(dir(initdiag))
     with pytest.raises(AttributeError, match="nonsense"):
         _ = initdiag.nonsense
+
+
+def test_a_star_brings_every_export_and_nothing_else():
+    names: dict = {}
+    exec("from initdiag import *", names)
+    assert set(names) - {"__builtins__"} == set(PUBLIC)
+
+
+def test_a_misspelt_name_is_answered_with_the_nearest():
+    code = "import initdiag; initdiag.predikt"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "Did you mean: 'predict'?" in done.stderr

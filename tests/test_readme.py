@@ -119,11 +119,6 @@ def test_the_readmes_study_runs():
     assert all((t.state.name == "PRUNED") == (t.user_attrs["initdiag_risk"] >= 0.3) for t in trials)
 
 
-def test_the_version_is_said_once():
-    pyproject = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    assert f'version = "{initdiag.__version__}"' in pyproject
-
-
 @pytest.mark.slow
 def test_the_readmes_table_is_what_the_example_prints():
     path = ROOT / "README.md"

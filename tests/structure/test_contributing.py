@@ -10,9 +10,11 @@ import yaml
 from support.places import PACKAGE, ROOT
 from test_ranks import ORDER
 
+import initdiag
+
 CONTRIBUTING = (ROOT / ".github" / "CONTRIBUTING.md").read_text(encoding="utf-8")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-DOORS = {"__init__.py", "__main__.py", "py.typed"}
+DOORS = {"__init__.py", "__init__.pyi", "__main__.py", "py.typed"}
 """What every package has at its top."""
 
 
@@ -61,7 +63,7 @@ def test_issue_templates_are_forms(path):
 
 def test_the_citation_is_of_this_version():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
-    assert citation["version"] == PROJECT["version"]
+    assert citation["version"] == initdiag.__version__
     assert citation["license"] == PROJECT["license"]
     for field in ("cff-version", "message", "title", "authors", "type"):
         assert citation[field]
@@ -69,7 +71,7 @@ def test_the_citation_is_of_this_version():
 
 def test_the_newest_version_has_its_section_in_the_changelog():
     sections = re.findall(r"^## \[(.*?)\]", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.M)
-    assert sections[0] == PROJECT["version"]
+    assert sections[0] == initdiag.__version__
     assert len(set(sections)) == len(sections) >= 2
 
 
