@@ -26,6 +26,7 @@ import math
 from collections.abc import Sequence
 
 from initdiag.errors import InvalidInput, UnsupportedArchitecture, explain
+from initdiag.law import columns
 from initdiag.law.prediction import Prediction
 from initdiag.network.architecture import Architecture, Layer
 
@@ -49,9 +50,9 @@ def layer_beta(layer: Layer) -> float:
     """
     gate = layer.activation.gate
     assert gate is not None, "beta speaks of discrete gates only"
-    share = (3 * gate.kurtosis - 1) / layer.fan_out
+    share = columns.gate_beta(gate.kurtosis, layer.fan_out)
     if layer.is_haar:
-        share -= 2 / max(layer.fan_in, layer.fan_out)
+        share -= columns.radius_beta(max(layer.fan_in, layer.fan_out))
     return share
 
 
@@ -83,8 +84,10 @@ def entry_kurtosis_term(first: Layer, u_fourth: float | None = None) -> float:
         )
     if first.is_haar:
         return 0.0
-    fourth = 3 / (first.fan_in + 2) if u_fourth is None else u_fourth
-    return (first.weight.kurtosis - 3) * fourth * gate.kurtosis / first.fan_out
+    fourth = columns.uniform_concentration(first.fan_in)[0] if u_fourth is None else u_fourth
+    return columns.entry_kurtosis_share(
+        first.weight.kurtosis - 3, fourth, gate.kurtosis, first.fan_out
+    )
 
 
 def log_moment(prediction: Prediction, k: float) -> float:

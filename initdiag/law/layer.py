@@ -31,6 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
+from initdiag.law import columns
 from initdiag.network.architecture import Gate, Layer
 
 __all__ = [
@@ -62,9 +63,10 @@ class LayerMoments:
     variance: float
 
 
-def dead_probability(gate: Gate, width: int) -> float:
-    """Return P(every one of ``width`` gates is closed)."""
-    return gate.closed_probability**width
+def dead_probability(gate: Gate, width: columns.F) -> columns.F:
+    """Return P(every one of ``width`` gates is closed), for one width or an array."""
+    dead: columns.F = gate.closed_probability**width
+    return dead
 
 
 def open_gates(gate: Gate, width: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -95,12 +97,11 @@ def layer_log_moments(layer: Layer) -> LayerMoments:
     assert gate is not None, "the exact law speaks of discrete gates only"
     if weight.variance == 0:
         return LayerMoments(-math.inf, 0.0)
-    unit = _gated_chi2(gate, layer.fan_out)
-    mean, variance = unit.mean + math.log(weight.variance), unit.variance
-    moments = LayerMoments(mean, variance)
     if layer.is_haar:
-        return _without_radius(moments, max(layer.fan_in, layer.fan_out))
-    return moments
+        unit = _gated_direction(gate, layer.fan_out, max(layer.fan_in, layer.fan_out))
+    else:
+        unit = _gated_chi2(gate, layer.fan_out)
+    return LayerMoments(unit.mean + math.log(weight.variance), unit.variance)
 
 
 def without_own_draw(layer: Layer) -> LayerMoments:
@@ -126,9 +127,8 @@ def without_own_draw(layer: Layer) -> LayerMoments:
     """
     gate = layer.activation.gate
     assert gate is not None, "a linear output has a discrete gate"
-    unit = _gated_chi2(gate, layer.fan_out)
-    moments = LayerMoments(unit.mean + math.log(layer.weight.variance), unit.variance)
-    return _without_radius(moments, layer.fan_out)
+    unit = _gated_direction(gate, layer.fan_out, layer.fan_out)
+    return LayerMoments(unit.mean + math.log(layer.weight.variance), unit.variance)
 
 
 def own_draw(layer: Layer) -> LayerMoments:
@@ -147,16 +147,24 @@ def own_draw(layer: Layer) -> LayerMoments:
 @functools.lru_cache(maxsize=4096)
 def _log_radius(n: int) -> LayerMoments:
     """Moments of ``ln(R^2/n)``, ``R^2`` a chi-square with ``n`` degrees of freedom."""
-    half = n / 2
-    return LayerMoments(
-        float(special.digamma(half)) - math.log(half), float(special.polygamma(1, half))
-    )
+    mean, variance = columns.log_radius(np.asarray(float(n)))
+    return LayerMoments(float(mean), float(variance))
 
 
 def _without_radius(moments: LayerMoments, n: int) -> LayerMoments:
     """Take the factor ``R^2/n``, independent of what remains, out of a product."""
     radius = _log_radius(n)
-    return LayerMoments(moments.mean - radius.mean, max(moments.variance - radius.variance, 0.0))
+    return LayerMoments(
+        *columns.without_radius(moments.mean, moments.variance, (radius.mean, radius.variance))
+    )
+
+
+@functools.lru_cache(maxsize=4096)
+def _gated_direction(gate: Gate, width: int, n: int) -> LayerMoments:
+    """Moments of ``ln sum_i d_i^2 z_i^2`` given not dead, without the radius of ``n``
+    normals, of which the ``z_i`` are some.
+    """
+    return _without_radius(_gated_chi2(gate, width), n)
 
 
 def gate_log_moments(gate: Gate, width: int) -> LayerMoments:

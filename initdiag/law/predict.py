@@ -11,7 +11,7 @@ import numpy as np
 
 from initdiag._core.validation import positive_integer, seed_integer
 from initdiag.errors import InvalidInput, explain
-from initdiag.law import hanin_nica
+from initdiag.law import columns, hanin_nica
 from initdiag.law import layer as layer_law
 from initdiag.law.kurtosis import corrections
 from initdiag.law.output import output_draw
@@ -349,4 +349,5 @@ def _any_dead(shares: tuple[LayerPrediction, ...]) -> float:
     """``1 - prod (1 - P_l)``, without cancellation where the P_l are small."""
     if any(s.dead_probability == 1.0 for s in shares):
         return 1.0
-    return 0.0 - math.expm1(math.fsum(math.log1p(-s.dead_probability) for s in shares))
+    log_alive = math.fsum(math.log1p(-s.dead_probability) for s in shares)
+    return float(columns.any_dead(log_alive))

@@ -259,12 +259,12 @@ def test_a_wrong_table_would_be_seen(monkeypatch):
     monkeypatch.setattr(
         batch, "width_table", lambda gate, widest: width_tables.width_table(relu, widest)
     )
-    batch._columns.cache_clear()
+    batch._by_width.cache_clear()
     try:
         with pytest.raises(AssertionError):
             assert_equal(initdiag.screen(rows, **assumptions), expected, 1e-12)
     finally:
-        batch._columns.cache_clear()
+        batch._by_width.cache_clear()
 
 
 @pytest.mark.parametrize("init", ["he_normal", "orthogonal", "xavier_normal", "torch_default"])

@@ -22,7 +22,8 @@ import numpy as np
 from numpy.polynomial import chebyshev
 from numpy.typing import NDArray
 
-from initdiag.law.kurtosis.layer_response import respond
+from initdiag.law import columns
+from initdiag.law.kurtosis.layer_response import beyond_gaussian, respond
 from initdiag.network.architecture import Gate
 
 __all__ = ["Corrections", "corrections"]
@@ -109,12 +110,10 @@ def corrections(
 
 
 def _entering(n: Array) -> Array:
-    """Of a uniform unit vector: mean and variance of ``k``, and its covariance with the
-    log-norm.
+    """Return mean and variance of ``k`` for a uniform unit vector, and its covariance
+    with the log-norm.
     """
-    k = 3 / (n + 2)
-    square = (105 + 9 * (n - 1)) / ((n + 2) * (n + 4) * (n + 6))
-    return np.stack([k, square - k**2, np.zeros_like(n)])
+    return np.stack([*columns.uniform_concentration(n), np.zeros_like(n)])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -128,14 +127,14 @@ class _Tables:
     near, far : float64 arrays
         Coefficients in powers of ``k``, up to `_NEAR`; half of those in Chebyshev's
         polynomials in ``2 k - 1``, up to 1.
-    inverse : float64 array
-        ``1/n``.
+    width : float64 array
+        The distinct widths themselves.
     """
 
     place: NDArray[np.intp]
     near: Array
     far: Array
-    inverse: Array
+    width: Array
 
     @classmethod
     def of(cls, gate: Gate, excess: float, widths: NDArray[np.int32]) -> _Tables:
@@ -151,7 +150,7 @@ class _Tables:
             basis = chebyshev.chebvander(2 * first / wide - 1, _IN_WIDTH - 1).T
             scaled = _wide(gate, excess, first) @ basis
             far[..., len(narrow) :] = scaled / wide.astype(np.float64) ** _POWERS[:, None, None]
-        return cls(place, _NEAR_FROM_FAR @ far, far, 1 / distinct)
+        return cls(place, _NEAR_FROM_FAR @ far, far, distinct.astype(np.float64))
 
 
 def _nodes(count: int) -> Array:
@@ -179,17 +178,9 @@ def _coefficients(gate: Gate, excess: float, width: int) -> Array:
 
 
 def _responses(gate: Gate, excess: float, width: int, concentration: float) -> tuple[float, ...]:
-    """Log-mean beyond the Gaussian one, concentration, log-variance beyond the Gaussian
-    one, variance of the concentration, its covariance with the log-norm.
-    """
+    """Return `beyond_gaussian` of a layer's response at one concentration."""
     gaussian, own = respond(gate, width, 0.0, 0.0), respond(gate, width, excess, concentration)
-    return (
-        own.log_mean - gaussian.log_mean,
-        own.concentration,
-        own.log_variance - gaussian.log_variance,
-        own.concentration_square - own.concentration**2,
-        own.covariance,
-    )
+    return beyond_gaussian(own, gaussian)
 
 
 @functools.lru_cache(maxsize=64)
@@ -206,7 +197,7 @@ def _wide(gate: Gate, excess: float, first: int) -> Array:
 
 def _step(tables: _Tables, place: NDArray[np.intp], entering: Array) -> tuple[Array, Array]:
     """Corrections to log-mean and log-variance, the latter's error, and the state that
-    leaves: `kurtosis._step` over many chains.
+    leaves, for many chains: `initdiag.law.columns.mixed_over_inputs`.
     """
     k, spread, covariance = entering[0], entering[1].copy(), entering[2]
     averages, slopes, is_far = _near(tables, place, k, spread)
@@ -215,19 +206,13 @@ def _step(tables: _Tables, place: NDArray[np.intp], entering: Array) -> tuple[Ar
         averages[:, far], slopes[:, far], spread[far] = _far(
             tables, place[far], k[far], spread[far]
         )
-    mean, leaving, variance, leaving_spread, within = averages
-    per_k = covariance / k
-    both = spread * slopes
-    variance += both[0] * slopes[0] + 2 * (mean * per_k)
-    leaving_spread += both[1] * slopes[1]
     gaussian = tables.near[1, 0].take(place)
-    within += both[0] * slopes[1] + (leaving - gaussian) * per_k
-    share = np.minimum(
-        0.05 + k * tables.inverse.take(place), 1.0
-    )  # kurtosis._error_share for light tails
-    return np.stack([mean, variance, share * np.abs(variance)]), np.stack(
-        [leaving, leaving_spread, within]
+    variance, *passed_on = columns.mixed_over_inputs(
+        [*averages], [*slopes], spread, covariance / k, gaussian
     )
+    share = columns.light_error_share(k, tables.width.take(place))
+    added = np.stack([averages[0], variance, share * np.abs(variance)])
+    return added, np.stack([averages[1], *passed_on])
 
 
 def _near(
@@ -274,10 +259,10 @@ def _powers(k: Array, v: Array) -> tuple[Array, Array]:
 def _far(
     tables: _Tables, place: NDArray[np.intp], k: Array, spread: Array
 ) -> tuple[Array, Array, Array]:
-    """The same at any ``k``, and ``s^2`` within the bounds of
-    `kurtosis._Input.points`.
+    """Return what `_near` does at any ``k``, and ``s^2`` within the bounds of
+    `columns.bounded_spread`.
     """
-    s = np.minimum(np.sqrt(np.maximum(spread, 0.0)), np.minimum(1 - k, 0.75 * k))
+    s = columns.bounded_spread(k, spread)
     low, high = (
         np.moveaxis(chebyshev.chebvander(2 * x - 1, _IN_K - 1), 1, 0) for x in (k - s, k + s)
     )

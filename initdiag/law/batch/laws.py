@@ -22,9 +22,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse, special
+from scipy import sparse
 
 from initdiag.errors import InvalidInput, UnsupportedArchitecture, explain
+from initdiag.law import columns
 from initdiag.law.batch.kurtosis import corrections
 from initdiag.law.batch.ragged import Ragged
 from initdiag.law.batch.tables import WIDEST, width_table
@@ -161,15 +162,12 @@ class _Chain:
 
 @dataclass(slots=True, eq=False)
 class _Shares:
-    """Of the hidden layers together, or of the output layer: drift, fluctuation, beta,
-    ``ln P(not dead)``, and ``ln(v n_{l-1})`` summed.
-    """
+    """What the hidden layers together, or the output layer, add to each column."""
 
     rms_gain: Array
     variance: Array
     beta: Array
     log_alive: Array
-    log_scale: Array
 
 
 def _sums(
@@ -207,34 +205,46 @@ _ONES = np.ones(2 * _CHUNK)
 
 
 @functools.lru_cache(maxsize=4)
-def _columns(gate: Gate, size: int, is_scaled: bool) -> Array:
-    """By width: log-mean (less ``ln n``, if scaled), log-variance, ``ln P(not dead)``,
-    ``1/n``.
+def _by_width(gate: Gate, size: int, is_scaled: bool) -> Array:
+    """Return a layer's columns by its width: log-mean (less ``ln n``, if scaled),
+    log-variance, beta, ``ln P(not dead)``.
     """
     table = width_table(gate, size - 1)
-    n = np.arange(size, dtype=np.float64)
-    n[0] = 1.0
+    n = _widths(size)
     mean = table.log_mean[:size] - np.log(n) if is_scaled else table.log_mean[:size]
-    columns = np.stack([mean, table.log_variance[:size], table.log_alive[:size], 1 / n], axis=1)
-    columns[0] = 0.0
-    return columns
+    beta: Array = columns.gate_beta(np.full_like(n, gate.kurtosis), n)
+    found: Array = np.stack([mean, table.log_variance[:size], beta, table.log_alive[:size]], axis=1)
+    found[0] = 0.0
+    return found
+
+
+@functools.lru_cache(maxsize=4)
+def _output_by_width(gate: Gate, size: int) -> Array:
+    """Return `_by_width`, and mean and variance without the draw of the layer's own
+    weights.
+    """
+    table, radii = _by_width(gate, size, True), _radii(size)
+    kept = columns.without_radius(table[:, 0], table[:, 1], (radii[:, 0], radii[:, 1]))
+    return np.concatenate([table, np.stack(kept, axis=1)], axis=1)
+
+
+def _widths(size: int) -> Array:
+    """Return 0, 1, ..., with 1 in the place of 0, which no layer has."""
+    return np.maximum(np.arange(size, dtype=np.float64), 1.0)
 
 
 @functools.lru_cache(maxsize=4)
 def _radii(size: int) -> Array:
-    """By ``N = max(fan_in, fan_out)``: mean and variance of the log of a chi-square
-    with ``N`` degrees of freedom, and ``2/N``.
+    """Return by ``n`` mean and variance of the log of a radius (`columns.log_radius`),
+    its share of beta, and ``ln n``.
     """
-    half = np.arange(size, dtype=np.float64) / 2
-    half[0] = 1.0
-    return np.stack(
-        [math.log(2) + special.digamma(half), special.polygamma(1, half), 1 / half], axis=1
-    )
+    n = _widths(size)
+    return np.stack([*columns.log_radius(n), columns.radius_beta(n), np.log(n)], axis=1)
 
 
 @functools.lru_cache(maxsize=4)
 def _logs(size: int) -> Array:
-    return np.log(np.maximum(np.arange(size, dtype=np.float64), 1.0))[:, None]
+    return np.log(_widths(size))[:, None]
 
 
 def _size(widest: int) -> int:
@@ -244,36 +254,35 @@ def _size(widest: int) -> int:
 
 def _gaussian_shares(
     chain: _Chain, flat: NDArray[np.int32], offsets: NDArray[np.int64]
-) -> tuple[_Shares, _Shares]:
-    """Of hidden layers and of the output layer, exact for Gaussian and for Haar
-    weights.
+) -> tuple[_Shares, _Shares, tuple[Array, Array]]:
+    """Return the shares of the hidden layers and of the output layer, exact for
+    Gaussian and for Haar weights; and mean and variance that the output's keeps without
+    the draw of its own weights (`layer.without_own_draw`).
     """
     starts, stops = offsets[:-1], offsets[1:]
     size, scaled_by = _size(int(flat.max())), chain.scaled_by
     is_scaled = scaled_by in ("fan_in", "fan_out")
-    drift, variance, log_alive, inverse = _sums(
-        flat, starts + 1, stops - 1, _columns(chain.gates[0], size, is_scaled)
-    ).T
-    log_scale = chain.log_gain * (np.diff(offsets) - 2.0)
-    if scaled_by != "fan_in":
-        log_scale += np.log(flat[starts] / flat[stops - 2])
     hidden = _Shares(
-        drift, variance, (3 * chain.gates[0].kurtosis - 1) * inverse, log_alive, log_scale
+        *_sums(flat, starts + 1, stops - 1, _by_width(chain.gates[0], size, is_scaled)).T
     )
-    output = _output_shares(chain, flat[stops - 2], flat[stops - 1])
+    hidden.rms_gain = hidden.rms_gain + chain.log_gain * (np.diff(offsets) - 2.0)
+    if scaled_by != "fan_in":
+        hidden.rms_gain += np.log(flat[starts] / flat[stops - 2])
+    before, last = flat[stops - 2], flat[stops - 1]
+    output, kept = _output_shares(chain, before, last)
     if scaled_by == "sum":
-        hidden.log_scale -= _sums(flat[:-1] + flat[1:], starts, stops - 2, _logs(2 * size))[
-            :, 0
-        ] - math.log(2) * (np.diff(offsets) - 2.0)
+        logs = _sums(flat[:-1] + flat[1:], starts, stops - 2, _logs(2 * size))[:, 0]
+        hidden.rms_gain -= logs - math.log(2) * (np.diff(offsets) - 2.0)
     elif scaled_by == "larger":
-        _take_radii(hidden, _sums(np.maximum(flat[:-1], flat[1:]), starts, stops - 2, _radii(size)))
-        _take_radii(output, _radii(size)[np.maximum(flat[stops - 2], flat[stops - 1])])
-    hidden.rms_gain = hidden.rms_gain + hidden.log_scale
-    return hidden, output
+        radii = _sums(np.maximum(flat[:-1], flat[1:]), starts, stops - 2, _radii(size))
+        hidden.rms_gain -= radii[:, 3]
+        _take_radii(hidden, radii)
+        _take_radii(output, _radii(size)[np.maximum(before, last)])
+    return hidden, output, kept
 
 
 def _divisor(chain: _Chain, fan_in: NDArray[np.int32], fan_out: NDArray[np.int32]) -> NDArray[Any]:
-    """What an entry's variance is inversely proportional to, 1 where both are 1."""
+    """Return what an entry's variance is inversely proportional to; 1 for fans of 1."""
     if chain.scaled_by == "fan_in":
         return fan_in
     if chain.scaled_by == "fan_out":
@@ -281,26 +290,26 @@ def _divisor(chain: _Chain, fan_in: NDArray[np.int32], fan_out: NDArray[np.int32
     return np.maximum(fan_in, fan_out) if chain.scaled_by == "larger" else (fan_in + fan_out) / 2
 
 
-def _output_shares(chain: _Chain, before: NDArray[np.int32], last: NDArray[np.int32]) -> _Shares:
-    gate = chain.gates[1]
-    mean, variance, log_alive, inverse = (
-        _columns(gate, _size(int(last.max())), True).take(last, axis=0).T
-    )
-    log_scale = np.full(len(last), chain.log_gain)
+def _output_shares(
+    chain: _Chain, before: NDArray[np.int32], last: NDArray[np.int32]
+) -> tuple[_Shares, tuple[Array, Array]]:
+    table = _output_by_width(chain.gates[1], _size(int(last.max())))
+    *shares, kept_mean, kept_variance = table.take(last, axis=0).T
+    output = _Shares(*shares)
+    log_scale: Array | float = chain.log_gain
     if chain.scaled_by != "fan_in":
-        log_scale += np.log(before / _divisor(chain, before, last))
-    mean = mean + log_scale
-    if chain.scaled_by == "larger":
-        mean += np.log(np.maximum(before, last))
-    return _Shares(mean, variance, (3 * gate.kurtosis - 1) * inverse, log_alive, log_scale)
+        log_scale = chain.log_gain + np.log(before / _divisor(chain, before, last))
+    output.rms_gain = output.rms_gain + log_scale
+    return output, (kept_mean + log_scale, kept_variance)
 
 
 def _take_radii(shares: _Shares, radii: Array) -> None:
     """Take the radius, which an orthogonal matrix does not have, from the
     Gaussian law.
     """
-    shares.rms_gain = shares.rms_gain - radii[:, 0]
-    shares.variance = np.maximum(shares.variance - radii[:, 1], 0.0)
+    shares.rms_gain, shares.variance = columns.without_radius(
+        shares.rms_gain, shares.variance, (radii[:, 0], radii[:, 1])
+    )
     shares.beta = shares.beta - radii[:, 2]
 
 
@@ -325,26 +334,31 @@ def _corrected(
 def _entry_kurtosis_term(
     chain: _Chain, flat: NDArray[np.int32], offsets: NDArray[np.int64]
 ) -> Array | float:
-    """``(mu4 - 3) (3/(n_0 + 2)) c_1/n_1``: `hanin_nica.entry_kurtosis_term`."""
+    """Return the term of beta that a uniform unit vector at the input makes."""
     if not chain.excess:
         return 0.0
     starts = offsets[:-1]
     kurtosis = np.where(np.diff(offsets) == 2, chain.gates[1].kurtosis, chain.gates[0].kurtosis)
-    return np.asarray(chain.excess * 3 / (flat[starts] + 2.0) * kurtosis / flat[starts + 1])
+    fourth, _ = columns.uniform_concentration(flat[starts].astype(np.float64))
+    return columns.entry_kurtosis_share(
+        np.full_like(fourth, chain.excess), fourth, kurtosis, flat[starts + 1].astype(np.float64)
+    )
 
 
 def _dead_probability(log_alive: Array) -> Array:
-    """``1 - exp(log_alive)``, where that is not ``-log_alive`` to rounding."""
+    """Return `columns.any_dead`, computed only where it is not ``-log_alive`` to
+    rounding.
+    """
     dead = 0.0 - log_alive
     likely = np.flatnonzero(dead > 1e-8)
-    dead[likely] = -np.expm1(log_alive[likely])
+    dead[likely] = columns.any_dead(log_alive[likely])
     return dead
 
 
 def _laws_of_chunk(
     chain: _Chain, flat: NDArray[np.int32], offsets: NDArray[np.int64]
 ) -> dict[str, Array]:
-    hidden, output = _gaussian_shares(chain, flat, offsets)
+    hidden, output, kept = _gaussian_shares(chain, flat, offsets)
     if chain.excess:
         error = _corrected(chain, flat, offsets, hidden, output)
     first, last = flat[offsets[:-1]], flat[offsets[1:] - 1]
@@ -357,8 +371,8 @@ def _laws_of_chunk(
         "rms_gain_log_mean": rms,
         "log_variance": log_variance,
         "dead_probability": _dead_probability(hidden.log_alive + output.log_alive),
-        "hidden_drift": hidden.rms_gain + output.log_scale if is_linear else rms.copy(),
-        "hidden_log_variance": hidden.variance if is_linear else log_variance.copy(),
+        "hidden_drift": hidden.rms_gain + kept[0] if is_linear else rms.copy(),
+        "hidden_log_variance": hidden.variance + kept[1] if is_linear else log_variance.copy(),
     }
     if chain.excess:
         is_refused = error > LARGEST_ERROR * log_variance

@@ -92,9 +92,9 @@ def _build(gate: Gate, size: int) -> WidthTable:
         shift, scaled = _interpolants(gate, first)
         tail = np.stack([shift(1 / n) + np.log(n * gate.second_moment), scaled(1 / n) / n], axis=1)
         table = np.concatenate([table, tail])
-    closed = gate.closed_probability ** np.arange(size, dtype=np.float64)
-    closed[0] = 0.0
-    columns = (*table.T.copy(), np.log1p(-closed))
+    dead = layer_law.dead_probability(gate, np.arange(size, dtype=np.float64))
+    dead[0] = 0.0
+    columns = (*table.T.copy(), np.log1p(-dead))
     for column in columns:
         column.flags.writeable = False
     return WidthTable(*columns)

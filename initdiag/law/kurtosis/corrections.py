@@ -33,7 +33,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from initdiag.errors import UnsupportedArchitecture, explain
-from initdiag.law.kurtosis.layer_response import Response, respond
+from initdiag.law import columns
+from initdiag.law.kurtosis.layer_response import beyond_gaussian, respond
 from initdiag.law.layer import dead_probability
 from initdiag.law.prediction import LayerPrediction
 from initdiag.network.architecture import Gate, Layer
@@ -70,24 +71,21 @@ class Correction:
 
 @dataclass(frozen=True, slots=True)
 class _Input:
-    """Of the vector that enters a layer: mean and mean square of ``k``, and its
-    covariance with the log-norm so far.
+    """What is known of the vector that enters a layer: mean and variance of ``k``, and
+    its covariance with the log-norm so far.
     """
 
     concentration: float
-    square: float
+    variance: float
     covariance: float
 
     @property
-    def points(self) -> tuple[float, ...]:
-        """Values of ``k``, equally likely, with that mean and (within [k/4, 1]) that
-        spread.
+    def spread(self) -> float:
+        """One standard deviation of ``k``, so that the two points ``k`` less and plus
+        it lie within [k/4, 1]; 0 where it is below rounding.
         """
-        spread = math.sqrt(max(self.square - self.concentration**2, 0.0))
-        spread = min(spread, 1 - self.concentration, 0.75 * self.concentration)
-        if spread < 1e-9 * self.concentration:
-            return (self.concentration,)
-        return self.concentration - spread, self.concentration + spread
+        spread = float(columns.bounded_spread(self.concentration, self.variance))
+        return spread if spread >= 1e-9 * self.concentration else 0.0
 
 
 def corrections(layers: Sequence[Layer], u_fourth: float | None = None) -> list[Correction]:
@@ -122,9 +120,8 @@ def corrections(layers: Sequence[Layer], u_fourth: float | None = None) -> list[
 
 def _entering(n: int, u_fourth: float | None) -> _Input:
     if u_fourth is not None:
-        return _Input(u_fourth, u_fourth**2, 0.0)
-    square = (105 + 9 * (n - 1)) / ((n + 2) * (n + 4) * (n + 6))
-    return _Input(3 / (n + 2), square, 0.0)
+        return _Input(u_fourth, 0.0, 0.0)
+    return _Input(*columns.uniform_concentration(float(n)), 0.0)
 
 
 def _excess(layer: Layer) -> float:
@@ -142,17 +139,21 @@ def _step(layer: Layer, entering: _Input) -> tuple[Correction, _Input]:
     gate, excess, n = _gate(layer), _excess(layer), layer.fan_out
     gaussian = respond(gate, n, 0.0, 0.0)
     if not excess:
-        leaving = _Input(gaussian.concentration, gaussian.concentration_square, gaussian.covariance)
+        leaving = _Input(
+            gaussian.concentration, gaussian.concentration_variance, gaussian.covariance
+        )
         return Correction(0.0, 0.0, 0.0, 0.0, 0.0, gaussian.dead_probability), leaving
     share = 3 / layer.weight.kurtosis if layer.weight.family == "sparse" else None
-    points = entering.points
-    responses = [respond(gate, n, excess, k, share) for k in points]
-    mean, variance = _mean_and_variance(responses)
-    slope = (mean - gaussian.log_mean) / entering.concentration
-    mean -= gaussian.log_mean
-    variance += 2 * slope * entering.covariance - gaussian.log_variance
-    off = _error_share(layer, entering.concentration)
-    size = abs(excess) * entering.concentration
+    k, spread = entering.concentration, entering.spread
+    responses = [respond(gate, n, excess, x, share) for x in sorted({k - spread, k + spread})]
+    values = list(zip(*(beyond_gaussian(r, gaussian) for r in responses), strict=True))
+    averages, slopes = [*map(_average, values)], [_slope(x, spread) for x in values[:2]]
+    mean, concentration = averages[:2]
+    variance, leaving_variance, covariance = columns.mixed_over_inputs(
+        averages, slopes, spread**2, entering.covariance / k, gaussian.concentration
+    )
+    off = _error_share(layer, k)
+    size = abs(excess) * k
     correction = Correction(
         mean,
         variance,
@@ -161,7 +162,7 @@ def _step(layer: Layer, entering: _Input) -> tuple[Correction, _Input]:
         math.copysign(size, excess),
         _average(r.dead_probability for r in responses),
     )
-    return correction, _leaving(responses, gaussian, entering)
+    return correction, _Input(concentration, leaving_variance, covariance)
 
 
 def _average(values: Iterable[float]) -> float:
@@ -169,19 +170,9 @@ def _average(values: Iterable[float]) -> float:
     return math.fsum(numbers) / len(numbers)
 
 
-def _mean_and_variance(responses: Sequence[Response]) -> tuple[float, float]:
-    mean = _average(r.log_mean for r in responses)
-    return mean, _average(r.log_variance + (r.log_mean - mean) ** 2 for r in responses)
-
-
-def _leaving(responses: Sequence[Response], gaussian: Response, entering: _Input) -> _Input:
-    mean = _average(r.log_mean for r in responses)
-    k = _average(r.concentration for r in responses)
-    within = _average(r.covariance + (r.log_mean - mean) * (r.concentration - k) for r in responses)
-    slope = (k - gaussian.concentration) / entering.concentration
-    return _Input(
-        k, _average(r.concentration_square for r in responses), within + slope * entering.covariance
-    )
+def _slope(values: Sequence[float], spread: float) -> float:
+    """Return half the difference of two values over the spread; 0 for one value."""
+    return (values[-1] - values[0]) / (2 * spread) if spread else 0.0
 
 
 def _error_share(layer: Layer, concentration: float) -> float:
@@ -198,7 +189,7 @@ def _error_share(layer: Layer, concentration: float) -> float:
     one-hot ``u``.
     """
     excess = _excess(layer)
-    share = 0.05 + concentration / layer.fan_out
+    share = float(columns.light_error_share(concentration, layer.fan_out))
     if layer.weight.family == "sparse":
         share += (excess * concentration / 10 + 4 / layer.fan_out) * min(
             1.0, 2 * (1 - concentration)
@@ -229,7 +220,7 @@ def log_fourth_norm(
     UnsupportedArchitecture
         If a layer has no discrete gate.
     """
-    ratio = 3 / (layers[0].fan_in + 2) if u_fourth is None else u_fourth
+    ratio = columns.uniform_concentration(layers[0].fan_in)[0] if u_fourth is None else u_fourth
     total = 0.0
     for gate, excess, variance, radius, layer in map(_fourth_moment_terms, layers):
         if variance == 0:

@@ -27,7 +27,7 @@ from scipy import special
 from initdiag.law.kurtosis.entry_squares import GAUSSIAN, Squares, pearson, sparse
 from initdiag.network.architecture import Gate
 
-__all__ = ["Response", "respond"]
+__all__ = ["Response", "beyond_gaussian", "respond"]
 
 Array = NDArray[np.float64]
 
@@ -62,6 +62,25 @@ class Response:
     concentration_square: float
     covariance: float
     dead_probability: float
+
+    @property
+    def concentration_variance(self) -> float:
+        """Variance of ``k``."""
+        return self.concentration_square - self.concentration**2
+
+
+def beyond_gaussian(own: Response, gaussian: Response) -> tuple[float, ...]:
+    """Return the five columns of which the law of a chain is made: log-mean beyond the
+    Gaussian one, concentration, log-variance beyond the Gaussian one, variance of the
+    concentration, its covariance with the log-norm.
+    """
+    return (
+        own.log_mean - gaussian.log_mean,
+        own.concentration,
+        own.log_variance - gaussian.log_variance,
+        own.concentration_variance,
+        own.covariance,
+    )
 
 
 def respond(
