@@ -35,6 +35,24 @@ F = TypeVar("F", float, Array)
 """One number or an array of them."""
 
 
+def _smaller(a: F, b: F | float) -> F:
+    """Return the smaller of two numbers, or array by entry.
+
+    A plain float stays one: NumPy's functions take ten times as long for it, and so
+    does what is computed with the scalar that they return.
+    """
+    if isinstance(a, float):
+        return min(a, b)
+    return np.minimum(a, b)
+
+
+def _larger(a: F, b: F | float) -> F:
+    """Return the larger of two numbers, or array by entry: as `_smaller` does."""
+    if isinstance(a, float):
+        return max(a, b)
+    return np.maximum(a, b)
+
+
 def log_radius(n: Array) -> tuple[Array, Array]:
     """Return mean and variance of ``ln(R^2/n)``, ``R^2`` a chi-square with ``n``
     degrees of freedom: natural log.
@@ -53,7 +71,7 @@ def without_radius(mean: F, variance: F, radius: tuple[F, F]) -> tuple[F, F]:
 
     A variance is never below 0: rounding alone would put it there.
     """
-    return mean - radius[0], np.maximum(variance - radius[1], 0.0)
+    return mean - radius[0], _larger(variance - radius[1], 0.0)
 
 
 def gate_beta(kurtosis: F, fan_out: F) -> F:
@@ -91,9 +109,9 @@ def bounded_spread(concentration: F, variance: F) -> F:
     """Return the standard deviation of a concentration ``k``, so that ``k`` less and
     plus it stays within [k/4, 1].
     """
-    room = np.minimum(1 - concentration, 0.75 * concentration)
-    spread: F = np.minimum(np.sqrt(np.maximum(variance, 0.0)), room)
-    return spread
+    room = _smaller(1 - concentration, 0.75 * concentration)
+    spread: F = _larger(variance, 0.0) ** 0.5
+    return _smaller(spread, room)
 
 
 def mixed_over_inputs(
@@ -132,8 +150,7 @@ def light_error_share(concentration: F, fan_out: F) -> F:
 
     `initdiag.law.kurtosis.corrections` says by what explicit products it was found.
     """
-    share: F = np.minimum(_CHAIN_ERROR + concentration / fan_out, 1.0)
-    return share
+    return _smaller(_CHAIN_ERROR + concentration / fan_out, 1.0)
 
 
 _CHAIN_ERROR = 0.05

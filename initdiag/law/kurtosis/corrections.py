@@ -29,7 +29,7 @@ standard deviation): a share of the correction found by explicit products (see
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from initdiag.errors import UnsupportedArchitecture, explain
@@ -84,7 +84,7 @@ class _Input:
         """One standard deviation of ``k``, so that the two points ``k`` less and plus
         it lie within [k/4, 1]; 0 where it is below rounding.
         """
-        spread = float(columns.bounded_spread(self.concentration, self.variance))
+        spread = columns.bounded_spread(self.concentration, self.variance)
         return spread if spread >= 1e-9 * self.concentration else 0.0
 
 
@@ -145,9 +145,12 @@ def _step(layer: Layer, entering: _Input) -> tuple[Correction, _Input]:
         return Correction(0.0, 0.0, 0.0, 0.0, 0.0, gaussian.dead_probability), leaving
     share = 3 / layer.weight.kurtosis if layer.weight.family == "sparse" else None
     k, spread = entering.concentration, entering.spread
-    responses = [respond(gate, n, excess, x, share) for x in sorted({k - spread, k + spread})]
-    values = list(zip(*(beyond_gaussian(r, gaussian) for r in responses), strict=True))
-    averages, slopes = [*map(_average, values)], [_slope(x, spread) for x in values[:2]]
+    low = high = respond(gate, n, excess, k - spread, share)
+    if spread:
+        high = respond(gate, n, excess, k + spread, share)
+    ends = beyond_gaussian(low, gaussian), beyond_gaussian(high, gaussian)
+    averages = [(a + b) / 2 for a, b in zip(*ends, strict=True)]
+    slopes = [(b - a) / (2 * spread) if spread else 0.0 for a, b in zip(*ends, strict=True)][:2]
     mean, concentration = averages[:2]
     variance, leaving_variance, covariance = columns.mixed_over_inputs(
         averages, slopes, spread**2, entering.covariance / k, gaussian.concentration
@@ -160,19 +163,9 @@ def _step(layer: Layer, entering: _Input) -> tuple[Correction, _Input]:
         off * max(abs(mean), abs(variance) / 4),
         off * abs(variance),
         math.copysign(size, excess),
-        _average(r.dead_probability for r in responses),
+        (low.dead_probability + high.dead_probability) / 2,
     )
     return correction, _Input(concentration, leaving_variance, covariance)
-
-
-def _average(values: Iterable[float]) -> float:
-    numbers = list(values)
-    return math.fsum(numbers) / len(numbers)
-
-
-def _slope(values: Sequence[float], spread: float) -> float:
-    """Return half the difference of two values over the spread; 0 for one value."""
-    return (values[-1] - values[0]) / (2 * spread) if spread else 0.0
 
 
 def _error_share(layer: Layer, concentration: float) -> float:
@@ -189,7 +182,7 @@ def _error_share(layer: Layer, concentration: float) -> float:
     one-hot ``u``.
     """
     excess = _excess(layer)
-    share = float(columns.light_error_share(concentration, layer.fan_out))
+    share = columns.light_error_share(concentration, float(layer.fan_out))
     if layer.weight.family == "sparse":
         share += (excess * concentration / 10 + 4 / layer.fan_out) * min(
             1.0, 2 * (1 - concentration)
