@@ -116,6 +116,9 @@ def test_an_all_zero_layer_is_a_finding_not_an_error():
 TARGETS = {
     "no colon": ("model.py", "a target file.py:name"),
     "no file": ("nowhere/model.py:build", "a file nowhere/model.py"),
+    "no such method": ("json:JSONDecoder.decod", "'decod' in json, got names decode, raw_"),
+    "no such attribute of a package's": ("json:dumps.x", r"'x' in json, got no names"),
+    "no package's name": (".json:x", "a target that imports.*invalid format"),
     "no module": ("no_such_package:build", "a target that imports.*ModuleNotFoundError"),
     "no name": ("examples/deep_mlp.py:bild", "'bild' in examples/deep_mlp.py, got names .*build"),
 }

@@ -6,12 +6,13 @@ Loads no torch.
 
     [tool.initdiag]
     models = [
-        "model.py:build", { target = "model.py:Big", input_size = [2, 784], module =
-        "head", thresholds = { max_risk = 0.2 } },
-    ] ignore = ["IND011"]             # findings that are not shown; they never turn a
-    verdict at risk into a healthy one baseline = "initdiag-baseline.json"
+        "model.py:build",
+        { target = "model.py:Big", module = "head", thresholds = { max_risk = 0.2 } },
+    ]
+    ignore = ["IND011"]    # not shown; a verdict at risk stays at risk
+    baseline = "initdiag-baseline.json"
 
-``[[tool.initdiag.models]]`` tables do as well. Files are named from the folder of
+``[[tool.initdiag.models]]`` tables say the same. Paths are relative to the folder of
 ``pyproject.toml``.
 """
 

@@ -5,8 +5,8 @@ a factory of one.
 from __future__ import annotations
 
 import hashlib
-import importlib
 import importlib.util
+import pkgutil
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -54,16 +54,20 @@ def load(target: str, folder: Path | None = None) -> Any:
     value: Any = module
     for part in name.split("."):
         if not hasattr(value, part):
-            names = [name for name in vars(module) if not name.startswith("_")]
-            raise TargetError(
-                explain(
-                    expected=f"{part!r} in {place}",
-                    got=f"names {', '.join(names)}",
-                    do=did_you_mean(part, names) or "Correct the target.",
-                )
-            )
+            raise _no_such_name(part, place, value)
         value = getattr(value, part)
     return value
+
+
+def _no_such_name(name: str, place: str, value: Any) -> TargetError:
+    names = [known for known in getattr(value, "__dict__", {}) if not known.startswith("_")]
+    return TargetError(
+        explain(
+            expected=f"{name!r} in {place}",
+            got=f"names {', '.join(names)}" if names else "no names",
+            do=did_you_mean(name, names) or "Correct the target.",
+        )
+    )
 
 
 def load_batch(target: str | None, folder: Path | None = None) -> Any:
@@ -118,11 +122,11 @@ def _from_file(place: str, target: str, folder: Path) -> ModuleType:
     return module
 
 
-def _from_package(place: str, target: str, folder: Path | None) -> ModuleType:
+def _from_package(place: str, target: str, folder: Path | None) -> Any:
     entry = str(folder or "")
     sys.path.insert(0, entry)
     try:
-        return importlib.import_module(place)
+        return pkgutil.resolve_name(f"{place}:")
     except Exception as error:
         raise _does_not_import(target, error) from error
     finally:
