@@ -56,7 +56,7 @@ def prediction_of(architecture: Architecture, measurement: Measurement) -> Predi
     draw = output_draw(architecture, as_gaussian=True)
     found = Prediction.simulated(measurement.log_norms, reasons, *sizes, draw, architecture.depth)
     moments = dataclasses.replace(found.known, log_mean_error=scale_error(architecture.layers))
-    if architecture.first_layer is not None and found.dead_probability != 1:
+    if architecture.input_map is not None and found.dead_probability != 1:
         drift, log_variance, _ = judged_moments(measurement, architecture)
         moments = dataclasses.replace(moments, hidden_drift=drift, hidden_log_variance=log_variance)
     return dataclasses.replace(found, moments=moments)

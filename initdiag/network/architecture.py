@@ -30,7 +30,6 @@ __all__ = [
     "ACTIVATIONS",
     "INITIALIZERS",
     "KURTOSIS",
-    "PREPROCESSING",
     "UNREPEATABLE",
     "Activation",
     "Architecture",
@@ -38,6 +37,7 @@ __all__ = [
     "Gap",
     "Gate",
     "Hypothesis",
+    "InputMap",
     "Layer",
     "WeightLaw",
     "canonical_initializer",
@@ -102,8 +102,44 @@ class Gap:
     reason: str
 
 
-PREPROCESSING = "preprocessing"
-"""Kind of the gap of a fixed map of the input in front of all layers."""
+_FIXED_MAP = "preprocessing"
+"""The kind of `InputMap.gap`, as reports of schema 1 spell it."""
+
+
+@dataclass(frozen=True, slots=True)
+class InputMap:
+    """A fixed map of the input in front of all layers, e.g. a positional encoding or a
+    division by 255: it has no parameter, and everything passes through it.
+
+    It is no part of what is judged: that begins at the first layer.
+
+    Attributes
+    ----------
+    functions : tuple of str
+        What is called in it, in the order of execution.
+    """
+
+    functions: tuple[str, ...]
+
+    @property
+    def gap(self) -> Gap:
+        """The map's entry among the gaps of an architecture: it makes the whole network
+        no plain chain.
+        """
+        what = ", ".join(self.functions)
+        return Gap(
+            "input",
+            _FIXED_MAP,
+            f"{what}: a fixed map of the input, in front of all layers; what follows it is judged",
+        )
+
+    @classmethod
+    def among(cls, gaps: Sequence[Gap]) -> InputMap | None:
+        """Return the map that one of these gaps is the entry of; None without one."""
+        for gap in gaps:
+            if gap.kind == _FIXED_MAP:
+                return cls(tuple(gap.reason.partition(":")[0].split(", ")))
+        return None
 
 
 UNREPEATABLE = frozenset(("gradients", "parameters", "path", "random", "state", "weights"))
@@ -174,11 +210,14 @@ class Architecture:
         return len(self.layers) if self.shortest is None else self.shortest
 
     @property
+    def input_map(self) -> InputMap | None:
+        """What is done to the input before the first layer; None where nothing is."""
+        return InputMap.among(self.gaps)
+
+    @property
     def first_layer(self) -> Layer | None:
-        """The layer that a fixed map of the input leads to, which is no part of what is
-        judged; None where there is no such map.
-        """
-        return self.layers[0] if any(gap.kind == PREPROCESSING for gap in self.gaps) else None
+        """The layer that the `input_map` leads to; None where there is no such map."""
+        return None if self.input_map is None else self.layers[0]
 
     @property
     def linear_output(self) -> Layer | None:
@@ -192,17 +231,15 @@ class Architecture:
 
     @property
     def chain(self) -> Architecture | None:
-        """The architecture itself if it is a chain, or the chain behind a fixed map of
-        the input if that is all its gaps; else None.
+        """The architecture itself if it is a chain, or the chain behind the `input_map`
+        if that is all its gaps; else None.
         """
         if not self.gaps:
             return self
-        first = self.first_layer if len(self.gaps) == 1 else None
-        return (
-            None
-            if first is None
-            else dataclasses.replace(self, input_size=first.fan_in, gaps=(), shortest=None)
-        )
+        if self.input_map is None or len(self.gaps) > 1:
+            return None
+        size = self.layers[0].fan_in
+        return dataclasses.replace(self, input_size=size, gaps=(), shortest=None)
 
     @property
     def widths(self) -> tuple[int, ...]:

@@ -98,7 +98,7 @@ def number_rows(report: Report) -> list[NumberRow]:
 def _judged_drift(report: Report) -> Iterator[NumberRow]:
     """The drift that is judged, where a map of the input comes before the layers."""
     p, m, architecture = report.prediction, report.measurement, report.architecture
-    if architecture.first_layer is None or (p.hidden_drift is None and m is None):
+    if architecture.input_map is None or (p.hidden_drift is None and m is None):
         return
     predicted = "" if p.hidden_drift is None else words.number(p.hidden_drift)
     measured = "" if m is None else words.number(words.measured_judged(m, architecture)[0])

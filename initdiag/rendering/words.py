@@ -213,7 +213,7 @@ def _size(report: Report) -> str:
     drift, variance = _judged_numbers(report)
     if report.verdict in (Verdict.VANISHING, Verdict.EXPLODING) and not math.isnan(drift):
         size = "small" if drift < 0 else "large"
-        place = "input" if report.architecture.first_layer is None else "first layer"
+        place = "input" if report.architecture.input_map is None else "first layer"
         return f"A typical gradient reaches the {place} {factor(drift)} times too {size}."
     if any(finding.code == STEP_TOO_LARGE.code for finding in report.findings):
         return (
@@ -287,7 +287,7 @@ def measured_judged(measurement: Measurement, architecture: Architecture) -> tup
 
     NaN where that part begins behind a map of the input and no layer was measured.
     """
-    if architecture.first_layer is not None and not measurement.layers:
+    if architecture.input_map is not None and not measurement.layers:
         return math.nan, math.nan
     drift, log_variance, _ = judged_moments(measurement, architecture)
     return drift, log_variance

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from initdiag.network.architecture import PREPROCESSING, Activation, Gap
+from initdiag.network.architecture import Activation, Gap, InputMap
 from initdiag.tracing import torch_calls
 from initdiag.tracing.recorder import Call
 
@@ -68,13 +68,10 @@ class Flow:
         empty for a chain.
         """
         found = list(self._output_gaps())
-        first = self.preprocessing()
+        first = self.input_map_calls()
         if first:
-            names = ", ".join(
-                dict.fromkeys(call.function for call in first if call.kind != "reshape")
-            )
-            reason = f"{names}: a fixed map of the input, in front of all layers; what follows it is judged"
-            found.append(Gap("input", PREPROCESSING, reason))
+            functions = dict.fromkeys(call.function for call in first if call.kind != "reshape")
+            found.append(InputMap(tuple(functions)).gap)
         for call in self.live:
             found.extend(self._call_gaps(call) if call not in first else ())
         found.extend(
@@ -94,9 +91,10 @@ class Flow:
         )
         return tuple(found)
 
-    def preprocessing(self) -> tuple[Call, ...]:
-        """Return the calls in front of the first linear map where everything passes
-        through them and none of them has a parameter; most networks have none.
+    def input_map_calls(self) -> tuple[Call, ...]:
+        """Return the calls of the `InputMap`: those in front of the first linear map
+        where everything passes through them and none of them has a parameter; most
+        networks have none.
         """
         if not self.linear_calls or self._last is None or self.linear_calls[0].inputs == (-1,):
             return ()

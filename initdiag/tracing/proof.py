@@ -139,7 +139,7 @@ class _Prover:
         ordinals = tuple(call.ordinal for call in flow.linear_calls)
         own = dict(copy.named_parameters())
         parameters = tuple(own[layer.name] for layer in layers if layer.name in own)
-        self._places = Places(products, ordinals, bool(flow.preprocessing()), parameters)
+        self._places = Places(products, ordinals, bool(flow.input_map_calls()), parameters)
         slot = slots_of(copy)
         self._steps = [
             _Step(

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from initdiag.errors import UnsupportedArchitecture
 from initdiag.network.architecture import (
-    PREPROCESSING,
     Activation,
     Architecture,
     BiasLaw,
     Gap,
+    InputMap,
     Layer,
 )
 from initdiag.tracing import sharing, weights
@@ -150,7 +150,8 @@ def _architecture(
     if not gaps and is_meta(module):  # it cannot run
         gaps = tuple(_disagreement(flow.steps(), sighting.steps))
     layers = _layers(module, flow, sighting.computed, kin)
-    if all(gap.kind == PREPROCESSING for gap in gaps) and not is_meta(module):
+    behind_map = [gap for gap in gaps if InputMap.among((gap,)) is None]
+    if not behind_map and not is_meta(module):
         difference = disproof(module, flow, layers, sighting.products, sighting.x)
         gaps = gaps if difference is None else (*gaps, difference)
     used = {call.weight for call in flow.linear_calls}.union(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
 
 from initdiag import Architecture, InvalidInput
-from initdiag.network.architecture import Activation, Gap, Gate, Layer, WeightLaw
+from initdiag.network.architecture import Activation, Gap, Gate, InputMap, Layer, WeightLaw
 
 
 def test_from_widths_builds_the_stated_chain():
@@ -123,3 +124,19 @@ def test_a_broken_chain_must_name_its_gap():
 def test_bad_gates(values, probabilities):
     with pytest.raises(InvalidInput, match="gate"):
         Gate(values, probabilities)
+
+
+def test_a_saved_gap_says_what_is_done_to_the_input():
+    """A report of schema 1 keeps the map of the input among its gaps alone."""
+    chain = Architecture.from_widths([8, 16, 4])
+    gap = Gap("input", "preprocessing", "sin, cat: a fixed map of the input, as it was worded")
+    other = Gap("1", "layer_norm", "a layer norm")
+    behind = dataclasses.replace(chain, input_size=3, gaps=(gap,))
+    assert behind.input_map == InputMap(("sin", "cat"))
+    assert behind.input_map.gap.kind == gap.kind
+    assert behind.first_layer == chain.layers[0]
+    assert behind.chain == chain
+    both = dataclasses.replace(behind, gaps=(gap, other))
+    assert both.input_map == InputMap(("sin", "cat"))
+    assert both.chain is None
+    assert chain.input_map is dataclasses.replace(chain, gaps=(other,)).input_map is None

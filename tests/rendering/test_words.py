@@ -9,7 +9,7 @@ import pytest
 from scipy.special import digamma, polygamma
 from support import reports
 
-from initdiag.network.architecture import PREPROCESSING, Gap
+from initdiag.network.architecture import InputMap
 from initdiag.rendering import tables, words
 
 
@@ -35,7 +35,7 @@ def test_a_measured_size_is_that_of_the_part_that_is_judged():
 
 def test_behind_a_fixed_map_of_the_input_the_size_is_that_at_the_first_layer():
     report = measured()
-    gap = Gap("input", PREPROCESSING, "mul: a fixed map of the input")
+    gap = InputMap(("mul",)).gap
     behind = dataclasses.replace(
         report, architecture=dataclasses.replace(report.architecture, gaps=(gap,))
     )
@@ -60,7 +60,7 @@ def test_both_columns_show_what_is_judged():
     """Behind a map of the input, and without the output's draw, as the verdict takes it."""
     report = measured()
     m, layer = report.measurement, report.architecture.layers[0]
-    gap = Gap("input", PREPROCESSING, "mul: a fixed map of the input")
+    gap = InputMap(("mul",)).gap
     behind = dataclasses.replace(
         report, architecture=dataclasses.replace(report.architecture, gaps=(gap,))
     )
@@ -84,7 +84,7 @@ def test_the_output_draw_is_taken_off_both_columns():
 
 def test_without_measured_layers_nothing_is_said_behind_a_map_of_the_input():
     report = measured()
-    gap = Gap("input", PREPROCESSING, "mul: a fixed map of the input")
+    gap = InputMap(("mul",)).gap
     bare = dataclasses.replace(
         report,
         architecture=dataclasses.replace(report.architecture, gaps=(gap,)),

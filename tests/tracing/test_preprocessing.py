@@ -66,6 +66,8 @@ def test_behind_an_encoding_the_chain_is_judged(init, verdict):
         abs(whole.prediction.rms_gain_log_mean - law.rms_gain_log_mean) > 5
     )  # the encoding's own derivative
     assert [(g.path, g.kind) for g in whole.architecture.gaps] == [("input", "preprocessing")]
+    assert whole.architecture.input_map.functions[-2:] == ("cos", "cat")
+    assert rest.architecture.input_map is None
     assert "from the first layer on" in str(whole)
 
 
