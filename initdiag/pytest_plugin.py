@@ -71,7 +71,7 @@ def initdiag_check(request: pytest.FixtureRequest) -> Callable[..., Report]:
 
 
 def _defaults(request: pytest.FixtureRequest) -> dict[str, Any]:
-    """Options of the configuration, and of the markers, the closest last."""
+    """Return the configured options; those of markers win, the closest most."""
     config = _project(request.config)
     defaults = {"fail_on": config.fail_on, **config.defaults}
     for marker in reversed(list(request.node.iter_markers("initdiag"))):

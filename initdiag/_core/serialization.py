@@ -88,7 +88,7 @@ def flat_record(kind: type, field: dataclasses.Field[Any]) -> type | None:
 
 
 def _names(kind: Any) -> list[str]:
-    """Names under which a record is written."""
+    """Return the names under which the fields of a record are written."""
     names = []
     for field in dataclasses.fields(kind):
         flat = flat_record(kind, field)
@@ -179,7 +179,7 @@ def _decode_tuple(kinds: tuple[Any, ...], data: Any) -> tuple[Any, ...]:
 
 
 def _decode_items(data: Any) -> Any:
-    """Numbers of an array of any dimension."""
+    """Return the numbers of an array of any dimension as nested lists."""
     return [_decode_items(v) for v in data] if isinstance(data, list) else decode(float, data)
 
 

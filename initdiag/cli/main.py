@@ -195,9 +195,7 @@ def _is_given(option: str) -> bool:
 
 
 def _with_options(models: Sequence[ModelConfig], options: dict[str, Any]) -> list[ModelConfig]:
-    """The models with the options that were given on the command line in place of their
-    own settings.
-    """
+    """Return the models; the command line's options replace their own settings."""
     from initdiag.project.targets import anchored, parse_size
 
     given = {
@@ -220,8 +218,8 @@ def _outcomes(
     isolate: bool,
     progress: bool,
 ) -> tuple[list[Outcome], bool]:
-    """Of the models that can be diagnosed, and whether Ctrl-C came; others' errors are
-    said.
+    """Return the outcome of every model that can be diagnosed, and whether Ctrl-C came.
+    The errors of the others are printed.
     """
     from initdiag.project.isolation import isolated
     from initdiag.project.outcome import diagnosed_here, outcome

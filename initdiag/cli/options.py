@@ -24,7 +24,7 @@ Command = Callable[..., Any]
 
 
 def training_options(command: Command) -> Command:
-    """How the network is going to be trained, and from which risk on it is refused."""
+    """Add the options that say how the network is trained, and the limit of risk."""
     return _all(
         command,
         [
@@ -53,7 +53,9 @@ def training_options(command: Command) -> Command:
 
 
 def assumption_options(command: Command) -> Command:
-    """What is assumed of widths: the keywords of `Architecture.from_widths`."""
+    """Add the options for a network of which only the widths are given: the keywords of
+    `Architecture.from_widths`.
+    """
     return _all(
         command,
         [
@@ -95,7 +97,7 @@ def assumption_options(command: Command) -> Command:
 
 
 def output_options(command: Command) -> Command:
-    """Of reports."""
+    """Add the options that say how reports are written, and where to."""
     return _all(
         command,
         [

@@ -94,7 +94,7 @@ def emit(text: str, output_file: Path | None) -> None:
 
 
 def exit_code(reports: list[Report], fail_on: FailOn | None) -> int:
-    """1 before 3: at risk counts more than not judged."""
+    """Return the worst exit code: 1 (at risk) counts more than 3 (not judged)."""
     from initdiag.diagnosing.diagnose import fails
 
     failing = [report for report in reports if fails(report, fail_on)]

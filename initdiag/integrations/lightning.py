@@ -49,8 +49,8 @@ class Initdiag(pl.Callback):
             self.report = diagnose(pl_module, **{**self._example(pl_module), **self.options})
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Log the numbers, and raise if the report fails, where training starts from
-        the initialisation: a checkpoint is known only now.
+        """Log the numbers, and raise if the report fails. Nothing is checked where
+        training goes on from a checkpoint, which is known only now.
         """
         if trainer.ckpt_path is not None:
             return

@@ -154,9 +154,7 @@ class Activation:
 
 @functools.lru_cache(maxsize=1024)
 def _gate(activation: Activation) -> Gate | None:
-    """`Activation.gate`; a network has few activations and asks for their
-    gates often.
-    """
+    """Return `Activation.gate`, cached: there are few activations and many calls."""
     branches = {
         "linear": (1.0,),
         "relu": (0.0, 1.0),

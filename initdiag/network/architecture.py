@@ -361,8 +361,8 @@ class Architecture:
 
 
 def _adjusted(activation: Activation, dropout: float, negative_slope: float | None) -> Activation:
-    """The same activation with this dropout and, of a leaky ReLU, this slope; itself
-    where nothing changes.
+    """Return the activation with this dropout and, for a leaky ReLU, this slope; the
+    same object if nothing changes.
     """
     given = negative_slope if activation.name == "leaky_relu" else None
     slope = activation.negative_slope if given is None else given
@@ -389,8 +389,8 @@ def _reinitialised(layer: Layer, init: str | None, gain: float) -> Layer:
 
 
 def _nominal_bias(init: str, fan_in: int) -> BiasLaw | None:
-    """PyTorch's default draws the bias like the weights; every other initialiser here
-    leaves it at zero.
+    """Return the usual law of the bias: PyTorch's default draws it like the weights,
+    every other initialiser leaves it at zero.
     """
     return BiasLaw(1 / (3 * fan_in)) if init == "torch_default" else None
 

@@ -21,19 +21,21 @@ __all__ = [
 
 
 def widened(widths: list[int], more: int) -> list[int]:
-    """Hidden widths all grown in proportion, the narrowest by ``more`` units."""
+    """Return widths whose hidden layers all grow in proportion, the narrowest by
+    ``more`` units.
+    """
     least = min(widths[1:-1])
     return [widths[0], *(-(-n * (least + more) // least) for n in widths[1:-1]), widths[-1]]
 
 
 def shortened(widths: list[int], fewer: int) -> list[int]:
-    """The last hidden layers left out."""
+    """Return the widths without their last hidden layers."""
     return [*widths[: -1 - fewer], widths[-1]]
 
 
 def same_budget(widths: list[int]) -> Iterator[tuple[str, list[int]]]:
-    """Equal hidden widths for the same sum of widths, and for the same number of
-    parameters.
+    """Yield equal hidden widths, once for the same sum of widths and once for the same
+    number of parameters.
     """
     hidden = widths[1:-1]
     if len(set(hidden)) == 1:
@@ -49,7 +51,7 @@ def same_budget(widths: list[int]) -> Iterator[tuple[str, list[int]]]:
 
 
 def equal_widths(widths: list[int]) -> list[int]:
-    """Equal hidden widths for the same number of parameters at most."""
+    """Return equal hidden widths that need no more parameters than these."""
     hidden = widths[1:-1]
     n = (
         hidden[0]
@@ -68,7 +70,7 @@ def _equal_width(hidden: int, fan_in: int, fan_out: int, parameters: int) -> int
 
 
 def parameters(widths: Sequence[int]) -> int:
-    """Weights and biases."""
+    """Return the number of weights and biases."""
     return sum((m + 1) * n for m, n in itertools.pairwise(widths))
 
 
@@ -82,7 +84,7 @@ def summary(sizes: list[int]) -> str:
 
 
 def written(widths: list[int]) -> str:
-    """Python for a list, runs of equal widths folded.
+    """Return the widths as a Python expression, runs of equal ones folded.
 
     >>> written([64, 9, 9, 9, 2])
     '[64, *[9] * 3, 2]'

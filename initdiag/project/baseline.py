@@ -144,8 +144,8 @@ def risk_margin(report: Report) -> float:
 def _risk_error(
     moments: tuple[Any, ...], errors: tuple[Any, ...], depth: int | None, training: Training
 ) -> float:
-    """Standard error of the risk, from those of drift and fluctuation (taken as
-    independent), by central differences.
+    """Return the standard error of the risk by central differences. The errors of drift
+    and fluctuation are taken as independent.
     """
     drift, variance, dead = moments
     by_drift, by_variance = ((error or 0.0) for error in errors)

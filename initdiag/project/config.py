@@ -225,8 +225,8 @@ def _config(path: Path, table: dict[str, Any]) -> Config:
 
 
 def _model(where: str, folder: Path, entry: Any, defaults: dict[str, Any]) -> ModelConfig:
-    """A model's own settings before the project's; thresholds key by key, ignored codes
-    added.
+    """Return one model. Its own settings win over the project's, thresholds one by one;
+    codes to ignore are added up.
     """
     own = {"target": entry} if isinstance(entry, str) else entry
     if not isinstance(own, dict):
@@ -250,7 +250,7 @@ def _model_config(where: str, values: dict[str, Any]) -> ModelConfig:
 
 
 def _kinds(keys: Sequence[str]) -> dict[str, Any]:
-    """The annotations of a model's settings, by which the codec reads them."""
+    """Return the types of a model's settings, by which the codec reads them."""
     hints = get_type_hints(ModelConfig)
     return {key: hints[key] for key in keys} | {"thresholds": dict[str, float]}
 

@@ -196,7 +196,7 @@ def _verdict(report: Report) -> str:
 
 
 def _remedy(report: Report) -> str:
-    """The first advice with its effect, else the first finding's remedy."""
+    """Return the first advice with its effect, or else the first finding's remedy."""
     if report.advice:
         best = report.advice[0]
         what = f"{best.code}  for each layer's weight w and bias b" if best.code else best.action

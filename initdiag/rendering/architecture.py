@@ -108,7 +108,7 @@ def coverage(report: Report) -> str:
 
 
 def _told(reasons: Iterable[str]) -> str:
-    """Reasons in brackets: the first few, and how many more; empty for none."""
+    """Return the first few reasons in brackets, and how many more there are."""
     distinct = [*dict.fromkeys(reasons)]
     if not distinct:
         return ""

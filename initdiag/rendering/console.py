@@ -70,7 +70,7 @@ def _verdict(report: Report) -> RenderableType:
 
 
 def _numbers(report: Report) -> RenderableType:
-    """The two numbers, predicted beside measured, with errors and their comparison."""
+    """Return the two numbers, predicted beside measured, and their comparison."""
     p, m = report.prediction, report.measurement
     headers = ("", "", "predicted" if p.coverage != "none" else "", "" if m is None else "measured")
     rows = [
@@ -85,7 +85,7 @@ def _numbers(report: Report) -> RenderableType:
 
 
 def _histogram(report: Report) -> RenderableType | None:
-    """Measured ln gain^2 in bars, and its quantiles beside the predicted law's."""
+    """Return bars of measured ln gain^2, and its quantiles beside the predicted."""
     found = curves.bars(curves.log_gains(report), _BINS)
     if found is None:
         return None
@@ -100,7 +100,9 @@ def _end(value: float) -> str:
 
 
 def _layers(report: Report) -> RenderableType | None:
-    """The table of layers, equal ones folded; what tells least gives way first."""
+    """Return the table of layers, equal ones folded. The columns that say least go
+    first where room is short.
+    """
     if not report.prediction.layers:
         return None
     headers = ("", words.where(report), *tables.LAYER_HEADERS[2:])

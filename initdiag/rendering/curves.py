@@ -101,7 +101,7 @@ class Band:
 
 
 def shift(report: Report) -> float:
-    """``ln(n_0/n_L)``: what ``ln||Ju||^2`` lacks to ``ln gain^2``."""
+    """Return ``ln(n_0/n_L)``: ``ln||Ju||^2`` plus this is ``ln gain^2``."""
     return math.log(report.architecture.input_size / report.architecture.output_size)
 
 
@@ -116,7 +116,7 @@ def log_gains(report: Report) -> Array:
 
 
 def _known(values: Array) -> Array:
-    """NaN for what cannot be drawn."""
+    """Return the value, or NaN if it cannot be drawn."""
     return np.where(np.abs(values) < _LARGEST, values, np.nan)
 
 
@@ -252,7 +252,7 @@ def _band(
 
 
 def _values(measurement: Measurement, path: str) -> Array:
-    """A field of every layer, or ``a.b`` of a field; NaN where it was not measured."""
+    """Return a field (or ``a.b`` of one) for every layer, NaN where unmeasured."""
     found: list[Any] = list(measurement.layers)
     for field in path.split("."):
         found = [getattr(value, field, None) for value in found]

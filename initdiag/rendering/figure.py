@@ -105,7 +105,7 @@ def figure(report: Report) -> Figure:
 
 
 def _drawers(report: Report) -> list[Callable[[SubFigure], None]]:
-    """A function for each panel that there is something to draw in."""
+    """Return a drawing function for each panel that has something to show."""
     makers: list[tuple[Callable[[Report], Any], Callable[[SubFigure, Any], None]]] = [
         (curves.distribution, _distribution),
         (curves.shares, _shares),
@@ -121,7 +121,7 @@ def _draw(draw: Callable[[SubFigure, Any], None], data: Any, part: SubFigure) ->
 
 
 def _bars(axes: Any, bars: curves.Bars, color: str, **look: Any) -> None:
-    """Bars, parted by thin lines as long as there is room."""
+    """Draw bars, with thin lines between them as long as there is room."""
     if len(bars.heights) > _MOST_BARS:
         axes.stairs(bars.heights, bars.edges, fill=True, color=color, **look)
         return
@@ -162,7 +162,7 @@ def _distribution(part: SubFigure, data: curves.Distribution) -> None:
 
 
 def _gain_axis(axes: Any) -> None:
-    """The upper axis: the gain itself, in powers of ten; healthy is 1."""
+    """Draw the upper axis: the gain itself, in powers of ten; 1 is healthy."""
     from initdiag.rendering.svg import decades
 
     unit = 2 * math.log(10)

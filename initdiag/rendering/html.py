@@ -82,7 +82,7 @@ def to_fragment(report: Report) -> str:
 
 @functools.cache
 def _environment() -> jinja2.Environment:
-    """Templates whose every value is escaped; a name that is not passed raises."""
+    """Return the templates, which escape every value; a missing one raises."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("initdiag.rendering"),
         autoescape=True,

@@ -79,7 +79,7 @@ def _values(layer: Layer, share: LayerPrediction | None) -> tuple[Any, ...]:
 
 
 def _seen(entry: LayerMeasurement | None) -> tuple[float | None, ...]:
-    """What was measured; None where it was not."""
+    """Return what was measured, or None."""
     gradient = getattr(entry, "weight_gradient", None)
     moments = [
         getattr(entry, f"{what}_log_{moment}", None)
@@ -90,7 +90,8 @@ def _seen(entry: LayerMeasurement | None) -> tuple[float | None, ...]:
 
 
 def _cell(value: Any) -> str:
-    """A number in full; a text with an apostrophe before what looks like a formula.
+    """Return a number in full, or a text with an apostrophe before anything that looks
+    like a formula.
 
     A spreadsheet would run it.
     """

@@ -74,7 +74,7 @@ def _findings(report: Report) -> Iterator[str]:
 
 
 def _cells(row: Sequence[str], is_code: bool = False) -> list[str]:
-    """A row's cells, escaped; the second in a code span where it is code or a name."""
+    """Return a row's cells, escaped; code and names stand in a code span."""
     return [
         _code(cell) if is_code and index == 1 else _text(cell) for index, cell in enumerate(row)
     ]
@@ -86,12 +86,12 @@ def _table(headers: Iterable[str], rows: Iterable[Iterable[str]], justify: str) 
 
 
 def _text(text: str) -> str:
-    """Every character that Markdown could read as more than itself, escaped."""
+    """Return a text with every character escaped that Markdown could interpret."""
     return _PUNCTUATION.sub(r"\\\1", text)
 
 
 def _code(text: str) -> str:
-    """A code span, its fence longer than any run of backticks inside."""
+    """Return a code span whose fence is longer than any run of backticks inside."""
     inner = text.replace("|", "\\|") or " "
     fence = "`" * (max(map(len, re.findall("`+", inner)), default=0) + 1)
     pad = " " if inner.startswith("`") or inner.endswith("`") else ""

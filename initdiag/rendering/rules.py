@@ -82,7 +82,7 @@ def locate(target: str) -> Location | None:
 
 
 def _line(path: Path, name: str) -> int:
-    """The line that defines ``name``, 1 if it is not found."""
+    """Return the line that defines ``name``, or 1 if it is not found."""
     text = path.read_text(encoding="utf-8", errors="replace")
     definition = re.compile(
         rf"^(?:async def|def|class)?\s*{re.escape(name.split('.')[0])}\b\s*[(:=]"

@@ -48,9 +48,7 @@ def to_sarif(*reports: Report) -> str:
 
 
 def _rule(code: str) -> dict[str, Any]:
-    """The catalogue's kind as a rule; a code that it does not know stands for
-    itself.
-    """
+    """Return the catalogue's entry as a rule; an unknown code stands for itself."""
     kind = CATALOGUE.get(code)
     if kind is None:
         return {"id": code, "name": code, "shortDescription": {"text": code}}
@@ -90,6 +88,6 @@ def _location(report: Report, finding: Finding) -> dict[str, Any]:
 
 
 def _fingerprint(report: Report, finding: Finding) -> str:
-    """The same for the same finding in the same place, whatever its numbers."""
+    """Return a hash of a finding and its place, whatever its numbers are."""
     parts = json.dumps([finding.code, report.target, finding.layer])
     return hashlib.sha256(parts.encode()).hexdigest()[:32]

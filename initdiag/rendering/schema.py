@@ -127,7 +127,7 @@ def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _descriptions(kind: Any) -> dict[str, str]:
-    """What the docstring's section "Attributes" says of each field."""
+    """Return what the docstring's section "Attributes" says about each field."""
     section = (inspect.getdoc(kind) or "").partition("Attributes\n----------\n")[2]
     found = {}
     for names, text in re.findall(

@@ -56,7 +56,7 @@ def to_text(report: SpectralReport, width: int = 80) -> str:
 
 
 def _density(law: SpectralLaw) -> RenderableType | None:
-    """Shares of the singular values in equal steps of their logarithm."""
+    """Return the shares of the singular values in equal steps of their logarithm."""
     low, high = float(law.law.ppf(_LEAST)), law.log_upper_edge
     if not high - low > _NARROWEST:
         return None
@@ -88,7 +88,7 @@ def _conditions(law: SpectralLaw, conditions: Conditions) -> RenderableType:
 
 
 def _finite_width(law: SpectralLaw) -> Iterator[tuple[str, str, str, str]]:
-    """``(1/n) sum sigma^4`` of the limit beside the exact one at these widths.
+    """Return ``(1/n) sum sigma^4`` in the limit beside the exact value at these widths.
 
     Nothing where it is not known; the sums of ``sigma^2`` are equal.
     """

@@ -54,13 +54,13 @@ class Frame:
         return self.left + self.width
 
     def px(self, x: float | Array) -> Array:
-        """Pixels of abscissae."""
+        """Return the abscissae in pixels."""
         return self.left + self.width * (np.asarray(x, dtype=np.float64) - self.x[0]) / (
             self.x[1] - self.x[0]
         )
 
     def py(self, y: float | Array) -> Array:
-        """Pixels of ordinates, kept inside the frame."""
+        """Return the ordinates in pixels, kept inside the frame."""
         share = (np.asarray(y, dtype=np.float64) - self.y[0]) / (self.y[1] - self.y[0])
         return self.bottom - self.height * np.clip(share, 0.0, 1.0)
 
@@ -130,7 +130,7 @@ def area(frame: Frame, x: Array, low: Array, high: Array, style: str) -> str:
 
 
 def _runs(frame: Frame, x: Array, y: Array) -> list[Array]:
-    """Pixels of the finite stretches of a curve."""
+    """Return the finite stretches of a curve in pixels."""
     is_known = np.isfinite(y)
     ends = np.flatnonzero(np.diff(is_known.astype(int))) + 1
     points = np.column_stack([frame.px(x), frame.py(np.where(is_known, y, frame.y[0]))])

@@ -90,7 +90,7 @@ def _distribution(report: Report) -> Panel | None:
 
 
 def _gain_axis(frame: svg.Frame) -> str:
-    """The upper axis: the gain itself, in powers of ten."""
+    """Draw the upper axis: the gain itself, in powers of ten."""
     unit = 2 * math.log(10)
     at = [
         (float(frame.px(x * unit)), name)
@@ -111,7 +111,7 @@ def _gain_axis(frame: svg.Frame) -> str:
 
 
 def _healthy(frame: svg.Frame) -> str:
-    """Where a healthy gradient is: a line at 0, or which way it lies."""
+    """Mark where a healthy gradient is: a line at 0, or the direction of 0."""
     low, high = frame.x
     if low < 0 < high:
         x = float(frame.px(0.0))
@@ -178,7 +178,7 @@ def _layer_marks(count: int) -> list[tuple[float, str]]:
 
 
 def _range(values: Array, *, with_zero: bool = True) -> tuple[float, float]:
-    """The range of the finite values, with room; never empty."""
+    """Return the range of the finite values, widened; it is never empty."""
     known = values[np.isfinite(values)]
     ends = [float(known.min()), float(known.max())] if len(known) else [0.0]
     low, high = min([*ends, 0.0] if with_zero else ends), max([*ends, 0.0] if with_zero else ends)

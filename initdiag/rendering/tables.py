@@ -96,7 +96,7 @@ def number_rows(report: Report) -> list[NumberRow]:
 
 
 def _judged_drift(report: Report) -> Iterator[NumberRow]:
-    """The drift that is judged, where a map of the input comes before the layers."""
+    """Yield the judged drift if a map of the input comes before the layers."""
     p, m, architecture = report.prediction, report.measurement, report.architecture
     if architecture.input_map is None or (p.hidden_drift is None and m is None):
         return
@@ -106,7 +106,7 @@ def _judged_drift(report: Report) -> Iterator[NumberRow]:
 
 
 def _judged_fluctuation(report: Report) -> Iterator[NumberRow]:
-    """The fluctuation that is judged, where the output's draw is much of the whole."""
+    """Yield the judged fluctuation if the output's draw is much of the whole."""
     p, m, hidden = report.prediction, report.measurement, report.prediction.hidden_log_variance
     if hidden is None or not p.log_variance or hidden >= _MOSTLY * p.log_variance:
         return
@@ -115,7 +115,7 @@ def _judged_fluctuation(report: Report) -> Iterator[NumberRow]:
 
 
 def _share(fraction: float, draws: int) -> str:
-    """A share of the draws as ``3 of 1024``; empty where it is not known."""
+    """Return a share of the draws as ``3 of 1024``, or nothing if it is not known."""
     return "" if math.isnan(fraction) else f"{round(fraction * draws)} of {draws}"
 
 
@@ -141,7 +141,8 @@ def remarks(report: Report) -> list[str]:
 
 
 def _compared(report: Report) -> str:
-    """What the measurement was compared with, where that is not the prediction shown.
+    """Return what the measurement was compared with, if that is not the prediction
+    shown.
 
     Random signs keep the norms of the weights as they were drawn.
     """
@@ -163,12 +164,12 @@ def _compared(report: Report) -> str:
 
 
 def _predicted(value: float | None, error: float | None) -> str:
-    """Nothing where there is no prediction: its column has no heading then."""
+    """Return nothing if there is no prediction: its column then has no heading."""
     return "" if value is None else _with_error(value, error)
 
 
 def _with_error(value: float | None, error: float | None) -> str:
-    """A number with its standard error, to two digits of the error.
+    """Return a number with its standard error, to two digits of the error.
 
     It stands alone where it is exact, or its error is not known.
     """

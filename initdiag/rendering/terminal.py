@@ -98,7 +98,7 @@ class Grid:
             yield Text(f"left out in a terminal this narrow: {names}", style="dim")
 
     def _width(self, columns: Sequence[int]) -> int:
-        """The columns that a table of these columns needs at least."""
+        """Return the columns that a table of these columns needs at least."""
         return sum(map(self._needed, columns)) + _GAP * (len(columns) - 1)
 
     def _needed(self, column: int) -> int:
@@ -123,7 +123,7 @@ class Grid:
         return table
 
     def _cells(self, row: Sequence[str], columns: Sequence[int]) -> Iterator[Text]:
-        """Plain words, never markup."""
+        """Return the cells as plain words, which rich does not read as markup."""
         for column in columns:
             is_cut = self.is_cut and column == self.flexible
             yield (
@@ -133,7 +133,7 @@ class Grid:
             )
 
     def _lines(self) -> Iterator[RenderableType]:
-        """A line for the name of each row, then one for each of its cells."""
+        """Yield a line for the name of each row, then one for each of its cells."""
         names = [*self.headers[self.titles :]]
         longest = max(map(cell_len, names), default=0)
         title = "  ".join(filter(None, self.headers[: self.titles]))

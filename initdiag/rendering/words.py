@@ -91,7 +91,7 @@ def _printable(value: Any) -> Any:
 
 
 def _same(new: Any, old: Any) -> bool:
-    """Whether every part is the very one it was: comparing would compare arrays."""
+    """Return whether every part is the same object; values may be arrays."""
     if isinstance(new, tuple):
         return len(new) == len(old) and all(
             a is b or _same(a, b) for a, b in zip(new, old, strict=True)
@@ -190,7 +190,7 @@ def _refutation(report: Report) -> str:
 
 
 def _start(report: Report) -> str:
-    """Whether training is likely to start, said so that it agrees with the verdict.
+    """Say whether training is likely to start, in agreement with the verdict.
 
     The two differ where the limit is not an even chance.
     """
@@ -206,7 +206,7 @@ def _start(report: Report) -> str:
 
 
 def _size(report: Report) -> str:
-    """What happens to the gradient, with its number.
+    """Say what happens to the gradient, with its number.
 
     Empty for a healthy network, or where the number is not known.
     """
@@ -227,7 +227,7 @@ def _size(report: Report) -> str:
 
 
 def _luck(drift: float, variance: float) -> str:
-    """How far two initialisations are apart, and where a typical one is."""
+    """Say how far apart two initialisations are, and where a typical one is."""
     if not math.isfinite(variance):
         return "The gradient's size is a matter of luck."
     half, rare = (factor(count * math.sqrt(variance)) for count in (_MEDIAN_PAIR, _RARE_PAIR))
@@ -275,7 +275,7 @@ def explanation(report: Report) -> tuple[str, ...]:
 
 
 def _judged_numbers(report: Report) -> tuple[float, float]:
-    """Drift and log-variance that the verdict rests on; NaN where there are none."""
+    """Return the drift and log-variance that the verdict rests on, or NaN."""
     p, m = report.prediction, report.measurement
     if report.basis == "law" and p.hidden_drift is not None and p.hidden_log_variance is not None:
         return p.hidden_drift, p.hidden_log_variance

@@ -106,7 +106,7 @@ def planned(work: nn.Module, method: Method, seed: int, example: Tensor | None, 
 
 
 def _gain_1(arch: Architecture, work: nn.Module, method: Method) -> tuple[PlannedWeight, ...]:
-    """Weights of mean-square gain 1; a tied one by the layer that uses it first."""
+    """Draw weights of gain 1; a tied one counts for the layer that uses it first."""
     last = arch.layers[-1].name
     found: dict[str, PlannedWeight] = {}
     for layer in arch.layers:

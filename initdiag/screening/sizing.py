@@ -245,7 +245,7 @@ def _next_least(windows: list[NDArray[np.int64]], history: list[_Labels], fan_ou
 
 
 def _window(real: float, layers: int) -> NDArray[np.int64]:
-    """Whole widths that are tried around a real one."""
+    """Return the whole widths that are tried around a real one."""
     reach = max(min(_FULL_WINDOW, 4000 // layers), 2)
     if real <= reach:
         return np.arange(1, 2 * math.ceil(real) + 3, dtype=np.int64)
@@ -260,8 +260,8 @@ def _rest(
     budget: Budget,
     value: float = 1.0,
 ) -> list[Array]:
-    """For each layer and width: least ``value sum 1/n + multiplier cost`` of the layers
-    after it, without a budget.
+    """Return, for each layer and width, the least ``value sum 1/n + multiplier cost``
+    of the layers after it, without a budget.
     """
     own = budget.unit * fan_out if budget.product else 0
     after = [
@@ -278,7 +278,7 @@ def _rest(
 
 
 def _extended(labels: _Labels, window: NDArray[np.int64], budget: Budget) -> _Labels:
-    """Every label followed by every width of the window."""
+    """Return every label followed by every width of the window."""
     cost = labels.cost[:, None] + window * (budget.product * labels.width[:, None] + budget.unit)
     value = labels.value[:, None] + 1 / window
     parent = np.repeat(np.arange(len(labels.width)), len(window))
@@ -286,8 +286,8 @@ def _extended(labels: _Labels, window: NDArray[np.int64], budget: Budget) -> _La
 
 
 def _undominated(labels: _Labels, kept: NDArray[np.intp]) -> NDArray[np.intp]:
-    """Those of ``kept`` that no other of the same last width beats in cost and in
-    value.
+    """Return those of ``kept`` that are not beaten, in cost and in value, by another
+    one of the same last width.
     """
     order = kept[np.lexsort((labels.value[kept], labels.cost[kept], labels.width[kept]))]
     width, value = labels.width[order], labels.value[order]
@@ -301,8 +301,8 @@ def _undominated(labels: _Labels, kept: NDArray[np.intp]) -> NDArray[np.intp]:
 
 
 def _in_hand(real: Array, fan_in: int, fan_out: int, budget: Budget) -> list[int]:
-    """The real widths rounded down; what layers of one unit then cost too much is taken
-    from the widest.
+    """Return the real widths rounded down. If layers of one unit then cost too much,
+    the widest gives the difference.
     """
     widths = [max(1, math.floor(n)) for n in real]
     while budget.cost([fan_in, *widths, fan_out]) > budget.limit:

@@ -146,7 +146,7 @@ def _check(source: Path, target: Path, output: Path) -> None:
 
 
 def _is_same(source: Path, other: Path) -> bool:
-    """Whether two paths lead to one file, be it by links of either kind."""
+    """Return whether two paths lead to one file, be it by links of either kind."""
     if source.resolve() == other.resolve():
         return True
     return source.exists() and other.exists() and source.samefile(other)

@@ -251,5 +251,5 @@ class CsvFiles(_TextFiles):
 
 
 def _is_name(field: str) -> bool:
-    """Whether a field is rather a column's name than a row's value."""
+    """Return whether a field looks like a column's name and not like a value."""
     return any(letter.isalpha() for letter in field.replace("x", ""))
