@@ -11,6 +11,7 @@ __all__ = [
     "LOSSES",
     "METHODS",
     "PRECISIONS",
+    "WEIGHT_ENSEMBLES",
     "DrawCount",
     "Ensemble",
     "FailOn",
@@ -20,6 +21,7 @@ __all__ = [
     "Method",
     "Precision",
     "Stopped",
+    "WeightEnsemble",
 ]
 
 Family = Literal["sgd", "momentum", "adam", "adamw"]
@@ -30,6 +32,9 @@ Loss = Literal["classification", "regression"]
 
 Ensemble = Literal["signs", "redraw", "law"]
 """What is drawn in a measurement: see `initdiag.measure`."""
+
+WeightEnsemble = Literal["signs", "redraw"]
+"""An ensemble whose networks have weights, and so singular values."""
 
 Method = Literal["auto", "signs", "redraw", "law", "none"]
 """How a diagnosis measures: an ensemble, the first that the module has, or none."""
@@ -52,6 +57,7 @@ DrawCount = int | Literal["auto"]
 FAMILIES: tuple[Family, ...] = get_args(Family)
 LOSSES: tuple[Loss, ...] = get_args(Loss)
 ENSEMBLES: tuple[Ensemble, ...] = get_args(Ensemble)
+WEIGHT_ENSEMBLES: tuple[WeightEnsemble, ...] = get_args(WeightEnsemble)
 METHODS: tuple[Method, ...] = get_args(Method)
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 

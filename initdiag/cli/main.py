@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from initdiag.project.baseline import Baseline
     from initdiag.project.config import ModelConfig
     from initdiag.project.outcome import Outcome
+    from initdiag.rendering.formats import OutputFormat
 
 __all__ = ["main"]
 
@@ -143,7 +144,7 @@ def _check(
     isolate: bool,
     baseline: Path | None,
     write_baseline: Path | None,
-    output_format: str,
+    output_format: OutputFormat,
     output_file: Path | None,
     **options: Any,
 ) -> int:
@@ -262,7 +263,7 @@ def _predict(
     lr: float | None,
     loss: Loss | None,
     max_risk: float,
-    output_format: str,
+    output_format: OutputFormat,
     output_file: Path | None,
     **assumptions: Any,
 ) -> int:
@@ -314,7 +315,7 @@ def _spectrum(
     input_target: str | None,
     module: str | None,
     isolate: bool,
-    output_format: str,
+    output_format: OutputFormat,
     output_file: Path | None,
     **assumptions: Any,
 ) -> int:
@@ -383,7 +384,7 @@ def _traced(target: str, given: dict[str, Any], isolate: bool, **input_of: Any) 
 @click.option("--fail-on", type=click.Choice(list(FAIL_ON)), default="never", show_default=True)
 @output_options
 def _report(
-    file: IO[str], fail_on: FailOnOption, output_format: str, output_file: Path | None
+    file: IO[str], fail_on: FailOnOption, output_format: OutputFormat, output_file: Path | None
 ) -> int:
     """Show a saved report in any format: FILE is what --output-format json wrote, - for
     standard input.

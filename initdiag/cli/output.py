@@ -14,7 +14,7 @@ import click
 from initdiag._core.choices import FailOn
 from initdiag._core.files import write_whole
 from initdiag.errors import InvalidInput, explain
-from initdiag.rendering.formats import render
+from initdiag.rendering.formats import OutputFormat, render
 
 if TYPE_CHECKING:
     from initdiag._core.console import Console
@@ -55,7 +55,7 @@ def terminal() -> Console:
     return Terminal()
 
 
-def write(reports: list[Report], output_format: str, output_file: Path | None) -> None:
+def write(reports: list[Report], output_format: OutputFormat, output_file: Path | None) -> None:
     """Write reports in a format, to a file or standard output; under GitHub Actions to
     the step's summary, too.
     """
@@ -103,7 +103,9 @@ def exit_code(reports: list[Report], fail_on: FailOn | None) -> int:
     return 3 if failing else 0
 
 
-def write_spectrum(report: SpectralReport, output_format: str, output_file: Path | None) -> None:
+def write_spectrum(
+    report: SpectralReport, output_format: OutputFormat, output_file: Path | None
+) -> None:
     """Write a spectrum as JSON or as text."""
     from initdiag.rendering.spectrum import renderable, to_text
 

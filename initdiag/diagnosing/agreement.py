@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
+from initdiag._core.choices import Ensemble
 from initdiag.law.distributions.goodness import LEAST_DRAWS, shape_p_value
 from initdiag.law.predict import predict, scale_error
 from initdiag.law.prediction import Prediction
@@ -110,7 +111,7 @@ class Agreement:
 
 
 def expectation(
-    architecture: Architecture, prediction: Prediction, method: str
+    architecture: Architecture, prediction: Prediction, method: Ensemble
 ) -> Expectation | None:
     """Return what ``method`` should measure on this very network, given its prediction;
     None where the theory does not cover it.
@@ -146,7 +147,7 @@ def expectation(
     )
 
 
-def _simulated(architecture: Architecture, prediction: Prediction, method: str) -> Expectation:
+def _simulated(architecture: Architecture, prediction: Prediction, method: Ensemble) -> Expectation:
     """A simulation has standard errors of its own.
 
     Under random signs the weights' norms matter in more ways than one: they are an

@@ -11,7 +11,7 @@ from initdiag.diagnosing.basis import Basis, Numbers, starts_at_zero
 from initdiag.diagnosing.coverage import uncovered
 from initdiag.diagnosing.findings import Finding, Severity
 from initdiag.law.correlation import Separation
-from initdiag.law.prediction import Prediction
+from initdiag.law.prediction import Coverage, Prediction
 from initdiag.measuring.record import Measurement
 from initdiag.network.architecture import Architecture, Layer
 from initdiag.network.weights import DISTINCT_UNITS, INDEPENDENT_OF
@@ -80,7 +80,7 @@ def symmetry(architecture: Architecture) -> tuple[Finding, ...]:
     )
 
 
-_TREATMENTS = {
+_TREATMENTS: dict[Coverage, str] = {
     "simulated": "judged from a simulation through the module's own forward",
     "none": "not judged: measure it, or check the fully connected part of it with module=",
 }

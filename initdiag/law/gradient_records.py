@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from initdiag._core.serialization import Record
-from initdiag.law.prediction import Prediction
+from initdiag.law.prediction import Coverage, Prediction
 
 __all__ = ["LayerGradients", "NormLaw", "ParameterGradients"]
 
@@ -25,7 +25,7 @@ class NormLaw(Record):
     chain: Prediction
 
     @property
-    def coverage(self) -> str:
+    def coverage(self) -> Coverage:
         """``"exact"``, ``"first-order"`` (in the kurtosis of non-Gaussian weights), or
         ``"simulated"``.
         """

@@ -44,7 +44,7 @@ import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,13 +67,16 @@ __all__ = ["parameter_gradients"]
 
 Array = NDArray[np.float64]
 
+RandomCotangent = Literal["sphere", "gaussian"]
+"""A law of the gradient at the output: a uniform direction, or normal entries."""
+
 _LINEAR = Activation("linear")
 
 
 def parameter_gradients(
     architecture: Architecture | Sequence[int],
     *,
-    cotangent: str | Sequence[float] | Array | Callable[[Array], Array] = "sphere",
+    cotangent: RandomCotangent | Sequence[float] | Array | Callable[[Array], Array] = "sphere",
     draws: int = 2048,
     seed: int = 0,
     **assumptions: Any,
@@ -168,7 +171,7 @@ class _Cotangent:
     def of(cls, given: Any, size: int) -> _Cotangent:
         if callable(given):
             return cls(None, False, lambda outputs, rng: given(outputs))
-        if isinstance(given, str) and given in ("sphere", "gaussian"):
+        if isinstance(given, str) and given in get_args(RandomCotangent):
             weight = (
                 WeightLaw("normal", 1 / size, 3.0) if given == "gaussian" else _isometry(1.0, size)
             )

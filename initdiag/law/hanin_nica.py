@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 from initdiag.errors import InvalidInput, UnsupportedArchitecture, explain
 from initdiag.law import columns
@@ -164,7 +165,7 @@ def ks_distance(prediction: Prediction) -> float:
     return kolmogorov_distance(law, prediction.asymptotic_law)
 
 
-def beta(widths: Sequence[int], *, output: str = "relu") -> float:
+def beta(widths: Sequence[int], *, output: Literal["relu", "linear"] = "relu") -> float:
     """Return the paper's ``beta`` of a fully connected Gaussian net: ``5 sum 1/n_i``
     over every width but the first.
 
@@ -172,7 +173,7 @@ def beta(widths: Sequence[int], *, output: str = "relu") -> float:
     ----------
     widths : sequence of int
         ``n_0, n_1, ..., n_L``.
-    output : str
+    output : "relu" or "linear"
         ``"relu"`` as in the paper; ``"linear"`` makes the last term ``2/n_L``.
 
     Returns

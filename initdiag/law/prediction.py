@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,12 +19,16 @@ if TYPE_CHECKING:
     from initdiag.measuring.record import Measurement
 
 __all__ = [
+    "Coverage",
     "LayerPrediction",
     "PredictedMoments",
     "Prediction",
     "without_output_draw",
     "without_output_mask",
 ]
+
+Coverage = Literal["exact", "first-order", "simulated", "none"]
+"""How a prediction knows what it says: see `Prediction`."""
 
 
 def without_output_draw(
@@ -147,7 +151,7 @@ class Prediction(Record):
 
     Attributes
     ----------
-    coverage : str
+    coverage : Coverage
         ``"exact"``; ``"first-order"`` (exact to first order in the excess kurtosis of
         non-Gaussian weights, and close beyond: the errors say how close);
         ``"simulated"`` (the standard errors say how well); ``"none"`` (there are no
@@ -171,7 +175,7 @@ class Prediction(Record):
         Linear layers, which the risk takes into account; None where it is not known.
     """
 
-    coverage: str
+    coverage: Coverage
     reasons: tuple[str, ...]
     moments: PredictedMoments | None = field(metadata=FLAT)
     beta: float | None

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from initdiag._core.choices import Stopped
+from initdiag._core.choices import Ensemble, Stopped
 from initdiag._core.validation import positive_integer, positive_number
 from initdiag.errors import InvalidInput, explain
 from initdiag.measuring.passes.gradients import GradientLogs
@@ -130,7 +130,7 @@ def chunks(stopping: Stopping, step: int) -> Iterator[range]:
 
 
 def collected(
-    plan: Plan, arch: Architecture, method: str, seed: int, stopping: Stopping, progress: bool
+    plan: Plan, arch: Architecture, method: Ensemble, seed: int, stopping: Stopping, progress: bool
 ) -> Measurement:
     """Run the plan, and return what it measured.
 

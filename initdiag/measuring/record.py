@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from initdiag._core.choices import Stopped
+from initdiag._core.choices import Ensemble, Stopped
 from initdiag._core.serialization import Record
 from initdiag.network.log_moments import LogMoments
 
@@ -122,7 +122,7 @@ class Measurement(Record):
         dead share and variance are those given their present values.
     """
 
-    method: str
+    method: Ensemble
     draws: int
     seed: int
     log_norms: NDArray[np.float64]
@@ -143,7 +143,7 @@ class Measurement(Record):
         cls,
         log_norms: NDArray[np.float64],
         *,
-        method: str,
+        method: Ensemble,
         seed: int,
         input_size: int,
         output_size: int,

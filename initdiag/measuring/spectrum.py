@@ -5,11 +5,12 @@ over an ensemble of initialisations.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from initdiag._core.choices import WEIGHT_ENSEMBLES, WeightEnsemble
 from initdiag._core.validation import choice, positive_integer, seed_integer
 from initdiag.measuring.ensembles.networks import Redraws, Signs, refuse_mixed_rows
 from initdiag.measuring.ensembles.redraw import Loaded
@@ -24,11 +25,6 @@ from initdiag.tracing.trace import trace_subject
 
 __all__ = ["measure_spectrum"]
 
-Weights = Literal["signs", "redraw"]
-"""Ensembles whose networks have weights, and so singular values."""
-
-_METHODS: tuple[Weights, ...] = get_args(Weights)
-
 
 def measure_spectrum(
     model: nn.Module | Callable[[], nn.Module],
@@ -36,7 +32,7 @@ def measure_spectrum(
     *,
     input_size: Sequence[int] | None = None,
     draws: int = 16,
-    method: Weights = "signs",
+    method: WeightEnsemble = "signs",
     init: Callable[[nn.Module], Any] | None = None,
     seed: int = 0,
     dense: bool | None = None,
@@ -95,7 +91,7 @@ def measure_spectrum(
         seed_integer(seed),
     )
     init = checked_init(init)
-    choice(method, "method", _METHODS, "Choose one: singular values need weights.")
+    choice(method, "method", WEIGHT_ENSEMBLES, "Choose one: singular values need weights.")
     with rng_preserved(), own_modes():
         subject = subject_of(model, example_input, input_size, module)
         arch = architecture or trace_subject(subject)

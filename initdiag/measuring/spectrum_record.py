@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from initdiag._core.choices import WeightEnsemble
 from initdiag._core.serialization import Record
 from initdiag.errors import InvalidInput, explain
 
@@ -50,7 +51,7 @@ class SpectralMeasurement(Record):
         What the ensemble did not cover.
     """
 
-    method: str
+    method: WeightEnsemble
     draws: int
     seed: int
     input_size: int

@@ -5,18 +5,23 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from initdiag._core.validation import choice, number_in
 from initdiag.errors import InvalidInput, explain
 
-__all__ = ["ACTIVATIONS", "Activation", "Gate"]
+__all__ = ["ACTIVATIONS", "Activation", "ActivationName", "Gate"]
 
 _LARGEST_SLOPE = 1e30
 """Moments of a gate up to the tenth are finite in float64."""
 
-ACTIVATIONS = (
-    "linear", "relu", "leaky_relu", "tanh", "sigmoid", "gelu", "silu", "elu", "selu", "softplus", "hardtanh", "relu6", "rrelu",
-)  # fmt: skip
+ActivationName = Literal[
+    "linear", "relu", "leaky_relu", "tanh", "sigmoid", "gelu", "silu", "elu", "selu",
+    "softplus", "hardtanh", "relu6", "rrelu",
+]  # fmt: skip
+"""The name of an activation that the theory knows."""
+
+ACTIVATIONS: tuple[ActivationName, ...] = get_args(ActivationName)
 """The activations that an ``Activation`` may name; the first three have a discrete
 gate, which the laws are exact for.
 
@@ -114,7 +119,7 @@ class Activation:
         Rate of an active dropout, in [0, 1); 0 in eval mode.
     """
 
-    name: str
+    name: ActivationName
     negative_slope: float = 0.0
     dropout: float = 0.0
 

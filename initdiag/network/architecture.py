@@ -16,7 +16,7 @@ from typing import Any
 
 from initdiag._core.validation import number_in, positive_integer
 from initdiag.errors import InvalidInput, explain
-from initdiag.network.activation import ACTIVATIONS, Activation, Gate
+from initdiag.network.activation import ACTIVATIONS, Activation, ActivationName, Gate
 from initdiag.network.weights import (
     INITIALIZERS,
     KURTOSIS,
@@ -32,6 +32,7 @@ __all__ = [
     "KURTOSIS",
     "UNREPEATABLE",
     "Activation",
+    "ActivationName",
     "Architecture",
     "BiasLaw",
     "Gap",
@@ -250,8 +251,8 @@ class Architecture:
     def from_widths(
         cls,
         widths: Sequence[int],
-        activation: str = "relu",
-        output: str = "linear",
+        activation: ActivationName = "relu",
+        output: ActivationName = "linear",
         init: str | Sequence[str] = "torch_default",
         gain: float | Sequence[float] = 1.0,
         dropout: float | Sequence[float] = 0.0,
@@ -314,8 +315,8 @@ class Architecture:
         *,
         init: str | Sequence[str] | None = None,
         gain: float | Sequence[float] | None = None,
-        activation: str | None = None,
-        output: str | None = None,
+        activation: ActivationName | None = None,
+        output: ActivationName | None = None,
         dropout: float | None = None,
         negative_slope: float | None = None,
     ) -> Architecture:
@@ -395,7 +396,7 @@ def _nominal_bias(init: str, fan_in: int) -> BiasLaw | None:
     return BiasLaw(1 / (3 * fan_in)) if init == "torch_default" else None
 
 
-def _activation(name: str, dropout: float, negative_slope: float) -> Activation:
+def _activation(name: ActivationName, dropout: float, negative_slope: float) -> Activation:
     return Activation(
         name,
         negative_slope if name == "leaky_relu" else 0.0,

@@ -7,7 +7,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 from initdiag._core.validation import choice, number_in
 from initdiag.errors import InvalidInput, explain
@@ -19,16 +19,34 @@ __all__ = [
     "KURTOSIS",
     "BiasLaw",
     "Hypothesis",
+    "Initializer",
+    "WeightFamily",
     "WeightLaw",
     "canonical_initializer",
 ]
 
-KURTOSIS = {"normal": 3.0, "uniform": 9 / 5, "truncated_normal": 2.3655367}
+WeightFamily = Literal["normal", "uniform", "truncated_normal", "haar", "sparse", "other"]
+"""What the entries of a weight matrix are drawn from: see `WeightLaw`."""
+
+Initializer = Literal[
+    "torch_default",
+    "he_normal", "he_uniform", "he_normal_fan_out", "he_uniform_fan_out",
+    "xavier_normal", "xavier_uniform", "lecun_normal", "lecun_uniform",
+    "he_truncated_normal", "xavier_truncated_normal", "lecun_truncated_normal",
+    "orthogonal",
+]  # fmt: skip
+"""The name of an initialiser: a key of `INITIALIZERS`, which says what it draws."""
+
+KURTOSIS: dict[WeightFamily, float] = {
+    "normal": 3.0,
+    "uniform": 9 / 5,
+    "truncated_normal": 2.3655367,
+}
 """E w^4 / (E w^2)^2 of an entry, by family (textbook values; the normal truncated at 2
 standard deviations).
 """
 
-_FAMILIES = (*KURTOSIS, "haar", "sparse", "other")
+_FAMILIES: tuple[WeightFamily, ...] = get_args(WeightFamily)
 
 
 def _fan_in(numerator: float) -> Callable[[int, int], float]:
@@ -47,7 +65,7 @@ def _orthogonal(fan_in: int, fan_out: int) -> float:
     return 2.0 / max(fan_in, fan_out)
 
 
-INITIALIZERS: dict[str, tuple[str, Callable[[int, int], float]]] = {
+INITIALIZERS: dict[Initializer, tuple[WeightFamily, Callable[[int, int], float]]] = {
     "torch_default": (
         "uniform",
         _fan_in(1 / 3),
@@ -74,7 +92,7 @@ INITIALIZERS: dict[str, tuple[str, Callable[[int, int], float]]] = {
 """Initialiser name -> (family, variance of an entry from fan_in and fan_out)."""
 
 
-def canonical_initializer(name: Any) -> str:
+def canonical_initializer(name: Any) -> Initializer:
     """Return the name under which ``INITIALIZERS`` knows ``name`` (``kaiming_*`` is
     ``he_*``, ``glorot_*`` is ``xavier_*``).
 
@@ -151,10 +169,10 @@ class WeightLaw:
         measurement.
     """
 
-    family: str
+    family: WeightFamily
     variance: float
     kurtosis: float
-    initializer: str | None = None
+    initializer: Initializer | None = None
     gain: float = 1.0
     sample_variance: float | None = None
     sample_kurtosis: float | None = None

@@ -5,14 +5,19 @@ from __future__ import annotations
 import importlib
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
 if TYPE_CHECKING:
     from initdiag.diagnosing.report import Report
 
-__all__ = ["FORMATS", "render"]
+__all__ = ["FORMATS", "OutputFormat", "render"]
 
-_WRITERS = {
+OutputFormat = Literal[
+    "console", "json", "markdown", "html", "github", "junit", "sarif", "csv"
+]  # fmt: skip
+"""How a report is written."""
+
+_WRITERS: dict[OutputFormat, str] = {
     "markdown": "markdown:to_markdown",
     "html": "html:to_html",
     "github": "github:to_annotations",
@@ -21,11 +26,11 @@ _WRITERS = {
     "csv": "layers_csv:to_csv",
 }
 
-FORMATS = ("console", "json", *_WRITERS)
+FORMATS: tuple[OutputFormat, ...] = get_args(OutputFormat)
 """What ``--output-format`` takes."""
 
 
-def render(reports: Sequence[Report], output_format: str) -> str:
+def render(reports: Sequence[Report], output_format: OutputFormat) -> str:
     """Return the reports as one text of one of `FORMATS`.
 
     JSON is an object for one report and an array for several.

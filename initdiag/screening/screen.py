@@ -18,7 +18,7 @@ from initdiag.errors import InvalidInput, explain
 from initdiag.law.batch.laws import laws
 from initdiag.law.batch.ragged import Ragged
 from initdiag.law.predict import predict
-from initdiag.screening.sizing import UNITS, Budget, best_widths
+from initdiag.screening.sizing import UNITS, Budget, Unit, best_widths
 
 __all__ = ["Screening", "Sizing", "accepts", "screen", "widths_for", "widths_front"]
 
@@ -207,7 +207,7 @@ class Sizing:
 
 
 def widths_for(
-    depth: int, budget: int, *, fan_in: int, fan_out: int, unit: str = "parameters", **options: Any
+    depth: int, budget: int, *, fan_in: int, fan_out: int, unit: Unit = "parameters", **options: Any
 ) -> Sizing:
     """Return the best widths of a depth under a budget: those of the smallest
     fluctuation, and whether they meet the ceiling on the risk.
@@ -250,7 +250,7 @@ def widths_front(
     *,
     fan_in: int,
     fan_out: int,
-    unit: str = "parameters",
+    unit: Unit = "parameters",
     **options: Any,
 ) -> list[Sizing]:
     """Return the best widths of each depth under one budget: depth against risk.

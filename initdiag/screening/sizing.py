@@ -20,6 +20,7 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,12 +28,19 @@ from numpy.typing import NDArray
 from initdiag._core.validation import positive_integer
 from initdiag.errors import InvalidInput, explain
 
-__all__ = ["UNITS", "Budget", "best_widths", "real_widths"]
+__all__ = ["UNITS", "Budget", "Unit", "best_widths", "real_widths"]
 
 Array = NDArray[np.float64]
 
-UNITS = {"parameters": (1, 1), "sum_of_widths": (0, 1), "flops": (2, 0)}
-"""What a budget may be in, and what a weight and a unit cost."""
+Unit = Literal["parameters", "sum_of_widths", "flops"]
+"""What a budget may be in."""
+
+UNITS: dict[Unit, tuple[int, int]] = {
+    "parameters": (1, 1),
+    "sum_of_widths": (0, 1),
+    "flops": (2, 0),
+}
+"""What a weight and a unit of a layer cost, in each."""
 
 _BISECTIONS = 60
 _CONTRACTIONS = 45
@@ -81,15 +89,12 @@ class Budget:
         InvalidInput
             Unless exactly one is given, a positive integer.
         """
-        given = {
-            name: value
-            for name, value in (
-                ("parameters", parameters),
-                ("sum_of_widths", sum_of_widths),
-                ("flops", flops),
-            )
-            if value is not None
+        limits: dict[Unit, int | None] = {
+            "parameters": parameters,
+            "sum_of_widths": sum_of_widths,
+            "flops": flops,
         }
+        given = {unit: limit for unit, limit in limits.items() if limit is not None}
         if len(given) != 1:
             raise InvalidInput(
                 explain(

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from initdiag.network.weights import INITIALIZERS, KURTOSIS
+from initdiag.network.weights import INITIALIZERS, KURTOSIS, Initializer, WeightFamily
 from initdiag.tracing.families import Sample, looks_like, scale_p_value
 
 __all__ = [
@@ -61,8 +61,8 @@ SAME = 1e-9
 class Candidate:
     """An initialiser times a gain, or, without a name, a family of unknown scale."""
 
-    family: str
-    name: str | None = None
+    family: WeightFamily
+    name: Initializer | None = None
     gain: float = 1.0
     weight: float = 1.0
 

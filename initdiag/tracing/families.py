@@ -18,7 +18,7 @@ import torch
 from scipy import special
 from torch import Tensor
 
-from initdiag.network.weights import KURTOSIS
+from initdiag.network.weights import KURTOSIS, WeightFamily
 from initdiag.tracing.entries import EntrySums
 
 __all__ = ["Sample", "Spread", "is_continuous", "looks_like", "scale_p_value"]
@@ -66,7 +66,7 @@ class Spread:
             max(s.largest for s in spreads),
         )
 
-    def log_likelihood(self, family: str, slack: float) -> float:
+    def log_likelihood(self, family: WeightFamily, slack: float) -> float:
         """Return the log density of the entries at variance 1, within rounding.
 
         ``slack`` is the relative rounding error of the scale.
@@ -86,7 +86,7 @@ class Spread:
         log_constant = 0.5 * math.log(2 * math.pi * variance) + math.log(inside)
         return -n * log_constant - self.square / (2 * variance)
 
-    def log_evidence(self, family: str) -> float:
+    def log_evidence(self, family: WeightFamily) -> float:
         """Return the log of the density averaged over an unknown scale."""
         n = self.count
         if family == "uniform":
@@ -132,7 +132,7 @@ class Sample:
         return Spread(self.sums.count, self.sums.s2, self.sums.largest)
 
 
-def scale_p_value(family: str, spreads: Sequence[Spread], slack: float) -> float:
+def scale_p_value(family: WeightFamily, spreads: Sequence[Spread], slack: float) -> float:
     """Return the two-sided p-value of variance 1 for all ``spreads`` together.
 
     The sum of squares is a chi-square with ``2N/(kurtosis - 1)`` degrees of freedom up
@@ -154,7 +154,7 @@ def scale_p_value(family: str, spreads: Sequence[Spread], slack: float) -> float
     return min(1.0, 2 * float(min(tails)))
 
 
-def looks_like(family: str, sample: Sample) -> bool:
+def looks_like(family: WeightFamily, sample: Sample) -> bool:
     """Return whether the shape of the entries fits the family, whatever their scale."""
     mean, variance = _kurtosis_moments(family, sample.sums.count)
     z = (sample.sums.kurtosis - mean) / math.sqrt(variance) if variance > 0 else 0.0
@@ -175,7 +175,7 @@ def is_continuous(sample: Sample) -> bool:
 
 
 @functools.cache
-def _kurtosis_moments(family: str, n: int) -> tuple[float, float]:
+def _kurtosis_moments(family: WeightFamily, n: int) -> tuple[float, float]:
     """Return mean and variance of the sample kurtosis about zero; exact if normal."""
     if family != "normal":
         return KURTOSIS[family], _KURTOSIS_SPREAD[family] / n

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from initdiag.network.architecture import Activation, Gap, InputMap
+from initdiag.network.architecture import Activation, ActivationName, Gap, InputMap
 from initdiag.tracing import torch_calls
 from initdiag.tracing.recorder import Call
 
@@ -223,7 +223,8 @@ class Flow:
 
         Dropout commutes with what lets a positive scale through, with no smooth one.
         """
-        name, slope, dropout = "linear", 0.0, 0.0
+        name: ActivationName = "linear"
+        slope = dropout = 0.0
         for call in self._onward(linear):
             if call.activation is None:
                 continue

@@ -32,7 +32,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from initdiag.network.weights import INITIALIZERS, KURTOSIS, WeightLaw
+from initdiag.network.weights import INITIALIZERS, KURTOSIS, WeightFamily, WeightLaw
 from initdiag.tracing.candidates import (
     LIKELY,
     MATRIX_LEVEL,
@@ -176,7 +176,7 @@ def _law(
     return replace(law, scale_error=doubt if doubt > SAME else 0.0)
 
 
-def _estimated(family: str, sample: Sample) -> WeightLaw:
+def _estimated(family: WeightFamily, sample: Sample) -> WeightLaw:
     """Return the law with the sample's own variance, and its error."""
     sums = sample.sums
     if family == "other":
@@ -189,12 +189,14 @@ def _estimated(family: str, sample: Sample) -> WeightLaw:
     return WeightLaw(family, sums.variance, KURTOSIS[family], scale_error=error)
 
 
-def _log_variance_error(family: str, sample: Sample) -> float:
+def _log_variance_error(family: WeightFamily, sample: Sample) -> float:
     """Return the standard error of the log of the sample variance."""
     return math.sqrt((KURTOSIS[family] - 1) / sample.sums.count)
 
 
-def _common_gain(family: str, samples: Sequence[Sample], rival: float) -> list[WeightLaw] | None:
+def _common_gain(
+    family: WeightFamily, samples: Sequence[Sample], rival: float
+) -> list[WeightLaw] | None:
     """Return the laws of an initialiser times one gain, if that explains all
     ``samples`` best.
 
@@ -229,7 +231,7 @@ def _common_gain(family: str, samples: Sequence[Sample], rival: float) -> list[W
     ]
 
 
-def _evidence(family: str, samples: Sequence[Sample], variances: Sequence[float]) -> float:
+def _evidence(family: WeightFamily, samples: Sequence[Sample], variances: Sequence[float]) -> float:
     """Return the log of the density of all entries, given their variances up to one
     scale.
     """
@@ -238,7 +240,7 @@ def _evidence(family: str, samples: Sequence[Sample], variances: Sequence[float]
     return Spread.pooled([s.spread.over(v) for s, v in pairs]).log_evidence(family) - jacobian
 
 
-def _simplest(spread: Spread, family: str) -> float:
+def _simplest(spread: Spread, family: WeightFamily) -> float:
     """Return the estimated gain, or the simple one that it is within its error of."""
     gain = math.sqrt(spread.square / spread.count)
     error = math.sqrt((KURTOSIS[family] - 1) / spread.count) / 2

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
@@ -19,7 +19,11 @@ from initdiag.network.architecture import Activation
 from initdiag.tracing import torch_calls
 from initdiag.tracing.provenance import Origin, Provenance
 
-__all__ = ["Call", "Recorder", "modules_named", "tensors_in"]
+__all__ = ["Call", "CallKind", "Recorder", "modules_named", "tensors_in"]
+
+
+CallKind = Literal["linear", "bias", "activation", "dropout", "reshape", "other"]
+"""What a call does to the value that passes: a linear map, a bias added, ..."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +43,8 @@ class Call:
         a use.
     shape_in, shape : tuple of int
         Of the first input and of the output.
-    kind : str
-        ``"linear"``, ``"bias"``, ``"activation"``, ``"dropout"``, ``"reshape"`` or
-        ``"other"``.
+    kind : CallKind
+        What it does to the value.
     weight, bias : str or None
         Names of the parameters that a linear (or bias) call uses.
     activation : Activation or None
@@ -56,7 +59,7 @@ class Call:
     inputs: tuple[int, ...]
     shape_in: tuple[int, ...]
     shape: tuple[int, ...]
-    kind: str
+    kind: CallKind
     weight: str | None = None
     bias: str | None = None
     is_transposed: bool = False

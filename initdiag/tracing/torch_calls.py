@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
-from initdiag.network.architecture import Activation
+from initdiag._core.validation import choice
+from initdiag.network.architecture import ACTIVATIONS, Activation
 
 __all__ = [
     "LinearCall",
@@ -147,7 +148,9 @@ def activation_of(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> 
     if name == "rrelu":
         lower, upper, training = rrelu_bounds(args, kwargs)
         return Activation("rrelu") if training else Activation("leaky_relu", (lower + upper) / 2)
-    return Activation(name) if _is_standard(name, args, kwargs) else None
+    if not _is_standard(name, args, kwargs):
+        return None
+    return Activation(choice(name, "activation", ACTIVATIONS))
 
 
 def _is_standard(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
@@ -172,8 +175,9 @@ def _clamped(low: Any, high: Any) -> Activation | None:
         return Activation("relu") if is_zero(low) else None
     if not isinstance(low, int | float) or not isinstance(high, int | float):
         return None
-    name = {(0.0, 6.0): "relu6", (-1.0, 1.0): "hardtanh"}.get((low, high))
-    return None if name is None else Activation(name)
+    if (low, high) == (0.0, 6.0):
+        return Activation("relu6")
+    return Activation("hardtanh") if (low, high) == (-1.0, 1.0) else None
 
 
 def is_parametric(name: str) -> bool:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import get_args
 
 import pytest
 
-from initdiag import Architecture, InvalidInput
+from initdiag import Architecture, InvalidInput, Prediction, predict
 from initdiag.network.architecture import Activation, Gap, Gate, InputMap, Layer, WeightLaw
+from initdiag.network.weights import INITIALIZERS, Initializer
 
 
 def test_from_widths_builds_the_stated_chain():
@@ -140,3 +142,14 @@ def test_a_saved_gap_says_what_is_done_to_the_input():
     assert both.input_map == InputMap(("sin", "cat"))
     assert both.chain is None
     assert chain.input_map is dataclasses.replace(chain, gaps=(other,)).input_map is None
+
+
+def test_every_initialiser_that_may_be_named_says_what_it_draws():
+    assert set(get_args(Initializer)) == set(INITIALIZERS)
+
+
+def test_a_saved_name_outside_its_closed_set_is_refused():
+    saved = predict([8, 4]).to_dict()
+    assert Prediction.from_dict(saved) == predict([8, 4])
+    with pytest.raises(InvalidInput, match=r"coverage.*'exact', 'first-order'.*'approximate'"):
+        Prediction.from_dict(saved | {"coverage": "approximate"})
