@@ -50,7 +50,7 @@ passes.
 """
 
 _DRAWS = 512
-"""Of a simulation."""
+"""Draws of a simulation."""
 
 _RESIDUAL_DEPTH = 3
 """Layers that a network with skip connections counts for in the risk's step: first,
@@ -141,12 +141,12 @@ def advise(
     worth = [r for r in found if r.risk < _LEAST_GAIN * before]
     worth.sort(
         key=lambda r: (r.risk > target, -round((before - r.risk) / r.cost, 1))
-    )  # of like ones, as listed
+    )  # the listed order decides between equals
     return tuple(_advice(remedy, prediction, before) for remedy in worth)
 
 
 def _best(found: Sequence[_Remedy], architecture: Architecture) -> _Remedy:
-    """The initialiser of the least risk; the one that the network has, unless another
+    """Return the initialiser of the least risk. The network's own stays unless another
     is clearly better.
     """
     best = min(found, key=lambda remedy: remedy.risk)
@@ -159,7 +159,7 @@ def _best(found: Sequence[_Remedy], architecture: Architecture) -> _Remedy:
 
 
 def _beyond_initialisers(best: _Remedy, training: Training, target: float) -> Iterator[_Remedy]:
-    """What to change on top of the best initialiser."""
+    """Yield what to change on top of the best initialiser."""
     yield from _slower(best, training, target)
     if _has_shape(best.architecture):
         yield from _shapes(best, _scorer(training), target)
@@ -167,8 +167,8 @@ def _beyond_initialisers(best: _Remedy, training: Training, target: float) -> It
 
 
 def _same_weights(one: Architecture, other: Architecture) -> bool:
-    """Whether every weight has the same law but for rounding, so that nothing need be
-    said of the initialiser.
+    """Return whether every weight has the same law up to rounding. The initialiser then
+    needs no mention.
     """
     pairs = zip(one.layers, other.layers, strict=True)
     return all(
@@ -183,8 +183,8 @@ def _risk(prediction: Prediction, training: Training) -> float:
 
 
 def _scorer(training: Training) -> Callable[[Architecture], float]:
-    """The risk of an architecture whose weights are normal or Haar: as by `predict`,
-    with each distinct layer looked at once.
+    """Return a function for the risk of an architecture whose weights are normal or
+    Haar. It gives what `predict` gives, and looks at each distinct layer once.
     """
 
     def risk(architecture: Architecture) -> float:
@@ -216,8 +216,8 @@ def _totals(architecture: Architecture) -> tuple[float, float, float]:
 
 
 def _slower(best: _Remedy, training: Training, target: float) -> Iterator[_Remedy]:
-    """The largest lower learning rate, in half decades, at which the best initialiser
-    is enough; nothing where the rate is not known.
+    """Yield the largest lower learning rate, in half decades, at which the best
+    initialiser is enough. Nothing is proposed where the rate is not known.
     """
     for halves in range(1, _HALF_DECADES + 1) if training.lr is not None else ():
         assert training.lr is not None
@@ -259,8 +259,9 @@ def _residual(best: _Remedy, training: Training) -> Iterator[_Remedy]:
 
 
 def _initialisers(architecture: Architecture) -> Iterator[tuple[str, str, Architecture]]:
-    """By the hidden layers: He and orthogonal for ReLU's family, by its slope, and for
-    linear layers; Xavier, He and orthogonal of gain 1 for smooth ones.
+    """Yield initialisers by the hidden layers: He and orthogonal for ReLU's family, by
+    its slope, and for linear layers; Xavier, He and orthogonal of gain 1 for smooth
+    ones.
     """
     hidden = list(_activations(architecture))[:-1] or list(_activations(architecture))
     slope = next((a.negative_slope for a in hidden if a.name == "leaky_relu"), 0.0)
@@ -296,8 +297,8 @@ def _activations(architecture: Architecture) -> Iterator[Activation]:
 
 
 def _has_shape(architecture: Architecture) -> bool:
-    """Whether there are hidden layers, all of one kind, so that they can be given other
-    widths and numbers.
+    """Return whether there are hidden layers, all of one kind, so that they can be
+    given other widths and numbers.
     """
     return len({layer.activation for layer in architecture.layers[:-1]}) == 1
 
@@ -305,7 +306,7 @@ def _has_shape(architecture: Architecture) -> bool:
 def _shapes(
     best: _Remedy, risk: Callable[[Architecture], float], target: float
 ) -> Iterator[_Remedy]:
-    """Changes of shape on top of the best initialiser.
+    """Yield changes of shape on top of the best initialiser.
 
     Whole-network ones by the least change that is enough.
     """
@@ -353,8 +354,8 @@ def _least(is_enough: Callable[[int], bool], low: int, high: int) -> int | None:
 
 
 def _without_bottleneck(architecture: Architecture) -> tuple[int, list[int]] | None:
-    """Index of the hidden layer of the largest log-variance, and the widths with it as
-    wide as the median hidden layer; None if it is.
+    """Return the index of the hidden layer of the largest log-variance, and the widths
+    with that layer widened to the median. None if it is no narrower.
     """
     if any(layer.activation.gate is None for layer in architecture.layers):
         return None
@@ -371,8 +372,8 @@ def _without_bottleneck(architecture: Architecture) -> tuple[int, list[int]] | N
 
 
 def _reshaped(architecture: Architecture, widths: list[int]) -> Architecture:
-    """The same activations and initialisers on other widths; a layer that is left out
-    is one of the last hidden ones.
+    """Keep activations and initialisers on other widths. A layer that is left out is
+    one of the last hidden ones.
     """
     layers = architecture.layers[: len(widths) - 2] + architecture.layers[-1:]
     changed = tuple(
@@ -386,7 +387,7 @@ def _reshaped(architecture: Architecture, widths: list[int]) -> Architecture:
 def _layer(
     initializer: str | None, gain: float, activation: Activation, fan_in: int, fan_out: int
 ) -> Layer:
-    """A layer without a bias; equal ones are one object."""
+    """Return a layer without a bias; equal layers are one object."""
     law = WeightLaw.from_initializer(initializer or "he_normal", fan_in, fan_out, gain)
     return Layer(f"{fan_in} -> {fan_out}", fan_in, fan_out, law, activation)
 

@@ -47,12 +47,12 @@ class Expectation:
     Attributes
     ----------
     log_mean, log_variance : float
-        Of ``ln||Ju||^2`` over the draws of this ensemble.
+        Expected mean and variance of ``ln||Ju||^2`` over the draws of this ensemble.
     log_mean_sd, log_variance_sd : float
-        Error of the formula: between-weights offset (signs), and the prediction's own
-        (non-Gaussian weights).
+        Errors of the formulas: the offset between weights (signs), and the prediction's
+        own (non-Gaussian weights).
     dead_probability : float
-        As predicted.
+        Predicted probability that a network is dead.
     """
 
     log_mean: float
@@ -75,26 +75,27 @@ class Agreement:
         Distances in standard errors; the variance's by its cube root, whose law is near
         normal for few draws too. NaN where they are not tested.
     p_value : float
-        Of everything together, under the theory.
+        Probability, under the theory, of a measurement at least as far off, in
+        everything together.
     level : float
-        Below which ``agrees`` is False.
+        Limit of ``p_value`` below which ``agrees`` is False.
     agrees : bool
         Whether the theory is not rejected.
     moments_p_value : float or None
-        Of mean and variance; None where too few draws are alive, or random signs do not
-        show them.
+        For mean and variance; None where too few draws are alive, or random signs do
+        not show them.
     shape_p_value : float or None
-        Of the law's shape, by Kolmogorov's and Smirnov's statistic
+        For the law's shape, by Kolmogorov's and Smirnov's statistic
         (`initdiag.law.distributions.goodness`); None where the theory gives no law,
         under 100 draws, with few entries that are not Gaussian, and under random signs
         at widths of a few units, where weights that are kept leave a shape of their
         own.
     dead_p_value : float or None
-        Of the share of dead draws; None where none are seen or expected. Against a
-        simulation: Fisher's exact test of two samples.
+        For the share of dead draws; None where none are seen or expected. A simulation
+        is compared by Fisher's exact test of two samples.
     scale_p_value : float or None
-        Of the size of the weights that random signs keep, against the law that they are
-        taken for; None under other ensembles, or where no initialiser is named.
+        For the size of the weights that random signs keep, against the law that they
+        are taken for; None under other ensembles, or where no initialiser is named.
     """
 
     expected_log_mean: float
@@ -148,7 +149,7 @@ def expectation(
 
 
 def _simulated(architecture: Architecture, prediction: Prediction, method: Ensemble) -> Expectation:
-    """A simulation has standard errors of its own.
+    """Return what a simulation expects, with the standard errors of its own.
 
     Under random signs the weights' norms matter in more ways than one: they are an
     error.
@@ -268,7 +269,7 @@ _NOT_TESTED = (math.nan, math.nan, None)
 
 
 def _moments_test(moments: LogMoments, expected: Expectation) -> tuple[float, float, float]:
-    """Distances of mean and variance in standard errors, and their joint p-value."""
+    """Return the z-scores of mean and variance, and their joint p-value."""
     mean_sd = math.hypot(math.sqrt(expected.log_variance / moments.count), expected.log_mean_sd)
     # few draws underrate their own fourth moment
     normal = math.sqrt(2 / (moments.count - 1))
@@ -281,8 +282,8 @@ def _moments_test(moments: LogMoments, expected: Expectation) -> tuple[float, fl
 
 
 def _variance_z(ratio: float, relative_sd: float) -> float:
-    """Standard normal to good accuracy where ``ratio`` is a sample variance over its
-    expectation, as few as its draws are.
+    """Return a number that is close to standard normal if ``ratio`` is a sample
+    variance over its expectation, for few draws too.
 
     Wilson and Hilferty's cube root (1931), with the degrees of freedom
     ``2/relative_sd^2`` that the sample's own fourth moment gives.
@@ -301,8 +302,8 @@ def _shape_p_value(
     expected: Expectation,
     measurement: Measurement,
 ) -> float | None:
-    """Of the law itself: random signs have its shape only as long as little of its
-    variance is the weights' norms'.
+    """Return the p-value of the law's shape. Random signs have it only while the norms
+    of the weights make little of its variance.
 
     To first order in the kurtosis the law's shape is that of Gaussian weights, which
     few entries that are not Gaussian do not have.
@@ -320,8 +321,8 @@ def _shape_p_value(
 
 
 def _dead_p_value(prediction: Prediction, measurement: Measurement) -> float | None:
-    """Of the share of dead draws: against the law's probability, or against the draws
-    of a simulation, which is a sample itself.
+    """Return the p-value of the share of dead draws, against the law's probability or
+    against the draws of a simulation, which is a sample itself.
     """
     probability = prediction.known.dead_probability
     dead = round(measurement.dead_fraction * measurement.draws)
@@ -334,8 +335,8 @@ def _dead_p_value(prediction: Prediction, measurement: Measurement) -> float | N
 
 
 def _scale_p_value(layers: Sequence[Layer]) -> float | None:
-    """Of the sum of ``ln(s^2/v)``, by which a measurement by signs is off the
-    prediction.
+    """Return the p-value of the sum of ``ln(s^2/v)``, by which a measurement by signs
+    is off the prediction.
 
     A layer's sample mean square ``s^2`` over its nominal ``v`` is a chi-square over its
     degrees of freedom: exactly for normal entries, in mean and variance for others.
@@ -355,7 +356,7 @@ def _scale_p_value(layers: Sequence[Layer]) -> float | None:
 
 
 def _scale_z(layer: Layer) -> float:
-    """How many standard errors a layer's weights are larger than their law says."""
+    """Return how many standard errors a layer's weights exceed what their law says."""
     weight, count = layer.weight, layer.fan_in * layer.fan_out
     assert weight.sample_variance is not None
     freedom = 2 * count / (weight.kurtosis - 1)
@@ -369,21 +370,21 @@ def _scale_z(layer: Layer) -> float:
 
 
 def _smallest(p_values: Sequence[float | None]) -> float:
-    """Probability that the smallest of so many independent p-values is as small as
-    this.
+    """Return the probability that the smallest of so many independent p-values is as
+    small as this.
     """
     found = [p for p in p_values if p is not None]
     return -math.expm1(len(found) * math.log1p(-min(found))) if min(found) < 1 else 1.0
 
 
 def _binomial_p_value(count: int, draws: int, probability: float) -> float:
-    """Two-sided: twice the smaller tail, at most 1."""
+    """Return the two-sided p-value: twice the smaller tail, at most 1."""
     upper = float(special.bdtrc(count - 1, draws, probability)) if count > 0 else 1.0
     return min(1.0, 2 * min(upper, float(special.bdtr(count, draws, probability))))
 
 
 def _fisher_p_value(count: int, draws: int, other_count: int, other_draws: int) -> float:
-    """Fisher's exact test, two-sided, that two samples have one probability."""
+    """Return Fisher's exact two-sided p-value that two samples have one probability."""
     from scipy import stats
 
     table = [[count, draws - count], [other_count, other_draws - other_count]]

@@ -39,9 +39,9 @@ class Numbers:
     Attributes
     ----------
     drift, variance : float
-        Of the log of the squared gain, without a linear output's draw (natural log).
-        The drift is infinite where draws overflow, minus infinite where all are dead;
-        there is no log-variance then, and it is 0.
+        Mean and variance of the log of the squared gain, without a linear output's draw
+        (natural log). The drift is infinite where draws overflow, minus infinite where
+        all are dead; there is no log-variance then, and it is 0.
     dead : float
         Share of dead networks.
     depth : int or None

@@ -61,11 +61,11 @@ class Task:
 
     @property
     def indices(self) -> range:
-        """Of its candidates."""
+        """The indices of its candidates."""
         return range(self.start, self.start + len(self.candidates))
 
     def parts(self) -> Iterator[Task]:
-        """Tasks of one candidate each."""
+        """Return tasks of one candidate each."""
         for index, candidate in zip(self.indices, self.candidates, strict=True):
             yield Task(index, (candidate,), self.seed, self.options, self.assumptions)
 

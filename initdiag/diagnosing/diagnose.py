@@ -102,7 +102,7 @@ def diagnose_architecture(
     architecture : Architecture
         What is judged.
     optimizer, lr, loss, thresholds, target, spectrum
-        As in `diagnose`.
+        See `diagnose`.
 
     Raises
     ------
@@ -183,7 +183,7 @@ _NO_SPECTRUM = _Spectral()
 
 
 def _spectral(architecture: Architecture) -> _Spectral:
-    """The spectrum and what it says of training; where it is not covered, why."""
+    """Return the spectrum and what it says of training, or why it is not covered."""
     try:
         found = spectral_report(architecture)
     except UnsupportedArchitecture as error:
@@ -199,8 +199,8 @@ def _advice(
     training: Training,
     limits: Thresholds,
 ) -> tuple[Advice, ...]:
-    """What to change of a chain at risk, also of one behind a fixed map of the input;
-    none where a measurement was judged.
+    """Return what to change in a chain at risk, also behind a fixed map of the input.
+    There is no advice where a measurement was judged.
     """
     chain = architecture.chain
     if chain is None or not judgement.verdict.is_at_risk or judgement.basis is not Basis.LAW:
@@ -211,8 +211,8 @@ def _advice(
 
 
 def _separation(architecture: Architecture, prediction: Prediction) -> Separation | None:
-    """How two inputs leave the last hidden layer; None where the law is not known, or
-    nothing passes.
+    """Return how two inputs leave the last hidden layer. None where the law is not
+    known, or nothing passes.
     """
     is_known = (
         prediction.coverage != "none" and not architecture.gaps and len(architecture.layers) > 1
@@ -258,10 +258,10 @@ def diagnose(
         Draws of the measurement; ``"auto"``: until its log-variance is known to 5 %, or
         for a minute.
     method : str
-        Of the measurement. ``"auto"``: signs where the weights allow it, else redraw
+        How to measure. ``"auto"``: signs where the weights allow it, else redraw
         where an initialiser is known. ``"signs"``, ``"redraw"``, ``"law"``; ``"none"``:
-        theory alone. What is no chain is predicted by simulation through its own
-        forward where that can be done.
+        theory alone. A module that is not a chain is predicted by simulation through
+        its own forward where that can be done.
     init : callable, optional
         How to draw the parameters afresh, as ``model.apply`` takes it.
     optimizer : str, optional
@@ -273,11 +273,11 @@ def diagnose(
     loss : str, optional
         ``"classification"`` or ``"regression"``, as in `failure_risk`.
     thresholds : Thresholds, optional
-        Of the decision.
+        Limits of the decision.
     spectrum : bool
-        Also predict the spectrum of the Jacobian, and say what it means for training
-        (``report.spectrum``, findings IND020 to IND025). Milliseconds; for deep chains
-        of smooth activations (tanh, GELU ...) up to about ten seconds.
+        Whether to predict the spectrum of the Jacobian too, and say what it means for
+        training (``report.spectrum``, findings IND020 to IND025). Milliseconds; for
+        deep chains of smooth activations (tanh, GELU ...) up to about ten seconds.
     seed : int
         Fixes every draw.
     progress : bool
@@ -342,7 +342,7 @@ def _is_refuted(report: Report) -> bool:
 def _measured(
     run: Callable[..., Measurement], subject: Subject, method: Method, init: Any
 ) -> tuple[Measurement | None, str | None]:
-    """The measurement, or why there is none."""
+    """Return the measurement, or why there is none."""
     if method == "none":
         return None, None
     reasons: dict[str, list[str]] = {}
@@ -367,8 +367,8 @@ def _measured(
 def _simulation(
     run: Callable[..., Measurement], module: nn.Module, architecture: Architecture
 ) -> Measurement | None:
-    """What predicts a module that is no chain: its own forward pass, by the layers'
-    laws.
+    """Predict a module that is not a chain: by its own forward pass, with weights drawn
+    by the layers' laws.
 
     None where that cannot be done, or where it would not show what training meets.
     """
@@ -406,9 +406,9 @@ def check(
     Parameters
     ----------
     model, example_input, input_size, draws, method, init, optimizer, lr, loss
-        As in `diagnose`.
+        See `diagnose`.
     thresholds, spectrum, seed, progress, target, module
-        As in `diagnose`.
+        See `diagnose`.
     fail_on : str, optional
         ``"risk"`` raises `AtRisk` if the network is at risk; ``"no-verdict"`` raises it
         also if the network could not be judged.
@@ -418,9 +418,9 @@ def check(
     Raises
     ------
     AtRisk
-        As asked for by ``fail_on``; the report is its ``.report``.
+        If the report fails by ``fail_on``; the exception's ``.report`` is the report.
     InvalidInput
-        As `diagnose`.
+        See `diagnose`.
 
     Examples
     --------
@@ -469,16 +469,16 @@ def assert_trainable(
     Parameters
     ----------
     model, example_input, input_size, draws, method, init, optimizer, lr, loss
-        As in `diagnose`.
+        See `diagnose`.
     thresholds, spectrum, seed, progress, target, module
-        As in `diagnose`.
+        See `diagnose`.
 
     Raises
     ------
     AtRisk
         If the network is at risk, or could not be judged; its text is the report's.
     InvalidInput
-        As `diagnose`.
+        See `diagnose`.
     """
     report = diagnose(
         model, example_input, input_size=input_size, draws=draws, method=method, init=init,

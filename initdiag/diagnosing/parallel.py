@@ -1,7 +1,7 @@
 """Many diagnoses on an executor: processes, Dask, Ray, MPI, or none; the results do not
 depend on which.
 
-Of an engine only ``submit`` is used, and futures in the manner of `concurrent.futures`.
+An engine needs only ``submit``, and futures in the manner of `concurrent.futures`.
 Candidates go out in order, at most ``in_flight`` tasks at a time, and records come back
 in order. A candidate's random numbers depend on (seed, its index) alone, and each is
 diagnosed on one thread, so that sums are formed in the same order everywhere.
@@ -81,7 +81,7 @@ def check_many(
     assumptions : mapping, optional
         For candidates that are widths: as in `Architecture.from_widths`.
     **diagnose_options
-        As in `diagnose`. ``input_size`` travels better than ``example_input``.
+        See `diagnose`; ``input_size`` travels better than ``example_input``.
 
     Returns
     -------
@@ -114,8 +114,8 @@ def check_many(
 
 
 def _checked_options(options: dict[str, Any]) -> dict[str, Any]:
-    """The options, of which none is unknown and no choice wrong: that would be every
-    candidate's error.
+    """Return the options. An unknown one or a wrong choice is refused here, because
+    every candidate would fail by it.
     """
     known = list(signature(diagnose).parameters)[1:]
     unknown = [name for name in options if name not in known]
@@ -134,7 +134,7 @@ def _checked_options(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _batches(candidates: Iterable[Any], size: int) -> Iterator[tuple[int, tuple[Any, ...]]]:
-    """Consecutive candidates with the first one's index."""
+    """Yield consecutive candidates with the first one's index."""
     remaining = iter(candidates)
     for start in itertools.count(0, size):
         batch = tuple(itertools.islice(remaining, size))
@@ -156,7 +156,7 @@ def _records(
 def _in_order(
     tasks: Iterable[Task], engine: _Engine, in_flight: int
 ) -> Iterator[tuple[Checked, ...]]:
-    """The tasks' results in order, at most ``in_flight`` of them handed out."""
+    """Yield the results in order, with at most ``in_flight`` tasks handed out."""
     window: deque[tuple[Task, Future[Any]]] = deque()
     try:
         for task in tasks:
@@ -230,8 +230,8 @@ def _done(value: Any = None, error: BaseException | None = None) -> Future[Any]:
 
 
 def _failed(task: Task, error: BaseException) -> tuple[Checked, ...]:
-    """Records of candidates that never ran: they could not be sent, or the engine gave
-    up.
+    """Return records of candidates that never ran: they could not be sent, or the
+    engine gave up.
     """
     text = _cannot_be_sent(task.candidates[0]) or f"{type(error).__name__}: {error}"
     return tuple(Checked(index, None, text) for index in task.indices)

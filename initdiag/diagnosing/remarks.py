@@ -138,7 +138,9 @@ def _layers(architecture: Architecture, numbers: Numbers | None) -> Iterator[Fin
 def _zero_weights(
     layer: Layer, architecture: Architecture, numbers: Numbers | None
 ) -> Iterator[Finding]:
-    """An output or a branch may start at zero; a layer in the only way may not."""
+    """Yield what to say of a layer whose weights are all zero. An output or a branch
+    may start at zero; a layer that every path goes through may not.
+    """
     if starts_at_zero(architecture) and layer is architecture.layers[-1]:
         if numbers is not None:
             remedy = "nothing: it is judged as if its gain were 1"

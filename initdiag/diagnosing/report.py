@@ -36,9 +36,9 @@ class Report(Record):
     Attributes
     ----------
     schema_version : int
-        Of `to_dict`'s form.
+        Version of `to_dict`'s form.
     initdiag_version : str
-        That made it.
+        Version of initdiag that made it.
     target : str
         What was looked at: a command-line target, or a class name.
     verdict : Verdict

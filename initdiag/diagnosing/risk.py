@@ -77,7 +77,9 @@ DEPTHS = (4, 46)
 """Linear layers of the study's networks; fewer or more count as the nearest."""
 
 MIDDLE_DEPTH = 12
-"""Of the study, about; a network whose depth is not known counts as so deep."""
+"""About the middle depth of the study, which counts where a network's own is not
+known.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +122,7 @@ class Training:
         Raises
         ------
         InvalidInput
-            As the record itself.
+            If the record's own checks fail.
         """
         return cls("sgd" if optimizer is None else optimizer, lr, loss)
 
@@ -315,7 +317,7 @@ def risks(
     Returns
     -------
     float64 array
-        Of the shape that the arguments have together.
+        Risks, in the shape to which the arguments broadcast.
     """
     numbers = np.broadcast_arrays(hidden_drift, hidden_log_variance, dead_probability, depth)
     drift, variance, dead, layers = (np.asarray(a, dtype=float).ravel() for a in numbers)

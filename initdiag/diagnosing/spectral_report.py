@@ -84,7 +84,7 @@ def spectral_report(architecture: Architecture, target: str | None = None) -> Sp
     Raises
     ------
     UnsupportedArchitecture
-        As `predict_spectrum`.
+        See `predict_spectrum`.
     """
     spectrum = predict_spectrum(architecture)
     conditions = conditions_of(spectrum)
@@ -110,7 +110,7 @@ def spectral_report(architecture: Architecture, target: str | None = None) -> Sp
 
 
 def _scale_findings(architecture: Architecture, conditions: Conditions) -> Iterator[Finding]:
-    """The condition ``(1/n) sum sigma^2 = 1``."""
+    """Yield what the condition ``(1/n) sum sigma^2 = 1`` finds."""
     log = conditions.log_mean_square
     if abs(log) < _OFF_SCALE:
         return
@@ -136,7 +136,7 @@ def _spread_findings(conditions: Conditions, changes: tuple[Improvement, ...]) -
 def _rank_findings(
     spectrum: SpectralLaw, conditions: Conditions, changes: tuple[Improvement, ...]
 ) -> Iterator[Finding]:
-    """Exact zeros, which a narrow layer makes; and singular values that single
+    """Yield exact zeros, which a narrow layer makes, and singular values that single
     precision does not tell from 0, which depth makes.
     """
     rank, resolved, total = conditions.rank_share, conditions.resolved_share, conditions.directions
@@ -167,7 +167,7 @@ def _resolved_share(conditions: Conditions) -> float:
 
 
 def _narrowest(spectrum: SpectralLaw, conditions: Conditions) -> tuple[str | None, str]:
-    """Where the rank is lost, if one layer loses it, and in words."""
+    """Return the layer that loses the rank (None for several), and why, in words."""
     least = min(factor.open_count for factor in spectrum.factors)
     layers = [factor for factor in spectrum.factors if factor.open_count < 1.001 * least]
     whose = "its" if len(layers) == 1 else f"the {len(layers)} narrowest layers'"
@@ -191,7 +191,7 @@ def _isometry_findings(
 
 
 def _width_findings(spectrum: SpectralLaw) -> Iterator[Finding]:
-    """How far the widths at hand are from the limit."""
+    """Yield how far the widths at hand are from the limit."""
     caveat = spectrum.caveat
     if caveat is not None:
         yield findings.FINITE_WIDTH.at(None, caveat, _MEASURE)
@@ -212,7 +212,7 @@ def _effects(
 
 
 def _count(number: float) -> str:
-    """A number of directions: at least 1, for fewer cannot carry anything."""
+    """Return a number of directions: at least 1, since fewer cannot carry anything."""
     return f"{max(number, 1):.0f}"
 
 

@@ -53,16 +53,16 @@ def risk_of(
     Parameters
     ----------
     candidate, **options
-        As in `prediction_of`.
+        See `prediction_of`.
     optimizer, lr, loss
-        As in `initdiag.failure_risk`: the trial's own, where they are known.
+        See `initdiag.failure_risk`; give the trial's own where they are known.
 
     Raises
     ------
     UnsupportedArchitecture
         If the candidate can be neither covered nor simulated.
     InvalidInput
-        As `initdiag.failure_risk`, `initdiag.diagnose`.
+        See `initdiag.failure_risk`, `initdiag.diagnose`.
     """
     prediction = prediction_of(candidate, **options)
     if prediction.hidden_drift is None:

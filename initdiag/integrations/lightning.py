@@ -30,7 +30,7 @@ class Initdiag(pl.Callback):
     fail_on : str, optional
         ``"risk"``, ``"no-verdict"`` (which includes risk), or None: report only.
     **diagnose_options
-        As in `initdiag.diagnose`. Without ``example_input`` and ``input_size`` the
+        See `initdiag.diagnose`. Without ``example_input`` and ``input_size`` the
         module's ``example_input_array`` is used, if it has one.
 
     Attributes

@@ -42,19 +42,19 @@ def prune_at_risk(
     Parameters
     ----------
     trial : optuna.Trial
-        In whose objective this is called.
+        The trial in whose objective this is called.
     candidate, optimizer, **options
-        As in `initdiag.integrations.candidates.risk_of`: ``lr=`` and ``loss=`` for the
-        trial's own.
+        See `initdiag.integrations.candidates.risk_of`; ``lr=`` and ``loss=`` are best
+        the trial's own.
     max_risk : float
         Trials of this risk or more are pruned.
 
     Raises
     ------
     optuna.TrialPruned
-        Then.
+        If the risk is ``max_risk`` or more.
     InvalidInput, UnsupportedArchitecture
-        As `risk_of`.
+        See `risk_of`.
     """
     max_risk = probability(max_risk, "max_risk")
     risk = risk_of(candidate, optimizer=optimizer, **options)

@@ -22,10 +22,10 @@ def score(candidate: Any, *, optimizer: Family | None = "sgd", **options: Any) -
     Parameters
     ----------
     candidate, **options
-        As in `initdiag.integrations.candidates.prediction_of`: widths, an architecture,
-        a module or a factory.
+        Widths, an architecture, a module or a factory: see
+        `initdiag.integrations.candidates.prediction_of`.
     optimizer : str
-        As in `initdiag.failure_risk`.
+        See `initdiag.failure_risk`.
 
     Returns
     -------

@@ -45,8 +45,8 @@ def ray_executor(**options: Any) -> Executor:
     Parameters
     ----------
     **options
-        Of a Ray task: ``num_cpus``, ``resources``, ``runtime_env`` ... Ray runs a task
-        again whose worker was killed (``max_retries``, 3 by default).
+        Options of a Ray task: ``num_cpus``, ``resources``, ``runtime_env`` ... Ray runs
+        a task again if its worker was killed (``max_retries``, 3 by default).
 
     Examples
     --------
@@ -71,11 +71,11 @@ def sample_accepted(
     draw : callable
         Returns a candidate's widths, at random.
     optimizer, **options
-        As in `initdiag.integrations.candidates.risk_of`.
+        See `initdiag.integrations.candidates.risk_of`.
     max_risk : float
         Candidates of this risk or more are rejected.
     attempts : int
-        Before giving up.
+        Candidates to try before giving up.
 
     Raises
     ------

@@ -33,7 +33,7 @@ class Initdiag(TrainerCallback):
     fail_on : str, optional
         ``"risk"``, ``"no-verdict"`` (which includes risk), or None: report only.
     **diagnose_options
-        As in `initdiag.diagnose`; ``module="classifier"`` with an ``example_input`` for
+        See `initdiag.diagnose`; ``module="classifier"`` with an ``example_input`` for
         the part of a larger model that is a chain.
 
     Attributes

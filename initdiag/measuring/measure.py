@@ -85,7 +85,7 @@ def measure(
     model : nn.Module or factory
         Left as it came, bit for bit.
     example_input, input_size
-        As in `trace`. Rows are dealt out over the draws in turn; random normal rows
+        See `trace`. Rows are dealt out over the draws in turn; random normal rows
         where none are given.
     draws : int or "auto"
         How many. ``"auto"``: until ``relative_error`` is met or ``time_budget`` is
@@ -98,7 +98,7 @@ def measure(
         (`initdiag.measuring.ensembles.gaussian`), a simulation of the initialisation at
         the cost of the widths.
     init : callable, optional
-        As ``model.apply`` takes it; for redraws.
+        An initialiser that ``model.apply`` takes, for redraws.
     seed : int
         Draw ``i`` depends on nothing but the seed and ``i``.
     direction : Tensor or array_like, optional
@@ -135,7 +135,7 @@ def measure(
     Raises
     ------
     InvalidInput
-        As `trace`; an unknown method; an ``init`` that raises.
+        As `trace`, for an unknown method, and for an ``init`` that raises.
     UnsupportedArchitecture
         If the ensemble does not exist for this module; the message says why and what to
         do.

@@ -48,7 +48,7 @@ def measure_spectrum(
     model : nn.Module or factory
         Left as it came, bit for bit.
     example_input, input_size
-        As in `trace`. Rows are dealt out over the draws in turn: draw ``i`` is the
+        See `trace`. Rows are dealt out over the draws in turn: draw ``i`` is the
         Jacobian at one row. Random normal rows where none are given.
     draws : int
         How many networks.
@@ -56,7 +56,7 @@ def measure_spectrum(
         ``"signs"``: random signs around the real weights; ``"redraw"``: parameters
         drawn afresh. As in `measure`.
     init : callable, optional
-        As ``model.apply`` takes it; for redraws.
+        An initialiser that ``model.apply`` takes, for redraws.
     seed : int
         Draw ``i`` depends on nothing but the seed and ``i``.
     dense : bool, optional
@@ -80,7 +80,7 @@ def measure_spectrum(
     Raises
     ------
     InvalidInput
-        As `trace`; an unknown method; an ``init`` that raises.
+        As `trace`, for an unknown method, and for an ``init`` that raises.
     UnsupportedArchitecture
         If the ensemble does not exist for this module, or its rows are mixed; the
         message says why and what to do.

@@ -266,7 +266,8 @@ class Architecture:
         widths : sequence of int
             ``n_0, n_1, ..., n_L``, at least two.
         activation, output : str
-            Of the hidden layers and of the last: names from ``ACTIVATIONS``.
+            Activations of the hidden layers and of the last: names from
+            ``ACTIVATIONS``.
         init : str or one a layer
             A key of ``INITIALIZERS`` (``kaiming_*`` is understood), the output layer
             included.
@@ -275,7 +276,7 @@ class Architecture:
         dropout : float or one a hidden layer
             Rate of dropout after hidden activations.
         negative_slope : float
-            Of ``leaky_relu``.
+            Slope of ``leaky_relu`` below zero.
         input_rms : float
             Root mean square of an input's features.
 
@@ -330,7 +331,7 @@ class Architecture:
         Raises
         ------
         InvalidInput
-            As `from_widths`; a ``negative_slope`` without a leaky ReLU.
+            As `from_widths`, and for a ``negative_slope`` without a leaky ReLU.
         """
         depth = len(self.layers)
         inits = _per_layer(init, depth, "init")

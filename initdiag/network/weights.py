@@ -148,17 +148,17 @@ class WeightLaw:
         (normal, with equally many zeros in every column) or ``"other"`` (iid with the
         stated moments).
     variance : float
-        Of an entry (nominal where ``initializer`` is named, the sample's otherwise). 0
-        for an all-zero matrix.
+        Variance of an entry: nominal where ``initializer`` is named, the sample's
+        otherwise. 0 for an all-zero matrix.
     kurtosis : float
         E w^4 / (E w^2)^2 of an entry: 3 if Gaussian.
     initializer : str or None
         The recognised or assumed initialiser, a key of ``INITIALIZERS``.
     gain : float
-        What the initialiser's standard deviation is multiplied by.
+        Factor on the initialiser's standard deviation.
     sample_variance, sample_kurtosis : float or None
-        Of the actual entries, about zero; None for a law that was assumed, not read
-        from a module.
+        Moments of the actual entries, about zero; None for a law that was assumed and
+        not read from a module.
     hypotheses : tuple of Hypothesis
         The tests made on the actual entries.
     scale_error : float

@@ -23,7 +23,7 @@ from initdiag.measuring.judged import judged_moments
 __all__ = ["RISK_MARGIN", "Baseline", "Standing", "risk_margin"]
 
 _VERSION = 1
-"""Of the file's form."""
+"""Version of the file's form."""
 
 RISK_MARGIN = 0.05
 """A risk is clearly higher when it is more than this above the baseline's, and more

@@ -52,7 +52,7 @@ class ModelConfig:
     folder : Path
         Where files and packages are looked for.
     module, input_size, optimizer, lr, loss, draws, seed, method, spectrum, thresholds
-        As in `initdiag.diagnose`.
+        See `initdiag.diagnose`.
     example_input : str or None
         Target of a batch tensor, or of a function that makes one.
     ignore : tuple of str

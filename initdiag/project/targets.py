@@ -76,7 +76,7 @@ def load_batch(target: str | None, folder: Path | None = None) -> Any:
     Raises
     ------
     TargetError
-        As `load`, or if the function raises.
+        As `load`, and if the function raises.
     """
     if target is None:
         return None

@@ -40,7 +40,7 @@ _EVEN = 0.5
 """Risk below which training is more likely to start than not."""
 
 _TOSS_UP = 0.05
-"""As close to that as counts as an even chance."""
+"""A risk this close to it counts as an even chance."""
 
 _MEDIAN_PAIR, _RARE_PAIR = 0.954, 2.772
 """Standard deviations by which two draws of a normal law differ.

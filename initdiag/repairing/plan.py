@@ -62,7 +62,7 @@ class Plan:
     Attributes
     ----------
     method, basis, seed, drift_before, drift_after
-        As in `Repair`.
+        See `Repair`.
     weights : tuple of PlannedWeight
         Each once, in the order of execution.
     biases : tuple of str
@@ -92,7 +92,7 @@ def planned(work: nn.Module, method: Method, seed: int, example: Tensor | None, 
     Raises
     ------
     InvalidInput, UnsupportedArchitecture
-        As `repair`.
+        See `repair`.
     """
     subject = subject_of(work, example, size, None)
     arch, biases = trace_with_biases(subject)

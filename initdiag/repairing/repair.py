@@ -44,7 +44,7 @@ class Repair:
     Attributes
     ----------
     method : {"he_normal", "orthogonal", "rescale"}
-        As asked for.
+        What was asked for.
     basis : {"law", "measurement"}
         ``"law"``: each layer was scaled by the law; ``"measurement"``: one factor on
         all weights was found by measuring.
@@ -86,7 +86,7 @@ def repair(
     seed : int, optional
         Seed of the draws; by default a fresh one, which the record tells.
     example_input, input_size
-        As in `trace`.
+        See `trace`.
 
     Returns
     -------

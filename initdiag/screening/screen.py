@@ -81,12 +81,12 @@ def screen(
         1,000,000 units. Of ``(flat, offsets)``, two integer arrays, architecture ``i``
         is ``flat[offsets[i]:offsets[i + 1]]``.
     optimizer, lr, loss
-        As in `failure_risk`.
+        See `failure_risk`.
     max_risk : float
-        At risk from there, 0 to 1.
+        Risk from which on an architecture is refused, 0 to 1.
     **assumptions
-        As in `Architecture.from_widths`, one value for all layers each; activations:
-        relu, leaky_relu, linear.
+        See `Architecture.from_widths`; one value for all layers each, and of the
+        activations relu, leaky_relu and linear.
 
     Returns
     -------
@@ -157,9 +157,9 @@ def accepts(
     widths : sequence of int
         ``n_0, ..., n_L``.
     optimizer, max_risk, lr, loss
-        As in `screen`.
+        See `screen`.
     **assumptions
-        As in `Architecture.from_widths`; any activation.
+        See `Architecture.from_widths`; every activation is taken.
 
     Raises
     ------
@@ -187,7 +187,7 @@ class Sizing:
     widths : tuple of int
         ``n_0, ..., n_L``.
     cost : int
-        Of the budget, in its unit.
+        Part of the budget that is used, in its unit.
     log_variance, risk : float
         As in `Screening` (natural log).
     accepted : bool
@@ -227,7 +227,7 @@ def widths_for(
     fan_in, fan_out : int
         Widths of input and output.
     **options
-        As in `screen`.
+        See `screen`.
 
     Raises
     ------
@@ -258,14 +258,14 @@ def widths_front(
     Parameters
     ----------
     budget, fan_in, fan_out, unit, **options
-        As in `widths_for`.
+        See `widths_for`.
     depths : iterable of int
         Linear layers.
 
     Raises
     ------
     InvalidInput
-        As `widths_for`.
+        See `widths_for`.
 
     Examples
     --------

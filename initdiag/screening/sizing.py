@@ -176,7 +176,7 @@ def real_widths(depth: int, fan_in: int, fan_out: int, budget: Budget) -> tuple[
     one more of the budget takes from ``sum 1/n_l``.
     """
     spare = budget.limit - (budget.unit * fan_out if budget.product else 0)
-    low, high = -80.0, 10.0  # of ln mu
+    low, high = -80.0, 10.0  # the bracket of ln mu
     x = np.zeros(depth - 1)
     for _ in range(_BISECTIONS):
         middle = (low + high) / 2

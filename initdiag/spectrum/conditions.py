@@ -47,7 +47,7 @@ class Conditions(Record):
         ``ln((1/n_L) sum sigma_i^2)``, the squared RMS gain of a random perturbation of
         the input: 0 keeps the scale.
     share_within_decade : float
-        Of the singular values that are not 0: the largest share within a factor of 10
+        Largest share of the singular values, those of 0 left out, within a factor of 10
         of one another.
     rank_share : float
         Share of the ``d`` that are not 0.
@@ -97,7 +97,7 @@ def conditions_of(law: SpectralLaw) -> Conditions:
 
 
 def _share_within_decade(distribution: Any) -> float:
-    """Largest ``P(x <= ln lambda <= x + ln 100)``, found to 0.1 %."""
+    """Return the largest ``P(x <= ln lambda <= x + ln 100)``, found to 0.1 %."""
     low, high, share = _FIRST, 1 - _FIRST, 0.0
     for _ in range(2):
         probabilities = np.linspace(low, high, _STARTS)

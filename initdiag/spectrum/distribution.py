@@ -25,7 +25,7 @@ from initdiag.spectrum.record import Atom, SpectralFactor, SpectralLaw
 __all__ = ["SpectrumDistribution", "density_of", "law_of"]
 
 _NODES = 801
-"""Of the table of a spectrum without a phase curve."""
+"""Nodes of the table of a spectrum without a phase curve."""
 
 _ROUNDING = 1e-9
 """Mass beside the atoms that is none."""
@@ -74,8 +74,8 @@ class _Table:
         return self._moment_by_parts(n) + atoms if self.node.size else float(atoms)
 
     def _moment_by_parts(self, n: int) -> float:
-        """``[-x^n T] + int n x^(n-1) T dx`` for the continuous tail T, by the trapezium
-        rule with end corrections from ``T' = -density``.
+        """Return ``[-x^n T] + int n x^(n-1) T dx`` for the continuous tail T, by the
+        trapezium rule with end corrections from ``T' = -density``.
         """
         x, density = self.node, -self.y.imag / np.pi
         tail = self.tail - sum(
@@ -126,8 +126,8 @@ class _Table:
         return np.asarray(np.exp(near + below))
 
     def _continue(self, state: State, x: Real) -> tuple[State, Real]:
-        """Refine the table's states; what is lost, or leaves the tail's bracket, is
-        followed all the way.
+        """Refine the table's states. A state that is lost, or leaves the tail's
+        bracket, is followed all the way.
         """
         found, lost = homotopy.refine(self.equation, state.interpolate(self.node, x), x)
         tail = self.equation.tail(found.y, found.log_tau)
@@ -144,7 +144,7 @@ class _Table:
 
 
 def _off_atoms(x: Real, atoms: tuple[Atom, ...]) -> Real:
-    """``x``, moved off an atom upwards (``m`` is infinite there)."""
+    """Move ``x`` upwards off an atom, where ``m`` is infinite."""
     for atom in atoms:
         x = np.where(np.abs(x - atom.log_eigenvalue) < 1e-9, atom.log_eigenvalue + 1e-9, x)
     return x

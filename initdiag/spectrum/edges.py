@@ -79,7 +79,7 @@ def log_lower_edge(equation: ChainEquation, found: tuple[Atom, ...] = ()) -> flo
 
 
 def _next_singularity(equation: ChainEquation) -> float | None:
-    """Distance below ``-a`` of the next zero or pole of ``z(m)``."""
+    """Return the distance below ``-a`` of the next zero or pole of ``z(m)``."""
     net = dict(zip(equation.points, equation.powers, strict=True))
     for gate in equation.gates:
         point = equation.start + gate.excess
@@ -109,7 +109,7 @@ def _first_critical(
 
 
 def _slope(equation: ChainEquation, y: Real, m: Real) -> Real:
-    """``d(ln z)/dm`` at real ``m = y - a`` outside the spectrum."""
+    """Return ``d(ln z)/dm`` at real ``m = y - a`` outside the spectrum."""
     factors = [m if point == 0 else y + (point - equation.start) for point in equation.points]
     total = np.array([q / f for f, q in zip(factors, equation.powers, strict=True)]).sum(axis=0)
     for gate in equation.gates:
@@ -189,8 +189,8 @@ def atoms(input_size: int, factors: tuple[SpectralFactor, ...]) -> tuple[Atom, .
 def _intersection(
     input_size: int, factors: tuple[SpectralFactor, ...], pick: list[tuple[float, float]]
 ) -> float:
-    """Share of the input space that every layer maps by the picked value alone;
-    negative if there is none.
+    """Return the share of the input space that every layer maps by the picked value
+    alone; it is negative if there is none.
     """
     lost = math.fsum(
         f.larger_width - f.fan_out * p for f, (p, _) in zip(factors, pick, strict=True)

@@ -60,9 +60,7 @@ class GateTerm:
     """``c - a``, ``c = ratio P(d != 0)``."""
 
     def share(self, y: NDArray[Any]) -> NDArray[Any]:
-        """``E[tau/(tau - d^2); d != 0]`` as the equation wants it: ``(y + c -
-        a)/ratio``.
-        """
+        """Return ``E[tau/(tau - d^2); d != 0]`` as ``(y + c - a)/ratio``."""
         return (y + self.excess) / self.ratio
 
     def mean(self, function: NDArray[Any]) -> NDArray[Any]:

@@ -46,7 +46,7 @@ tell of a point that was lost.
 """
 
 _LOGIT = np.linspace(-1.0, 1.0, 1201)
-"""Of the table at negative ``z``, to be stretched."""
+"""Nodes of the table at negative ``z``, to be stretched."""
 
 _LEAST_LOG_TAU = -600.0
 """Squared gates are at least 1e-200, and no ``tau`` on the way is much below what they

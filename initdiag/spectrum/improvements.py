@@ -52,7 +52,7 @@ def improvements(architecture: Architecture, before: Conditions) -> tuple[Improv
 
 
 def _changes(architecture: Architecture, before: Conditions) -> Iterator[tuple[str, Architecture]]:
-    """Orthogonal weights, and wider layers; a smooth activation's spectrum takes
+    """Yield orthogonal weights, and wider layers. A smooth activation's spectrum takes
     seconds, so that wider layers are tried there only if need be.
     """
     is_haar = all(layer.weight.family == "haar" for layer in architecture.layers)
@@ -80,8 +80,8 @@ def _orthogonal_layer(layer: Layer) -> Layer:
 
 
 def _orthogonal_words(architecture: Architecture) -> str:
-    """`nn.init.orthogonal_` with its gain ``sqrt(v max(fan_in, fan_out))``, if that is
-    one for all layers.
+    """Return `nn.init.orthogonal_` with its gain ``sqrt(v max(fan_in, fan_out))``, if
+    that is one for all layers.
     """
     gains = [
         math.sqrt(layer.weight.variance * max(layer.fan_in, layer.fan_out))
@@ -116,8 +116,8 @@ def widened(architecture: Architecture, chosen: tuple[int, ...], factor: int = 2
 
 
 def _resized(layer: Layer, fan_in: int, fan_out: int) -> WeightLaw:
-    """The initialiser's law for the new shape; where none is known, the same gain
-    (variance times fan_in).
+    """Return the initialiser's law for the new shape. If none is known, the gain
+    (variance times fan_in) is kept.
     """
     weight = layer.weight
     if weight.initializer is not None:

@@ -30,7 +30,7 @@ _SELU_SCALE, _SELU_ALPHA = 1.0507009873554805, 1.6732632423543772
 """Klambauer et al. 2017, arXiv 1706.02515, equation 14."""
 
 _NODES = 200
-"""Of the quadrature for the moments of ``phi``."""
+"""Nodes of the quadrature for the moments of ``phi``."""
 
 _REACH = 5.5
 """Standard deviations that the quadratures cover; beyond lies 4e-8 of the mass.
@@ -39,7 +39,7 @@ A node's own mass must not be far smaller.
 """
 
 _GATE_NODES = 96
-"""Of the quadrature that stands for a smooth gate's law.
+"""Nodes of the quadrature that stands for a smooth gate's law.
 
 Doubling it moves edges by less than 1e-9 and the CDF by 1e-5 (tanh, GELU, SiLU, four
 layers); but the mean of ``ln lambda`` by 0.04 where ``phi'`` has a zero (GELU, SiLU),
@@ -126,15 +126,15 @@ def squared_gates(architecture: Architecture, input_second_moment: float) -> lis
 
 
 def layer_variance(layer: Layer, second_moment: float) -> float:
-    """``q``, the variance of a pre-activation, from the mean square of an entry that
-    enters.
+    """Return ``q``, the variance of a pre-activation, from the mean square of an entry
+    that enters.
     """
     bias = layer.bias.variance if layer.bias is not None else 0.0
     return layer.weight.variance * layer.fan_in * second_moment + bias
 
 
 def _output_second_moment(layer: Layer, second_moment: float) -> float:
-    """``E phi(h)^2``, dropout included."""
+    """Return ``E phi(h)^2``, dropout included."""
     activation, q = layer.activation, layer_variance(layer, second_moment)
     gate = _gate(activation)
     if gate is not None:
@@ -147,7 +147,7 @@ def _output_second_moment(layer: Layer, second_moment: float) -> float:
 
 
 def _clipped_second_moment(low: float, high: float, q: float) -> float:
-    """``E clip(h, low, high)^2``."""
+    """Return ``E clip(h, low, high)^2``."""
     a, b = low / math.sqrt(q), high / math.sqrt(q)
     density = _normal_density(np.array([a, b]))
     inside = special.ndtr(b) - special.ndtr(a) - (b * density[1] - a * density[0])
@@ -156,7 +156,7 @@ def _clipped_second_moment(low: float, high: float, q: float) -> float:
 
 @lru_cache(maxsize=64)
 def _gate(activation: Activation) -> Gate | None:
-    """``activation.gate``, made once for the equal layers of a chain."""
+    """Return ``activation.gate``, made once for the equal layers of a chain."""
     return activation.gate
 
 
@@ -174,7 +174,7 @@ def _squared_gate(activation: Activation, q: float) -> SquaredGate:
 
 
 def _open_law(name: str, q: float) -> tuple[Real, Real]:
-    """Law of ``phi'(h)^2``, ``h ~ N(0, q)``."""
+    """Return the law of ``phi'(h)^2`` for ``h ~ N(0, q)``."""
     if name in CLIPPED:
         low, high = (bound / math.sqrt(q) for bound in CLIPPED[name])
         p = float(special.ndtr(high) - special.ndtr(low))

@@ -41,7 +41,7 @@ def log_free_moments(law: SpectralLaw, k: int) -> Real:
 
 
 def _coefficient(equation: ChainEquation, gates: Iterable[Real], k: int) -> float:
-    """``[t^(k-1)] (f(t)/f(0))^k``."""
+    """Return ``[t^(k-1)] (f(t)/f(0))^k``."""
     product = np.eye(1, k)[0]
     for point, power in zip(equation.points, equation.powers, strict=True):
         if point:
@@ -52,13 +52,13 @@ def _coefficient(equation: ChainEquation, gates: Iterable[Real], k: int) -> floa
 
 
 def _binomial_series(exponent: int, point: float, count: int) -> Real:
-    """Coefficients of ``(1 + t/point)^exponent``."""
+    """Return the coefficients of ``(1 + t/point)^exponent``."""
     j = np.arange(1, count)
     return np.asarray(np.cumprod(np.append(1.0, (exponent - j + 1) / (j * point))))
 
 
 def _gate_log_series(gate: GateTerm, count: int) -> Real:
-    """Coefficients in ``t = m`` of ``ln(x tau/E d^2)``, ``x = t/ratio``.
+    """Return the coefficients in ``t = m`` of ``ln(x tau/E d^2)`` with ``x = t/ratio``.
 
     With ``w = 1/tau``: ``x = psi(w) = sum_j E d^(2j) w^j``, and for the inverse
     function ``[x^j] ln(x/(w E d^2)) = (1/j) [w^j] (w E d^2/psi(w))^j /(E d^2)^j`` times
@@ -75,7 +75,7 @@ def _gate_log_series(gate: GateTerm, count: int) -> Real:
 
 
 def _logarithm(series: Real) -> Real:
-    """Coefficients of the logarithm of a power series that starts with 1."""
+    """Return the coefficients of the logarithm of a series that starts with 1."""
     log = np.zeros_like(series)
     for n in range(1, len(series)):
         i = np.arange(1, n)
@@ -84,7 +84,7 @@ def _logarithm(series: Real) -> Real:
 
 
 def _exponential(series: Real) -> Real:
-    """Coefficients of the exponential of a power series that starts with 0."""
+    """Return the coefficients of the exponential of a series that starts with 0."""
     exponential = np.zeros(len(series))
     exponential[0] = 1.0
     for n in range(1, len(series)):
@@ -118,14 +118,14 @@ def log_finite_width_moments(law: SpectralLaw) -> Real:
 
 
 def _mean_step(factor: SpectralFactor) -> float:
-    """``E tr G'`` over ``E tr G``; for Haar rows ``g^2/N = v`` again."""
+    """Return ``E tr G'`` over ``E tr G``; for Haar rows ``g^2/N = v`` again."""
     return factor.variance * factor.fan_out * factor.gate_moment(1)
 
 
 def _second_step(
     factor: SpectralFactor, a: float, b: float, c: float
 ) -> tuple[float, float, float]:
-    """One layer of the recursion for ``a, b, c``."""
+    """Take one layer in the recursion for ``a, b, c``."""
     n, big, excess = factor.fan_out, factor.larger_width, factor.kurtosis - 3
     if factor.haar:
         pairs, scale = big * max(big - 1, 1) * (big + 2), (factor.variance * big) ** 2

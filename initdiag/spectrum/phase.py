@@ -44,7 +44,7 @@ _ITERATIONS = 200
 """More than the bisections that the bracket asks for (60); Newton needs about ten."""
 
 _TOLERANCE = 1e-12
-"""Of ``ln r``; Newton's last step squares it."""
+"""Error of ``ln r`` at which Newton's iteration ends; its last step squares it."""
 
 _COUNTS = (600, 2400)
 """Points of a curve: the first is enough (1e-10) for hundreds of layers, the second for
@@ -104,8 +104,8 @@ class _Angles:
 
 @lru_cache(maxsize=8)
 def _fejer(count: int) -> Real:
-    """Weights of Fejer's first rule on [-1, 1]: ``1 - 2 sum_i cos(2 i phi)/(4 i^2 -
-    1)``, twice over ``count``, by a cosine transform.
+    """Return the weights of Fejer's first rule on [-1, 1]: ``1 - 2 sum_i cos(2 i
+    phi)/(4 i^2 - 1)``, twice over ``count``, by a cosine transform.
     """
     order = np.arange(count)
     transform = np.where(order % 2 == 0, 2 / (1.0 - order**2 + (order == 1)), 0.0)
@@ -146,7 +146,7 @@ class _Plane:
         return t if self.reach == np.inf else t * self.reach / (1 - t)
 
     def slope(self, equation: ChainEquation, t: Complex) -> Complex:
-        """``d(ln z)/d(ln t)``."""
+        """Return ``d(ln z)/d(ln t)``."""
         slope = equation.slope(self.to_y(t))
         return slope if self.reach == np.inf else slope / (1 - t)
 
@@ -179,8 +179,8 @@ def _curve(equation: ChainEquation, plane: _Plane, angles: _Angles) -> Curve:
 
 
 def _holds_the_mass(equation: ChainEquation, curve: Curve) -> bool:
-    """Whether ``ln lambda`` and the tail are monotone, and the tail, and the quadrature
-    of the density, go over the whole mass.
+    """Return whether ``ln lambda`` and the tail are monotone, and the tail and the
+    quadrature of the density cover the whole mass.
     """
     tail, top = curve.tail, max(equation.top_mass, 0.0)
     if np.diff(curve.log_eigenvalue).min() < 0 or np.diff(tail).max() > _NOISE:
@@ -191,8 +191,8 @@ def _holds_the_mass(equation: ChainEquation, curve: Curve) -> bool:
 
 
 def _radii(equation: ChainEquation, plane: _Plane, angles: _Angles) -> Real:
-    """``ln r``: few points from nothing, then all from their interpolation (``r`` goes
-    to 0 like ``delta`` where factors tie).
+    """Return ``ln r``: few points from nothing, then all from their interpolation
+    (``r`` goes to 0 like ``delta`` where factors tie).
     """
     coarse = _Angles.midpoints(_COARSE, equation.ties)
     known = _roots(equation, plane, coarse, np.full(_COARSE, np.log(equation.start)))
@@ -202,7 +202,7 @@ def _radii(equation: ChainEquation, plane: _Plane, angles: _Angles) -> Real:
 
 
 def _roots(equation: ChainEquation, plane: _Plane, angles: _Angles, log_r: Real) -> Real:
-    """``ln r`` by Newton's method, by bisection wherever Newton leaves the bracket."""
+    """Return ``ln r`` by Newton's method, by bisection outside the bracket."""
     low, high = np.full_like(log_r, -_LOG_R), np.full_like(log_r, _LOG_R)
     for _ in range(_ITERATIONS):
         phase, derivative = _phase(equation, plane, angles, log_r)

@@ -140,7 +140,7 @@ def _factor(
 
 
 def _log_mean_factor(factor: SpectralFactor) -> float:
-    """``ln(v fan_in E d^2)``: their sum, with ``ln(n_L/n_0)``, is ``ln(prod v_l n_l E
-    d_l^2)``.
+    """Return ``ln(v fan_in E d^2)``: the sum of these, with ``ln(n_L/n_0)``, is
+    ``ln(prod v_l n_l E d_l^2)``.
     """
     return math.log(factor.variance * factor.fan_in * factor.gate_moment(1))

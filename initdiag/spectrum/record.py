@@ -36,8 +36,8 @@ class SpectralFactor:
     haar : bool
         Whether the weight matrix is orthogonal (Haar), not iid.
     variance : float
-        Of a weight entry; a Haar matrix is ``sqrt(variance * max(fan_in, fan_out))``
-        times an isometry or its transpose.
+        Variance of a weight entry; a Haar matrix is ``sqrt(variance * max(fan_in,
+        fan_out))`` times an isometry or its transpose.
     kurtosis : float
         ``E w^4/(E w^2)^2`` of an entry; the limit does not depend on it, the
         finite-width moments do.
@@ -161,7 +161,7 @@ class SpectralLaw(Record):
         Returns
         -------
         ndarray
-            Of the same shape.
+            Values, in the shape of the argument.
         """
         from initdiag.spectrum.distribution import density_of
 

@@ -71,7 +71,7 @@ def laws(architectures: Ragged, **assumptions: Any) -> Laws:
     architectures : Ragged
         Without faults.
     **assumptions
-        As in `Architecture.from_widths`, one value for all layers each; activations
+        See `Architecture.from_widths`; one value for all layers each. Activations
         with a discrete gate only (linear, relu, leaky_relu).
 
     Raises

@@ -51,7 +51,7 @@ class LogLaw(stats.rv_continuous):  # type: ignore[misc]
             Shape of the result; a single number if not given. (The first positional
             argument of ``scipy.stats`` would be ``loc``.)
         random_state : int, numpy Generator or RandomState, optional
-            As in ``scipy.stats``.
+            See ``scipy.stats``.
         loc, scale : float
             As in ``scipy.stats``: the draws are multiplied by ``scale`` and shifted by
             ``loc``.

@@ -47,7 +47,7 @@ _GROWTH = 3.0
 """and near the edge, where their scale is 1/(edge - x), in at most this ratio."""
 
 _MOST_LOST = 10.0
-"""As `initdiag.law.distributions.line`: the log of the relative accuracy that a step
+"""As in `initdiag.law.distributions.line`: the log of the relative accuracy that a step
 may cost.
 """
 
@@ -61,7 +61,7 @@ _LARGEST_TILT = 1e15
 """
 
 _LOG_LAST = -60.0
-"""As `initdiag.law.distributions.line`: tails below exp(-60) are continued
+"""As in `initdiag.law.distributions.line`: tails below exp(-60) are continued
 exponentially.
 """
 

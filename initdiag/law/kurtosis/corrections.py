@@ -206,7 +206,7 @@ def log_fourth_norm(
     layers : sequence of Layer or of LayerPrediction
         ``architecture.layers`` or ``prediction.layers``.
     u_fourth : float, optional
-        As in `corrections`.
+        See `corrections`.
 
     Raises
     ------

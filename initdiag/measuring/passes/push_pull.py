@@ -69,7 +69,7 @@ class Pull:
     Parameters
     ----------
     task, ensemble, networks, x
-        As for `Push`.
+        See `Push`.
     """
 
     def __init__(self, task: Task, ensemble: Ensemble, networks: range, x: Tensor) -> None:

@@ -69,7 +69,7 @@ class Files(Protocol):
     """One format: reads candidates, and writes those that are kept."""
 
     size: int
-    """Of the input, in bytes or rows."""
+    """Size of the input, in bytes or rows."""
 
     def batches(self) -> Iterator[Batch]:
         """Yield all rows of the input."""

@@ -78,18 +78,18 @@ def screen_file(
     source, target : Path
         Both ``.parquet``, ``.csv`` or ``.jsonl``.
     column : str
-        Of the widths.
+        Column of the widths.
     progress : callable
         Called with how far reading is, of how much, and the counts, after each batch.
     note : callable
-        Called with a line that tells that an earlier run was stopped, if one was.
+        Called with a line if an earlier run was stopped.
     **options
-        As in `initdiag.screen`.
+        See `initdiag.screen`.
 
     Returns
     -------
     Counts
-        Of the whole input.
+        Counts of the whole input.
 
     Raises
     ------
