@@ -49,8 +49,8 @@ _BLOCK = 64
 """Draws that share a random generator."""
 
 _DRAWS = 64
-"""Of a simulation, unless given: the standard error of the mean of ``ln sin^2`` is then
-an eighth of its spread.
+"""Draws of a simulation, unless given: the standard error of the mean of ``ln sin^2``
+is then an eighth of its spread.
 """
 
 _PARALLEL = 1e-13
@@ -74,10 +74,10 @@ class LayerAngle:
     Attributes
     ----------
     name : str
-        Of the layer.
+        Name of the layer.
     log_mean, log_mean_se, log_variance : float
-        Of ``ln sin^2`` of the angle over the draws (natural log), where both images are
-        not zero and not parallel.
+        Moments of ``ln sin^2`` of the angle over the draws (natural log), where both
+        images are not zero and not parallel.
     """
 
     name: str
@@ -97,9 +97,9 @@ def angles(
         A chain; any activation that `predict` knows, Gaussian or orthogonal weights
         (others are taken for Gaussian).
     angle : float
-        Between the inputs, in radians, in (0, pi).
+        Angle between the inputs, in radians, in (0, pi).
     draws, seed : int
-        Of the simulation.
+        Draws and seed of the simulation.
 
     Raises
     ------
@@ -119,7 +119,7 @@ class Separation:
     Attributes
     ----------
     name : str
-        Of the layer.
+        Name of the layer.
     log_sine : float
         Mean of ``ln sin^2`` of the angle between their images, where they are not
         parallel (natural log); -inf where they always are.
@@ -218,9 +218,9 @@ def _log1mexp(x: float) -> float:
 
 @functools.lru_cache(maxsize=4096)
 def _finite_width(n: int, slope: float, is_haar: bool) -> _Loss:
-    """Of a layer of width ``n``, at small angles; the sum of squares over ``m`` gates
-    of slope 1 and ``n - m`` of ``slope`` by its first two moments (exact for ReLU and
-    linear).
+    """Return the moments of a layer of width ``n`` at small angles. The sum of squares
+    over ``m`` gates of slope 1 and ``n - m`` of ``slope`` goes by its first two moments
+    (exact for ReLU and linear).
     """
     if n == 1:
         return _Loss(n, 0.0, 0.0)
@@ -246,8 +246,8 @@ def _finite_width(n: int, slope: float, is_haar: bool) -> _Loss:
 
 
 def _mean_log_square(is_open: NDArray[np.int_], closed: NDArray[np.int_], slope: float) -> Array:
-    """Mean of the log of a weighted sum of squares of standard normal numbers: a scaled
-    chi-square of the same mean and variance.
+    """Return the mean of the log of a weighted sum of squares of standard normal
+    numbers, taken as a scaled chi-square of the same mean and variance.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         mean = is_open + slope**2 * closed
@@ -258,8 +258,8 @@ def _mean_log_square(is_open: NDArray[np.int_], closed: NDArray[np.int_], slope:
 def _log_sines(
     architecture: Architecture, layers: Sequence[Layer], angle: float, draws: int, seed: int
 ) -> Array:
-    """``ln sin^2`` after each of the first ``layers`` of the chain, of shape (layers,
-    draws).
+    """Return ``ln sin^2`` after each of the first ``layers`` of the chain, of shape
+    (layers, draws).
     """
     if not 0 < angle < math.pi:
         raise InvalidInput(

@@ -18,8 +18,8 @@ class NormLaw(Record):
     Attributes
     ----------
     chain : Prediction
-        Of the chain that has this law: its layers are the independent factors of the
-        norm, or its samples the simulated draws.
+        Prediction of the chain that has this law: its layers are the independent
+        factors of the norm, or its samples the simulated draws.
     """
 
     chain: Prediction
@@ -73,11 +73,12 @@ class LayerGradients(Record):
     name : str
         The layer's.
     activation : NormLaw
-        Of ``||a_l||^2``, its output after the activation.
+        Law of ``||a_l||^2``, the layer's output after the activation.
     weight_gradient : NormLaw
-        Of ``||dLoss/dW_l||^2 = ||delta_l||^2 ||a_{l-1}||^2`` (Frobenius).
+        Law of ``||dLoss/dW_l||^2 = ||delta_l||^2 ||a_{l-1}||^2`` (Frobenius).
     bias_gradient : NormLaw
-        Of ``||dLoss/db_l||^2 = ||delta_l||^2``, whether the layer has a bias or not.
+        Law of ``||dLoss/db_l||^2 = ||delta_l||^2``, whether the layer has a bias or
+        not.
     """
 
     name: str
@@ -94,7 +95,7 @@ class ParameterGradients(Record):
     Attributes
     ----------
     input_gradient : NormLaw
-        Of ``||J^T v||^2``, ``v`` the cotangent.
+        Law of ``||J^T v||^2`` for the cotangent ``v``.
     layers : tuple of LayerGradients
         In the order of execution.
     """

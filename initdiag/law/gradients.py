@@ -95,7 +95,7 @@ def parameter_gradients(
         fixed; a function from outputs to gradients, arrays of shape (draws, n_L): a
         loss', e.g. ``lambda y: y`` for ``||y||^2/2``.
     draws, seed : int
-        Of the simulation, where one is needed.
+        Draws and seed of the simulation, where one is needed.
     **assumptions
         With widths: as in `Architecture.from_widths`.
 
@@ -201,8 +201,8 @@ def _random_cotangent(outputs: Array, rng: np.random.Generator, *, is_unit: bool
 
 
 def _isometry(square: float, size: int) -> WeightLaw:
-    """A Haar matrix that turns a unit vector into a uniform one of squared norm
-    ``square``.
+    """Return the law of a Haar matrix that turns a unit vector into a uniform one of
+    squared norm ``square``.
     """
     return WeightLaw("haar", square / size, 3 * size / (size + 2))
 
@@ -240,21 +240,21 @@ class _Laws:
         return ParameterGradients(self.delta(0), layers)
 
     def activation(self, index: int) -> NormLaw:
-        """``||a_l||^2``; the input for 0."""
+        """Return the law of ``||a_l||^2``; layer 0 is the input."""
         if self._has_closed_activation(index):
             factors = self._forward.layers[: index + 1]
             return self._closed(factors, self.architecture.layers[:index], factors)
         return self._simulated(self._passes.activations[index])
 
     def delta(self, index: int) -> NormLaw:
-        """``||delta_l||^2``; ``||J^T v||^2`` for 0."""
+        """Return the law of ``||delta_l||^2``; for layer 0 that of ``||J^T v||^2``."""
         if self.has_closed_deltas:
             factors, layers = self._back_to(index), self.architecture.layers[index:]
             return self._closed(factors, layers, factors + self._dead_below(index))
         return self._simulated(self._passes.deltas[index])
 
     def weight_gradient(self, index: int) -> NormLaw:
-        """``||delta_l||^2 ||a_{l-1}||^2``: independent factors."""
+        """Return the law of ``||delta_l||^2 ||a_{l-1}||^2``: independent factors."""
         if self.has_closed_deltas and self._has_closed_activation(index - 1):
             layers = self.architecture.layers
             factors = self._forward.layers[:index] + self._back_to(index)

@@ -50,7 +50,7 @@ _WINDOW = 40.0
 """
 
 _STEP = 0.1
-"""Of the trapezium rule in ``ln t``; its error is about exp(-pi^2/step), below
+"""Step of the trapezium rule in ``ln t``; its error is about exp(-pi^2/step), below
 rounding.
 """
 
@@ -146,7 +146,9 @@ def own_draw(layer: Layer) -> LayerMoments:
 
 @functools.lru_cache(maxsize=4096)
 def _log_radius(n: int) -> LayerMoments:
-    """Moments of ``ln(R^2/n)``, ``R^2`` a chi-square with ``n`` degrees of freedom."""
+    """Return the moments of ``ln(R^2/n)`` for a chi-square ``R^2`` with ``n`` degrees
+    of freedom.
+    """
     mean, variance = columns.log_radius(np.asarray(float(n)))
     return LayerMoments(float(mean), float(variance))
 
@@ -161,8 +163,8 @@ def _without_radius(moments: LayerMoments, n: int) -> LayerMoments:
 
 @functools.lru_cache(maxsize=4096)
 def _gated_direction(gate: Gate, width: int, n: int) -> LayerMoments:
-    """Moments of ``ln sum_i d_i^2 z_i^2`` given not dead, without the radius of ``n``
-    normals, of which the ``z_i`` are some.
+    """Return the moments of ``ln sum_i d_i^2 z_i^2``, given not dead, without the
+    radius of the ``n`` normals that the ``z_i`` are part of.
     """
     return _without_radius(_gated_chi2(gate, width), n)
 
@@ -176,8 +178,8 @@ def gate_log_moments(gate: Gate, width: int) -> LayerMoments:
 
 @functools.lru_cache(maxsize=4096)
 def _gated_chi2(gate: Gate, width: int) -> LayerMoments:
-    """Moments of ``ln sum_i d_i^2 z_i^2`` given not all ``d_i = 0``; equal layers share
-    one computation.
+    """Return the moments of ``ln sum_i d_i^2 z_i^2``, given not all ``d_i = 0``. Equal
+    layers share one computation.
     """
     scales = {abs(d) for d in gate.values if d != 0.0}
     if len(scales) > 1:
@@ -192,8 +194,8 @@ def _gated_chi2(gate: Gate, width: int) -> LayerMoments:
 
 
 def _by_laplace_transform(gate: Gate, width: int) -> LayerMoments:
-    """Moments by the two integrals, in ``y = ln t``: the integrand is analytic in a
-    strip, so the trapezium rule is exact to rounding.
+    """Return moments by the two integrals in ``y = ln t``. The integrand is analytic in
+    a strip, so that the trapezium rule is exact to rounding.
     """
     y, scale = _log_grid(gate, width)
     mean, second = _log_integrals(
@@ -203,8 +205,8 @@ def _by_laplace_transform(gate: Gate, width: int) -> LayerMoments:
 
 
 def _log_grid(gate: Gate, width: int) -> tuple[NDArray[np.float64], float]:
-    """Grid of ``y = ln t`` for the variable ``X / E X``, and ``E X``: wide enough for
-    one open gate of the smallest value.
+    """Return a grid of ``y = ln t`` for the variable ``X / E X``, and ``E X``. It is
+    wide enough for one open gate of the smallest value.
     """
     smallest = min(abs(d) for d in gate.values if d != 0.0)
     scale = width * gate.second_moment
@@ -212,15 +214,13 @@ def _log_grid(gate: Gate, width: int) -> tuple[NDArray[np.float64], float]:
 
 
 def _log_integrals(y: NDArray[np.float64], difference: NDArray[np.float64]) -> tuple[float, float]:
-    """``E ln X`` and ``E ln^2 X`` from ``Lc - e^-t`` at ``t = e^y``."""
+    """Return ``E ln X`` and ``E ln^2 X`` from ``Lc - e^-t`` at ``t = e^y``."""
     i0, i1 = _STEP * float(difference.sum()), _STEP * float(y @ difference)
     return -i0, 2 * (i1 + np.euler_gamma * i0)
 
 
 def _log_gate_laplace(gate: Gate, t: NDArray[np.float64]) -> NDArray[np.float64]:
-    """``ln sum_a p_a (1 + 2 t d_a^2)^(-1/2)``, accurate for small and for
-    large ``t``.
-    """
+    """Return ``ln sum_a p_a (1 + 2 t d_a^2)^(-1/2)``, accurate at every ``t``."""
     terms = [(d * d, p) for d, p in zip(gate.values, gate.probabilities, strict=True)]
     direct = sum((p / np.sqrt(1 + 2 * t * d2) for d2, p in terms), start=np.zeros_like(t))
     excess = sum(

@@ -53,7 +53,8 @@ def predict(
     architecture : Architecture or sequence of int
         What `trace` returned, or widths ``n_0, ..., n_L``.
     draws, seed : int
-        Of the simulation, where an activation has no discrete gate (tanh, GELU ...).
+        Draws and seed of the simulation, where an activation has no discrete gate
+        (tanh, GELU ...).
     u_fourth : float, optional
         ``||u||_4^4`` of the unit vector that is propagated, from ``1/n_0`` (all
         coordinates alike) to 1 (one-hot); a uniform unit vector if not given. It
@@ -113,7 +114,7 @@ def _uncovered(reasons: tuple[str, ...]) -> Prediction:
 
 
 def _obstacles(architecture: Architecture) -> tuple[str, ...]:
-    """Why the theory does not cover the network; empty if it does."""
+    """Return why the theory does not cover the network; nothing if it does."""
     found = [f"{gap.path}: {gap.reason}" for gap in architecture.gaps]
     for layer in architecture.layers:
         if layer.activation.gate is None and not forward.is_simulated(layer.activation):
@@ -135,8 +136,9 @@ def _obstacles(architecture: Architecture) -> tuple[str, ...]:
 
 
 def _cancelling(layers: tuple[Layer, ...], u_fourth: float | None) -> Iterator[str]:
-    """Layers whose outputs may all be exactly 0, by chance alone, though gates are
-    open; the first one only for a given ``u`` of several coordinates.
+    """Yield the layers whose outputs may all be exactly 0, by chance alone, though
+    gates are open. The first layer is among them only for a given ``u`` of several
+    coordinates.
     """
     exempt = 1 if u_fourth is None or u_fourth >= 1 else 0
     for layer in layers[exempt:]:
@@ -150,7 +152,7 @@ def _cancelling(layers: tuple[Layer, ...], u_fourth: float | None) -> Iterator[s
 
 
 def _too_coarse(prediction: Prediction, layers: tuple[Layer, ...]) -> Iterator[str]:
-    """The layer to blame where the formula's error is more than a share of the
+    """Yield the layer to blame if the formula's error is more than a share of the
     log-variance: the one with the largest part in it.
     """
     moments = prediction.known
@@ -238,7 +240,7 @@ def _without_output_draw(
     rms_gain_log_mean: float,
     log_variance: float,
 ) -> tuple[float, float]:
-    """Drift and log-variance without the draw of a linear output: see
+    """Return drift and log-variance without the draw of a linear output: see
     `Prediction.hidden_drift`.
     """
     if not output.is_linear_output or output.weight.variance == 0:
@@ -346,7 +348,7 @@ def _log_bias(layer: Layer) -> float:
 
 
 def _any_dead(shares: tuple[LayerPrediction, ...]) -> float:
-    """``1 - prod (1 - P_l)``, without cancellation where the P_l are small."""
+    """Return ``1 - prod (1 - P_l)``, without cancellation where the P_l are small."""
     if any(s.dead_probability == 1.0 for s in shares):
         return 1.0
     log_alive = math.fsum(math.log1p(-s.dead_probability) for s in shares)

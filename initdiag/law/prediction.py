@@ -79,11 +79,11 @@ class LayerPrediction:
     dead_probability : float
         P(every gate of the layer is closed).
     weight_variance : float
-        Of an entry of the weight matrix.
+        Variance of an entry of the weight matrix.
     haar : bool
         Whether the weight matrix is orthogonal (Haar), not iid.
     kurtosis : float
-        Of an entry of the weight matrix, ``E w^4/(E w^2)^2``: 3 if Gaussian.
+        Kurtosis ``E w^4/(E w^2)^2`` of an entry of the weight matrix: 3 if Gaussian.
     """
 
     name: str
@@ -205,10 +205,10 @@ class Prediction(Record):
         Parameters
         ----------
         architecture : Architecture
-            That was simulated, gaps and all.
+            The architecture that was simulated, gaps and all.
         measurement : Measurement
-            Of ``method="law"``: every linear layer of the module replaced by its law,
-            inside the module's own forward.
+            The measurement by ``method="law"``: every linear layer of the module
+            replaced by its law, inside the module's own forward.
 
         Raises
         ------

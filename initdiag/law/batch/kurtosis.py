@@ -50,14 +50,14 @@ cache holds.
 """
 
 _POWERS = np.array([1, 1, 1, 3, 2])
-"""Of ``n``, by which the columns of `_responses` are multiplied, so that they are
+"""Powers of ``n`` by which the columns of `_responses` are multiplied, so that they are
 smooth in ``1/n``.
 """
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Corrections:
-    """Of each architecture: what the hidden layers and the output layer add to log-mean
+    """What the hidden layers and the output layer of each architecture add to log-mean
     and log-variance, and the error of the log-variance.
     """
 
@@ -77,7 +77,7 @@ def corrections(
     Parameters
     ----------
     hidden, output : Gate
-        Of the layers.
+        Gates of the hidden layers and of the output layer.
     excess : float
         Excess kurtosis of an entry, negative.
     flat, offsets
@@ -91,7 +91,7 @@ def corrections(
     starts, layers = offsets[:-1][order], layers[order]
     counts = np.searchsorted(
         -layers, -np.arange(deepest)
-    )  # of architectures that have more layers than so many
+    )  # architectures with more layers than 0, 1, ...
     last, state = np.empty((3, len(order))), _entering(flat[starts].astype(np.float64))
     total = np.zeros((3, len(order)))
     tables = _Tables.of(hidden, excess, flat)
@@ -154,7 +154,7 @@ class _Tables:
 
 
 def _nodes(count: int) -> Array:
-    """Chebyshev's points of the first kind."""
+    """Return Chebyshev's points of the first kind."""
     return np.cos((np.arange(count) + 0.5) * np.pi / count)
 
 
@@ -169,8 +169,8 @@ at Chebyshev's points up to `_NEAR`.
 
 @functools.lru_cache(maxsize=4096)
 def _coefficients(gate: Gate, excess: float, width: int) -> Array:
-    """Half of Chebyshev's coefficients in ``2 k - 1`` of a layer's response: array
-    (column, node).
+    """Return half of Chebyshev's coefficients in ``2 k - 1`` of a layer's response, as
+    an array (column, node).
     """
     x = _nodes(_IN_K)
     values = np.array([_responses(gate, excess, width, (1 + point) / 2) for point in x])
@@ -185,8 +185,8 @@ def _responses(gate: Gate, excess: float, width: int, concentration: float) -> t
 
 @functools.lru_cache(maxsize=64)
 def _wide(gate: Gate, excess: float, first: int) -> Array:
-    """Coefficients in ``2 first/n - 1`` of the scaled coefficients: array (column, node
-    in k, node in 1/n).
+    """Return the coefficients in ``2 first/n - 1`` of the scaled coefficients, as an
+    array (column, node in k, node in 1/n).
     """
     widths = sorted({max(first, round(2 * first / (1 + x))) for x in _nodes(_IN_WIDTH)})
     scaled = np.array([_coefficients(gate, excess, n).T * float(n) ** _POWERS for n in widths])
@@ -196,8 +196,8 @@ def _wide(gate: Gate, excess: float, first: int) -> Array:
 
 
 def _step(tables: _Tables, place: NDArray[np.intp], entering: Array) -> tuple[Array, Array]:
-    """Corrections to log-mean and log-variance, the latter's error, and the state that
-    leaves, for many chains: `initdiag.law.columns.mixed_over_inputs`.
+    """Return what `initdiag.law.columns.mixed_over_inputs` gives, for many chains: the
+    corrections to log-mean and log-variance, the latter's error, and the next state.
     """
     k, spread, covariance = entering[0], entering[1].copy(), entering[2]
     averages, slopes, is_far = _near(tables, place, k, spread)
@@ -218,8 +218,8 @@ def _step(tables: _Tables, place: NDArray[np.intp], entering: Array) -> tuple[Ar
 def _near(
     tables: _Tables, place: NDArray[np.intp], k: Array, spread: Array
 ) -> tuple[Array, Array, NDArray[np.bool_]]:
-    """The columns averaged over ``k - s`` and ``k + s``, half the differences of the
-    first two over ``s``, and where ``k + s`` may be beyond `_NEAR`.
+    """Return the columns averaged over ``k - s`` and ``k + s``, half the differences of
+    the first two over ``s``, and where ``k + s`` may be beyond `_NEAR`.
 
     The bounds of `_far` are not reached here: ``s`` is below ``k/3`` behind layers that
     wide (seen: ``k/4``, with dropout 0.8 as without), ``3 k/4`` is allowed.
@@ -238,8 +238,8 @@ def _near(
 
 
 def _powers(k: Array, v: Array) -> tuple[Array, Array]:
-    """``1, k, ... k^5`` averaged over ``k - s`` and ``k + s``, ``v = s^2``, and half
-    the differences of ``k, ... k^5`` over ``s``.
+    """Return ``1, k, ... k^5`` averaged over ``k - s`` and ``k + s`` with ``v = s^2``,
+    and half the differences of ``k, ... k^5`` over ``s``.
     """
     means, slopes = np.empty((_IN_NEAR, len(k))), np.empty((_IN_NEAR - 1, len(k)))
     means[0] = slopes[0] = 1.0

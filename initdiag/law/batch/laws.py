@@ -47,7 +47,7 @@ _BLOCK = 512
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Laws:
-    """Of each architecture what `Prediction` holds under the same name: float64 arrays
+    """What `Prediction` holds under these names, for each architecture: float64 arrays
     of one length (natural log).
 
     All but beta are NaN where `predict` refuses the formula as too coarse (non-Gaussian
@@ -173,8 +173,8 @@ class _Shares:
 def _sums(
     indices: NDArray[np.int32], starts: NDArray[np.int64], stops: NDArray[np.int64], table: Array
 ) -> Array:
-    """``sum(table[indices[starts[i]:stops[i]]])`` for each ``i``; a stop must not lie
-    beyond the next start.
+    """Return ``sum(table[indices[starts[i]:stops[i]]])`` for each ``i``. A stop must
+    not lie beyond the next start.
 
     Long sums in blocks, whose sums are summed: that keeps rounding below 1e-13.
     """
@@ -248,7 +248,7 @@ def _logs(size: int) -> Array:
 
 
 def _size(widest: int) -> int:
-    """Of a table: so that few sizes occur."""
+    """Round the size of a table up, so that few sizes occur."""
     return min(max(1 << widest.bit_length(), 1024), WIDEST + 1)
 
 

@@ -173,7 +173,7 @@ def _of_arrow(array: Any) -> Ragged:
 def _joined_rows(
     flat: NDArray[Any], offsets: NDArray[np.int64], is_valid: NDArray[np.bool_]
 ) -> Ragged:
-    """Without whatever lies behind a null list: it becomes empty."""
+    """Drop whatever lies behind a null list, which becomes empty."""
     lengths = np.where(is_valid, np.diff(offsets), 0)
     kept = np.repeat(is_valid, np.diff(offsets))
     return Ragged(flat[offsets[0] : offsets[-1]][kept], np.concatenate([[0], np.cumsum(lengths)]))

@@ -33,8 +33,8 @@ _MANY_OPEN = 128
 """Open gates on average from which on the moments are interpolated in ``1/n``."""
 
 _NODES = 10
-"""Of the interpolation: with more, rounding of the values at the largest widths comes
-through.
+"""Nodes of the interpolation. More of them would let the rounding of the values at the
+largest widths through.
 """
 
 
@@ -108,8 +108,8 @@ def _moments(gate: Gate, n: int) -> tuple[float, float]:
 def _interpolants(
     gate: Gate, first: int
 ) -> tuple[interpolate.BarycentricInterpolator, interpolate.BarycentricInterpolator]:
-    """``E ln X - ln E X`` and ``n Var ln X`` as functions of ``1/n`` from 0 to
-    ``1/first``.
+    """Return ``E ln X - ln E X`` and ``n Var ln X`` as functions of ``1/n``, which goes
+    from 0 to ``1/first``.
     """
     angles = (np.arange(_NODES) + 0.5) * np.pi / _NODES
     widths = sorted({max(first, round(2 * first / (1 - math.cos(angle)))) for angle in angles})

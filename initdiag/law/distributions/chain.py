@@ -34,13 +34,13 @@ __all__ = ["ChainLaw"]
 Array = NDArray[np.float64]
 
 _TAILS, _NODES = np.array([1e-12, 1e-6, 1e-3, 0.05, 0.3]), 40
-"""Of the entropy's integral: where it is cut, on both sides, and the nodes of each
+"""Tails at which the entropy's integral is cut, on both sides, and the nodes of each
 piece.
 """
 
 
 _SMALLEST_TAIL = math.log(1e-13)
-"""Of those that the class promises, and a little more."""
+"""Log of a tail a little smaller than the smallest that the class promises."""
 
 
 class ChainLaw(LogLaw):
@@ -64,7 +64,7 @@ class ChainLaw(LogLaw):
     Parameters
     ----------
     prediction : Prediction
-        Of a chain with coverage "exact" or "first-order".
+        Prediction of a chain with coverage "exact" or "first-order".
 
     Raises
     ------
@@ -236,8 +236,8 @@ class ChainLaw(LogLaw):
         return self._inversion.on_atoms(x) if isinstance(self._inversion, LatticeInversion) else x
 
     def _entropy(self) -> float:
-        """``-E ln f`` by Gauss-Legendre quadrature between quantiles: ``scipy.stats``
-        would look for the peak on the whole line.
+        """Return ``-E ln f`` by Gauss-Legendre quadrature between quantiles;
+        ``scipy.stats`` would look for the peak on the whole line.
         """
         if self._has_atoms:
             return -math.inf
@@ -259,7 +259,7 @@ class ChainLaw(LogLaw):
 
 
 def _rounding(place: float) -> float:
-    """Of a sum of logarithms."""
+    """Return the rounding error of a sum of logarithms."""
     return 1e-13 * (1 + abs(place))
 
 

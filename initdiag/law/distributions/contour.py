@@ -36,8 +36,8 @@ Array = NDArray[np.float64]
 ComplexArray = NDArray[Any]
 
 _STEP = 0.15
-"""Of the trapezium rule, in units of the distance to the nearest pole: its error is
-about exp(-2 pi/0.15) = 6e-19.
+"""Step of the trapezium rule, in units of the distance to the nearest pole. The rule's
+error is about exp(-2 pi/0.15) = 6e-19.
 """
 
 _NEXT = 4.0
@@ -47,8 +47,8 @@ _GROWTH = 3.0
 """and near the edge, where their scale is 1/(edge - x), in at most this ratio."""
 
 _MOST_LOST = 10.0
-"""As in `initdiag.law.distributions.line`: the log of the relative accuracy that a step
-may cost.
+"""Log of the relative accuracy that a step may cost, as in
+`initdiag.law.distributions.line`.
 """
 
 _LOG_ACCURACY = 40.0
@@ -61,8 +61,8 @@ _LARGEST_TILT = 1e15
 """
 
 _LOG_LAST = -60.0
-"""As in `initdiag.law.distributions.line`: tails below exp(-60) are continued
-exponentially.
+"""Log of the tail below which tails are continued exponentially, as in
+`initdiag.law.distributions.line`.
 """
 
 
@@ -255,7 +255,7 @@ class OrthogonalInversion:
 
 
 def _log_beta_transform(factor: Factor, s: ComplexArray) -> ComplexArray:
-    """``ln E B^s``, ``B ~ Beta(K/2, (N - K)/2)``, for every ``K`` of the mixture."""
+    """Return ``ln E B^s`` of ``B ~ Beta(K/2, (N - K)/2)`` for every ``K``."""
     a, n = factor.half_dofs, factor.half_radius
     return log_gamma_ratio(a, n, s) - log_gamma_ratio(a, n, np.zeros(1, dtype=np.complex128))
 

@@ -57,7 +57,7 @@ def shape_p_value(law: rv_continuous, sample: Real) -> float:
 
 
 def _covariance(x: Real, cdf: Real, density: Real, at: NDArray[np.intp]) -> Real:
-    """Of ``psi`` at the points ``x[at]``, by the cells' masses."""
+    """Return the covariance of ``psi`` at the points ``x[at]``, from cell masses."""
     mass, z = np.diff(cdf), (x[1:] + x[:-1]) / 2
     below = (z[:, None] <= x[at]).astype(float) - cdf[at]
     psi = below + density[at] * z[:, None] + x[at] * density[at] * (z[:, None] ** 2 - 1) / 2

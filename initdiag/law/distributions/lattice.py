@@ -43,7 +43,9 @@ Array = NDArray[np.float64]
 ComplexArray = NDArray[Any]
 
 _CELLS, _MOST_CELLS = 1 << 18, 1 << 21
-"""Of the whole law, and of all cases (numbers of open gates) of its layers together."""
+"""Cells of the whole law, and of all cases (numbers of open gates) of its layers
+together.
+"""
 
 _LOGIT_END, _LOGIT_STEP = 90.0, 0.02
 """The slowest tails of a logit of Beta are ``exp(-|y|/2)``: 3e-20 at the ends.
@@ -55,7 +57,7 @@ _LEAST = 1e-18
 """Tails below it are cut off."""
 
 _ROUNDING = 1e-7
-"""Of a place on the lattice, in steps."""
+"""Rounding of a place on the lattice, in steps."""
 
 _NEAR = 1e-13
 """An atom counts as met this near to it, relatively: its place is a sum of logarithms.
@@ -78,7 +80,7 @@ class _Summand:
     lower : callable
         Mass of the density below a logit, which falls as ``W`` grows.
     mass : float
-        Of the density.
+        Mass of the density.
     """
 
     atoms: tuple[float, float]
@@ -130,7 +132,7 @@ class _Lattice:
     size: int
 
     def points(self, places: Sequence[float], masses: Sequence[float]) -> ComplexArray:
-        """Atoms: where they are between two points, they are shared."""
+        """Return the transform of atoms; one between two points is shared."""
         values = np.zeros(self.size)
         for place, mass in zip(places, masses, strict=True):
             index, share = divmod(place / self.step + _ROUNDING, 1.0)
@@ -140,7 +142,7 @@ class _Lattice:
         return np.asarray(fft.rfft(values))
 
     def cells(self, masses: Array) -> ComplexArray:
-        """Masses of cells, the first one's at 0."""
+        """Return the transform of the masses of cells, the first one at 0."""
         return np.asarray(fft.rfft(masses, self.size))
 
     @property
@@ -151,8 +153,8 @@ class _Lattice:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Sums:
-    """Of masses in a row: of the first ``i``, and of the others, each added up from its
-    own end.
+    """Sums of masses in a row: of the first ``i`` and of the others, each added up from
+    its own end.
     """
 
     nearer: Array
@@ -251,7 +253,7 @@ def _edge(factor: Factor) -> float:
 
 
 def _nodes(narrowest: float) -> Array:
-    """Nodes in a logit, for a density as narrow as this."""
+    """Return the number of nodes in a logit, for a density as narrow as this."""
     step = min(_LOGIT_STEP, narrowest / 20)
     return np.linspace(-_LOGIT_END, _LOGIT_END, 2 * math.ceil(_LOGIT_END / step) + 1)
 

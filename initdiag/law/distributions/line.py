@@ -53,8 +53,8 @@ _TOWARDS_POLE = 0.6
 """Most of the way to the pole that one step takes."""
 
 _MOST_LOST_FIRST, _MOST_LOST = 3.5, 13.0
-"""Of the log of the relative accuracy; a normal law's steps lose 2.5^2/2 and 5^2/2, a
-law with a second hump (leaky gates) may lose more.
+"""Most that a step may cost, as the log of the relative accuracy. A normal law's steps
+lose 2.5^2/2 and 5^2/2, a law with a second hump (leaky gates) may lose more.
 """
 
 _RELIABLE, _LAST_RELIABLE = 1e-8, 1e-12
@@ -117,8 +117,8 @@ class Line:
         return np.asarray(self.tilted.log_normalizer - self.c * x)
 
     def _sum(self, x: Array, values: ComplexArray) -> Array:
-        """Trapezium rule over the whole line, whose lower half is the conjugate of the
-        upper: a polynomial in ``e^{-i step (x - mean)}``.
+        """Apply the trapezium rule to the whole line, whose lower half is the conjugate
+        of the upper: a polynomial in ``e^{-i step (x - mean)}``.
         """
         weights = np.full(values.size, self.step / math.pi)
         weights[0] /= 2
@@ -133,7 +133,7 @@ class Line:
 
 
 def safe_log(values: Array) -> Array:
-    """Natural log, -inf where rounding left nothing positive."""
+    """Return the natural log, -inf where rounding left nothing positive."""
     with np.errstate(divide="ignore"):
         return np.log(np.maximum(values, 0.0))
 

@@ -45,7 +45,7 @@ of high order.
 """
 
 _FULL_TWO = 1e-100
-"""The same for gates with two nonzero values, whose mixtures are larger."""
+"""That floor for gates with two nonzero values, whose mixtures are larger."""
 
 _SPARSE = 1.8
 """Points a standard deviation that suffice to sum a smooth bell: the error is about

@@ -20,7 +20,7 @@ __all__ = ["quantiles"]
 Array = NDArray[np.float64]
 
 _TOLERANCE = 1e-11
-"""Of the log of the probability: a hundredth of the 1e-9 that is promised."""
+"""Error of the log of the probability: a hundredth of the 1e-9 that is promised."""
 
 _NOISE, _STALE = 1e-4, 3
 """Where the tail itself is only known to less than this (rounding), a solution is final
@@ -50,9 +50,9 @@ def quantiles(
     side : int
         1 for the upper tail, -1 for the lower.
     log_tail, log_density : callable
-        Of the law, vectorised.
+        Functions of the law, vectorised.
     mean, deviation : float
-        Of the law: the first guess is the normal law's.
+        Moments of the law; the first guess is the normal law's.
     """
     x: Array = mean - side * deviation * special.ndtri_exp(log_probability)
     search = _Search(x, deviation)
@@ -104,8 +104,8 @@ class _Search:
 def _next_guess(
     x: Array, excess: Array, slope: Array, low: Array, high: Array, deviation: float
 ) -> Array:
-    """Newton's step where it stays inside the bracket, else the bracket's middle, or
-    four deviations where it is open.
+    """Return Newton's step where it stays inside the bracket. Elsewhere it is the
+    bracket's middle, or four deviations further where the bracket is open.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         newton = x - excess / slope

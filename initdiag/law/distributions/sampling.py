@@ -34,8 +34,8 @@ def draw(layers: Sequence[LayerPrediction], size: int, random_state: Any) -> Arr
 
 
 def _draw_layer(layer: LayerPrediction, size: int, random_state: Any) -> Array:
-    """``ln(v sum d_i^2 z_i^2)``; for Haar weights the normals are the first ones of a
-    vector of ``N`` scaled to length ``sqrt N``.
+    """Draw ``ln(v sum d_i^2 z_i^2)``. For Haar weights the normals are the first ones
+    of a vector of ``N`` that is scaled to length ``sqrt N``.
     """
     scale = math.log(2 * layer.weight_variance)
     assert layer.gate is not None, "a chain law has discrete gates"
@@ -68,8 +68,8 @@ def _draw_counts(
 
 
 def _draw_open(closed: float, width: int, size: int, random_state: Any) -> NDArray[np.int64]:
-    """Binomial given at least 1: the first open gate's place is geometric, cut off at
-    ``width``; the gates after it are free.
+    """Draw a binomial number that is at least 1: the first open gate's place is
+    geometric, cut off at ``width``; the gates after it are free.
     """
     if closed == 0.0:
         return np.full(size, width)

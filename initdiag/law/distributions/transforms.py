@@ -98,7 +98,7 @@ class Factor:
     count : int
         How many layers are equal; the transform of their sum is a power.
     location : float
-        Of one layer, natural log.
+        Shift of one layer's law, natural log.
     half_dofs, offsets, log_weights : array (m,), (m, r), (m, r)
         ``K/2``, ``ln(S K/2 / a_0)``, and the logs of the weights of the mixture.
     half_radius : float
@@ -232,8 +232,8 @@ class TiltedFactor:
             )
 
     def _log_ratio(self, a: Array, frequency: Array) -> ComplexArray:
-        """``ln Gamma(a + c + i t) - ln Gamma(a + c) - i t ln a``: shape ``a.shape +
-        t.shape``.
+        """Return ``ln Gamma(a + c + i t) - ln Gamma(a + c) - i t ln a`` in the shape
+        ``a.shape + t.shape``.
         """
         return np.asarray(
             log_rising(a, self.c + 1j * frequency) - log_rising(a, np.array([self.c]))

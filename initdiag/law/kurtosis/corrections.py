@@ -95,7 +95,7 @@ def corrections(layers: Sequence[Layer], u_fourth: float | None = None) -> list[
     Parameters
     ----------
     layers : sequence of Layer
-        Of the chain, with discrete gates.
+        Layers of the chain, with discrete gates.
     u_fourth : float, optional
         ``||u||_4^4`` of the unit vector that is propagated, from ``1/n_0`` to 1
         (one-hot); a uniform unit vector if not given.
@@ -135,7 +135,7 @@ def _gate(layer: Layer) -> Gate:
 
 
 def _step(layer: Layer, entering: _Input) -> tuple[Correction, _Input]:
-    """One layer's correction, and what enters the next."""
+    """Return one layer's correction, and what enters the next."""
     gate, excess, n = _gate(layer), _excess(layer), layer.fan_out
     gaussian = respond(gate, n, 0.0, 0.0)
     if not excess:
@@ -169,8 +169,8 @@ def _step(layer: Layer, entering: _Input) -> tuple[Correction, _Input]:
 
 
 def _error_share(layer: Layer, concentration: float) -> float:
-    """Share of the correction that may be wrong: one standard deviation, found by
-    explicit products of widths 1 to 32.
+    """Return the share of the correction that may be wrong: one standard deviation,
+    found by explicit products of widths 1 to 32.
 
     Light tails: the closure is off by a part of order ``k/n`` (truncated normal
     entries, one-hot ``u``: 33 % at width 4, 20 % at 8, 5 % at 32), the chain by about 5
@@ -229,8 +229,8 @@ def log_fourth_norm(
 def _fourth_moment_terms(
     layer: Layer | LayerPrediction,
 ) -> tuple[Gate, float, float, float, Layer | LayerPrediction]:
-    """Gate, excess kurtosis and variance of an entry, ``N/(N+2)`` of Haar weights (else
-    1), and the layer.
+    """Return the gate, the excess kurtosis and the variance of an entry, ``N/(N+2)`` of
+    Haar weights (else 1), and the layer.
     """
     if isinstance(layer, Layer):
         gate, kurtosis, variance = (

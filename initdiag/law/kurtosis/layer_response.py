@@ -32,7 +32,7 @@ __all__ = ["Response", "beyond_gaussian", "respond"]
 Array = NDArray[np.float64]
 
 _STEP = 0.25
-"""Of the trapezium rule in ``ln t``; its error is about exp(-pi^2/step)."""
+"""Step of the trapezium rule in ``ln t``; its error is about exp(-pi^2/step)."""
 
 _LOWEST, _HIGHEST = -40.0, 75.0
 """Range of ``ln(t E S)``, to which the smallest gate's scale is added: beyond lies less
@@ -42,16 +42,16 @@ than rounding.
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """Of one layer, given not dead.
+    """Moments of one layer, given that it is not dead.
 
     Attributes
     ----------
     log_mean, log_variance : float
-        Of ``ln S`` (natural log).
+        Moments of ``ln S`` (natural log).
     concentration, concentration_square : float
         Mean of ``k = ||y||_4^4/||y||_2^4`` and of its square.
     covariance : float
-        Of ``ln S`` and ``k``.
+        Covariance of ``ln S`` and ``k``.
     dead_probability : float
         P(S = 0).
     """
@@ -92,13 +92,13 @@ def respond(
     Parameters
     ----------
     gate, width
-        Of the layer; its entries have variance 1.
+        Gate and width of the layer, whose entries have variance 1.
     excess : float
         Excess kurtosis of an entry, at least -2.
     concentration : float
         ``||x||_4^4``.
     share : float, optional
-        Of sparse entries (Gaussian where not 0): the share that is not 0.
+        Share of the entries that are not 0, for sparse entries (Gaussian where not 0).
     """
     if abs(excess) * concentration < 1e-9:
         return _respond(gate, width, 0.0, 0.0, None)
@@ -138,8 +138,8 @@ def _respond(
 
 
 def _gate_average(gate: Gate, squares: Squares, t: Array) -> tuple[Array, list[Array]]:
-    """``ln l`` (accurate where ``l`` is near 1 and near 0) and ``l_2, l_4``, averages
-    over the gate.
+    """Return ``ln l`` (accurate where ``l`` is near 1 and near 0) and ``l_2, l_4``,
+    averages over the gate.
     """
     lost, direct = np.zeros_like(t), np.full_like(t, gate.closed_probability)
     moments = [np.zeros_like(t), np.zeros_like(t)]
@@ -158,15 +158,15 @@ def _gate_average(gate: Gate, squares: Squares, t: Array) -> tuple[Array, list[A
 
 
 def _log_moments(y: Array, transform: Array) -> tuple[float, float]:
-    """Mean and variance of ``ln(S/E S)``: ``-I0`` and ``2 (I1 + gamma I0) - I0^2``."""
+    """Return mean and variance of ``ln(S/E S)`` by the integrals ``I0`` and ``I1``."""
     difference = transform - np.exp(-np.exp(y))
     i0, i1 = _STEP * float(difference.sum()), _STEP * float(y @ difference)
     return -i0, 2 * (i1 + np.euler_gamma * i0) - i0**2
 
 
 def _inverse_moment(y: Array, t: Array, order: int, transform: Array) -> tuple[float, float]:
-    """``E[S^-a X]`` and ``E[S^-a X ln(S/E S)]`` from ``E[X e^{-tS}]``, ``a``
-    the order.
+    """Return ``E[S^-a X]`` and ``E[S^-a X ln(S/E S)]`` from ``E[X e^{-tS}]`` for the
+    order ``a``.
     """
     density = _STEP * transform * t**order / math.gamma(order)
     return float(density.sum()), -float((y - float(special.digamma(order))) @ density)

@@ -130,16 +130,16 @@ def _forward(layer: Layer, a: Array, rng: np.random.Generator) -> tuple[Array, _
 
 
 def _gain(layer: Layer) -> float:
-    """Standard deviation of an entry of Gaussian weights; the factor ``g`` of Haar
-    weights.
+    """Return the standard deviation of an entry of Gaussian weights, or the factor
+    ``g`` of Haar weights.
     """
     larger = max(layer.fan_in, layer.fan_out)
     return math.sqrt(layer.weight.variance * (larger if layer.is_haar else 1))
 
 
 def _images(layer: Layer, rows: int, rng: np.random.Generator) -> Array:
-    """Images of a unit vector under the matrix over `_gain`: Gaussian of R^fan_out, or
-    uniform on the sphere of R^N.
+    """Draw images of a unit vector under the matrix over `_gain`: Gaussian in
+    R^fan_out, or uniform on the sphere of R^N.
     """
     if not layer.is_haar:
         return rng.standard_normal((rows, layer.fan_out))

@@ -52,8 +52,8 @@ _SQRT_2PI = math.sqrt(2 * math.pi)
 
 
 def _gelu(h: Array) -> tuple[Array, Array]:
-    """``h Phi(h)`` with the exact Gaussian distribution function (Hendrycks and Gimpel
-    2016).
+    """Return ``h Phi(h)`` with the exact Gaussian distribution function (Hendrycks and
+    Gimpel 2016).
     """
     phi = special.ndtr(h)
     return h * phi, phi + h * np.exp(-h * h / 2) / _SQRT_2PI

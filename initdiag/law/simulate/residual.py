@@ -45,7 +45,7 @@ def simulate_residual(architecture: Architecture, scale: float, draws: int, seed
     scale : float
         ``s``, the factor on every branch.
     draws, seed : int
-        Of the simulation.
+        Draws and seed of the simulation.
     """
     rng = np.random.default_rng(seed)
     first, *hidden, output = architecture.layers
@@ -70,7 +70,7 @@ def _gated(layer: Layer, h: Array, tangent: Array) -> tuple[Array, Array]:
 def _images(
     layer: Layer, x: Array, tangent: Array, rng: np.random.Generator
 ) -> tuple[Array, Array]:
-    """``(W x, W t)`` of each row, for its own ``W``."""
+    """Draw ``(W x, W t)`` of each row, for its own ``W``."""
     first, second = orthonormal_images(layer, rng, len(x))
     size, length = np.linalg.norm(x, axis=1), np.linalg.norm(tangent, axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
