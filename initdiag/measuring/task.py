@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from initdiag.errors import InvalidInput, UnsupportedArchitecture, explain
 from initdiag.measuring.ensembles import random_numbers
 from initdiag.measuring.passes.run import reached
+from initdiag.measuring.passes.state import Changes, changed_by
 from initdiag.network.architecture import Architecture
 from initdiag.tracing.inputs import example_rows
 from initdiag.tracing.replica import copied, replica
@@ -58,6 +59,9 @@ class Task:
         Whether the module draws random numbers itself: then each pass is of one draw.
     is_repeatable : bool
         Whether a pass that is made again gives the same.
+    changes : "nothing", "attributes" or "weights"
+        What a pass changes of the module itself: then each pass starts from what it
+        came with.
     """
 
     module: nn.Module
@@ -72,6 +76,7 @@ class Task:
     derivative: Literal["forward", "reverse"] = "forward"
     is_random: bool = False
     is_repeatable: bool = True
+    changes: Changes = "nothing"
 
     def as_it_is(self) -> Task:
         """Return the task in double precision, without anything that the
@@ -150,8 +155,8 @@ def prepared(
         is_native,
         is_chain=not arch.gaps,
     )
-    _require_gradient(task)
-    return task
+    changes = changed_by(task.module, lambda: _require_gradient(task))
+    return dataclasses.replace(task, changes=changes)
 
 
 def _replica(module: nn.Module, dtype: torch.dtype) -> nn.Module:

@@ -103,11 +103,21 @@ class Provenance:
             id(p): Origin(frozenset((name,)), p, is_computed=False)
             for name, p in parameters.items()
         }
+        self._parameters = parameters
         self._alive: list[Tensor] = []
 
     def of(self, tensor: Any) -> Origin | None:
         """Return where ``tensor`` comes from; None if no parameter went into it."""
         return self._origins.get(id(tensor)) if isinstance(tensor, Tensor) else None
+
+    def are_its_own(self, origin: Origin) -> bool:
+        """Return whether the entries are a parameter's, or a view of some of them.
+
+        What is computed from parameters has entries of another law.
+        """
+        memory = origin.root.untyped_storage().data_ptr()
+        sources = (self._parameters[name] for name in origin.sources)
+        return any(p.untyped_storage().data_ptr() == memory for p in sources)
 
     def follow(self, function: str, args: Sequence[Any], used: Iterable[Tensor], out: Any) -> None:
         """Take note of a call that does not depend on the network's input."""

@@ -180,3 +180,63 @@ def test_a_law_does_not_stand_for_weights_that_are_branched_on():
 
     with pytest.raises(initdiag.errors.UnsupportedArchitecture, match="looks at its weights"):
         measure(seeded(Branch), X, method="law", draws=64)
+
+
+def test_every_pass_starts_from_the_weights_that_came():
+    """A weight that the forward pass doubles in place is doubled once, however often it runs."""
+
+    def doubled(layer, x):
+        with torch.no_grad():
+            layer.weight.mul_(2.0)
+        return layer(x)
+
+    def twice(layer, x):
+        return layer(x) * 2.0
+
+    found, so = (
+        measure(seeded(lambda f=f: Chain(linear=f)), X, draws=32, gradients=False).log_norms
+        for f in (doubled, twice)
+    )
+    assert found == pytest.approx(so, abs=1e-9)
+
+
+class Convolved(nn.Module):
+    """A gradient goes back through a convolution, whose weights the graph keeps."""
+
+    def __init__(self, std, gate):
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(6, 6), nn.Conv1d(3, 4, 3), nn.Linear(16, 2)
+        self.gate = gate
+        self.apply(lambda m: normal(m, std))
+
+    def forward(self, x):
+        return self.c(torch.relu(self.b(self.gate(self.a(x)))).flatten(1))
+
+
+def normal(layer, std=0.5):
+    if hasattr(layer, "weight"):
+        nn.init.normal_(layer.weight, std=std)
+        nn.init.zeros_(layer.bias)
+
+
+@pytest.mark.parametrize("gate", [torch.relu, hooked])
+def test_what_is_redrawn_does_not_depend_on_the_present_weights(gate):
+    """A backward pass once ran through the present kernels, not through the drawn ones."""
+    x = torch.randn(4, 3, 6, generator=torch.Generator().manual_seed(0))
+    first, second = (
+        measure(Convolved(std, gate), x, draws=16, method="redraw", init=normal)
+        for std in (0.5, 5.0)
+    )
+    assert first.log_norms == pytest.approx(second.log_norms, abs=1e-9)
+    a, b = first.layers[0].weight_gradient, second.layers[0].weight_gradient
+    assert a.log_mean == pytest.approx(b.log_mean, abs=1e-9)
+
+
+def test_a_law_does_not_stand_for_weights_that_are_computed():
+    """Products of their entries have heavy tails: a Gaussian's log-variance is half of theirs."""
+
+    def squared(layer, x):
+        return F.linear(x, layer.weight * layer.weight.abs())
+
+    with pytest.raises(initdiag.UnsupportedArchitecture, match="computed"):
+        measure(seeded(lambda: Chain(linear=squared)), X, draws=16, method="law")

@@ -17,12 +17,6 @@ from evidence.claims.cases import KINDS
 from initdiag import Report, Verdict, diagnose
 from initdiag.diagnosing.basis import Basis
 
-FALSE = {
-    "weight_decayed": "the measurement runs the forward pass before, which grows the weights",
-    "squared": "w|w| is taken for Gaussian of its variance and judged by; the tail is heavy",
-}
-"""What is still said and is not so."""
-
 CASES = [(kind, name) for kind, cases in KINDS.items() for name in cases]
 LIMIT = 5.0
 """Standard errors, of both sides, by which a number may lie off the truth."""
@@ -62,15 +56,7 @@ def dead_distance(share: float, so: dict[str, float], draws: float = math.inf) -
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("kind", "name"),
-    [
-        pytest.param(kind, name, marks=pytest.mark.xfail(strict=True, reason=FALSE[name]))
-        if name in FALSE
-        else (kind, name)
-        for kind, name in CASES
-    ],
-)
+@pytest.mark.parametrize(("kind", "name"), CASES)
 def test_what_is_said_is_so(kind, name):
     """What is judged by lies within five standard errors of the truth, and so does a
     prediction that is called exact or first-order."""

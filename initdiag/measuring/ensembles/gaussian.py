@@ -48,6 +48,11 @@ class GaussianLayers:
         ``parts``.
         """
         name = use.name
+        if use.is_computed:
+            raise UnsupportedArchitecture(
+                f"{name!r} is computed from parameters, so that no Gaussian law stands for it. "
+                "Use method='signs' or 'redraw'."
+            )
         if use.earlier:
             raise UnsupportedArchitecture(
                 f"{name!r} is used twice, and its second use depends on the first: its law alone "

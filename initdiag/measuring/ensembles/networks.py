@@ -214,6 +214,11 @@ class Laws(_Networks):
                 "the module has a backward pass of its own (a gradient hook or a custom function), "
                 "which a simulated forward pass does not see. Use method='signs' or 'redraw'."
             )
+        if task.changes == "weights":
+            raise UnsupportedArchitecture(
+                "the forward pass changes the weights, which their laws do not show. "
+                "Use method='signs' or 'redraw'."
+            )
         for layer in task.arch.layers:
             if layer.weight.failed or layer.weight.family == "haar":
                 what = (

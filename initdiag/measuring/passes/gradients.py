@@ -185,11 +185,12 @@ def gradient_logs(
     recorder, rows = _Recorder(), Rows(draws, len(x), task.seed)
     scales = Scales(of_tangents=task.rescales_tangent, of_primals=task.rescales_primal)
     leaf = x.detach().clone().requires_grad_()
-    out = graph_forward(task, ensemble, rows, scales, leaf, recorder)
+    graph = graph_forward(task, ensemble, rows, scales, leaf, recorder)
+    out = graph.out
     scale = logs_of_rows(scales.primal, out)
     v, log_v = _cotangent(task, draws, out.detach(), scale, loss)
     log_square = 2 * (scale + log_v)
-    pulled(out, leaf, v)
+    pulled(graph, v)
     found = recorder.found(log_square)
     if (
         task.rescales_tangent
@@ -198,7 +199,7 @@ def gradient_logs(
     ):
         return found
     # linear in v: what is lost at one scale is there at another
-    pulled(out, leaf, v * SCALES[0])
+    pulled(graph, v * SCALES[0])
     return [
         _merged(logs, other)
         for logs, other in zip(

@@ -43,12 +43,15 @@ class LinearUse:
         Whether that is the parameter's transpose.
     earlier : int
         How often the pass has used this weight before.
+    is_computed : bool
+        Whether it was computed, so that its entries are no parameter's.
     """
 
     name: str
     weight: Tensor
     is_transposed: bool
     earlier: int = 0
+    is_computed: bool = False
 
 
 class Ensemble(Protocol):
@@ -173,7 +176,9 @@ class Interposer(TorchFunctionMode):
             )
         weight = call.weight.T if call.is_transposed else call.weight
         is_transposed = origin.is_transposed != call.is_transposed
-        use = self._last_use = LinearUse(name, weight, is_transposed, self._uses[name])
+        is_computed = not self._origins.are_its_own(origin)
+        use = LinearUse(name, weight, is_transposed, self._uses[name], is_computed)
+        self._last_use = use
         self._uses[name] += 1
         entered = self._mode.parts(call.x)
         product = self._ensemble.apply(use, entered)

@@ -107,17 +107,19 @@ def _product_by_pulling(
             image[0].register_hook(lambda delta: back.__setitem__(index, delta))
 
     leaf = x.detach().clone().requires_grad_()
-    out = graph_forward(task, ensemble, rows, scales, leaf, observe)
+    graph = graph_forward(task, ensemble, rows, scales, leaf, observe)
+    out = graph.out
     v = random_numbers.directions(task.seed, range(rows.count), out[0].numel(), "cotangent")
     v = v.view(out.shape).to(out.device, out.dtype).requires_grad_()
     try:
-        (g,) = torch.autograd.grad(
-            paired(out, v), leaf, create_graph=True, allow_unused=True, materialize_grads=True
-        )
-        wanted = [v, *(back[index] for index in sorted(back))]
-        tangent, *of_layers = torch.autograd.grad(
-            (g * u).sum(), wanted, allow_unused=True, materialize_grads=True
-        )
+        with graph.given.to_a_backward_pass():
+            (g,) = torch.autograd.grad(
+                paired(out, v), leaf, create_graph=True, allow_unused=True, materialize_grads=True
+            )
+            wanted = [v, *(back[index] for index in sorted(back))]
+            tangent, *of_layers = torch.autograd.grad(
+                (g * u).sum(), wanted, allow_unused=True, materialize_grads=True
+            )
     except RuntimeError as error:
         raise UnsupportedArchitecture(
             "the module has a backward pass of its own (a gradient hook or a custom function), "

@@ -23,7 +23,7 @@ from initdiag.measuring.passes.interposer import Ensemble, LinearUse, unseen
 from initdiag.measuring.passes.log_norms import product
 from initdiag.measuring.passes.modes import Parts
 from initdiag.measuring.passes.rows import Rows, Scales, flat, logs_of_rows
-from initdiag.measuring.passes.run import brief, graph_forward
+from initdiag.measuring.passes.run import Graph, brief, graph_forward
 from initdiag.measuring.task import Task
 from initdiag.tracing.forward_pass import paired
 
@@ -74,19 +74,20 @@ class Pull:
 
     def __init__(self, task: Task, ensemble: Ensemble, networks: range, x: Tensor) -> None:
         self._scales = Scales(of_tangents=task.rescales_tangent, of_primals=task.rescales_primal)
-        self._leaf = x.detach().clone().requires_grad_()
+        leaf = x.detach().clone().requires_grad_()
         rows = Rows(networks, len(x), task.seed)
-        self._out = graph_forward(task, ensemble, rows, self._scales, self._leaf, unseen)
+        self._graph = graph_forward(task, ensemble, rows, self._scales, leaf, unseen)
 
     def __call__(self, v: Tensor) -> Scaled:
         """Return ``J_i^T v_i``, ``(rows, n_0)``, for cotangents ``(rows, n_L)``."""
         self._scales.cotangent = 0.0
-        (g,) = pulled(self._out, self._leaf, v.reshape(self._out.shape))
-        return g.flatten(1), logs_of_rows(self._scales.cotangent + self._scales.primal, self._out)
+        out = self._graph.out
+        g = pulled(self._graph, v.reshape(out.shape))
+        return g.flatten(1), logs_of_rows(self._scales.cotangent + self._scales.primal, out)
 
 
-def pulled(out: Tensor, leaf: Tensor, v: Tensor) -> tuple[Tensor, ...]:
-    """Return the gradient of ``v . out`` at ``leaf``; the graph is kept.
+def pulled(graph: Graph, v: Tensor) -> Tensor:
+    """Return the gradient of ``v . out`` at the graph's leaf; the graph is kept.
 
     Raises
     ------
@@ -94,9 +95,14 @@ def pulled(out: Tensor, leaf: Tensor, v: Tensor) -> tuple[Tensor, ...]:
         If the module's own operations cannot be differentiated backwards.
     """
     try:
-        return torch.autograd.grad(
-            paired(out, v), leaf, retain_graph=True, allow_unused=True, materialize_grads=True
-        )
+        with graph.given.to_a_backward_pass():
+            (gradient,) = torch.autograd.grad(
+                paired(graph.out, v),
+                graph.leaf,
+                retain_graph=True,
+                allow_unused=True,
+                materialize_grads=True,
+            )
     except RuntimeError as error:
         raise UnsupportedArchitecture(
             explain(
@@ -105,6 +111,7 @@ def pulled(out: Tensor, leaf: Tensor, v: Tensor) -> tuple[Tensor, ...]:
                 do="Call model(x).sum().backward(): what raises there is to be mended first.",
             )
         ) from error
+    return gradient
 
 
 class Gram:

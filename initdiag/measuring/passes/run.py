@@ -6,6 +6,7 @@ import functools
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,12 +19,30 @@ from initdiag.measuring.passes.attention import attention_by_formula
 from initdiag.measuring.passes.interposer import Ensemble, Interposer, Observer
 from initdiag.measuring.passes.modes import FORWARD, REVERSE, Mode
 from initdiag.measuring.passes.rows import Rows, Scales
+from initdiag.measuring.passes.state import Given
 from initdiag.tracing.provenance import Provenance
 
 if TYPE_CHECKING:
     from initdiag.measuring.task import Task
 
-__all__ = ["brief", "dual_forward", "graph_forward", "reached"]
+__all__ = ["Graph", "brief", "dual_forward", "graph_forward", "reached"]
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """A pass that can be gone back.
+
+    Attributes
+    ----------
+    leaf, out : Tensor
+        Its input and its output, the batch first.
+    given : Given
+        What the module has to hold while a backward pass runs.
+    """
+
+    leaf: Tensor
+    out: Tensor
+    given: Given
 
 
 def dual_forward(
@@ -37,9 +56,10 @@ def dual_forward(
 ) -> tuple[Tensor, Tensor]:
     """Return output and tangent of one pass of the networks at ``x`` along ``u``."""
     _warm_up()
+    given = _given(task, ensemble.values)
     with torch.no_grad(), forward_ad.dual_level():
         dual = forward_ad.make_dual(x, u)
-        out = _run(task, ensemble, rows, scales, FORWARD, dual, observer)
+        out = _run(task, given, ensemble, rows, scales, FORWARD, dual, observer)
         primal, tangent = forward_ad.unpack_dual(out)
     if tangent is None:
         raise UnsupportedArchitecture(
@@ -55,25 +75,34 @@ def graph_forward(
     scales: Scales,
     leaf: Tensor,
     observer: Observer,
-) -> Tensor:
-    """Return the output of one pass at ``leaf``, with the graph for backward passes.
+) -> Graph:
+    """Return one pass at ``leaf``, with the graph for backward passes.
 
     It carries no tangents: PyTorch's forward-mode rule of attention's softmax
     overwrites what the backward pass needs.
     """
+    given = _given(task, ensemble.values)
     with torch.enable_grad():
         copy = leaf.clone()  # a leaf may not be changed in place, as a ReLU may do
-        return _by_rows(_run(task, ensemble, rows, scales, REVERSE, copy, observer), len(leaf))
+        out = _run(task, given, ensemble, rows, scales, REVERSE, copy, observer)
+    return Graph(leaf, _by_rows(out, len(leaf)), given)
 
 
 def reached(task: Task, leaf: Tensor) -> bool:
     """Return whether the replica's output requires a gradient of ``leaf``."""
-    with torch.enable_grad(), _as_it_was(task, {}), attention_by_formula(), _explained(leaf, ""):
+    given = _given(task, {})
+    with (
+        torch.enable_grad(),
+        given.to_a_pass(),
+        attention_by_formula(),
+        _explained(leaf, ""),
+    ):
         return _first_tensor(task.module(leaf.clone())).requires_grad
 
 
 def _run(
     task: Task,
+    given: Given,
     ensemble: Ensemble,
     rows: Rows,
     scales: Scales,
@@ -90,11 +119,15 @@ def _run(
     layers = frozenset(layer.name for layer in task.arch.layers)
     interposer = Interposer(origins, layers, ensemble, rows, mode, scales, observer)
     kind = "forward" if mode is FORWARD else "reverse"
-    with _as_it_was(task, ensemble.values), attention_by_formula(), _explained(x, kind), interposer:
+    with given.to_a_pass(), attention_by_formula(), _explained(x, kind), interposer:
         random_numbers.seed_generators(
             random_numbers.draw_seed(task.seed, rows.networks.start, "own noise")
         )
         return _first_tensor(task.module(x))
+
+
+def _given(task: Task, values: Mapping[str, Tensor]) -> Given:
+    return Given(task.module, values, is_changed=task.changes != "nothing")
 
 
 @contextmanager
@@ -109,27 +142,6 @@ def _explained(x: Tensor, kind: str) -> Iterator[None]:
             f"the module does not run on {len(x)} rows under {kind or 'reverse'}-mode autograd: "
             f"{brief(error)}"
         ) from error
-
-
-@contextmanager
-def _as_it_was(task: Task, values: Mapping[str, Tensor]) -> Iterator[None]:
-    """Give the replica these parameters and buffers; put back what it had."""
-    parameters = [(p, p.data) for p in task.module.parameters()]
-    buffers = [(b, b.clone(), b._version) for b in task.module.buffers()]
-    named = dict(task.module.named_buffers())
-    for name, p in task.module.named_parameters():
-        if name in values:
-            p.data = values[name]
-    for name in named.keys() & values.keys():
-        named[name].copy_(values[name])
-    try:
-        yield
-    finally:
-        for p, data in parameters:
-            p.data = data
-        for buffer, before, version in buffers:
-            if buffer._version != version:
-                buffer.detach().copy_(before)
 
 
 def brief(error: Exception) -> str:

@@ -192,6 +192,82 @@ def weight_rounded(layer, x):
     return layer(x)
 
 
+def grown(layer, x):
+    layer.weight.data.mul_(1.2)
+    return layer(x)
+
+
+def copied_over(layer, x):
+    with torch.no_grad():
+        layer.weight.copy_(1.3 * layer.weight)
+    return layer(x)
+
+
+def replaced(layer, x):
+    layer.weight.data = 0.8 * layer.weight.data
+    return layer(x)
+
+
+def made_noisy(layer, x):
+    with torch.no_grad():
+        layer.weight.add_(0.3 * torch.randn_like(layer.weight))
+    return layer(x)
+
+
+def squared_in_place(layer, x):
+    layer.weight.data.mul_(layer.weight.data.abs())
+    return layer(x)
+
+
+class Remembering(Chain):
+    """What a pass does leaves a trace, which the next one finds."""
+
+    def __init__(self, step):
+        super().__init__()
+        self.step, self.seen, self.history, self.notes = step, 0, [], {}
+        self.memory = torch.ones(12)
+        self.register_buffer("scale", torch.ones(12))
+
+    def forward(self, x):
+        for layer in self.layers[:-1]:
+            x = self.step(self, torch.relu(layer(x)))
+        return self.layers[-1](x)
+
+
+def remembering(**steps) -> dict[str, Case]:
+    return {name: (partial(Remembering, step), rows(12)) for name, step in steps.items()}
+
+
+def counted(net, x):
+    net.seen += 1
+    return x * 0.9**net.seen
+
+
+def written_down(net, x):
+    net.history.append(len(x))
+    return x * (1 + 0.2 * len(net.history))
+
+
+def noted(net, x):
+    net.notes["steps"] = net.notes.get("steps", 0) + 1
+    return x / net.notes["steps"]
+
+
+def remembered(net, x):
+    net.memory.mul_(0.8)
+    return x * net.memory.to(x)
+
+
+def scale_written(net, x):
+    net.scale.data.mul_(1.1)
+    return x * net.scale
+
+
+def scale_replaced(net, x):
+    net.scale = net.scale * 0.7
+    return x * net.scale
+
+
 def hooked(x):
     if x.requires_grad:
         x.register_hook(lambda g: g * 0.3)
@@ -270,6 +346,26 @@ def pruned(layer, x):
 
 def squared(layer, x):
     return F.linear(x, layer.weight * layer.weight.abs())
+
+
+def cubed(layer, x):
+    return F.linear(x, 3 * layer.weight**3)
+
+
+def stretched(layer, x):
+    return F.linear(x, torch.sinh(3 * layer.weight) / 5)
+
+
+def shrunk(layer, x):
+    return F.linear(x, 2 * F.softshrink(layer.weight, 0.4))
+
+
+def over_largest(layer, x):
+    return F.linear(x, layer.weight / layer.weight.abs().amax(1, keepdim=True))
+
+
+def times_next(layer, x):
+    return F.linear(x, 2 * layer.weight * layer.weight.roll(1, 0))
 
 
 def low_rank(layer, x):
@@ -499,6 +595,12 @@ KINDS: dict[str, dict[str, Case]] = {
     "weights changed in the forward pass": maps(
         renormed=renormed, weight_clamped=weight_clamped, weight_decayed=weight_decayed,
         unit_rows=unit_rows, centred_in_place=centred_in_place, weight_rounded=weight_rounded,
+        grown=grown, copied_over=copied_over, replaced=replaced, made_noisy=made_noisy,
+        squared_in_place=squared_in_place,
+    ),
+    "a state that a pass changes": remembering(
+        counted=counted, written_down=written_down, noted=noted, remembered=remembered,
+        scale_written=scale_written, scale_replaced=scale_replaced,
     ),
     "a backward pass of its own": {
         **gates(
@@ -510,7 +612,8 @@ KINDS: dict[str, dict[str, Case]] = {
     },
     "computed weights": maps(
         standardised=standardised, normalised=normalised, binarised=binarised, squashed=squashed,
-        pruned=pruned, squared=squared, low_rank=low_rank,
+        pruned=pruned, squared=squared, low_rank=low_rank, cubed=cubed, stretched=stretched,
+        shrunk=shrunk, over_largest=over_largest, times_next=times_next,
     ),
     "a random path": paths(
         layer_drop=layer_drop, drop_by_torch=drop_by_torch, drop_by_numpy=drop_by_numpy,
