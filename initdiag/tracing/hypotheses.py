@@ -16,7 +16,7 @@ probability ``NETWORK_LEVEL``.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -26,13 +26,12 @@ from torch import Tensor
 
 from initdiag.network.weights import DISTINCT_UNITS, Hypothesis
 from initdiag.tracing.entries import EntrySums
+from initdiag.tracing.symmetry import Scores, sign_scores
 
 __all__ = [
     "NETWORK_LEVEL",
     "TEST_LEVEL",
-    "Scores",
     "pooled",
-    "sign_scores",
     "weight_hypotheses",
     "weight_scores",
 ]
@@ -67,36 +66,6 @@ chi-square (the textbook rule).
 """
 
 Matrix = NDArray[np.float64]
-
-Scores = Mapping[str, tuple[float, ...]]
-"""Hypothesis -> scores: of mean square 1 if it holds, with tails as light as normal
-ones.
-"""
-
-
-def sign_scores(sums: EntrySums, eps: float) -> Scores:
-    """Return the scores of zero mean and of symmetry, which random signs need.
-
-    Symmetry is tested by third powers (which see the tails) and by signs (which see the
-    bulk). A shift of the entries by a rounding error ``eps`` of their size is allowed:
-    PyTorch's uniform numbers in half precision lie on a grid that is half a step off
-    centre.
-    """
-    if sums.s2 == 0:
-        return {}
-    shift = eps * math.sqrt(sums.variance)
-    return {
-        "zero mean": (_beyond(sums.s1, sums.count * shift) / math.sqrt(sums.s2),),
-        "symmetry": (
-            _beyond(sums.s3, 3 * shift * sums.s2) / math.sqrt(sums.s6),
-            _beyond(sums.sign, sums.count * eps) / math.sqrt(sums.nonzero),
-        ),
-    }
-
-
-def _beyond(total: float, allowed: float) -> float:
-    """Return how much of a sum lies beyond what is allowed of it, with its sign."""
-    return math.copysign(max(abs(total) - allowed, 0.0), total)
 
 
 def weight_scores(sums: EntrySums, weight: Tensor) -> Scores:

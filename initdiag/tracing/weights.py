@@ -16,19 +16,26 @@ from initdiag.network.weights import INDEPENDENT_OF, BiasLaw, Hypothesis, Weight
 from initdiag.tracing.entries import EntrySums
 from initdiag.tracing.hypotheses import (
     NETWORK_LEVEL,
-    Scores,
     pooled,
-    sign_scores,
     weight_hypotheses,
     weight_scores,
 )
 from initdiag.tracing.initializers import Sample, nominal_laws
 from initdiag.tracing.sharing import copies
+from initdiag.tracing.symmetry import Scores, sign_p_value, sign_scores
 
 __all__ = ["assumed_laws", "bias_laws", "weight_laws"]
 
 _PART = NETWORK_LEVEL / 3
 """Level of each part of a network's tests: its weights alone, together, and its biases.
+"""
+
+_SIGNS = 1e-4
+"""Probability that an honest network is refused for the signs of its weights: half for
+its layers, half for all together. The sign test is exact, and of a small layer it alone
+tells: at this level 18 weights of one sign are found in one of five layers, at a
+network's level they are 26 (a layer of 28 was once taken for symmetric,
+`tests/evidence/programs`).
 """
 
 _UNUSUAL = 1e-2
@@ -98,13 +105,25 @@ def _tested(
     ]
     passing = [i for i in distinct.values() if all(h.holds for h in tested[i])]
     refused = _refused([weight_scores(samples[i].sums, samples[i].matrix) for i in passing], _PART)
+    signs = [(s.sums, torch.finfo(s.matrix.dtype).eps) for s in samples]
+    together = sign_p_value([signs[i] for i in passing])
+    if together < _SIGNS / 2:
+        refused.setdefault("symmetry", together)
+    alone, least = [sign_p_value([one]) for one in signs], _SIGNS / (2 * max(1, len(signs)))
     return [
-        tuple(
-            Hypothesis(h.name, refused[h.name], holds=False) if h.holds and h.name in refused else h
-            for h in hypotheses
-        )
-        for hypotheses in tested
+        _with_refused(hypotheses, {"symmetry": p, **refused} if p < least else refused)
+        for hypotheses, p in zip(tested, alone, strict=True)
     ]
+
+
+def _with_refused(
+    hypotheses: Sequence[Hypothesis], refused: Mapping[str, float]
+) -> tuple[Hypothesis, ...]:
+    """Return the hypotheses, of which some do not hold although they passed."""
+    return tuple(
+        Hypothesis(h.name, refused[h.name], holds=False) if h.holds and h.name in refused else h
+        for h in hypotheses
+    )
 
 
 def _refused(scores: Sequence[Scores], level: float) -> dict[str, float]:

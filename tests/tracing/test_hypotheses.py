@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
+from scipy import stats
 from support.styles import mlp, seeded
 from torch import nn
 
@@ -13,6 +15,7 @@ import initdiag
 from initdiag import predict, trace
 from initdiag.tracing.entries import EntrySums
 from initdiag.tracing.hypotheses import pooled, weight_hypotheses
+from initdiag.tracing.symmetry import sign_p_value
 from initdiag.tracing.weights import weight_laws
 
 SHAPES = [(1, 1), (2, 2), (1, 9), (9, 1), (2, 40), (40, 2), (3, 3), (5, 7), (16, 16), (30, 3)]
@@ -215,3 +218,41 @@ def test_equal_entries_by_chance_are_no_equal_units(dtype):
         for draw in (nn.init.normal_, lambda w: nn.init.uniform_(w, -1, 1)):
             w = draw(torch.empty(500, 1, dtype=dtype))
             assert "distinct units" not in weight_laws([("w", w)])[0].failed
+
+
+def of_signs(*shapes):
+    """Normal weights, those of the second layer all positive."""
+    generator = torch.Generator().manual_seed(0)
+    matrices = [torch.randn(shape, generator=generator) for shape in shapes]
+    matrices[1] = matrices[1].abs()
+    return weight_laws([(f"{i}.weight", w) for i, w in enumerate(matrices)])
+
+
+@pytest.mark.parametrize("shape", [(4, 7), (4, 6), (5, 4)])
+def test_few_weights_of_one_sign_are_not_symmetric(shape):
+    """28 of them passed: the normal tail of their sum is larger than 2^-27."""
+    laws = of_signs((8, 8), shape, (8, 8), (8, 8), (3, 8))
+    assert ["symmetry" in law.failed for law in laws] == [False, True, False, False, False]
+
+
+def test_signs_of_honest_networks_are_refused_at_their_level():
+    """20,000 networks of five small layers at a level of 1e-4: two are expected."""
+    counts = np.random.default_rng(0).binomial(20, 0.5, size=(20_000, 5))
+    p = {k: sign_p_value([(of_counts(k, 20), 0.0)]) for k in range(21)}
+    alone = np.vectorize(p.get)(counts).min(1) < 1e-4 / (2 * 5)
+    together = np.array([
+        sign_p_value([(of_counts(k, 20), 0.0) for k in row]) < 1e-4 / 2 for row in counts[:2000]
+    ])  # fmt: skip
+    assert alone.sum() <= 6
+    assert together.sum() <= 2
+
+
+def of_counts(positive, count):
+    signs = torch.tensor([1.0] * positive + [-1.0] * (count - positive))
+    return EntrySums.of(signs, "signs")
+
+
+def test_the_sign_test_is_the_binomial_one():
+    for positive, count in ((28, 28), (3, 20), (10, 20), (7, 31)):
+        exact = stats.binomtest(positive, count).pvalue
+        assert sign_p_value([(of_counts(positive, count), 0.0)]) == pytest.approx(exact)
