@@ -108,8 +108,8 @@ class Stopping:
         return sys.maxsize if self.draws is None else self.draws
 
     def reason(self, values: list[NDArray[np.float64]], seconds: float) -> Stopped | None:
-        """Why to stop after these log-norms and seconds, other than their count; None
-        to go on.
+        """Return why to stop after these log-norms and seconds, other than their count.
+        None means to go on.
         """
         if self.draws is not None:
             return None
@@ -199,7 +199,9 @@ def _add(
 def _summaries(
     arch: Architecture, name: str, logs: list[GradientLogs] | None
 ) -> tuple[LogSummary | None, ...]:
-    """Of the activations, weight gradients and bias gradients of one matrix."""
+    """Return the summaries of the activations, weight gradients and bias gradients of
+    one matrix.
+    """
     if not logs:
         return None, None, None
     columns = [

@@ -15,7 +15,7 @@ from initdiag.network.log_moments import LogMoments
 __all__ = ["LayerMeasurement", "LogSummary", "Measurement"]
 
 _LEVELS = (0.05, 0.5, 0.95)
-"""Of a summary's quantiles."""
+"""Levels of a summary's quantiles."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class LogSummary:
     Attributes
     ----------
     log_mean, log_variance : float
-        Of its logarithm.
+        Moments of its logarithm.
     low, median, high : float
         Its 5, 50 and 95 % quantiles.
     """
@@ -64,14 +64,14 @@ class LayerMeasurement:
     name : str
         The weight's name in the module.
     activation_log_mean, activation_log_variance : float
-        Of ``ln(||a||^2/fan_in)``, ``a`` the layer's input.
+        Moments of ``ln(||a||^2/fan_in)`` for the layer's input ``a``.
     tangent_log_mean, tangent_log_variance : float
-        Of ``ln||W t||^2``, ``t`` the tangent that enters the layer (so: before its
-        activation).
+        Moments of ``ln||W t||^2`` for the tangent ``t`` that enters the layer, so
+        before its activation.
     activation, weight_gradient, bias_gradient : LogSummary or None
-        Of ``||a||^2/fan_in``, ``||dL/dW||^2`` and ``||dL/db||^2`` over the first draws,
-        from a backward pass: ``L`` is ``v . f(x)`` for a random unit ``v``, or the
-        user's loss. None where it was not taken, or there is no bias.
+        Summaries of ``||a||^2/fan_in``, ``||dL/dW||^2`` and ``||dL/db||^2`` over the
+        first draws, from a backward pass: ``L`` is ``v . f(x)`` for a random unit
+        ``v``, or the user's loss. None where it was not taken, or there is no bias.
     """
 
     name: str

@@ -37,10 +37,10 @@ _EXTREMES = 2
 """Draws whose extremes ARPACK is asked for: some hundred products each."""
 
 _TOLERANCE = 1e-4
-"""Of the extremes, relative to the largest eigenvalue."""
+"""Error of the extremes, relative to the largest eigenvalue."""
 
 _RESTARTS = 30
-"""Of ARPACK at most, with 20 products each."""
+"""Restarts of ARPACK at most, with 20 products each."""
 
 _SMALL = 20
 """Sides up to which ARPACK's Krylov space would be the whole space."""
@@ -73,8 +73,8 @@ def all_values(task: Task, networks: Signs | Redraws, draws: int) -> Found:
 
 
 def _values(task: Task, networks: Signs | Redraws, network: range) -> NDArray[np.float64]:
-    """``ln sigma^2`` of one draw's Jacobian, descending: its columns by forward mode or
-    its rows by reverse mode, whichever are fewer.
+    """Return ``ln sigma^2`` of one draw's Jacobian, descending. Its columns come by
+    forward mode or its rows by reverse mode, whichever are fewer.
     """
     pieces = [unit_rows(*piece) for piece in _sides(task, networks, network)]
     rows, logs = torch.cat([rows for rows, _ in pieces]), torch.cat([logs for _, logs in pieces])
@@ -88,8 +88,8 @@ def _values(task: Task, networks: Signs | Redraws, network: range) -> NDArray[np
 def _sides(
     task: Task, networks: Signs | Redraws, network: range
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Rows of ``J^T`` or of ``J``, with the logs of their factors, as many at a time as
-    the budget allows.
+    """Yield rows of ``J^T`` or of ``J``, with the logs of their factors, as many at a
+    time as the budget allows.
     """
     x, ensemble, (n_0, n_1) = task.inputs(network), networks.of(network), networks.sizes
     forward = n_0 <= n_1 and task.derivative == "forward"
@@ -106,8 +106,8 @@ def _sides(
 
 
 def _width(task: Task, forward: bool) -> int:
-    """Entries of one row that are alive at once: of the widest layer, or of all layers
-    where the graph is kept.
+    """Return how many entries of one row are alive at once: those of the widest layer,
+    or of all layers where the graph is kept.
     """
     widths = [task.arch.input_size, *(layer.fan_out for layer in task.arch.layers)]
     return max(widths) if forward else sum(widths)
@@ -137,7 +137,7 @@ def quadratures(task: Task, networks: Signs | Redraws, draws: int, steps: int) -
 
 
 def _probes(seed: int, draws: range, n: int) -> NDArray[np.float64]:
-    """Uniform unit vectors, to double precision."""
+    """Draw uniform unit vectors, to double precision."""
     vectors = random_numbers.directions(seed, draws, n).double()
     return np.asarray((vectors / torch.linalg.vector_norm(vectors, dim=1, keepdim=True)).numpy())
 
@@ -156,8 +156,8 @@ def _chunks(task: Task, networks: Signs | Redraws, draws: int, steps: int) -> It
 def _extremes(
     task: Task, networks: Signs | Redraws, draw: int, start: NDArray[np.float64]
 ) -> tuple[float, float]:
-    """``ln`` of the largest and the smallest eigenvalue of one draw's ``J^T J`` (or ``J
-    J^T``), by ARPACK.
+    """Return ``ln`` of the largest and the smallest eigenvalue of one draw's ``J^T J``
+    (or ``J J^T``), by ARPACK.
     """
     network = range(draw, draw + 1)
     gram = _gram(task, networks, network)
@@ -172,8 +172,8 @@ def _extremes(
 def _top(
     product: Callable[[NDArray[np.float64]], NDArray[np.float64]], start: NDArray[np.float64]
 ) -> float:
-    """The largest eigenvalue of what is not negative; NaN where ARPACK does not
-    converge.
+    """Return the largest eigenvalue of a non-negative operator; NaN where ARPACK does
+    not converge.
     """
     if len(start) <= _SMALL:
         return float(

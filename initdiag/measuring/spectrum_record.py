@@ -180,7 +180,7 @@ class SpectralMeasurement(Record):
         return largest if math.isfinite(largest) else 0.0
 
     def _scaled_moments(self, k: int) -> NDArray[np.float64]:
-        """Moments of ``lambda/exp(_log_scale)``, a row a draw."""
+        """Return the moments of ``lambda/exp(_log_scale)``, one row a draw."""
         nodes = np.exp(self.log_nodes - self._log_scale)
         return np.stack([np.sum(self._shares * nodes**j, axis=1) for j in range(1, k + 1)], axis=1)
 
@@ -196,7 +196,7 @@ class SpectralMeasurement(Record):
 
 
 def _standard_error(rows: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Of the mean over the first axis; NaN for one row."""
+    """Return the standard error of the mean over the first axis; NaN for one row."""
     if len(rows) < 2:
         return np.full(rows.shape[1:], math.nan)
     return np.asarray(rows.std(axis=0, ddof=1) / math.sqrt(len(rows)))

@@ -43,7 +43,7 @@ class Activated:
     Attributes
     ----------
     value, slope : array
-        Of the activation, the dropout included.
+        Value and derivative of the activation, the dropout included.
     is_kinked : bool array of shape ()
         Whether the derivative jumps at zero.
     """
@@ -64,13 +64,13 @@ def activated(
     Parameters
     ----------
     activation : Activation
-        As the laws take it.
+        The activation as the laws take it.
     dropouts : sequence of float
         The rates of the active dropouts that follow, in their order.
     before, after : array of shape (rows, features)
         What the linear map gave, and what the module made of it.
     like : Tensor
-        Of the dtype and on the device on which the module draws its masks.
+        A tensor of the dtype and on the device with which the module draws its masks.
     """
     name = activation.name
     if name not in _FUNCTIONS:

@@ -69,8 +69,8 @@ class _Walk:
         return getattr(node, "variable", None) is self._input
 
     def reaches_input(self, node: Any) -> bool:
-        """Whether a path leads from ``node`` to the input (iterative: a network may be
-        deeper than python's stack).
+        """Return whether a path leads from ``node`` to the input. It is iterative,
+        because a network may be deeper than Python's stack.
         """
         pending = [node]
         while pending:
@@ -85,8 +85,8 @@ class _Walk:
         return self._reaches[node]
 
     def step(self, node: Any) -> list[str]:
-        """What passing ``node`` means: a weight's name for a matrix product, nothing
-        for a view, else its function.
+        """Return what passing ``node`` means: a weight's name for a matrix product,
+        nothing for a view, else its function.
         """
         function = _function(node)
         if node.name() == _MODULE_HOOK:
@@ -132,8 +132,8 @@ def _function(node: Any) -> str:
 
 
 def _stack_index(node: Any, output: int) -> str:
-    """``"[i]"`` where the node takes the i-th matrix out of a parameter that is a stack
-    of them.
+    """Return ``"[i]"`` where the node takes the i-th matrix out of a parameter that is
+    a stack of them.
     """
     leaf = getattr(node.next_functions[0][0], "variable", None) if node.next_functions else None
     if leaf is None or leaf.dim() != 3:

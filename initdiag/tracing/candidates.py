@@ -247,7 +247,7 @@ def _likeliest(
 ) -> int:
     """Return the likeliest candidate, those that mean the same counted together.
 
-    Of those, the most usual one gives the name, unless the others' names exclude it.
+    The most usual of these gives the name, unless the others' names exclude it.
     """
     masses = (np.abs(identities[:, None] - identities) < SAME) @ row
     is_open = row > LIKELY * row.max()

@@ -27,7 +27,7 @@ class Flow:
         The call that made the output; None if the output is not one tensor that depends
         on the input.
     input_shape : tuple of int
-        Of the batch that was run.
+        Shape of the batch that was run.
     learnt : frozenset of str
         Paths of the modules that hold parameters themselves.
     """
@@ -46,8 +46,8 @@ class Flow:
         self._after = {source: call for call in self.live for source in call.inputs}
 
     def _reached(self, calls: tuple[Call, ...]) -> list[Call]:
-        """The calls that the output depends on; the rest (monitoring, dead branches) is
-        no part of the network.
+        """Return the calls that the output depends on. The others (monitoring, dead
+        branches) are not part of the network.
         """
         live: set[int] = set()
         pending = [self._last] if self._last is not None else []
@@ -118,8 +118,8 @@ class Flow:
         )
 
     def _ancestors(self, indices: set[int]) -> list[Call]:
-        """The calls of these indices and all that they depend on, in the order of
-        execution.
+        """Return the calls of these indices and all that they depend on, in the order
+        of execution.
         """
         known, pending = set(indices), list(indices)
         while pending:
@@ -195,14 +195,14 @@ class Flow:
             yield Gap(path, call.function, reason)
 
     def _before(self, call: Call) -> Iterator[Call]:
-        """The calls before this one on its path, nearest first."""
+        """Yield the calls before this one on its path, nearest first."""
         while len(call.inputs) == 1 and call.inputs[0] in self._by_index:
             call = self._by_index[call.inputs[0]]
             yield call
 
     def _onward(self, linear: Call) -> Iterator[Call]:
-        """The calls after a linear map up to the next one, as long as there is one way
-        on.
+        """Yield the calls after a linear map up to the next one, as long as there is
+        one way on.
         """
         call = linear
         while self._uses[call.index] == 1:
@@ -219,7 +219,7 @@ class Flow:
         return composed if isinstance(composed, Activation) else None
 
     def _composed(self, linear: Call) -> Activation | Gap:
-        """One `Activation`, or why there is none.
+        """Return one `Activation`, or why there is none.
 
         Dropout commutes with what lets a positive scale through, with no smooth one.
         """
@@ -276,7 +276,7 @@ class Flow:
 
 
 def _unknown(function: str) -> str:
-    """Why a call is a gap, in words."""
+    """Return why a call is a gap, in words."""
     if function == "multi_head_attention_forward":
         return "attention mixes positions by weights that depend on the input"
     if torch_calls.is_parametric(function):
@@ -285,7 +285,7 @@ def _unknown(function: str) -> str:
 
 
 def _either(first: float, second: float) -> float:
-    """Rate of two dropouts in a row; one that is not there leaves the other's rate
-    exact.
+    """Return the rate of two dropouts in a row. If one of them is absent, the other's
+    rate is kept exactly.
     """
     return max(first, second) if min(first, second) == 0 else 1 - (1 - first) * (1 - second)

@@ -29,7 +29,7 @@ class Slot:
     Attributes
     ----------
     name : str
-        As a trace calls it.
+        Name by which a trace calls it.
     get : callable
         Returns the values that the forward pass uses.
     put : callable
@@ -102,7 +102,7 @@ def slots_of(module: nn.Module) -> Callable[[str], Slot]:
 
 
 def _computed(name: str, owners: Mapping[str, nn.Module]) -> Slot:
-    """The slot of a weight that a parametrisation computes, if that can be undone."""
+    """Return the slot of a weight that a parametrisation computes and can undo."""
     path, _, attribute = name.rpartition(".")
     owner = owners.get(path)
     if owner is not None and "[" not in name and "*" not in name:
@@ -126,8 +126,8 @@ def _parametrised(name: str, owner: nn.Module, attribute: str) -> Slot:
 
 
 def _weight_normed(name: str, owner: nn.Module, hook: Any) -> Slot:
-    """The old ``weight_norm``: ``v`` is any matrix of the wanted directions, ``g`` the
-    norms.
+    """Return the slot of the old ``weight_norm``: ``v`` is any matrix of the wanted
+    directions, ``g`` has the norms.
     """
 
     def put(value: Tensor) -> None:

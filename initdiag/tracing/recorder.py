@@ -42,13 +42,13 @@ class Call:
         Indices of the calls whose values it uses, -1 for the network's input; one entry
         a use.
     shape_in, shape : tuple of int
-        Of the first input and of the output.
+        Shapes of the first input and of the output.
     kind : CallKind
         What it does to the value.
     weight, bias : str or None
         Names of the parameters that a linear (or bias) call uses.
     activation : Activation or None
-        Of an activation or dropout call.
+        What an activation or dropout call computes.
     ordinal : int
         The number of linear maps, on whatever, that were called before.
     """
@@ -104,7 +104,7 @@ class Recorder(TorchFunctionMode):
     Parameters
     ----------
     origins : Provenance
-        Of the parameters of the module that runs.
+        Where the parameters of the module that runs come from.
     originals : mapping
         Name -> parameter whose values may be read (those that run may be fake).
     x : Tensor
@@ -189,7 +189,7 @@ class Recorder(TorchFunctionMode):
             self._alive.append(tensor)
 
     def _note_mask(self, name: str, args: Any, kwargs: Any, out: Tensor) -> None:
-        """Know ``x > 0`` for what it is, through casts and negation."""
+        """Note that a call is ``x > 0``, also through casts and negation."""
         compared = torch_calls.compared_with_zero(name, args, kwargs)
         first = self._masks.get(id(args[0] if args else kwargs.get("input")))
         if compared is not None and id(compared[0]) in self._values:
@@ -221,9 +221,7 @@ class Recorder(TorchFunctionMode):
         return self._relu_of_several(name, args, kwargs, out) or {"kind": "other"}
 
     def _bias_origin(self, bias: Any) -> Origin | None:
-        """Where a bias comes from; None of one that is computed from a weight
-        matrix.
-        """
+        """Return where a bias comes from; None if it is computed from a weight matrix."""
         origin = self.origins.of(bias)
         if origin is None or not origin.is_computed:
             return origin
@@ -244,7 +242,7 @@ class Recorder(TorchFunctionMode):
         }
 
     def _named(self, origin: Origin) -> str:
-        """The origin's name; the value of a computed one is kept under it."""
+        """Return the origin's name. The value of a computed one is kept under it."""
         if origin.is_computed:
             self.computed[origin.name] = origin
         return origin.name
@@ -255,8 +253,8 @@ class Recorder(TorchFunctionMode):
         return {"kind": "other"} if bias is None else {"kind": "bias", "bias": self._named(bias)}
 
     def _prelu(self, name: str, args: Any, kwargs: Any) -> Activation | None:
-        """A leaky ReLU with the learned slope, where all channels share one and it can
-        be read.
+        """Return a leaky ReLU with the learned slope, if all channels share one and it
+        can be read.
         """
         origin = self.origins.of(torch_calls.prelu_weight(name, args, kwargs))
         weight = (
@@ -269,8 +267,8 @@ class Recorder(TorchFunctionMode):
     def _relu_of_several(
         self, name: str, args: Any, kwargs: Any, out: Tensor
     ) -> dict[str, Any] | None:
-        """A ReLU made of several calls, e.g. ``where(x > 0, x, 0)``: it depends on
-        ``x`` alone.
+        """Return a ReLU that is made of several calls, e.g. ``where(x > 0, x, 0)``,
+        which depends on ``x`` alone.
         """
         for reading in torch_calls.relu_readings(name, args, kwargs):
             source = self._values.get(id(reading.x))

@@ -31,7 +31,7 @@ _LEAST_ENTRIES = 8
 """Entries other than 0, of several sizes, that cannot agree by chance."""
 
 _LEAST_SIGNS = 64
-"""The same where all entries are of one size, so that signs alone can differ (level
+"""Entries needed if all are of one size, so that signs alone can differ (level
 2^-63 a pair).
 """
 
@@ -48,9 +48,9 @@ def kin(
     Parameters
     ----------
     names : sequence of str
-        Of the weights, in the order of execution.
+        Names of the weights, in the order of execution.
     computed : mapping
-        Where those come from that are no parameters.
+        Where the weights come from that are not parameters.
     parameters : mapping
         Name -> parameter of the module.
     """
@@ -68,7 +68,7 @@ def kin(
 
 
 def _are_parts(first: str, second: str, stack: str) -> bool:
-    """Whether both are matrices out of one stack, which share nothing."""
+    """Return whether both are matrices out of one stack, which share nothing."""
     return first.startswith(f"{stack}[") and second.startswith(f"{stack}[")
 
 
@@ -110,8 +110,8 @@ def copies(
 
 
 def _fingerprint(matrix: Tensor, sums: EntrySums) -> float:
-    """A weighted sum over the corner, symmetric under transposition, in standard
-    deviations; and the kurtosis, for corners of zeros.
+    """Return a weighted sum over the corner, in standard deviations and symmetric under
+    transposition, and the kurtosis, for corners of zeros.
     """
     corner = matrix[:_CORNER, :_CORNER].detach().double().cpu().numpy()
     i, j = np.indices(corner.shape)
@@ -120,8 +120,8 @@ def _fingerprint(matrix: Tensor, sums: EntrySums) -> float:
 
 
 def _alike(prints: Sequence[_Print], matrices: Sequence[Tensor]) -> Iterator[list[int]]:
-    """Sets of matrices with the same values; only those whose fingerprints are as near
-    as rounding leaves copies are compared.
+    """Yield sets of matrices with the same values. Only those whose fingerprints are as
+    near as rounding leaves copies are compared.
     """
     taken: set[int] = set()
     values = [one.value for one in prints]
@@ -145,8 +145,8 @@ def _are_alike(a: Tensor, b: Tensor) -> bool:
 
 
 def _are_multiples(a: Tensor, b: Tensor) -> bool:
-    """Whether ``b`` is a multiple of ``a``, within four roundings: their
-    corners first.
+    """Return whether ``b`` is a multiple of ``a``, within four roundings; their corners
+    are compared first.
     """
     tolerance = 4 * max(_eps(a), _eps(b))
     corners = a[:_CORNER, :_CORNER], b[:_CORNER, :_CORNER]
@@ -154,7 +154,7 @@ def _are_multiples(a: Tensor, b: Tensor) -> bool:
 
 
 def _sine(a: Tensor, b: Tensor) -> float:
-    """Of the angle between two matrices; 0 where one is zero."""
+    """Return the sine of the angle between two matrices; 0 where one is zero."""
     x, y = a.detach().double().reshape(-1), b.detach().double().to(a.device).reshape(-1)
     square = float(x @ x)
     size = float(torch.linalg.vector_norm(y))

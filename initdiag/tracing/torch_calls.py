@@ -154,8 +154,8 @@ def activation_of(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> 
 
 
 def _is_standard(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
-    """Whether the call is a smooth activation with the numbers that its name stands
-    for.
+    """Return whether the call is a smooth activation with the numbers that its name
+    stands for.
     """
     if name not in _SMOOTH:
         return False
@@ -170,7 +170,9 @@ def _is_standard(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> b
 
 
 def _clamped(low: Any, high: Any) -> Activation | None:
-    """``clamp`` to ``[low, high]``: a ReLU, ReLU6 or hard tanh; None for any other."""
+    """Return what ``clamp`` to ``[low, high]`` is: a ReLU, ReLU6 or hard tanh; None for
+    any other.
+    """
     if high is None:
         return Activation("relu") if is_zero(low) else None
     if not isinstance(low, int | float) or not isinstance(high, int | float):
@@ -302,8 +304,8 @@ def is_reshape(name: str) -> bool:
 
 
 def _bound(args: Sequence[Any], kwargs: Mapping[str, Any], names: Sequence[str]) -> list[Any]:
-    """The named arguments, by position or by keyword; None where not given (``self``
-    may stand for ``input``).
+    """Return the named arguments, given by position or by keyword; None where not given
+    (``self`` may stand for ``input``).
     """
     values = list(args[: len(names)])
     values += [kwargs.get(name) for name in names[len(values) :]]

@@ -1,10 +1,10 @@
 """Proved plain chains under random signs, at the limit of the hardware.
 
 One watched pass of the module yields its linear maps as it really uses them (`taped`).
-Then primal and tangent go through one matrix product a layer, and all that lies between
-two products is one factor: with ``R`` the output signs of a layer and ``S`` the input
-signs of the next, ``S phi(R h)`` and ``S phi'(R h) R t`` are ``h`` and ``t`` times ``S
-R``, and times the slope where the gate is not open. The gate is open where the signs of
+Primal and tangent then go through one matrix product a layer. All that lies between two
+products is one factor: with ``R`` the output signs of a layer and ``S`` the input signs
+of the next, ``S phi(R h)`` and ``S phi'(R h) R t`` are ``h`` and ``t`` times ``S R``,
+and times the slope where the gate is not open. The gate is open where the signs of
 ``h`` and of ``R`` agree: bits, compared as bits.
 
 Rows are rescaled only where the weights' own gains could have left the range since the
@@ -59,7 +59,7 @@ class Step:
 
     @property
     def slope(self) -> float:
-        """Of the activation below zero."""
+        """The slope of the activation below zero."""
         return _SLOPES.get(self.activation.name, self.activation.negative_slope)
 
 
@@ -130,7 +130,7 @@ class _Rows:
         return self.both.view(2, self.count, -1)
 
     def log_squares(self) -> Tensor:
-        """``ln|x|^2`` and ``ln|t|^2`` of each row (float64)."""
+        """Return ``ln|x|^2`` and ``ln|t|^2`` of each row (float64)."""
         norms: Tensor = torch.linalg.vector_norm(self.halves, dim=2)
         return 2 * (norms.double().log() + self.log_scales)
 
@@ -185,8 +185,8 @@ def _signs(bits: Tensor, like: Tensor) -> Tensor:
 
 
 def _add_bias(rows: _Rows, step: Step, output: Tensor, flips: SignFlips) -> None:
-    """``R (W S x + b)`` where the bias is flipped, ``R W S x + b`` where it is not:
-    then ``R b`` is added before ``R``.
+    """Return ``R (W S x + b)`` where the bias is flipped, and ``R W S x + b`` where it
+    is not: ``R b`` is then added before ``R``.
     """
     if step.bias is None:
         return
@@ -197,8 +197,8 @@ def _add_bias(rows: _Rows, step: Step, output: Tensor, flips: SignFlips) -> None
 
 
 def _factor(h: Tensor, step: Step, output: Tensor, following: Tensor | None) -> Tensor:
-    """Slope at ``R h``, times ``R``, times the signs with which the next layer takes
-    it.
+    """Return the slope at ``R h``, times ``R``, times the signs with which the next
+    layer takes it.
     """
     sign = output if following is None else output ^ following
     if step.slope == 1.0:

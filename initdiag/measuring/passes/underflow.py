@@ -55,7 +55,7 @@ def rescued(found: Logs, run: Callable[[float, float], Logs], is_moved: Tensor) 
     Parameters
     ----------
     found : Logs
-        Of the pass at scale 1.
+        Logs of the pass at scale 1.
     run : callable
         Makes the pass whose inputs and tangents are so many times as large.
     is_moved : Tensor of bool
@@ -91,8 +91,8 @@ def any_row(rows: Tensor) -> bool:
 
 
 def _is_low(logs: Logs) -> Tensor:
-    """Rows whose output is 0 or has lost digits, or a layer's tangent has lost digits:
-    one that is 0 may be a closed branch.
+    """Mark rows whose output is 0 or has lost digits, or in which a layer's tangent has
+    lost digits. A tangent of 0 may be a closed branch.
     """
     is_low = logs[0] < LOWEST
     for layer in logs[1]:
@@ -101,7 +101,7 @@ def _is_low(logs: Logs) -> Tensor:
 
 
 def _is_faint(logs: Logs) -> Tensor:
-    """Rows whose values fade before some layer, rather than being cut to 0 by a gate.
+    """Mark rows whose values fade before some layer and are not cut to 0 by a gate.
 
     A gate that closes on values well in range is the row's own: at larger inputs,
     beside which biases vanish, it may open.
@@ -116,8 +116,8 @@ def _is_faint(logs: Logs) -> Tensor:
 
 
 def _is_settled(found: Logs, other: Logs, of_input: float, scale: float) -> Tensor:
-    """Rows that ``other`` decides: in range, or dead; and right, where it is of larger
-    inputs.
+    """Mark rows that ``other`` decides: those in range or dead, and right, where it is
+    of larger inputs.
     """
     lowest, cut = LOWEST - 2 * math.log(scale), _CUT - 2 * math.log(scale)
     last = torch.zeros_like(other[0])
@@ -136,9 +136,7 @@ def _agree(logs: Tensor, others: Tensor) -> Tensor:
 
 
 def _divided(logs: Logs, of_input: float, scale: float) -> Logs:
-    """``logs`` of a pass with larger inputs and tangents, as they are for those at
-    scale 1.
-    """
+    """Turn ``logs`` of a pass with larger inputs and tangents to those at scale 1."""
     a, t = 2 * math.log(of_input), 2 * math.log(scale)
     return logs[0] - t, [
         LayerLogs(layer.name, layer.activation - a, layer.tangent - t) for layer in logs[1]
@@ -146,7 +144,7 @@ def _divided(logs: Logs, of_input: float, scale: float) -> Logs:
 
 
 def _merged(logs: Logs, other: Logs, rows: Tensor) -> Logs:
-    """``logs`` with some rows taken from ``other``."""
+    """Return ``logs`` with some rows taken from ``other``."""
     layers = [
         LayerLogs(
             a.name,
