@@ -109,7 +109,7 @@ def _draws(ctx: click.Context, param: click.Parameter, value: str) -> int | str:
 )
 @click.option(
     "--draws", metavar="N|auto", callback=_draws, default="1024", show_default=True,
-    help="Of the measurement; auto: until it is precise.",
+    help="Draws of the measurement; auto: until it is precise.",
 )  # fmt: skip
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option(
@@ -128,9 +128,11 @@ def _draws(ctx: click.Context, param: click.Parameter, value: str) -> int | str:
 @click.option(
     "--write-baseline",
     type=FILE,
-    help="Write there how the checked models stand today, and exit with 0.",
+    help="Write to this file how the checked models stand today, and exit with 0.",
 )
-@click.option("--timeout", type=float, metavar="SECONDS", help="Give a target up after so long.")
+@click.option(
+    "--timeout", type=float, metavar="SECONDS", help="Give a target up after so many seconds."
+)
 @click.option(
     "--isolate/--no-isolate",
     default=True,
@@ -308,7 +310,7 @@ def _predict(
 @click.option(
     "--output-format", type=click.Choice(["console", "json"]), default="console", show_default=True
 )
-@click.option("--output-file", type=FILE, help="Write there, not to stdout.")
+@click.option("--output-file", type=FILE, help="Write to this file, not to stdout.")
 def _spectrum(
     target: str,
     input_size: str | None,
@@ -350,7 +352,7 @@ def _assumed(widths: str, given: dict[str, Any], of_models: dict[str, str | None
         f"--{name.replace('_', '-')}" for name, value in of_models.items() if value is not None
     ]
     if wrong:
-        raise click.UsageError(f"{', '.join(wrong)}: of a model, not of widths.")
+        raise click.UsageError(f"{', '.join(wrong)}: only for a model, not for widths.")
     return Architecture.from_widths(parse_widths(widths), **given)
 
 

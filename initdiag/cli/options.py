@@ -31,7 +31,7 @@ def training_options(command: Command) -> Command:
             click.option(
                 "--optimizer",
                 type=click.Choice(FAMILIES),
-                help="Judge for it (default: plain SGD).",
+                help="Optimiser to judge for (default: plain SGD).",
             ),
             click.option(
                 "--lr", type=float, help="The learning rate (default: averaged over usual ones)."
@@ -104,7 +104,7 @@ def output_options(command: Command) -> Command:
             click.option(
                 "--output-format", type=click.Choice(FORMATS), default="console", show_default=True
             ),
-            click.option("--output-file", type=FILE, help="Write there, not to stdout."),
+            click.option("--output-file", type=FILE, help="Write to this file, not to stdout."),
         ],
     )
 

@@ -27,7 +27,7 @@ __all__ = ["screen_command"]
     "--output-file",
     type=FILE,
     required=True,
-    help="For the rows that are kept; the kind of FILE.",
+    help="File for the rows that are kept, of the same kind as FILE.",
 )
 @click.option("--column", default="widths", show_default=True, help="Of the widths.")
 @click.option("--restart", is_flag=True, hidden=True, expose_value=False, help="Has no effect.")

@@ -119,7 +119,7 @@ def advise(
 
     Enough is half the highest risk that passes. Where an initialiser alone is not
     enough, changes of shape are added, each with the best initialiser. Empty where the
-    network is no chain: an effect that cannot be predicted is not promised.
+    network is not a chain: an effect that cannot be predicted is not promised.
     """
     if prediction.coverage == "none" or architecture.gaps:
         return ()

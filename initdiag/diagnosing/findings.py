@@ -102,7 +102,7 @@ NOT_JUDGED = Kind(
     "IND000",
     "not-judged",
     _WARNING,
-    "The network was not judged: nothing that is known of it tells how it will train. Not "
+    "The network was not judged: what is known of it does not tell how it will train. Not "
     "judged is never a pass.",
     "The theory covers plain chains of linear layers, and simulates much of what goes "
     "beyond. Random signs can measure a module whose weights are symmetric. Where neither "
@@ -173,22 +173,21 @@ NOT_COVERED = Kind(
     "IND006",
     "not-covered",
     _NOTE,
-    "A part of the network is not covered by the theory, so that nothing is said of it exactly.",
+    "A part of the network is not covered by the theory, so that no exact statement is made about it.",
     "The exact law holds for chains of linear layers and activations. Normalisation, "
     "attention, residual sums, shared weights and the like are simulated through the "
     "module's own forward where that can be done, and measured otherwise.",
-    "Nothing need be done where the verdict rests on a simulation or a measurement. To have "
+    "You need not do anything if the verdict rests on a simulation or a measurement. To have "
     "the exact law of a chain inside a larger model, name it with `module=`.",
 )
 ZERO_WEIGHTS = Kind(
     "IND007",
     "zero-weights",
     _ERROR,
-    "Every weight of a hidden layer is zero: no gradient passes it, and all of its units "
-    "are and stay the same.",
+    "Every weight of a hidden layer is zero: no gradient passes it, and its units stay equal.",
     "The layer was initialised with zeros, or its initialisation was left out. Zeros are a "
     "usual start for an output layer and for the last layer of a residual branch, where "
-    "the gradient has another way; they are none for a layer in the only way.",
+    "the gradient has another way; they are not for a layer that every path goes through.",
     "Draw its weights, e.g. by He initialisation.",
 )
 UNUSED = Kind(
@@ -204,11 +203,11 @@ WEIGHTS_FAIL = Kind(
     "IND009",
     "weights-fail-hypotheses",
     _WARNING,
-    "A layer's weights are no draw of a symmetric iid or orthogonal law, which the theory "
-    "asks for.",
+    "A layer's weights do not look drawn from a symmetric iid or an orthogonal law, which "
+    "the theory assumes.",
     "The weights were trained, copied, pruned, or drawn by a law of another kind (skewed, "
     "with rows that depend on one another, with very heavy tails).",
-    "A trained checkpoint is no initialisation: diagnose the network as it is built. Where "
+    "A trained checkpoint is not an initialisation: diagnose the network as it is built. Where "
     "a layer is a copy of another (`copy.deepcopy`), initialise each afresh.",
 )
 NOT_MEASURED = Kind(
@@ -339,7 +338,7 @@ NO_SPECTRUM = Kind(
     "no-spectrum",
     _NOTE,
     "The Jacobian's spectrum could not be predicted.",
-    "The network is no chain, or has a layer that free probability says nothing of.",
+    "The network is not a chain, or has a layer that free probability does not cover.",
     "Measure the singular values: `initdiag.measure_spectrum(model)`.",
 )
 

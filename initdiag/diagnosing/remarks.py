@@ -71,7 +71,7 @@ def cut_off(without_gradient: tuple[str, ...]) -> tuple[Finding, ...]:
 
 def symmetry(architecture: Architecture) -> tuple[Finding, ...]:
     """Return an error for each layer whose units are equal; they stay so for ever."""
-    message = "symmetry: some of its units have equal weights, so that they are and stay the same"
+    message = "symmetry: some of its units have equal weights, so that they stay the same"
     remedy = "draw its weights at random, e.g. by He initialisation"
     return tuple(
         findings.SYMMETRY.at(layer.name, message, remedy)
@@ -108,8 +108,8 @@ def _unfinished(
 
 
 _ZERO_OUTPUT = (
-    "its weights start at zero: at the first step it alone has a gradient, "
-    "from then on the others have one, too"
+    "its weights start at zero: at the first step only it has a gradient, "
+    "after that the others have one too"
 )
 
 
@@ -157,7 +157,7 @@ def _zero_weights(
 def _failed_weights(layer: Layer) -> Finding:
     failed = layer.weight.failed
     message = f"its weights fail: {', '.join(failed)}"
-    remedy = "a trained checkpoint is no initialisation; otherwise see how it is initialised"
+    remedy = "a trained checkpoint is not an initialisation; otherwise see how it is initialised"
     if any(name.startswith(INDEPENDENT_OF) for name in failed):
         remedy = "it is a copy (copy.deepcopy?): initialise each layer afresh"
     return findings.WEIGHTS_FAIL.at(layer.name, message, remedy)
@@ -181,7 +181,7 @@ def _separation(separation: Separation | None) -> list[Finding]:
     if separation.parallel > 0.5:
         message = (
             f"two inputs at right angles leave it parallel in {separation.parallel:.0%} "
-            "of networks: they differ in size alone"
+            "of networks: they differ only in size"
         )
         remedy = "widen the narrowest layers"
         return [findings.INPUTS_COLLAPSE.at(separation.name, message, remedy)]
@@ -226,7 +226,8 @@ def _differences(agreement: Agreement) -> Iterator[str]:
 def _likely_causes(agreement: Agreement) -> list[str]:
     """Say what is usually behind each part of a disagreement."""
     causes = {
-        "a gain or an activation other than the trace took it for": abs(agreement.mean_z) >= _CLEAR,
+        "a gain or an activation that is not what the trace took it for": abs(agreement.mean_z)
+        >= _CLEAR,
         "weights that are not independent (trained, tied, low rank), or inputs that are "
         "exactly 0": abs(agreement.variance_z) >= _CLEAR,
         "an initialiser other than the one that was recognised": _is_small(

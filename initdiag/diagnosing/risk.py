@@ -440,7 +440,9 @@ def failure_risk(
         got = type(prediction).__name__
         raise InvalidInput(
             explain(
-                expected="a Prediction", got=got, do="Pass initdiag.predict(widths) or of a trace."
+                expected="a Prediction",
+                got=got,
+                do="Pass initdiag.predict(widths), or the prediction of a trace.",
             )
         )
     drift, variance, dead = (
@@ -450,7 +452,7 @@ def failure_risk(
     )
     if drift is None or variance is None or dead is None:
         raise UnsupportedArchitecture(
-            f"no coverage, so no risk: {'; '.join(prediction.reasons)}. Measure it instead."
+            f"the theory does not cover this network, so that there is no risk: {'; '.join(prediction.reasons)}. Measure it instead."
         )
     depth = prediction.depth or len(prediction.layers)
     risk = risk_of_moments(drift, variance, dead, depth, training)

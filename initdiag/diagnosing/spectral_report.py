@@ -117,7 +117,7 @@ def _scale_findings(architecture: Architecture, conditions: Conditions) -> Itera
     factor, after = rescaled(architecture)
     remedy = f"multiply every weight by {factor:.3g}: {power(log)} -> {power(after)}"
     if abs(after) > abs(log) / 2:
-        remedy = "fewer layers: no factor for the weights mends it"
+        remedy = "fewer layers: no factor for the weights brings it to 1"
     message = f"(1/n) sum sigma^2 of the Jacobian's singular values is {power(log)}, where 1 keeps the scale"
     severity = Severity.WARNING if abs(log) >= _FAR_OFF_SCALE else Severity.NOTE
     yield findings.JACOBIAN_SCALE.at(None, message, remedy, severity)

@@ -213,7 +213,7 @@ def _exploding(numbers: Numbers) -> tuple[Kind, str, str]:
     size = f"{_factor(numbers.drift / 2):.2g}"
     message = f"a typical gradient reaches the input {size} times too large"
     if numbers.overflows:
-        message = "in some draws the values or the gradient overflow: they are no finite numbers"
+        message = "in some draws the values or the gradient overflow: they are not finite numbers"
     return findings.EXPLODING, message, _GAIN_ONE
 
 

@@ -24,7 +24,7 @@ def prediction_of(candidate: Any, **options: Any) -> Prediction:
     ----------
     candidate : sequence of int, Architecture, nn.Module or factory
         Widths and architectures are judged by theory alone, without torch; modules are
-        traced, and simulated where they are no chain.
+        traced, and simulated where they are not a chain.
     **options
         With widths as in `Architecture.from_widths`; with a module as in
         `initdiag.diagnose` (``method="none"`` unless given).

@@ -106,7 +106,7 @@ def angles(
     InvalidInput
         If the angle is not in (0, pi).
     UnsupportedArchitecture
-        If the architecture is no chain.
+        If the architecture is not a chain.
     """
     values = _log_sines(architecture, architecture.layers, angle, draws, seed_integer(seed))
     return tuple(map(_layer_angle, architecture.layers, values))

@@ -113,7 +113,7 @@ def parameter_gradients(
     InvalidInput
         If the cotangent is none of these, or 0.
     UnsupportedArchitecture
-        If the architecture is no chain that `predict` covers, or a layer's weights or
+        If `predict` does not cover the architecture, or a layer's weights or
         its input are all zero.
 
     Examples
@@ -152,7 +152,7 @@ def _covered(prediction: Prediction) -> Prediction:
     """
     if prediction.coverage == "none":
         raise UnsupportedArchitecture(
-            f"no law of parameter gradients: {'; '.join(prediction.reasons)}."
+            f"there is no law of the parameter gradients: {'; '.join(prediction.reasons)}."
         )
     return prediction
 

@@ -50,7 +50,7 @@ def layer_beta(layer: Layer) -> float:
     that a Haar matrix does not have.
     """
     gate = layer.activation.gate
-    assert gate is not None, "beta speaks of discrete gates only"
+    assert gate is not None, "beta is defined for discrete gates only"
     share = columns.gate_beta(gate.kurtosis, layer.fan_out)
     if layer.is_haar:
         share -= columns.radius_beta(max(layer.fan_in, layer.fan_out))
@@ -74,7 +74,7 @@ def entry_kurtosis_term(first: Layer, u_fourth: float | None = None) -> float:
         If ``u_fourth`` is not in ``[1/n_0, 1]``: no unit vector has it.
     """
     gate = first.activation.gate
-    assert gate is not None, "beta speaks of discrete gates only"
+    assert gate is not None, "beta is defined for discrete gates only"
     if u_fourth is not None and not (1 - 1e-9) / first.fan_in <= u_fourth <= 1 + 1e-9:
         raise InvalidInput(
             explain(

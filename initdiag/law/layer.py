@@ -94,7 +94,7 @@ def layer_log_moments(layer: Layer) -> LayerMoments:
     A layer whose weights are all zero has mean -inf and variance 0.
     """
     gate, weight = layer.activation.gate, layer.weight
-    assert gate is not None, "the exact law speaks of discrete gates only"
+    assert gate is not None, "the exact law holds for discrete gates only"
     if weight.variance == 0:
         return LayerMoments(-math.inf, 0.0)
     if layer.is_haar:

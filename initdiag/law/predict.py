@@ -119,7 +119,7 @@ def _obstacles(architecture: Architecture) -> tuple[str, ...]:
     for layer in architecture.layers:
         if layer.activation.gate is None and not forward.is_simulated(layer.activation):
             found.append(
-                f"{layer.name}: {layer.activation.label} has no discrete gate law, nor can it be simulated"
+                f"{layer.name}: {layer.activation.label} has no discrete gate law and cannot be simulated"
             )
         if (
             layer.bias is not None

@@ -319,7 +319,7 @@ class Prediction(Record):
         self._require_layers("beta")
         if self.beta is None:
             raise UnsupportedArchitecture(
-                "Hanin and Nica's law speaks of discrete gates only: this network was "
+                "Hanin and Nica's law holds for discrete gates only: this network was "
                 "simulated. Use law.log_moment(1)."
             )
         return self.beta

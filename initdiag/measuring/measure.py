@@ -116,7 +116,7 @@ def measure(
     time_budget : float
         For ``draws="auto"``: seconds.
     precision : str
-        ``"auto"``: kept in range, half types in float32, what is no chain in float64.
+        ``"auto"``: kept in range, half types in float32, and in float64 off chains.
         ``"native"``: in the model's own arithmetic, as training will run it: a norm
         that leaves its range counts as 0 or as infinite.
     gradients : bool

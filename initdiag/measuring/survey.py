@@ -49,7 +49,7 @@ _FAINT = 1e-280
 def surveyed(task: Task) -> Task:
     """Return the task with what running the module shows of it.
 
-    It is no chain where rescaled rows do not give what the plain module gives; its
+    It is not a chain if rescaled rows do not give what the plain module gives; its
     gradients are measured in reverse mode where the backward pass is not the transpose
     of the tangent map (hooks, custom functions); draws are run one by one where it is
     random itself.

@@ -191,7 +191,7 @@ def _failures(
 
 def _verdict(report: Report) -> str:
     if report.verdict is Verdict.NO_VERDICT:
-        return "NO_VERDICT: could be neither predicted nor measured, which is no pass"
+        return "NO_VERDICT: it could be neither predicted nor measured, which is not a pass"
     return f"{report.verdict.value}, {risks(report)}"
 
 

@@ -90,7 +90,7 @@ def load_batch(target: str | None, folder: Path | None = None) -> Any:
             explain(
                 expected=f"a function that makes a batch: {target}",
                 got=f"{type(error).__name__}: {error}",
-                do="Call it alone, and mend what it raises.",
+                do="Call it alone, and fix what it raises.",
             )
         ) from error
 

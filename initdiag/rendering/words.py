@@ -185,7 +185,7 @@ def _refutation(report: Report) -> str:
     """Return that the measurement refutes the prediction, where it is judged by."""
     is_refuted = report.agreement is not None and not report.agreement.agrees
     if report.basis is Basis.MEASUREMENT and is_refuted:
-        return "The measurement refutes the prediction, and is judged by."
+        return "The measurement refutes the prediction, so the measurement is judged."
     return ""
 
 
@@ -258,7 +258,7 @@ _MEANINGS = {
     Verdict.DEAD: f"{_GRADIENT} is cut off: some layer passes nothing, so that nothing is learnt.",
     Verdict.SYMMETRIC: "Units of a layer have equal weights: they compute the same, get the "
     "same gradient, and no training tells them apart.",
-    Verdict.NO_VERDICT: "Nothing is known of how this network will train. Not judged is not "
+    Verdict.NO_VERDICT: "It is not known how this network will train. Not judged is not "
     "passed: the notes below say why.",
 }
 

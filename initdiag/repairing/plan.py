@@ -195,7 +195,7 @@ def _measured(module: nn.Module, arch: Architecture, subject: Subject, seed: int
         except UnsupportedArchitecture as error:
             reasons.append(f"{ensemble}: {error}")
     raise UnsupportedArchitecture(
-        f"no repair, for the network cannot be measured. {' '.join(reasons)}"
+        f"the network cannot be repaired, because it cannot be measured. {' '.join(reasons)}"
     )
 
 

@@ -99,7 +99,7 @@ def _require_covered(architecture: Architecture) -> None:
             )
     if obstacles:
         raise UnsupportedArchitecture(
-            f"the spectrum of a plain chain only can be predicted, and here: {'; '.join(obstacles)}. "
+            f"only the spectrum of a plain chain can be predicted, and here: {'; '.join(obstacles)}. "
             "Measure it instead: initdiag.measure_spectrum(model)."
         )
 

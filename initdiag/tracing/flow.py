@@ -281,7 +281,7 @@ def _unknown(function: str) -> str:
         return "attention mixes positions by weights that depend on the input"
     if torch_calls.is_parametric(function):
         return f"the theory has no law for the activation {function} with these parameters"
-    return f"{function} is none of the activations and other functions with a known law"
+    return f"{function} has no law in the theory"
 
 
 def _either(first: float, second: float) -> float:

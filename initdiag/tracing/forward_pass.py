@@ -38,7 +38,8 @@ class Sighting:
     output_shape : tuple of int
         Of the output, or of the first tensor in it.
     steps : tuple of str, or str
-        What the autograd graph shows between input and output, or why it is no chain.
+        What the autograd graph shows between input and output, or why this is not
+        a chain.
     computed : mapping
         Weights that are computed from parameters.
     products : int
@@ -124,13 +125,13 @@ def _run(module: nn.Module, x: Tensor, convert: Callable[[Tensor], Tensor]) -> S
 
 def _not_a_tensor(out: Any) -> str | tuple[str, ...]:
     tensors = list(tensors_in(out))
-    judged = ", the first of which alone is judged (wrap the module to return another)"
+    judged = ", of which only the first is judged (wrap the module to return another)"
     named = f"the output is a {type(out).__name__} of {len(tensors)} tensors"
     return named + (judged if tensors else "")
 
 
 def _steps(out: Tensor, leaf: Tensor, names: dict[int, str]) -> tuple[str, ...] | str:
-    """What the autograd graph shows between input and output, or why it is no chain."""
+    """Return what the autograd graph shows between input and output, or why not."""
     try:
         return steps_to_input(out, leaf, names)
     except Branching as branching:

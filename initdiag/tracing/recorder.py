@@ -221,7 +221,7 @@ class Recorder(TorchFunctionMode):
         return self._relu_of_several(name, args, kwargs, out) or {"kind": "other"}
 
     def _bias_origin(self, bias: Any) -> Origin | None:
-        """Return where a bias comes from; None if it is computed from a weight matrix."""
+        """Return where a bias comes from; None if a weight matrix gives it."""
         origin = self.origins.of(bias)
         if origin is None or not origin.is_computed:
             return origin

@@ -75,7 +75,7 @@ def _call_factory(factory: Callable[[], Any]) -> Any:
                 got=f"{type(error).__name__} from {_name(factory)}(): {error}",
                 do="Wrap it: lambda: MyNet(width=64)."
                 if wants_arguments
-                else "Call it alone, and mend what it raises.",
+                else "Call it alone, and fix what it raises.",
             )
         ) from error
 

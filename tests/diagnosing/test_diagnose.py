@@ -609,7 +609,7 @@ def test_a_prediction_that_the_measurement_refutes_is_not_judged_by():
     assert report.agreement.scale_p_value < 1e-10
     assert (report.verdict, report.basis) == (Verdict.VANISHING, "measurement")
     first_lines = " ".join(str(report).split("\n\n")[0].split())
-    assert "The measurement refutes the prediction, and is judged by." in first_lines
+    assert "The measurement refutes the prediction, so the measurement is judged." in first_lines
     assert report.advice == ()
     honest = seeded(functools.partial(tiny_layer, 1.0))
     right = judged_with(taken_for_he(honest), initdiag.measure(honest))

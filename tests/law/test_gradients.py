@@ -375,7 +375,7 @@ def test_a_chain_that_is_too_far_from_gaussian_backward_is_refused():
     arch = dataclasses.replace(arch, layers=(heavy,))
     assert initdiag.predict(arch).coverage == "first-order"
     with pytest.raises(
-        UnsupportedArchitecture, match=r"no law of parameter gradients: .*kurtosis 30"
+        UnsupportedArchitecture, match=r"there is no law of the parameter gradients: .*kurtosis 30"
     ):
         parameter_gradients(arch)
 

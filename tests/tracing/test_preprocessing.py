@@ -206,6 +206,6 @@ def test_of_several_outputs_the_first_is_judged_and_the_report_says_so():
     report = initdiag.diagnose(seeded(Pair))
     assert report.architecture.output_size == 4
     assert any(
-        "tuple of 2 tensors, the first of which alone is judged" in f.message
+        "tuple of 2 tensors, of which only the first is judged" in f.message
         for f in report.findings
     )

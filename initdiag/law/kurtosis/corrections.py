@@ -130,7 +130,7 @@ def _excess(layer: Layer) -> float:
 
 def _gate(layer: Layer) -> Gate:
     gate = layer.activation.gate
-    assert gate is not None, "the corrections speak of discrete gates only"
+    assert gate is not None, "the corrections hold for discrete gates only"
     return gate
 
 

@@ -108,7 +108,7 @@ def pulled(graph: Graph, v: Tensor) -> Tensor:
             explain(
                 expected="a module that loss.backward() runs through",
                 got=brief(error),
-                do="Call model(x).sum().backward(): what raises there is to be mended first.",
+                do="Call model(x).sum().backward(): fix first what raises there.",
             )
         ) from error
     return gradient

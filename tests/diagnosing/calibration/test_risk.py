@@ -264,7 +264,7 @@ def test_bad_input_is_told():
     with pytest.raises(InvalidInput, match="loss: one of classification, regression, got 'hinge'"):
         initdiag.failure_risk(prediction, loss="hinge")
     uncovered = initdiag.trace(torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.LayerNorm(4)))
-    with pytest.raises(UnsupportedArchitecture, match="no coverage, so no risk"):
+    with pytest.raises(UnsupportedArchitecture, match="so that there is no risk"):
         initdiag.failure_risk(initdiag.predict(uncovered))
 
 
