@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
 __all__ = ["initdiag_check", "pytest_addoption", "pytest_configure"]
 
-_MARKER = "initdiag(**options): options of `initdiag_check` in this test, e.g. initdiag(optimizer='adam', draws=256)."
+_MARKER = (
+    "initdiag(**options): options of `initdiag_check` in this test, e.g. "
+    "initdiag(optimizer='adam', draws=256)."
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

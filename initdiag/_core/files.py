@@ -17,7 +17,7 @@ __all__ = ["alone", "replaced", "write_whole"]
 def write_whole(path: Path, text: str) -> None:
     """Write a text beside ``path`` and rename it: an interrupt changes nothing.
 
-    Links are followed and modes kept; what is no file, such as ``/dev/stdout``, is
+    Links are followed and modes kept; what is not a file, such as ``/dev/stdout``, is
     written to directly.
 
     Raises
@@ -65,7 +65,7 @@ def alone(path: Path, what: str) -> Iterator[None]:
         try:
             yield
         finally:
-            # on Windows a file that is open stays; it is no lock once it is closed
+            # on Windows a file that is open stays, and is not a lock once it is closed
             if os.name != "nt":
                 path.unlink(missing_ok=True)
 

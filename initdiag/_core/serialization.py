@@ -139,7 +139,7 @@ def decode(kind: Any, data: Any) -> Any:
 
 
 def _of_type(kind: type, data: Any) -> Any:
-    """Return ``data`` if it is of this type; True is no int."""
+    """Return ``data`` if it is of this type; True is not an int."""
     if type(data) is not kind:
         raise TypeError(f"expected {_WRITTEN[kind]}, got {shown(data)}")
     return data

@@ -69,7 +69,7 @@ def seed_integer(value: Any, what: str = "seed") -> int:
 
 
 def _integer(value: Any) -> int | None:
-    """Return what is an integer, NumPy's included, as an int; True is none."""
+    """Return what is an integer, NumPy's included, as an int; True is not one."""
     if isinstance(value, bool):
         return None
     try:
@@ -137,7 +137,7 @@ def positive_number(value: Any, what: str, do: str = "Give a finite one.") -> fl
 
 
 def _number(value: Any) -> float:
-    """Return a number, NumPy's included, as a float; NaN for what is none."""
+    """Return a number, NumPy's included, as a float; NaN for anything else."""
     if isinstance(value, bool | str | bytes):
         return math.nan
     try:

@@ -181,7 +181,7 @@ def _check(
 
 
 def _known(given: Path | None, configured: Path | None) -> Baseline | None:
-    """Return the baseline; one that is configured and not written yet is none."""
+    """Return the baseline; None if it is configured but not written yet."""
     from initdiag.project.baseline import Baseline
 
     if given is None and configured is not None and not configured.exists():

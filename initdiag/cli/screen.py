@@ -39,7 +39,7 @@ def screen_command(file: Path, output_file: Path, **options: Any) -> int:
 
     Widths: a list column of a Parquet file, a CSV column such as "784,256x8,10", a JSON
     list a line or in an object. The rows are written as they came, with a column
-    initdiag_risk (in place of an earlier one); rows that are no architectures go to
+    initdiag_risk (in place of an earlier one); rows that are not architectures go to
     OUTPUT.rejects.jsonl with their line and the reason. The output gets its name when
     it is whole: a run that is stopped leaves none, and the next one begins anew.
     """
@@ -49,7 +49,8 @@ def screen_command(file: Path, output_file: Path, **options: Any) -> int:
     with _progress(sys.stderr.isatty()) as show:
         counts = screen_file(file, output_file, progress=show, note=_note, **given)
     click.echo(
-        f"{counts.rows:,} rows: {counts.kept:,} kept, {counts.at_risk:,} at risk, {counts.rejected:,} rejected",
+        f"{counts.rows:,} rows: {counts.kept:,} kept, {counts.at_risk:,} at risk, "
+        f"{counts.rejected:,} rejected",
         err=True,
     )
     if counts.rejected:

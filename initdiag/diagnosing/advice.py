@@ -355,7 +355,7 @@ def _least(is_enough: Callable[[int], bool], low: int, high: int) -> int | None:
 
 def _without_bottleneck(architecture: Architecture) -> tuple[int, list[int]] | None:
     """Return the index of the hidden layer of the largest log-variance, and the widths
-    with that layer widened to the median. None if it is no narrower.
+    with that layer widened to the median. None if it is not narrower.
     """
     if any(layer.activation.gate is None for layer in architecture.layers):
         return None

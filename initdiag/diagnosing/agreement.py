@@ -361,7 +361,7 @@ def _scale_z(layer: Layer) -> float:
     assert weight.sample_variance is not None
     freedom = 2 * count / (weight.kurtosis - 1)
     if count < _FEWEST_ENTRIES:
-        freedom = min(freedom, count)  # few entries of light tails are no chi-square
+        freedom = min(freedom, count)  # few light-tailed entries are not chi-square
     below = freedom * weight.sample_variance / weight.variance / 2
     tail, sign = special.gammainc(freedom / 2, below), 1.0
     if tail > 0.5:

@@ -129,7 +129,8 @@ EXPLODING = Kind(
     _ERROR,
     "The gradient explodes on its way through the layers, so that the first steps of "
     "training overshoot; or a value overflows before there is a gradient.",
-    "The layers' gains are above 1 and multiply: weights that are drawn too large, residual sums without normalisation, products of "
+    "The layers' gains are above 1 and multiply: weights that are drawn too large, residual sums "
+    "without normalisation, products of "
     "branches.",
     "Make each layer's gain 1: He or orthogonal initialisation. Scale the branches of "
     "residual sums by one over the root of their number. `initdiag.repair(model)` rescales "
@@ -173,7 +174,8 @@ NOT_COVERED = Kind(
     "IND006",
     "not-covered",
     _NOTE,
-    "A part of the network is not covered by the theory, so that no exact statement is made about it.",
+    "A part of the network is not covered by the theory, so that no exact statement is made "
+    "about it.",
     "The exact law holds for chains of linear layers and activations. Normalisation, "
     "attention, residual sums, shared weights and the like are simulated through the "
     "module's own forward where that can be done, and measured otherwise.",

@@ -206,7 +206,8 @@ def _alone(task: Task, engine: _Engine) -> tuple[Checked, ...]:
 
 
 _DIED = (
-    "its worker process died, alone with this candidate: killed, out of memory, or unable to import the factory "
+    "its worker process died, alone with this candidate: killed, out of memory, or unable to "
+    "import the factory "
     "(workers do not see what was defined in an interactive session)"
 )
 
@@ -244,7 +245,8 @@ def _cannot_be_sent(candidate: Any) -> str | None:
         return explain(
             expected="a candidate that can be sent to another process",
             got=f"{type(error).__name__}: {error}",
-            do="Define the factory at the top level of a module (functools.partial(build, 64) gives it arguments), "
+            do="Define the factory at the top level of a module (functools.partial(build, 64) "
+            "gives it arguments), "
             "or use an engine that sends functions by value (Dask, Ray, loky).",
         )
     return None
@@ -260,9 +262,14 @@ class _Engine:
         if hasattr(given, "get_executor") or not (is_executor or callable(given)):
             raise InvalidInput(
                 explain(
-                    expected="executor: a concurrent.futures.Executor, or a function that returns one",
+                    expected=(
+                        "executor: a concurrent.futures.Executor, or a function that returns one"
+                    ),
                     got=repr(type(given).__name__),
-                    do="E.g. ProcessPoolExecutor(8); for Dask client.get_executor(), for Ray initdiag.integrations.ray.ray_executor().",
+                    do=(
+                        "E.g. ProcessPoolExecutor(8); for Dask client.get_executor(), for Ray "
+                        "initdiag.integrations.ray.ray_executor()."
+                    ),
                 )
             )
         self._make: Callable[[], Any] | None = None if is_executor else given
@@ -286,9 +293,12 @@ class _Engine:
         if self._make is None:
             listed = ", ".join(map(str, missing[:20])) + (", ..." if len(missing) > 20 else "")
             raise WorkersLost(
-                f"expected workers that live, got a broken executor: candidates {listed} have no result, nor has any after {missing[-1]}. "
-                "Pass a function that returns an executor (functools.partial(ProcessPoolExecutor, 8)) to have lost candidates run "
-                "again; if every run ends here, workers cannot import the factories, or the script lacks "
+                f"expected workers that live, got a broken executor: candidates {listed} have no "
+                f"result, nor has any after {missing[-1]}. "
+                "Pass a function that returns an executor "
+                "(functools.partial(ProcessPoolExecutor, 8)) to have lost candidates run "
+                "again; if every run ends here, workers cannot import the factories, or the "
+                "script lacks "
                 "`if __name__ == '__main__':`.",
                 missing,
             )

@@ -216,7 +216,10 @@ def _is_small(p_value: float | None, agreement: Agreement) -> bool:
 def _differences(agreement: Agreement) -> Iterator[str]:
     """Say what differs, by how much."""
     if agreement.moments_p_value is not None:
-        yield f"mean {agreement.mean_z:+.1f}, variance {agreement.variance_z:+.1f} standard errors off"
+        yield (
+            f"mean {agreement.mean_z:+.1f}, variance {agreement.variance_z:+.1f} standard "
+            "errors off"
+        )
     if _is_small(agreement.scale_p_value, agreement):
         yield "the weights are not of the size that the prediction takes them for"
     if _is_small(agreement.dead_p_value, agreement):

@@ -117,7 +117,7 @@ class Report(Record):
         Raises
         ------
         InvalidInput
-            If it is none, or of another schema version.
+            If it is not a report, or of another schema version.
         """
         if not isinstance(data, dict):
             raise InvalidInput(

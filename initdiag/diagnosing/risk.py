@@ -452,7 +452,8 @@ def failure_risk(
     )
     if drift is None or variance is None or dead is None:
         raise UnsupportedArchitecture(
-            f"the theory does not cover this network, so that there is no risk: {'; '.join(prediction.reasons)}. Measure it instead."
+            "the theory does not cover this network, so that there is no risk: "
+            f"{'; '.join(prediction.reasons)}. Measure it instead."
         )
     depth = prediction.depth or len(prediction.layers)
     risk = risk_of_moments(drift, variance, dead, depth, training)

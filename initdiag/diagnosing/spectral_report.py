@@ -118,7 +118,10 @@ def _scale_findings(architecture: Architecture, conditions: Conditions) -> Itera
     remedy = f"multiply every weight by {factor:.3g}: {power(log)} -> {power(after)}"
     if abs(after) > abs(log) / 2:
         remedy = "fewer layers: no factor for the weights brings it to 1"
-    message = f"(1/n) sum sigma^2 of the Jacobian's singular values is {power(log)}, where 1 keeps the scale"
+    message = (
+        f"(1/n) sum sigma^2 of the Jacobian's singular values is {power(log)}, where 1 "
+        "keeps the scale"
+    )
     severity = Severity.WARNING if abs(log) >= _FAR_OFF_SCALE else Severity.NOTE
     yield findings.JACOBIAN_SCALE.at(None, message, remedy, severity)
 
@@ -127,7 +130,10 @@ def _spread_findings(conditions: Conditions, changes: tuple[Improvement, ...]) -
     share = conditions.share_within_decade
     if share >= _GATHERED:
         return
-    message = f"{_percent(share)} of the singular values that are not 0 lie within a decade of one another"
+    message = (
+        f"{_percent(share)} of the singular values that are not 0 lie within a decade of "
+        "one another"
+    )
     better = [c for c in changes if c.after.share_within_decade > share + 0.01]
     remedy = _effects(better, lambda c: f"{_percent(share)} -> {_percent(c.share_within_decade)}")
     yield findings.JACOBIAN_SPREAD.at(None, message, remedy or _NOTHING_HELPS)
@@ -171,7 +177,10 @@ def _narrowest(spectrum: SpectralLaw, conditions: Conditions) -> tuple[str | Non
     least = min(factor.open_count for factor in spectrum.factors)
     layers = [factor for factor in spectrum.factors if factor.open_count < 1.001 * least]
     whose = "its" if len(layers) == 1 else f"the {len(layers)} narrowest layers'"
-    passing = f"{_count(conditions.rank_share * conditions.directions)} of {conditions.directions} directions pass"
+    passing = (
+        f"{_count(conditions.rank_share * conditions.directions)} of "
+        f"{conditions.directions} directions pass"
+    )
     message = f"{passing}: {_count(least)} of {whose} {layers[0].fan_out} gates are open"
     return layers[0].name if len(layers) == 1 else None, message
 
@@ -183,8 +192,10 @@ def _isometry_findings(
     if distance < _ISOMETRIC:
         return
     message = (
-        f"far from isometric: relative variance of the squared singular values {distance:.3g} (0 is isometric), as if "
-        f"{_count(conditions.effective_directions)} of {conditions.directions} directions carried a perturbation"
+        f"far from isometric: relative variance of the squared singular values {distance:.3g} (0 "
+        "is isometric), as if "
+        f"{_count(conditions.effective_directions)} of {conditions.directions} directions "
+        "carried a perturbation"
     )
     remedy = _effects(changes, lambda c: f"{distance:.3g} -> {c.isometry_distance:.3g}")
     yield findings.JACOBIAN_ISOMETRY.at(None, message, remedy or _NOTHING_HELPS)
@@ -199,8 +210,10 @@ def _width_findings(spectrum: SpectralLaw) -> Iterator[Finding]:
     depth_over_width = math.fsum(1 / factor.fan_out for factor in spectrum.factors[:-1])
     if spectrum.second_moment_ratio is None and depth_over_width >= _SHALLOW:
         message = (
-            f"the spectrum is the limit of large width, and the sum of 1/width is {depth_over_width:.2g}: from 0.05 on "
-            "the second moment of ReLU layers is more than 10 % off, and smooth activations have no exact one to compare"
+            "the spectrum is the limit of large width, and the sum of 1/width is "
+            f"{depth_over_width:.2g}: from 0.05 on "
+            "the second moment of ReLU layers is more than 10 % off, and smooth activations have "
+            "no exact one to compare"
         )
         yield findings.FINITE_WIDTH.at(None, message, _MEASURE)
 

@@ -94,5 +94,6 @@ def sample_accepted(
         if risk_of(widths, optimizer=optimizer, **options) < max_risk:
             return widths
     raise InitdiagError(
-        f"expected a candidate of risk below {max_risk}, got none in {attempts} draws. Widen the space of draw, or raise max_risk."
+        f"expected a candidate of risk below {max_risk}, got none in {attempts} draws. Widen the "
+        "space of draw, or raise max_risk."
     )

@@ -32,7 +32,7 @@ the log-variances differ by ``psi'(N_l/2)``.
 *Assumptions.* ``v`` is independent of the weights; a gate after the last layer needs a
 ``v`` whose law is kept by sign changes (uniform on a sphere or Gaussian), for ``S_L``
 is not independent of ``W'_L``. Symmetric biases leave the gates coins: the laws of
-``delta`` hold, independence too, but ``||a_l||^2`` is no product. Smooth activations
+``delta`` hold, independence too, but ``||a_l||^2`` is not a product. Smooth activations
 and cotangents that depend on the output break all of it. Wherever the closed form ends,
 the norm is simulated (`initdiag.law.simulate.backward`), and its coverage says so.
 """
@@ -147,8 +147,8 @@ def _require_cover(architecture: Architecture, assumptions: dict[str, Any]) -> N
 
 
 def _covered(prediction: Prediction) -> Prediction:
-    """Return the prediction, unless it is none: a chain may be covered forward and too
-    far from Gaussian when transposed.
+    """Return the prediction, or refuse one without a law: a chain may be covered
+    forward and too far from Gaussian when transposed.
     """
     if prediction.coverage == "none":
         raise UnsupportedArchitecture(
@@ -185,7 +185,10 @@ class _Cotangent:
         if v.shape != (size,) or not np.isfinite(v).all() or not v.any():
             raise InvalidInput(
                 explain(
-                    expected=f'cotangent: "sphere", "gaussian", {size} finite numbers that are not all 0, or a function',
+                    expected=(
+                        f'cotangent: "sphere", "gaussian", {size} finite numbers that are '
+                        "not all 0, or a function"
+                    ),
                     got=repr(given),
                     do="Give dLoss/d(output), one number an output.",
                 )

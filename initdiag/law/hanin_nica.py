@@ -71,14 +71,17 @@ def entry_kurtosis_term(first: Layer, u_fourth: float | None = None) -> float:
     Raises
     ------
     InvalidInput
-        If ``u_fourth`` is not in ``[1/n_0, 1]``: no unit vector has it.
+        If ``u_fourth`` is not in ``[1/n_0, 1]``, where it is for every unit vector.
     """
     gate = first.activation.gate
     assert gate is not None, "beta is defined for discrete gates only"
     if u_fourth is not None and not (1 - 1e-9) / first.fan_in <= u_fourth <= 1 + 1e-9:
         raise InvalidInput(
             explain(
-                expected=f"||u||_4^4 of a unit vector in R^{first.fan_in}, from {1 / first.fan_in:g} to 1",
+                expected=(
+                    f"||u||_4^4 of a unit vector in R^{first.fan_in}, from "
+                    f"{1 / first.fan_in:g} to 1"
+                ),
                 got=repr(u_fourth),
                 do="Give (u**4).sum() / (u**2).sum()**2.",
             )

@@ -119,7 +119,8 @@ def _obstacles(architecture: Architecture) -> tuple[str, ...]:
     for layer in architecture.layers:
         if layer.activation.gate is None and not forward.is_simulated(layer.activation):
             found.append(
-                f"{layer.name}: {layer.activation.label} has no discrete gate law and cannot be simulated"
+                f"{layer.name}: {layer.activation.label} has no discrete gate law and cannot be "
+                "simulated"
             )
         if (
             layer.bias is not None
@@ -127,7 +128,8 @@ def _obstacles(architecture: Architecture) -> tuple[str, ...]:
             and layer.activation.name not in ("linear",)
         ):
             found.append(
-                f"{layer.name}: its bias is not symmetric about 0, so that its gates are not fair coins"
+                f"{layer.name}: its bias is not symmetric about 0, so that its gates are not "
+                "fair coins"
             )
         found.extend(
             f"{layer.name}: weights fail the hypothesis {name!r}" for name in layer.weight.failed
@@ -148,7 +150,10 @@ def _cancelling(layers: tuple[Layer, ...], u_fourth: float | None) -> Iterator[s
             and weight.kurtosis < 1.01
             and layer.fan_in < _NARROWEST_FOR_SIGNS
         ):
-            yield f"{layer.name}: entries of two values +-s cancel exactly behind {layer.fan_in} units"
+            yield (
+                f"{layer.name}: entries of two values +-s cancel exactly behind {layer.fan_in} "
+                "units"
+            )
 
 
 def _too_coarse(prediction: Prediction, layers: tuple[Layer, ...]) -> Iterator[str]:
@@ -162,7 +167,8 @@ def _too_coarse(prediction: Prediction, layers: tuple[Layer, ...]) -> Iterator[s
         ]
         layer = layers[errors.index(max(errors))]
         yield (
-            f"{layer.name}: entries of kurtosis {layer.weight.kurtosis:.3g} are too far from Gaussian at this width: "
+            f"{layer.name}: entries of kurtosis {layer.weight.kurtosis:.3g} are too far from "
+            "Gaussian at this width: "
             f"log-variance {moments.log_variance:.3g} +- {moments.log_variance_error:.2g}"
         )
 
@@ -257,7 +263,8 @@ def _simulated(architecture: Architecture, draws: int, seed: int) -> Prediction:
     )
     others = sorted({layer.weight.family for layer in architecture.layers} - {"normal", "haar"})
     reasons = [
-        f"{', '.join(smooth)}: simulated over {draws} draws, input of root mean square {architecture.input_rms:.3g}"
+        f"{', '.join(smooth)}: simulated over {draws} draws, input of root mean square "
+        f"{architecture.input_rms:.3g}"
     ]
     reasons += [f"{family} weights: taken for Gaussian ones of their variance" for family in others]
     moments = [LogMoments.of(row) for row in log_norms]

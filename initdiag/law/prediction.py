@@ -213,7 +213,7 @@ class Prediction(Record):
         Raises
         ------
         InvalidInput
-            For a measurement by another method: it is no simulation of the law.
+            For a measurement by another method, which does not simulate the law.
         """
         from initdiag.measuring.judged import prediction_of
 

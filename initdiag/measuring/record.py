@@ -157,7 +157,8 @@ class Measurement(Record):
         values.setflags(write=False)
         m = LogMoments.of(values)
         return cls(
-            method, len(values), seed, values, m.mean, m.mean_se, m.variance, m.variance_se, m.dead_fraction,
+            method, len(values), seed, values, m.mean, m.mean_se, m.variance, m.variance_se,
+            m.dead_fraction,
             input_size, output_size, layers, notes, stopped, fixed,
         )  # fmt: skip
 

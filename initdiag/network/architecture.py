@@ -112,7 +112,7 @@ class InputMap:
     """A fixed map of the input in front of all layers, e.g. a positional encoding or a
     division by 255: it has no parameter, and everything passes through it.
 
-    It is no part of what is judged: that begins at the first layer.
+    It is not judged: what is judged begins at the first layer.
 
     Attributes
     ----------

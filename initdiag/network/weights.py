@@ -214,7 +214,10 @@ class WeightLaw:
                 explain(
                     expected="Student-t entries with more than 4 degrees of freedom",
                     got=f"{degrees}: they have no finite fourth moment",
-                    do="The log-norm has no universal law there; measure the network instead: initdiag.measure(model).",
+                    do=(
+                        "The log-norm has no universal law there; measure the network instead: "
+                        "initdiag.measure(model)."
+                    ),
                 )
             )
         return cls("other", variance, 3 + 6 / (degrees - 4))

@@ -73,7 +73,10 @@ class Standing:
         for finding in report.findings:
             if finding.severity != "note" and finding.code not in self.codes:
                 place = f" at {finding.layer}" if finding.layer else ""
-                yield f"new {finding.severity} {finding.code}{place}: {finding.message}; {finding.remedy}"
+                yield (
+                    f"new {finding.severity} {finding.code}{place}: {finding.message}; "
+                    f"{finding.remedy}"
+                )
 
 
 @dataclass(frozen=True, slots=True)

@@ -149,7 +149,10 @@ class Config:
                 explain(
                     expected="a TARGET, or models in [tool.initdiag] of pyproject.toml",
                     got=f"no models in {self.path}" if self.path else "neither",
-                    do='Name one: initdiag check model.py:build, or models = ["model.py:build"] in the table.',
+                    do=(
+                        'Name one: initdiag check model.py:build, or models = ["model.py:build"] '
+                        "in the table."
+                    ),
                 )
             )
         found = [model for target in targets for model in self._of_target(target, folder)]

@@ -34,7 +34,7 @@ __all__ = [
 Array = NDArray[np.float64]
 
 _LARGEST = 1e100
-"""A natural log beyond it is no measurement, and no axis can hold it: not drawn."""
+"""Natural logs beyond it do not come from a measurement and are not drawn."""
 _POINT = 1e-9
 """Relative width below which values are one number: float64 leaves them 7 digits."""
 

@@ -46,7 +46,10 @@ def remedy(report: Report, finding: Finding) -> str:
     if finding.severity is not Severity.ERROR or not report.advice:
         return finding.remedy
     first = report.advice[0]
-    return f"{first.action} (risk {words.percent(first.risk_before)} -> {words.percent(first.risk_after)})"
+    return (
+        f"{first.action} (risk {words.percent(first.risk_before)} -> "
+        f"{words.percent(first.risk_after)})"
+    )
 
 
 def sentence(report: Report, finding: Finding) -> str:
@@ -59,7 +62,7 @@ def locate(target: str) -> Location | None:
     """Return where a command-line target ``file.py:name`` or ``package.module:name`` is
     defined.
 
-    None for what is no such target, and for a file that is not under the working
+    None for what is not such a target, and for a file that is not under the working
     directory: a report may come from anywhere.
     """
     place, _, name = target.rpartition(":")

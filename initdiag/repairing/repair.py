@@ -170,7 +170,8 @@ def _commit(module: nn.Module, work: nn.Module) -> None:
                 tensor.data.copy_(old)
         if isinstance(error, Exception):
             raise UnsupportedArchitecture(
-                f"nothing was repaired, because a parameter cannot be written ({error}). The model is as it was. "
+                f"nothing was repaired, because a parameter cannot be written ({error}). The "
+                "model is as it was. "
                 "Give it memory of its own, e.g. with tensor.clone()."
             ) from error
         raise

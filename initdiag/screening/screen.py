@@ -97,7 +97,8 @@ def screen(
     Raises
     ------
     InvalidInput
-        Naming the first row that is no architecture, or what is out of range.
+        If a row is not an architecture (the first one is named), or a value is out of
+        range.
     UnsupportedArchitecture
         For activations whose law is simulated: `predict` them one by one.
 

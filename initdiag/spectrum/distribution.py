@@ -28,7 +28,7 @@ _NODES = 801
 """Nodes of the table of a spectrum without a phase curve."""
 
 _ROUNDING = 1e-9
-"""Mass beside the atoms that is none."""
+"""Mass beside the atoms that counts as 0."""
 
 _POLISH = 8
 """Newton steps of a quantile, from the table's interpolation, at most; two or three are

@@ -33,7 +33,7 @@ _LOG_TAU = 500.0
 """Bracket of ``ln|tau|`` and its like: squared gates are at least 1e-200."""
 
 _ROUNDING = 1e-12
-"""A smaller atom is none."""
+"""Atoms of a smaller mass count as 0."""
 
 _BISECTIONS = 64
 """They leave 500/2^63 of the bracket: rounding."""

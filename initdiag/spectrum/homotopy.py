@@ -116,7 +116,8 @@ def solve(equation: ChainEquation, log_lambda: Real) -> State:
         if not lost.any():
             return state
     raise InitdiagError(
-        f"the spectrum's equation was not solved at ln(lambda) = {log_lambda[lost][:3]}: please report it, with the widths"
+        f"the spectrum's equation was not solved at ln(lambda) = {log_lambda[lost][:3]}: please "
+        "report it, with the widths"
     )
 
 

@@ -48,7 +48,7 @@ at which a logarithm is ill served.
 
 
 _FLOOR = 1e-200
-"""Squared slopes below it are raised to it: an underflow is no closed gate."""
+"""Squared slopes below it are raised to it: an underflow is not a closed gate."""
 
 
 def _sigmoid_slope(h: Real) -> Real:

@@ -104,8 +104,10 @@ def log_finite_width_moments(law: SpectralLaw) -> Real:
     smooth = [factor.name for factor in law.factors if not factor.discrete]
     if smooth:
         raise UnsupportedArchitecture(
-            f"exact moments at finite width need discrete gates (ReLU, leaky ReLU, linear, dropout), and layers {', '.join(smooth)} "
-            "have a smooth derivative. Use moments(2), the limit of large width, or measure the spectrum."
+            "exact moments at finite width need discrete gates (ReLU, leaky ReLU, linear, "
+            f"dropout), and layers {', '.join(smooth)} "
+            "have a smooth derivative. Use moments(2), the limit of large width, or measure the "
+            "spectrum."
         )
     log_t = log_second = 0.0
     a, b, c = 1.0, float(law.input_size), 1.0  # over n_0, and over exp(log_second)

@@ -88,7 +88,8 @@ def _require_covered(architecture: Architecture) -> None:
             and layer.activation.name != "linear"
         ):
             obstacles.append(
-                f"{layer.name}: its bias is not symmetric about 0, so that its gates are not fair coins"
+                f"{layer.name}: its bias is not symmetric about 0, so that its gates are not "
+                "fair coins"
             )
         obstacles.extend(
             f"{layer.name}: weights fail the hypothesis {name!r}" for name in layer.weight.failed
@@ -99,7 +100,8 @@ def _require_covered(architecture: Architecture) -> None:
             )
     if obstacles:
         raise UnsupportedArchitecture(
-            f"only the spectrum of a plain chain can be predicted, and here: {'; '.join(obstacles)}. "
+            "only the spectrum of a plain chain can be predicted, and here: "
+            f"{'; '.join(obstacles)}. "
             "Measure it instead: initdiag.measure_spectrum(model)."
         )
 

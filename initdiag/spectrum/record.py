@@ -215,8 +215,10 @@ class SpectralLaw(Record):
         if ratio is None or 1 / _UNTRUSTWORTHY < ratio < _UNTRUSTWORTHY:
             return None
         return (
-            f"the spectrum is the limit of large width at fixed depth; at these widths and depth {len(self.factors)} the exact "
-            f"second moment is {ratio:.3g} times the limit's, so that the upper tail is not to be trusted"
+            "the spectrum is the limit of large width at fixed depth; at these widths and depth "
+            f"{len(self.factors)} the exact "
+            f"second moment is {ratio:.3g} times the limit's, so that the upper tail is not to "
+            "be trusted"
         )
 
 

@@ -16,7 +16,8 @@ from initdiag.tracing.provenance import computed_name
 __all__ = ["Branching", "steps_to_input"]
 
 _SILENT = frozenset(
-    "View UnsafeView ReshapeAlias Squeeze Unsqueeze Clone Alias ToCopy Expand Add AsStrided Reshape Unflatten".split()
+    "View UnsafeView ReshapeAlias Squeeze Unsqueeze Clone Alias ToCopy Expand Add AsStrided "
+    "Reshape Unflatten".split()
 )
 
 _MODULE_HOOK = "BackwardHookFunctionBackward"

@@ -36,7 +36,7 @@ every layer may have its own: then the others say little of a small one.
 """
 
 _STRANGE = 0.1
-"""Pseudo-count of a family that no other matrix is of."""
+"""Pseudo-count of a family to which no other matrix belongs."""
 
 _RARE = {"fan_out": 0.2, "truncated_normal": 0.1}
 """Prior weights of what PyTorch's users rarely choose: fan_out, truncated normals."""

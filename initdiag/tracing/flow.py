@@ -154,7 +154,8 @@ class Flow:
             yield Gap(
                 path,
                 call.function,
-                f"{call.function} joins {len(call.inputs)} values: a residual sum, product or concatenation",
+                f"{call.function} joins {len(call.inputs)} values: a residual sum, product or "
+                "concatenation",
             )
         elif call.kind == "other":
             yield Gap(path, call.function, _unknown(call.function))
@@ -191,7 +192,10 @@ class Flow:
         if earlier is None:
             yield Gap(path, call.function, f"{call.function} comes before the first linear layer")
         elif earlier.kind == "other":
-            reason = f"{call.function} acts on what {earlier.function} made, with no linear layer between"
+            reason = (
+                f"{call.function} acts on what {earlier.function} made, with no linear "
+                "layer between"
+            )
             yield Gap(path, call.function, reason)
 
     def _before(self, call: Call) -> Iterator[Call]:

@@ -41,14 +41,17 @@ __all__ = [
 _TRANSPOSE = vars(torch._C.TensorBase)["T"].__get__
 
 _RESHAPES = frozenset(
-    "view reshape flatten unflatten squeeze unsqueeze contiguous clone to float double half bfloat16 type type_as view_as "
+    "view reshape flatten unflatten squeeze unsqueeze contiguous clone to float double half "
+    "bfloat16 type type_as view_as "
     "reshape_as identity requires_grad".split()
 )
 _CONSTANTS = frozenset(
-    "zeros zeros_like new_zeros ones_like new_ones full_like new_full empty_like rand_like randn_like".split()
+    "zeros zeros_like new_zeros ones_like new_ones full_like new_full empty_like rand_like "
+    "randn_like".split()
 )
 _SMOOTH: dict[str, dict[str, Any]] = {
-    "tanh": {}, "sigmoid": {}, "silu": {}, "selu": {}, "relu6": {}, "gelu": {}, "elu": {"alpha": 1.0},
+    "tanh": {}, "sigmoid": {}, "silu": {}, "selu": {}, "relu6": {}, "gelu": {},
+    "elu": {"alpha": 1.0},
     "softplus": {"beta": 1.0, "threshold": 20.0},
 }  # fmt: skip
 """The numbers that a smooth activation takes, and those at which it is the one of that
@@ -60,7 +63,8 @@ _COARSE_DROPOUTS = frozenset(
     "alpha_dropout feature_alpha_dropout feature_dropout dropout1d dropout2d dropout3d".split()
 )
 _AUTOGRAD_NAMES = {
-    "relu6": "hardtanh", "selu": "elu", "clip": "clamp", "max": "maximum", "prelu": "prelukernel", "imul": "mul", "rmul": "mul",
+    "relu6": "hardtanh", "selu": "elu", "clip": "clamp", "max": "maximum",
+    "prelu": "prelukernel", "imul": "mul", "rmul": "mul",
     "rrelu": "rreluwithnoise", "dropout": "mul",
 }  # fmt: skip
 """Functions whose backward function is named after another; dropout is a product with

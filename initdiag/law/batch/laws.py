@@ -120,7 +120,10 @@ class _Chain:
                     explain(
                         expected="activations with a discrete gate: linear, relu, leaky_relu",
                         got=layer.activation.label,
-                        do="Others are simulated one by one: initdiag.predict(widths, activation=...).",
+                        do=(
+                            "Others are simulated one by one: initdiag.predict(widths, "
+                            "activation=...)."
+                        ),
                     )
                 )
         return cls(hidden, output)

@@ -16,7 +16,10 @@ from initdiag.law.batch.tables import WIDEST
 
 __all__ = ["Ragged"]
 
-_FORMS = "a list of architectures (lists of widths), a 2-d integer array, (flat, offsets), or an Arrow list array"
+_FORMS = (
+    "a list of architectures (lists of widths), a 2-d integer array, (flat, offsets), or an "
+    "Arrow list array"
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,7 +51,7 @@ class Ragged:
         Raises
         ------
         InvalidInput
-            For anything else, naming the first row that is no list of whole numbers.
+            For anything else, naming the first row that is not a list of whole numbers.
         """
         if isinstance(widths, Ragged):
             return widths
@@ -89,7 +92,7 @@ class Ragged:
             start = stop
 
     def faults(self) -> NDArray[np.intp]:
-        """Return the rows that are no architecture, in order: see `fault`."""
+        """Return the rows that are not an architecture, in order: see `fault`."""
         lengths = np.diff(self.offsets)
         bad = (lengths < 2) | (lengths > DEEPEST + 1)
         for start, stop in self.chunks(1 << 18):
@@ -149,7 +152,10 @@ def _of_parts(flat: NDArray[Any], offsets: NDArray[Any]) -> Ragged:
         at = f"; they fall at row {falls[0]}" if len(falls) else ""
         raise InvalidInput(
             explain(
-                expected=f"offsets from 0 to len(flat) = {len(flat)}, not decreasing, one more than architectures",
+                expected=(
+                    f"offsets from 0 to len(flat) = {len(flat)}, not decreasing, one more "
+                    "than architectures"
+                ),
                 got=f"{len(offsets)} from {offsets[:1]} to {offsets[-1:]}{at}",
                 do="Correct the offsets.",
             )

@@ -98,7 +98,10 @@ class ChainLaw(LogLaw):
             raise UnsupportedArchitecture(
                 explain(
                     expected="a chain with weights that are not all zero",
-                    got=f"{sum(layer.weight_variance == 0 for layer in prediction.layers)} layers of zeros",
+                    got=(
+                        f"{sum(layer.weight_variance == 0 for layer in prediction.layers)} "
+                        "layers of zeros"
+                    ),
                     do="Initialise every layer: through a layer of zeros no gradient flows.",
                 )
             )

@@ -57,7 +57,7 @@ it serves.
 """
 
 _LARGEST_TILT = 1e15
-"""Closer than about 1e-15 to the edge no line is made: the doubles do not resolve it.
+"""Distance to the edge below which lines are not made: doubles do not resolve it.
 """
 
 _LOG_LAST = -60.0

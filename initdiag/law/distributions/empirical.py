@@ -30,7 +30,8 @@ class EmpiricalLaw(LogLaw):
         self._alive = np.sort(log_norms[np.isfinite(log_norms)])
         if len(self._alive) < 2:
             raise UnsupportedArchitecture(
-                f"{len(self._alive)} of {len(log_norms)} simulated draws are not dead: too few for a law."
+                f"{len(self._alive)} of {len(log_norms)} simulated draws are not dead: too few "
+                "for a law."
             )
         if np.isposinf(log_norms).any():
             raise UnsupportedArchitecture(

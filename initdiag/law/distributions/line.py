@@ -82,7 +82,7 @@ _CHUNK = 1 << 13
 """Values of ``x`` at a time: what fits into a processor's cache."""
 
 _LOG_LAST = -60.0
-"""No line is made for tails below exp(-60) = 1e-26 (the mixtures are cut at 1e-18):
+"""Lines are not made for tails below exp(-60) = 1e-26 (the mixtures are cut at 1e-18):
 from there on the last line's exponential goes on.
 """
 

@@ -158,7 +158,10 @@ def _squares(gate: Gate) -> dict[float, float]:
             explain(
                 expected="a gate with at most two different nonzero values",
                 got=f"|d| = {sorted(math.sqrt(d2) for d2 in power)}",
-                do="Its moments are known (log_mean, log_variance), its distribution function is not.",
+                do=(
+                    "Its moments are known (log_mean, log_variance), its distribution function is "
+                    "not."
+                ),
             )
         )
     return power

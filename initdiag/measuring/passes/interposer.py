@@ -44,7 +44,7 @@ class LinearUse:
     earlier : int
         How often the pass has used this weight before.
     is_computed : bool
-        Whether it was computed, so that its entries are no parameter's.
+        Whether it was computed, so that its entries are not those of a parameter.
     """
 
     name: str

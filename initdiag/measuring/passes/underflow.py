@@ -77,8 +77,10 @@ def rescued(found: Logs, run: Callable[[float, float], Logs], is_moved: Tensor) 
     is_lost = is_open & (found[0] < LOWEST)
     if any_row(is_lost):
         raise UnsupportedArchitecture(
-            f"the gradient leaves the range of double precision in {int(is_lost.sum())} of {int(is_moved.sum())} draws: it is smaller than what enters by more than "
-            "a factor 1e600, or nearly, and where that happens is no plain chain, whose layers could be rescaled. Measure a shallower part (module=)."
+            f"the gradient leaves the range of double precision in {int(is_lost.sum())} of "
+            f"{int(is_moved.sum())} draws: it is smaller than what enters by more than "
+            "a factor 1e600, or nearly, and where that happens is no plain chain, whose layers "
+            "could be rescaled. Measure a shallower part (module=)."
         )
     return found
 

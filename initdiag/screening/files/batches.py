@@ -28,8 +28,8 @@ gives way to it.
 
 @dataclass(frozen=True, slots=True)
 class Reject:
-    """A row that is no architecture: its line (its number from 1, in Parquet), why, and
-    how it begins.
+    """A row that is not an architecture: its line (its number from 1, in Parquet), why,
+    and how it begins.
     """
 
     line: int
@@ -90,7 +90,7 @@ def widths_of_list(value: Any) -> list[int]:
     Raises
     ------
     InvalidInput
-        If it is none, with the reason.
+        If it is not one, with the reason.
     """
     if not isinstance(value, list):
         got = value[:60] if isinstance(value, str) else shown(value)

@@ -122,7 +122,9 @@ def screen_file(
 
 
 def _check(source: Path, target: Path, output: Path) -> None:
-    """Refuse what is no pair of files, and a source that the run itself would write."""
+    """Refuse paths that are not a pair of files, and a source that the run itself would
+    write.
+    """
     suffix = source.suffix.lower()
     is_pair = suffix in _FORMATS and target.suffix.lower() == suffix
     if not is_pair or _is_same(source, output) or (output.exists() and not output.is_file()):

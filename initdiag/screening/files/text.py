@@ -242,7 +242,8 @@ class CsvFiles(_TextFiles):
         fields = self._fields(line)
         if len(fields) != self._count:
             raise InvalidInput(
-                f"{len(fields)} fields, the header has {self._count} (quote widths that have commas)"
+                f"{len(fields)} fields, the header has {self._count} (quote widths that have "
+                "commas)"
             )
         return self._without_earlier(line, fields), widths_of_text(fields[self._place])
 

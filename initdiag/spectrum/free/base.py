@@ -22,7 +22,7 @@ Atoms = dict[float, float]
 """Where a law has its atoms, and their masses."""
 
 ROUNDING = 1e-12
-"""A smaller mass of an atom is none; sums and products round to about 1e-15."""
+"""Atoms of a smaller mass count as 0; sums and products round to about 1e-15."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -126,7 +126,8 @@ class FreeSum(Law):
         return np.asarray(inverse(self.r_transform, m, self.mean) / m)
 
     def cauchy(self, z: ArrayLike) -> Complex:
-        """Return ``G(z)``, as `Law.cauchy` says; ``z`` is no zero of ``G`` either.
+        """Return ``G(z)``, as `Law.cauchy` says; ``z`` must not be a zero of ``G``
+        either.
 
         (A symmetric law that has a gap about 0 has ``G(0) = 0``.)
         The unknowns are ``omega_1, ..., omega_k`` and ``f = 1/g``, in units of the
