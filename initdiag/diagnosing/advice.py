@@ -13,6 +13,7 @@ against 20).
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import functools
 import itertools
@@ -347,10 +348,7 @@ def _least(is_enough: Callable[[int], bool], low: int, high: int) -> int | None:
     """
     if high < low or not is_enough(high):
         return None
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (low, middle) if is_enough(middle) else (middle + 1, high)
-    return low
+    return low + bisect.bisect_left(range(low, high), True, key=is_enough)
 
 
 def _without_bottleneck(architecture: Architecture) -> tuple[int, list[int]] | None:

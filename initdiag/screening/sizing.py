@@ -7,12 +7,12 @@ minimised, under ``sum_l (a n_{l-1} + b) n_l <= budget`` (``a = b = 1``: paramet
 
 *Real widths.* Posynomials: convex in ``x_l = ln n_l``. Stationary: ``n_l^2 = 1/(mu (a
 (n_{l-1} + n_{l+1}) + b))``, which in ``x`` is a contraction by 1/2 for a given
-multiplier ``mu``; ``mu`` is found by bisection. *Whole widths.* Layer by layer, the
-partial networks that no other one beats at the same last width (in cost and in value)
-and whose bound ``value + mu (cost - budget)``, the rest at its best, is below a network
-in hand. That is exact as long as it need not forget any: at small depths and widths.
-Elsewhere it keeps those of the best bounds, and the real optimum says how little is
-lost.
+multiplier ``mu``; ``mu`` is a root, found by ``brentq``. *Whole widths.* Layer by
+layer, the partial networks that no other one beats at the same last width (in cost and
+in value) and whose bound ``value + mu (cost - budget)``, the rest at its best, is below
+a network in hand. That is exact as long as it need not forget any: at small depths and
+widths. Elsewhere it keeps those of the best bounds, and the real optimum says how
+little is lost.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import optimize
 
 from initdiag._core.validation import positive_integer
 from initdiag.errors import InvalidInput, explain
@@ -42,8 +43,13 @@ UNITS: dict[Unit, tuple[int, int]] = {
 }
 """What a weight and a unit of a layer cost, in each."""
 
-_BISECTIONS = 60
+_LOG_MULTIPLIERS = (-80.0, 10.0)
+"""Bracket of ``ln mu``: hidden layers below one unit at its end, above 10^11 units at
+its beginning, which is more than any budget (at most 2^53) buys.
+"""
+
 _CONTRACTIONS = 45
+"""Steps that halve the error of ``ln n``, which begins below 45: to 1e-12."""
 
 _FULL_WINDOW = 48
 """Up to this real width every whole width up to twice of it is tried; above, those this
@@ -176,26 +182,28 @@ def real_widths(depth: int, fan_in: int, fan_out: int, budget: Budget) -> tuple[
     one more of the budget takes from ``sum 1/n_l``.
     """
     spare = budget.limit - (budget.unit * fan_out if budget.product else 0)
-    low, high = -80.0, 10.0  # the bracket of ln mu
-    x = np.zeros(depth - 1)
-    for _ in range(_BISECTIONS):
-        middle = (low + high) / 2
-        x = _stationary(x, middle, fan_in, fan_out, budget)
-        n = np.concatenate([[fan_in], np.exp(x), [fan_out]])
-        is_dear = (
-            budget.product * float(n[:-1] @ n[1:]) + budget.unit * float(n[1:-1].sum()) > spare
-        )
-        low, high = (middle, high) if is_dear else (low, middle)
-    return np.exp(_stationary(x, high, fan_in, fan_out, budget)), math.exp(high)
+
+    def excess(log_multiplier: float) -> float:
+        n = _stationary(depth, log_multiplier, fan_in, fan_out, budget)
+        weights = budget.product * float(n[:-1] @ n[1:])
+        return math.log((weights + budget.unit * float(n[1:-1].sum())) / spare)
+
+    log_multiplier = float(optimize.brentq(excess, *_LOG_MULTIPLIERS, xtol=1e-12))
+    n = _stationary(depth, log_multiplier, fan_in, fan_out, budget)
+    return n[1:-1], math.exp(log_multiplier)
 
 
 def _stationary(
-    x: Array, log_multiplier: float, fan_in: int, fan_out: int, budget: Budget
+    depth: int, log_multiplier: float, fan_in: int, fan_out: int, budget: Budget
 ) -> Array:
+    """Return ``n_0, ..., n_L`` where the multiplier leaves nothing to gain, by the
+    contraction above.
+    """
+    x = np.zeros(depth - 1)
     for _ in range(_CONTRACTIONS):
         n = np.concatenate([[fan_in], np.exp(x), [fan_out]])
         x = -0.5 * (log_multiplier + np.log(budget.product * (n[:-2] + n[2:]) + budget.unit))
-    return x
+    return np.concatenate([[fan_in], np.exp(x), [fan_out]])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
