@@ -37,7 +37,6 @@ LONG_FILES = {
     "initdiag/diagnosing/diagnose.py",
     "initdiag/diagnosing/findings.py",
     "initdiag/diagnosing/parallel.py",
-    "initdiag/diagnosing/risk.py",
     "initdiag/law/batch/laws.py",
     "initdiag/law/correlation.py",
     "initdiag/law/distributions/lattice.py",

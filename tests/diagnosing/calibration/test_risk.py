@@ -18,12 +18,10 @@ from hypothesis import strategies as st
 import initdiag
 from initdiag import InvalidInput, UnsupportedArchitecture
 from initdiag.diagnosing import verdict
+from initdiag.diagnosing.calibration import FAMILIES, Training, calibration
 from initdiag.diagnosing.risk import (
-    FAMILIES,
     LOSSES,
     OPTIMIZERS,
-    Training,
-    calibration,
     log_odds,
     risk_of_moments,
     risk_terms,

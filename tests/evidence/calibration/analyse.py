@@ -24,7 +24,7 @@ COEFFICIENTS = study.HERE.parents[2] / "initdiag" / "diagnosing" / "risk_coeffic
 def coefficients(
     runs: Runs, when: str, commit: str, curves: dict[str, tuple[str, ...]] | None = None
 ) -> dict[str, Any]:
-    """The document that `initdiag.diagnosing.risk` loads; ``curves``: kinds of loss by family, all if not given."""
+    """The document that `initdiag.diagnosing.calibration` loads; ``curves``: kinds of loss by family, all if not given."""
     kinds = tuple(sorted(set(KINDS.values())))
     wanted = curves or dict.fromkeys(FAMILIES, kinds)
     groups = int(runs.group.max()) + 1

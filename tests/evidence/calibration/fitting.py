@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize, special
 
-from initdiag.diagnosing.risk import DEPTHS, LEAST_VARIANCE, MIDDLE_DEPTH
+from initdiag.diagnosing.calibration import DEPTHS, MIDDLE_DEPTH
+from initdiag.diagnosing.risk import LEAST_VARIANCE
 from initdiag.law.batch import laws as batch
 from initdiag.law.batch.ragged import Ragged
 
