@@ -8,6 +8,7 @@ parametrisation, PyTorch's or the user's own.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -71,6 +72,7 @@ def computed_name(sources: Iterable[str]) -> str:
     return "*".join(names)
 
 
+@functools.lru_cache(4096)
 def _attribute(source: str) -> str:
     parametrised = _PARAMETRISED.sub(r"\1", source)
     if parametrised != source:

@@ -130,10 +130,10 @@ def beside_simulation(chain, draws=320):
 @pytest.mark.parametrize(("least", "median", "most"), [(8, 0.2, 2.0), (4, 0.3, 5.0)])
 def test_the_closed_form_beside_the_simulation(least, median, most):
     off, parallel, agrees = np.array(
-        [beside_simulation(chain) for chain in random_chains(150, 0, least)]
+        [beside_simulation(chain) for chain in random_chains(80, 0, least)]
     ).T
     off = np.abs(off[np.isfinite(off)])
-    assert len(off) > 100
+    assert len(off) > 50
     assert np.median(off) < median
     assert np.quantile(off, 0.95) < most
     assert np.quantile(np.abs(parallel), 0.9) < 0.1
@@ -144,7 +144,7 @@ def test_it_would_show_if_finite_widths_were_left_out(monkeypatch):
     monkeypatch.setattr(
         "initdiag.law.correlation._finite_width", lambda n, *_: _Loss(n, 0.0, -math.inf)
     )
-    off, *_ = np.array([beside_simulation(chain) for chain in random_chains(100, 0, 4)]).T
+    off, *_ = np.array([beside_simulation(chain) for chain in random_chains(50, 0, 4)]).T
     assert np.nanquantile(np.abs(off), 0.95) > 6
 
 

@@ -25,7 +25,7 @@ from torch.nn.utils import parametrizations
 import initdiag
 from initdiag import InitdiagError, measure, predict, trace
 
-EXAMPLES = int(os.environ.get("INITDIAG_GENERATED_CHAINS", "50"))
+EXAMPLES = int(os.environ.get("INITDIAG_GENERATED_CHAINS", "25"))
 
 GATED = {
     "nn.ReLU": (nn.ReLU, "ReLU"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -98,7 +98,15 @@ class Signs(_Networks):
         """Return the network of one draw with its signs in the parameters
         themselves.
         """
-        flips = self.of(range(draw, draw + 1))
+        return next(self.each(range(draw, draw + 1)))
+
+    def each(self, draws: range) -> Iterator[Loaded]:
+        """Yield the networks of these draws, `loaded` one by one."""
+        flips = self.of(draws)
+        for row in range(len(draws)):
+            yield self._loaded(flips, row)
+
+    def _loaded(self, flips: SignFlips, row: int) -> Loaded:
         values = dict(self._task.module.named_parameters())
         buffers = dict(self._task.module.named_buffers())
         found: dict[str, Tensor] = {}
@@ -107,23 +115,24 @@ class Signs(_Networks):
             flipped: dict[str, Tensor] = {}
             for name in sources:
                 value = found.get(name, values[name])
-                flipped |= _flipped(name, value, layer, flips, buffers)
+                flipped |= _flipped(name, value, layer, flips, row, buffers)
             if not flipped:
                 raise UnsupportedArchitecture(
                     f"{layer.name!r} is computed from {', '.join(sources)}, into which random "
                     "signs cannot be put. Use method='redraw' with an init or a factory."
                 )
             found |= flipped
-        return Loaded(found | self._flipped_biases(flips))
+        return Loaded(found | self._flipped_biases(flips, row))
 
-    def _flipped_biases(self, flips: SignFlips) -> dict[str, Tensor]:
+    def _flipped_biases(self, flips: SignFlips, row: int) -> dict[str, Tensor]:
         """Return the biases as one draw has them: a shared one is flipped with its
         first layer.
         """
         found: dict[str, Tensor] = {}
         for use, name, bias in self._biases:
             if name not in found:
-                found[name] = flips.bias(use, name, bias).reshape(bias.shape)
+                is_flipped = flips.flips_bias(use.name)
+                found[name] = bias * flips.signs(use, bias.dtype)[1][row] if is_flipped else bias
         return found
 
     @functools.cached_property
@@ -177,10 +186,11 @@ def _flipped(
     parameter: Tensor,
     layer: Layer,
     flips: SignFlips,
+    row: int,
     buffers: Mapping[str, Tensor],
 ) -> dict[str, Tensor]:
-    """Return the parameter with the layer's signs, if it is its matrix or a stack with
-    it, and what turns with it.
+    """Return the parameter with the layer's signs in the draw of this row, if it is its
+    matrix or a stack with it, and what turns with it.
     """
     index = layer.name.partition("[")[2].rstrip("]")
     is_stack = parameter.dim() == 3 and index.isdecimal()
@@ -189,7 +199,7 @@ def _flipped(
         return {}
     is_transposed = matrix.shape != (layer.fan_out, layer.fan_in)
     use = LinearUse(layer.name, matrix.T if is_transposed else matrix, is_transposed)
-    s, r = (1 - 2 * bits[0].to(matrix.dtype) for bits in flips.bits(use))
+    s, r = (signs[row] for signs in flips.signs(use, matrix.dtype))
     rows, columns = (s, r) if is_transposed else (r, s)
     flipped = matrix * (rows[:, None] * columns)
     if not is_stack:

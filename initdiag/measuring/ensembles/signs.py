@@ -50,7 +50,7 @@ class SignFlips:
 
     def apply(self, use: LinearUse, parts: Parts) -> Parts:
         """Return ``R W S x`` for each of ``parts``: one matrix product for all."""
-        s, r = self._signs(use, parts[0].dtype)
+        s, r = self.signs(use, parts[0].dtype)
         s = rowwise(s, parts[0])
         images = torch.cat([part * s for part in parts]) @ use.weight.T
         r = rowwise(r, images)
@@ -60,7 +60,7 @@ class SignFlips:
         """Return ``R b`` where the bias is flipped, else ``b``."""
         if use is None or not self.flips_bias(use.name):
             return bias
-        return bias * self._signs(use, bias.dtype)[1]
+        return bias * self.signs(use, bias.dtype)[1]
 
     def flips_bias(self, name: str) -> bool:
         """Return whether the layer's bias is flipped with its output."""
@@ -78,9 +78,9 @@ class SignFlips:
         of_rows, of_columns = tensor[:, columns:], tensor[:, :columns]
         return (of_rows, of_columns) if use.is_transposed else (of_columns, of_rows)
 
-    def _signs(self, use: LinearUse, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Return the signs of inputs and outputs, kept because a layer asks twice for
-        them.
+    def signs(self, use: LinearUse, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Return the signs of inputs and outputs, a row for each draw; they are kept
+        because a layer asks twice for them.
 
         A transposed use of a weight swaps the two.
         """

@@ -65,7 +65,7 @@ def explicit(model, seed, draw, x):
     return 2 * log
 
 
-@pytest.mark.parametrize("depth", [20, 60, 100])
+@pytest.mark.parametrize("depth", [20, 60, pytest.param(100, marks=pytest.mark.slow)])
 def test_against_explicit_logs(depth):
     model = seeded(lambda: Fading(depth))
     x = torch.randn(3, WIDTH, generator=torch.Generator().manual_seed(0))
