@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy import integrate, special
 
 import initdiag
-from initdiag.diagnosing.agreement import expectation
+from initdiag.diagnosing.expectation import expectation
 from initdiag.law import layer as layer_law
 from initdiag.network.architecture import Architecture, Gap, Gate
 
