@@ -4,6 +4,7 @@ precise enough, time is up, or the user interrupts.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import sys
 import time
@@ -51,11 +52,14 @@ _UNSEEN = 1.0
 class Plan:
     """Chunks of draws with what was measured on each, made as they are asked for; and
     what to note when they are done.
+
+    ``log_mean_error`` is what the mean over all draws may be off by, however many.
     """
 
     chunks: Iterator[Chunk]
     notes: Callable[[], tuple[str, ...]]
     fixed: tuple[str, ...] = ()
+    log_mean_error: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +157,7 @@ def collected(
         if not values:
             raise
         stopped = "interrupted"
-    return Measurement.of(
+    found = Measurement.of(
         np.concatenate(values),
         method=method,
         seed=seed,
@@ -174,6 +178,8 @@ def collected(
         stopped=stopped or "draws",
         fixed=plan.fixed,
     )
+    error = math.hypot(found.log_mean_se, plan.log_mean_error)
+    return dataclasses.replace(found, log_mean_se=error) if plan.log_mean_error else found
 
 
 def _overflows(values: Sequence[NDArray[np.float64]]) -> tuple[str, ...]:

@@ -93,10 +93,10 @@ def measure(
     method : str
         ``"signs"``: random signs around the real weights (theory in
         `initdiag.measuring.ensembles.signs`). ``"redraw"``: parameters drawn afresh, by
-        the factory, by ``init``, or by ``reset_parameters`` where the weights look like
-        it. ``"law"``: every linear layer replaced by its Gaussian law
-        (`initdiag.measuring.ensembles.gaussian`), a simulation of the initialisation at
-        the cost of the widths.
+        the factory, by ``init``, or by ``reset_parameters`` and recognised initialisers
+        (`initdiag.measuring.ensembles.resetting`). ``"law"``: every linear layer
+        replaced by its Gaussian law (`initdiag.measuring.ensembles.gaussian`), a
+        simulation of the initialisation at the cost of the widths.
     init : callable, optional
         An initialiser that ``model.apply`` takes, for redraws.
     seed : int
@@ -212,6 +212,7 @@ def _plan(
         drawn,
         lambda: (*networks.notes(), *how, *(gradients.notes if gradients else ())),
         networks.fixed,
+        networks.log_mean_error,
     )
 
 

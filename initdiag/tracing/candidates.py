@@ -69,7 +69,7 @@ class Candidate:
     def variance(self, sample: Sample) -> float:
         """Return the variance of an entry of a matrix of this shape."""
         assert self.name is not None
-        fan_out, fan_in = sample.shape
+        fan_out, fan_in = sample.fans
         return INITIALIZERS[self.name][1](fan_in, fan_out) * self.gain**2
 
     def p_value(self, samples: Sequence[Sample]) -> float:

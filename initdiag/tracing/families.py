@@ -111,15 +111,25 @@ def _log_gammainc(a: float, x: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One matrix ``(fan_out, fan_in)`` and the sums over its entries."""
+    """One matrix ``(fan_out, fan_in)`` and the sums over its entries.
+
+    A convolution's kernel is the matrix from a patch to one position; ``positions`` is
+    how many positions an input reaches, the entries of the kernel's window.
+    """
 
     matrix: Tensor
     sums: EntrySums
+    positions: int = 1
 
     @property
     def shape(self) -> tuple[int, int]:
         """``(fan_out, fan_in)``."""
         return self.matrix.shape[0], self.matrix.shape[1]
+
+    @property
+    def fans(self) -> tuple[int, int]:
+        """``fan_out`` and ``fan_in`` as initialisers count them."""
+        return self.matrix.shape[0] * self.positions, self.matrix.shape[1]
 
     @property
     def eps(self) -> float:

@@ -86,9 +86,9 @@ def nominal_laws(samples: Sequence[Sample], slopes: Iterable[float] = ()) -> lis
     slopes : iterable of float
         Negative slopes of its leaky ReLUs.
     """
-    draws = {(s.shape, s.sums.s2, s.sums.s4): s for s in samples}
+    draws = {(s.fans, s.sums.s2, s.sums.s4): s for s in samples}
     laws = dict(zip(draws, _laws(list(draws.values()), slopes), strict=True))
-    return [laws[s.shape, s.sums.s2, s.sums.s4] for s in samples]
+    return [laws[s.fans, s.sums.s2, s.sums.s4] for s in samples]
 
 
 def _laws(draws: Sequence[Sample], slopes: Iterable[float]) -> list[WeightLaw]:
@@ -171,7 +171,7 @@ def _law(
     if any(far > _NEAR * error and odds > LIKELY for far, odds in others):
         return _estimated(chosen.family, sample)
     doubt = max(far for far, odds in others if odds > _POSSIBLE and far < math.inf)
-    fan_out, fan_in = sample.shape
+    fan_out, fan_in = sample.fans
     law = WeightLaw.from_initializer(chosen.name, fan_in, fan_out, chosen.gain)
     return replace(law, scale_error=doubt if doubt > SAME else 0.0)
 
@@ -203,7 +203,7 @@ def _common_gain(
     It has to beat one common standard deviation, which leaves the initialiser unknown,
     and the log likelihood ``rival`` of a candidate for each.
     """
-    if len({sample.shape for sample in samples}) < 2:
+    if len({sample.fans for sample in samples}) < 2:
         return None
     names = [name for name, (kind, _) in INITIALIZERS.items() if kind == family]
     units = {name: Candidate(family, name) for name in names}
@@ -224,7 +224,7 @@ def _common_gain(
         return None
     return [
         replace(
-            WeightLaw.from_initializer(best, s.shape[1], s.shape[0], gain),
+            WeightLaw.from_initializer(best, *s.fans[::-1], gain),
             scale_error=_log_variance_error(family, s),
         )
         for s in samples

@@ -24,7 +24,7 @@ from initdiag.tracing.initializers import Sample, nominal_laws
 from initdiag.tracing.sharing import copies
 from initdiag.tracing.symmetry import Scores, sign_p_value, sign_scores
 
-__all__ = ["assumed_laws", "bias_laws", "weight_laws"]
+__all__ = ["assumed_laws", "bias_laws", "kernel_laws", "weight_laws"]
 
 _PART = NETWORK_LEVEL / 3
 """Level of each part of a network's tests: its weights alone, together, and its biases.
@@ -89,6 +89,24 @@ def weight_laws(
         )
         for name, s, law, hypotheses in zip(names, samples, laws, tested, strict=True)
     )
+
+
+def kernel_laws(parameters: Mapping[str, Tensor]) -> dict[str, WeightLaw]:
+    """Return the laws of parameters of two or more dimensions, as `weight_laws` does.
+
+    What is more than a matrix is taken for a convolution's kernel, ``(channels out,
+    channels in, *window)``: initialisers count its whole window for both fans.
+    """
+    samples = [
+        Sample(p.flatten(1), EntrySums.of(p, name), math.prod(p.shape[2:]))
+        for name, p in parameters.items()
+    ]
+    laws = nominal_laws(samples)
+    tested = _tested(samples, laws, {name: i for i, name in enumerate(parameters)})
+    return {
+        name: dataclasses.replace(law, hypotheses=hypotheses)
+        for name, law, hypotheses in zip(parameters, laws, tested, strict=True)
+    }
 
 
 def _tested(

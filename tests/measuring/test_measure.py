@@ -229,8 +229,12 @@ def test_a_factory_is_redrawn():
 
 
 def test_redraws_need_an_initialiser():
+    model = seeded(lambda: mlp([32, 32, 8], init="he_normal"))
+    assert measure(model, method="redraw", draws=4).draws == 4
+    with torch.no_grad():
+        model[0].weight.mul_(1.37)
     with pytest.raises(UnsupportedArchitecture, match="Pass init="):
-        measure(seeded(lambda: mlp([32, 32, 8], init="he_normal")), method="redraw", draws=4)
+        measure(model, method="redraw", draws=4)
 
 
 def test_parameters_that_init_leaves_keep_their_values():

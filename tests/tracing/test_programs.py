@@ -22,7 +22,7 @@ def test_no_claim_is_false(first):
         assert row["names"] != "plain" or row["coverage"] in CLAIMS, row
 
 
-@pytest.mark.parametrize("seed", [231])
+@pytest.mark.parametrize("seed", [231, 1191])
 def test_what_was_false_once_is_false_no_more(seed):
     assert not is_false(study(seed, DRAWS))
 

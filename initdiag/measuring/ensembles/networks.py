@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from initdiag.errors import UnsupportedArchitecture
 from initdiag.measuring.ensembles import random_numbers
 from initdiag.measuring.ensembles.gaussian import GaussianLayers
-from initdiag.measuring.ensembles.redraw import Loaded, Redrawn, Source, reset_parameters
+from initdiag.measuring.ensembles.redraw import Loaded, Redrawn, Source
+from initdiag.measuring.ensembles.resetting import own_source
 from initdiag.measuring.ensembles.signs import SignFlips
 from initdiag.measuring.passes.interposer import Ensemble, LinearUse
 from initdiag.measuring.passes.log_norms import log_norms, log_norms_in_batch
@@ -42,6 +43,9 @@ in all but one run of 2^15.
 
 
 class _Networks:
+    log_mean_error = 0.0
+    """What the mean of the log-norms may be off by, however many draws there are."""
+
     def __init__(self, task: Task) -> None:
         self._task = task
 
@@ -261,15 +265,15 @@ class Laws(_Networks):
 
 
 class Redraws(_Networks):
-    """Networks whose parameters are drawn afresh: by a factory, by ``init``, or by
-    ``reset_parameters`` where the weights look like it.
+    """Networks whose parameters are drawn afresh: by a factory, by ``init``, or by what
+    drew them (`initdiag.measuring.ensembles.resetting`).
     """
 
     at_once = 1
 
-    def __init__(self, task: Task, source: Source) -> None:
+    def __init__(self, task: Task, source: Source, log_mean_error: float = 0.0) -> None:
         super().__init__(task)
-        self.source = source
+        self.source, self.log_mean_error = source, log_mean_error
 
     @classmethod
     def of_task(
@@ -282,8 +286,7 @@ class Redraws(_Networks):
         if factory is not None or init is not None:
             return cls(task, Source(task.original, weights, factory, init))
         require_layers(task.arch)
-        _require_default_weights(task.arch)
-        return cls(task, Source(task.original, weights, None, reset_parameters))
+        return cls(task, *own_source(task.original, task.arch.layers))
 
     def of(self, draws: range) -> Loaded:
         """Return the network of the one draw in ``draws``."""
@@ -305,7 +308,8 @@ class Redraws(_Networks):
     def fixed(self) -> tuple[str, ...]:
         """Names of what was not drawn afresh although it was drawn once."""
         own = dict(self._task.module.named_parameters())
-        return tuple(n for n in self.source.left if n in own and not _is_constant(own[n]))
+        same = (*self.source.left, *self.source.kept)
+        return tuple(n for n in own if n in same and not _is_constant(own[n]))
 
     def notes(self) -> tuple[str, ...]:
         """Return what was not drawn afresh."""
@@ -383,17 +387,6 @@ def _require_symmetry(arch: Architecture) -> None:
                 f"the weights of {layer.name!r} fail {' and '.join(failed)}, so that flipping signs changes their law. "
                 "Use method='redraw' with an init or a factory."
             )
-
-
-def _require_default_weights(arch: Architecture) -> None:
-    other = next(
-        (layer for layer in arch.layers if layer.weight.initializer != "torch_default"), None
-    )
-    if other is not None:
-        raise UnsupportedArchitecture(
-            f"the weights of {other.name!r} were not drawn by reset_parameters, so that it is not known how to draw them afresh. "
-            "Pass init=, as model.apply takes it, or a factory in place of the model."
-        )
 
 
 def _not_varied(task: Task, varied: Collection[str]) -> tuple[str, ...]:

@@ -61,7 +61,9 @@ class Source:
     Attributes
     ----------
     left : tuple of str
-        Names of the parameters that are not drawn afresh.
+        Names of the parameters that ``init`` does not draw.
+    kept : tuple of str
+        Names of those that it draws, but that have their own values.
     """
 
     def __init__(
@@ -73,7 +75,8 @@ class Source:
         laws: Mapping[str, Callable[[Tensor], Any]] | None = None,
         kept: Collection[str] = (),
     ) -> None:
-        self._factory, self._init, self._laws, self._kept = factory, init, laws or {}, kept
+        self._factory, self._init, self._laws = factory, init, laws or {}
+        self.kept = tuple(kept)
         self._fresh = replica(module, copied)
         self._own = values_of(module)
         self._name_of = {
@@ -156,7 +159,7 @@ class Source:
                 owner[key] = parameter
         for name, law in self._laws.items():
             law(into[name])
-        for name in self._kept:
+        for name in self.kept:
             into[name].copy_(self._own[name])
 
     def _left_by_init(self, weights: tuple[str, ...]) -> tuple[str, ...]:
