@@ -13,13 +13,14 @@ import itertools
 import pickle
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
+from concurrent.futures import Executor, Future
 from inspect import signature
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from initdiag._core.validation import choice, positive_integer
 from initdiag.diagnosing.candidate import OF_WIDTHS, Checked, Task, candidate_seed, run
 from initdiag.diagnosing.diagnose import diagnose, diagnose_architecture
+from initdiag.diagnosing.engine import Engine, done, was_lost
 from initdiag.errors import InvalidInput, WorkersLost, explain
 from initdiag.network.architecture import Architecture
 
@@ -32,12 +33,6 @@ OnError = Literal["result", "raise"]
 """What becomes of a candidate that cannot be diagnosed: a record, or an exception."""
 
 _ON_ERROR: tuple[OnError, ...] = get_args(OnError)
-
-_LOST = (BrokenExecutor, CancelledError)
-"""What a future raises whose worker, not whose work, failed."""
-
-_CANNOT_SEND = (pickle.PicklingError, TypeError, AttributeError)
-"""What ``submit`` may raise for a candidate that cannot be pickled."""
 
 
 def check_many(
@@ -105,7 +100,7 @@ def check_many(
     options = _checked_options(diagnose_options)
     choice(on_error, "on_error", _ON_ERROR)
     candidate_seed(seed, 0)
-    engine = None if executor is None else _Engine(executor)
+    engine = None if executor is None else Engine(executor)
     batches = _batches(candidates, positive_integer(chunk, "chunk"))
     tasks = (Task(start, batch, seed, options, dict(assumptions or {})) for start, batch in batches)
     return _records(
@@ -144,7 +139,7 @@ def _batches(candidates: Iterable[Any], size: int) -> Iterator[tuple[int, tuple[
 
 
 def _records(
-    tasks: Iterable[Task], engine: _Engine | None, in_flight: int, *, raises: bool
+    tasks: Iterable[Task], engine: Engine | None, in_flight: int, *, raises: bool
 ) -> Iterator[Checked]:
     results = map(run, tasks) if engine is None else _in_order(tasks, engine, in_flight)
     for record in itertools.chain.from_iterable(results):
@@ -154,7 +149,7 @@ def _records(
 
 
 def _in_order(
-    tasks: Iterable[Task], engine: _Engine, in_flight: int
+    tasks: Iterable[Task], engine: Engine, in_flight: int
 ) -> Iterator[tuple[Checked, ...]]:
     """Yield the results in order, with at most ``in_flight`` tasks handed out."""
     window: deque[tuple[Task, Future[Any]]] = deque()
@@ -171,15 +166,15 @@ def _in_order(
         engine.close()
 
 
-def _first(window: deque[tuple[Task, Future[Any]]], engine: _Engine) -> tuple[Checked, ...]:
+def _first(window: deque[tuple[Task, Future[Any]]], engine: Engine) -> tuple[Checked, ...]:
     """Take the first task's result from the window, with whatever repair that needs."""
-    if _was_lost(window[0][1]):
+    if was_lost(window[0][1]):
         engine.renew(
-            [index for task, future in window if _was_lost(future) for index in task.indices]
+            [index for task, future in window if was_lost(future) for index in task.indices]
         )
         for place, (task, future) in enumerate(window):
-            if _was_lost(future):
-                window[place] = task, _done(_alone(task, engine))
+            if was_lost(future):
+                window[place] = task, done(_alone(task, engine))
     task, future = window.popleft()
     error = future.exception()
     if error is None:
@@ -189,14 +184,14 @@ def _first(window: deque[tuple[Task, Future[Any]]], engine: _Engine) -> tuple[Ch
     return _failed(task, error)
 
 
-def _alone(task: Task, engine: _Engine) -> tuple[Checked, ...]:
+def _alone(task: Task, engine: Engine) -> tuple[Checked, ...]:
     """Run the task's candidates with nothing else in flight: one that breaks the engine
     now is itself the cause.
     """
     records: list[Checked] = []
     for part in task.parts():
         future = engine.submit(part)
-        if _was_lost(future):
+        if was_lost(future):
             engine.renew(part.indices)
             records += _failed(part, WorkersLost(_DIED))
         else:
@@ -210,24 +205,6 @@ _DIED = (
     "import the factory "
     "(workers do not see what was defined in an interactive session)"
 )
-
-
-def _was_lost(future: Future[Any]) -> bool:
-    """Wait for the future, and say whether its worker was lost."""
-    try:
-        return isinstance(future.exception(), _LOST)
-    except CancelledError:
-        return True
-
-
-def _done(value: Any = None, error: BaseException | None = None) -> Future[Any]:
-    """Return a future that has this outcome already."""
-    future: Future[Any] = Future()
-    if error is None:
-        future.set_result(value)
-    else:
-        future.set_exception(error)
-    return future
 
 
 def _failed(task: Task, error: BaseException) -> tuple[Checked, ...]:
@@ -250,62 +227,3 @@ def _cannot_be_sent(candidate: Any) -> str | None:
             "or use an engine that sends functions by value (Dask, Ray, loky).",
         )
     return None
-
-
-class _Engine:
-    """An executor, and the function that makes another when it breaks, if
-    there is one.
-    """
-
-    def __init__(self, given: Any) -> None:
-        is_executor = hasattr(given, "submit") and not isinstance(given, type)
-        if hasattr(given, "get_executor") or not (is_executor or callable(given)):
-            raise InvalidInput(
-                explain(
-                    expected=(
-                        "executor: a concurrent.futures.Executor, or a function that returns one"
-                    ),
-                    got=repr(type(given).__name__),
-                    do=(
-                        "E.g. ProcessPoolExecutor(8); for Dask client.get_executor(), for Ray "
-                        "initdiag.integrations.ray.ray_executor()."
-                    ),
-                )
-            )
-        self._make: Callable[[], Any] | None = None if is_executor else given
-        self._executor = given if self._make is None else None
-
-    def submit(self, task: Task) -> Future[Any]:
-        """Hand a task out; what is wrong with the task or the workers is the
-        future's.
-        """
-        if self._executor is None:
-            assert self._make is not None
-            self._executor = self._make()
-        try:
-            future: Future[Any] = self._executor.submit(run, task)
-        except (*_LOST, *_CANNOT_SEND) as error:
-            return _done(error=error)
-        return future
-
-    def renew(self, missing: Sequence[int]) -> None:
-        """Put another executor in the place of a broken one."""
-        if self._make is None:
-            listed = ", ".join(map(str, missing[:20])) + (", ..." if len(missing) > 20 else "")
-            raise WorkersLost(
-                f"expected workers that live, got a broken executor: candidates {listed} have no "
-                f"result, nor has any after {missing[-1]}. "
-                "Pass a function that returns an executor "
-                "(functools.partial(ProcessPoolExecutor, 8)) to have lost candidates run "
-                "again; if every run ends here, workers cannot import the factories, or the "
-                "script lacks "
-                "`if __name__ == '__main__':`.",
-                missing,
-            )
-        self.close()
-
-    def close(self) -> None:
-        """Shut down what was made here."""
-        if self._make is not None and self._executor is not None:
-            self._executor.shutdown(wait=True, cancel_futures=True)
-            self._executor = None

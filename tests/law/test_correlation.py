@@ -14,7 +14,8 @@ import initdiag
 from initdiag import Architecture, InvalidInput, UnsupportedArchitecture
 from initdiag.diagnosing.diagnose import diagnose_architecture
 from initdiag.diagnosing.remarks import LEAST_LOG_SINE
-from initdiag.law.correlation import _finite_width, _log_sines, _Loss, angles, separation
+from initdiag.law.correlation import _finite_width, _Loss, separation
+from initdiag.law.simulate.angles import angles, log_sines
 from initdiag.network.architecture import Gap
 
 
@@ -115,7 +116,7 @@ def random_chains(count, seed, least):
 
 def beside_simulation(chain, draws=320):
     """The closed form's error in ln sin^2 and in P(parallel), and whether both say that the inputs collapse."""
-    values = _log_sines(chain, chain.layers[:-1], math.pi / 2, draws, 0)[-1]
+    values = log_sines(chain, chain.layers[:-1], math.pi / 2, draws, 0)[-1]
     alive, apart = ~np.isnan(values), np.isfinite(values)
     found, parallel = separation(chain), 1 - apart.sum() / max(alive.sum(), 1)
     mean = values[apart].mean() if apart.sum() > 30 else math.nan
@@ -165,7 +166,7 @@ def test_a_linear_layer_is_exact_at_any_angle(n, angle):
 @pytest.mark.parametrize("n", [2, 3, 5, 16])
 def test_a_relu_layer_is_exact_at_small_angles(n):
     chain = Architecture.from_widths([7, n, 2], init="he_normal")
-    values = _log_sines(chain, chain.layers[:1], 1e-6, 64_000, 0)[0]
+    values = log_sines(chain, chain.layers[:1], 1e-6, 64_000, 0)[0]
     alive, apart = ~np.isnan(values), np.isfinite(values)
     loss = _finite_width(n, 0.0, False)
     change = values[apart] - 2 * math.log(1e-6)
