@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -31,8 +31,9 @@ from initdiag.spectrum.record import SpectralLaw
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from torch import Tensor, nn
+    from torch import nn
 
+    from initdiag.tracing.door import Output
     from initdiag.tracing.inputs import Subject
 
 __all__ = ["assert_trainable", "check", "diagnose", "diagnose_architecture"]
@@ -226,9 +227,13 @@ def _separation(architecture: Architecture, prediction: Prediction) -> Separatio
 
 def diagnose(
     model: nn.Module | Callable[[], nn.Module],
-    example_input: Tensor | None = None,
+    example_input: Any = None,
     *,
-    input_size: Sequence[int] | None = None,
+    example_args: Sequence[Any] = (),
+    example_kwargs: Mapping[str, Any] | None = None,
+    input_size: Sequence[int] | Sequence[Sequence[int]] | None = None,
+    input: int | str | None = None,
+    output: Output = None,
     draws: DrawCount = 1024,
     method: Method = "auto",
     init: Callable[[nn.Module], Any] | None = None,
@@ -250,10 +255,17 @@ def diagnose(
     ----------
     model : nn.Module or factory
         A factory ``() -> nn.Module`` can also be redrawn.
-    example_input : Tensor, optional
-        A batch the network takes, first dimension the rows.
-    input_size : sequence of int, optional
+    example_input : optional
+        A batch the network takes, first dimension the rows: a tensor, an array, a
+        tuple, a dict, a batch ``(x, y)``, a ``DataLoader``. Integers are tokens.
+    example_args, example_kwargs : sequence, mapping
+        Further arguments of forward.
+    input_size : sequence of int, or of shapes, optional
         Or its shape, batch included.
+    input : int or str, optional
+        Which argument is perturbed, as in `trace`.
+    output : int, str or callable, optional
+        Which part of the output is judged, as in `trace`.
     draws : int or "auto"
         Draws of the measurement; ``"auto"``: until its log-variance is known to 5 %, or
         for a minute.
@@ -310,7 +322,10 @@ def diagnose(
 
     init = checked_init(init)
     with rng_preserved(), own_modes():
-        subject = subject_of(model, example_input, input_size, module)
+        subject = subject_of(
+            model, example_input, input_size, module, args=example_args, kwargs=example_kwargs,
+            perturbed=input, output=output,
+        )  # fmt: skip
         architecture = trace_subject(subject)
         run = functools.partial(
             measure, example_input=subject.example, input_size=subject.size, draws=draws, seed=seed,
@@ -382,9 +397,13 @@ def _simulation(
 
 def check(
     model: nn.Module | Callable[[], nn.Module],
-    example_input: Tensor | None = None,
+    example_input: Any = None,
     *,
-    input_size: Sequence[int] | None = None,
+    example_args: Sequence[Any] = (),
+    example_kwargs: Mapping[str, Any] | None = None,
+    input_size: Sequence[int] | Sequence[Sequence[int]] | None = None,
+    input: int | str | None = None,
+    output: Output = None,
     draws: DrawCount = 1024,
     method: Method = "auto",
     init: Callable[[nn.Module], Any] | None = None,
@@ -405,7 +424,9 @@ def check(
 
     Parameters
     ----------
-    model, example_input, input_size, draws, method, init, optimizer, lr, loss
+    model, example_input, example_args, example_kwargs, input_size, input, output
+        See `diagnose`.
+    draws, method, init, optimizer, lr, loss
         See `diagnose`.
     thresholds, spectrum, seed, progress, target, module
         See `diagnose`.
@@ -430,7 +451,8 @@ def check(
     """
     optional_choice(fail_on, "fail_on", _FAIL_ON)
     report = diagnose(
-        model, example_input, input_size=input_size, draws=draws, method=method, init=init,
+        model, example_input, example_args=example_args, example_kwargs=example_kwargs,
+        input_size=input_size, input=input, output=output, draws=draws, method=method, init=init,
         optimizer=optimizer, lr=lr, loss=loss, thresholds=thresholds, spectrum=spectrum, seed=seed,
         progress=progress, target=target, module=module,
     )  # fmt: skip
@@ -448,9 +470,13 @@ def _print(report: Report, console: Console | None) -> None:
 
 def assert_trainable(
     model: nn.Module | Callable[[], nn.Module],
-    example_input: Tensor | None = None,
+    example_input: Any = None,
     *,
-    input_size: Sequence[int] | None = None,
+    example_args: Sequence[Any] = (),
+    example_kwargs: Mapping[str, Any] | None = None,
+    input_size: Sequence[int] | Sequence[Sequence[int]] | None = None,
+    input: int | str | None = None,
+    output: Output = None,
     draws: DrawCount = 1024,
     method: Method = "auto",
     init: Callable[[nn.Module], Any] | None = None,
@@ -468,7 +494,9 @@ def assert_trainable(
 
     Parameters
     ----------
-    model, example_input, input_size, draws, method, init, optimizer, lr, loss
+    model, example_input, example_args, example_kwargs, input_size, input, output
+        See `diagnose`.
+    draws, method, init, optimizer, lr, loss
         See `diagnose`.
     thresholds, spectrum, seed, progress, target, module
         See `diagnose`.
@@ -481,7 +509,8 @@ def assert_trainable(
         See `diagnose`.
     """
     report = diagnose(
-        model, example_input, input_size=input_size, draws=draws, method=method, init=init,
+        model, example_input, example_args=example_args, example_kwargs=example_kwargs,
+        input_size=input_size, input=input, output=output, draws=draws, method=method, init=init,
         optimizer=optimizer, lr=lr, loss=loss, thresholds=thresholds, spectrum=spectrum, seed=seed,
         progress=progress, target=target, module=module,
     )  # fmt: skip

@@ -289,6 +289,18 @@ NO_GRADIENT = Kind(
     "rounding or an argmax on the way).",
     "Look for the place where the output is cut off from the layers.",
 )
+CHOSEN = Kind(
+    "IND019",
+    "chosen-input-and-output",
+    _NOTE,
+    "The network takes or returns more than one tensor, tokens, or a batch that can be read "
+    "in several ways: this is what was perturbed, and what was judged.",
+    "The gradient that is judged is that of one output by one input. By default these are "
+    "all floating arguments together, or what the first embedding returns for tokens, and "
+    "the first floating tensor that forward returns.",
+    "Nothing need be done. `input=` names another argument, `output=` another part of what "
+    "is returned, `module=` a part of the network.",
+)
 JACOBIAN_SCALE = Kind(
     "IND020",
     "jacobian-scale",

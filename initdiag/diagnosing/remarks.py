@@ -50,6 +50,7 @@ def remarks(
         *_layers(architecture, numbers),
         *_unread(architecture),
         *_separation(separation),
+        *_ways(architecture),
     ]
     if not_measured is not None:
         remedy = "do what the reason says, or pass a function that builds the network"
@@ -111,6 +112,12 @@ _ZERO_OUTPUT = (
     "its weights start at zero: at the first step only it has a gradient, "
     "after that the others have one too"
 )
+
+
+def _ways(architecture: Architecture) -> Iterator[Finding]:
+    """Say what is perturbed and what is judged, where that is a choice."""
+    for way in architecture.ways:
+        yield findings.CHOSEN.at(None, way, "choose otherwise by input=, output= or module=")
 
 
 def _gaps(architecture: Architecture, prediction: Prediction, how: str) -> Iterator[Finding]:

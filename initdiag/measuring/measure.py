@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from numpy.typing import ArrayLike
@@ -28,12 +28,9 @@ from initdiag.measuring.passes.interposer import Ensemble as Networks
 from initdiag.measuring.passes.log_norms import log_norms, log_norms_in_batch
 from initdiag.measuring.passes.sign_chain import fast_log_norms
 from initdiag.measuring.record import Measurement
-from initdiag.measuring.task import (
-    Task,
-    checked_init,
-    prepared,
-)
+from initdiag.measuring.task import Task, checked_init, prepared
 from initdiag.network.architecture import Architecture
+from initdiag.tracing.door import Output
 from initdiag.tracing.inputs import subject_of
 from initdiag.tracing.replica import own_modes, rng_preserved
 from initdiag.tracing.trace import trace_subject
@@ -59,9 +56,13 @@ _BUDGET = 1 << 28
 
 def measure(
     model: nn.Module | Callable[[], nn.Module],
-    example_input: Tensor | None = None,
+    example_input: Any = None,
     *,
-    input_size: Sequence[int] | None = None,
+    example_args: Sequence[Any] = (),
+    example_kwargs: Mapping[str, Any] | None = None,
+    input_size: Sequence[int] | Sequence[Sequence[int]] | None = None,
+    input: int | str | None = None,
+    output: Output = None,
     draws: DrawCount = 1024,
     method: Ensemble = "signs",
     init: Callable[[nn.Module], Any] | None = None,
@@ -84,7 +85,7 @@ def measure(
     ----------
     model : nn.Module or factory
         Left as it came, bit for bit.
-    example_input, input_size
+    example_input, example_args, example_kwargs, input_size, input, output
         See `trace`. Rows are dealt out over the draws in turn; random normal rows
         where none are given.
     draws : int or "auto"
@@ -146,17 +147,15 @@ def measure(
     choice(precision, "precision", PRECISIONS)
     is_native = precision == "native"
     with rng_preserved(), own_modes():
-        subject = subject_of(model, example_input, input_size, module)
+        subject = subject_of(
+            model, example_input, input_size, module, args=example_args, kwargs=example_kwargs,
+            perturbed=input, output=output,
+        )  # fmt: skip
         arch = architecture or trace_subject(subject)
         task = prepared(
-            subject.module,
-            arch,
-            subject.example,
-            subject.size,
-            seed,
-            direction,
+            subject.module, arch, subject.example, subject.size, seed, direction,
             is_native=is_native,
-        )
+        )  # fmt: skip
         task = survey.surveyed(task)
         wanted = Gradients(task, gradients, Loss.of(loss_fn, target, len(task.rows)))
         if method == "redraw":

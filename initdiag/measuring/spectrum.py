@@ -4,11 +4,11 @@ over an ensemble of initialisations.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from initdiag._core.choices import WEIGHT_ENSEMBLES, WeightEnsemble
 from initdiag._core.validation import choice, positive_integer, seed_integer
@@ -19,6 +19,7 @@ from initdiag.measuring.spectrum_record import SpectralMeasurement
 from initdiag.measuring.survey import surveyed
 from initdiag.measuring.task import checked_init, prepared
 from initdiag.network.architecture import Architecture
+from initdiag.tracing.door import Output
 from initdiag.tracing.inputs import subject_of
 from initdiag.tracing.replica import own_modes, rng_preserved
 from initdiag.tracing.trace import trace_subject
@@ -28,9 +29,13 @@ __all__ = ["measure_spectrum"]
 
 def measure_spectrum(
     model: nn.Module | Callable[[], nn.Module],
-    example_input: Tensor | None = None,
+    example_input: Any = None,
     *,
-    input_size: Sequence[int] | None = None,
+    example_args: Sequence[Any] = (),
+    example_kwargs: Mapping[str, Any] | None = None,
+    input_size: Sequence[int] | Sequence[Sequence[int]] | None = None,
+    input: int | str | None = None,
+    output: Output = None,
     draws: int = 16,
     method: WeightEnsemble = "signs",
     init: Callable[[nn.Module], Any] | None = None,
@@ -47,7 +52,7 @@ def measure_spectrum(
     ----------
     model : nn.Module or factory
         Left as it came, bit for bit.
-    example_input, input_size
+    example_input, example_args, example_kwargs, input_size, input, output
         See `trace`. Rows are dealt out over the draws in turn: draw ``i`` is the
         Jacobian at one row. Random normal rows where none are given.
     draws : int
@@ -93,7 +98,10 @@ def measure_spectrum(
     init = checked_init(init)
     choice(method, "method", WEIGHT_ENSEMBLES, "Choose one: singular values need weights.")
     with rng_preserved(), own_modes():
-        subject = subject_of(model, example_input, input_size, module)
+        subject = subject_of(
+            model, example_input, input_size, module, args=example_args, kwargs=example_kwargs,
+            perturbed=input, output=output,
+        )  # fmt: skip
         arch = architecture or trace_subject(subject)
         task = prepared(
             subject.module, arch, subject.example, subject.size, seed, None, torch.float64

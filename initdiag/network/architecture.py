@@ -175,7 +175,10 @@ class Architecture:
         activation but ReLU's family.
     shortest : int or None
         Linear layers on the shortest way from input to output, where skip connections
-        go around some; None: all of them.
+        connections go around some; None: all of them.
+    ways : tuple of str
+        What is perturbed and what is judged, in words, of a module that takes or
+        returns anything but one tensor.
     """
 
     layers: tuple[Layer, ...]
@@ -187,6 +190,7 @@ class Architecture:
     training: bool = True
     input_rms: float = 1.0
     shortest: int | None = None
+    ways: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         positive_integer(self.input_size, "input_size")

@@ -167,8 +167,7 @@ def distribution(report: Report) -> Distribution | None:
     measured = bars(log_gains(report))
     moved = shift(report)
     law = law_of(report.prediction)
-    with np.errstate(all="ignore"):
-        predicted = None if law is None else law.ppf(np.array([_TAIL, 1 - _TAIL])) + moved
+    predicted = None if law is None else _tails(law, moved)
     ends = [measured.edges[[0, -1]]] if measured else []
     ends += [predicted] if predicted is not None and np.isfinite(predicted).all() else []
     if not ends:
@@ -183,14 +182,19 @@ def distribution(report: Report) -> Distribution | None:
     )
 
 
+def _tails(law: Any, moved: float) -> Array | None:
+    """Where the law begins and ends; None where it has jumps that are too steep."""
+    try:
+        with np.errstate(all="ignore"):
+            return np.asarray(law.ppf(np.array([_TAIL, 1 - _TAIL])) + moved)
+    except UnsupportedArchitecture:
+        return None
+
+
 def _asymptotic(prediction: Prediction) -> Any | None:
     beta, gains = prediction.beta, [layer.gain for layer in prediction.layers]
-    if (
-        not gains
-        or beta is None
-        or not 0 < beta < math.inf
-        or not all(0 < gain < math.inf for gain in gains)
-    ):
+    is_known = bool(gains) and beta is not None and 0 < beta < math.inf
+    if not (is_known and all(0 < gain < math.inf for gain in gains)):
         return None
     return prediction.asymptotic_law
 

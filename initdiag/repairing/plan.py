@@ -31,7 +31,7 @@ from initdiag.measuring.measure import measure
 from initdiag.measuring.record import Measurement
 from initdiag.network.architecture import Architecture, Layer
 from initdiag.repairing.gains import BOUNDED, DRAWS, factors, sought, std
-from initdiag.tracing.inputs import Subject, subject_of
+from initdiag.tracing.inputs import Subject
 from initdiag.tracing.parameter_access import slot_of
 from initdiag.tracing.replica import copied, replica
 from initdiag.tracing.trace import require_layers, trace_with_biases
@@ -86,15 +86,15 @@ class Plan:
         return dataclasses.replace(self, weights=tuple(weights))
 
 
-def planned(work: nn.Module, method: Method, seed: int, example: Tensor | None, size: Any) -> Plan:
-    """Plan the repair of ``work``, which is the caller's replica; it is only read.
+def planned(work: nn.Module, method: Method, seed: int, subject: Subject) -> Plan:
+    """Plan the repair of ``work``, the caller's replica, of which ``subject`` is the
+    door; it is only read.
 
     Raises
     ------
     InvalidInput, UnsupportedArchitecture
         See `repair`.
     """
-    subject = subject_of(work, example, size, None)
     arch, biases = trace_with_biases(subject)
     weights = _gain_1(require_layers(arch), work, method)
     before = _known_drift(arch, subject, seed)

@@ -8,7 +8,7 @@ refused.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from initdiag._core.validation import seed_integer
 from initdiag.errors import InvalidInput, UnsupportedArchitecture, explain
 from initdiag.repairing.plan import METHODS, Basis, Method, Plan, planned, rms, values
-from initdiag.tracing.inputs import is_meta
+from initdiag.tracing.door import Output
+from initdiag.tracing.inputs import is_meta, subject_of
 from initdiag.tracing.parameter_access import slot_of
 from initdiag.tracing.replica import as_module, copied, own_modes, replica, rng_preserved
 
@@ -70,8 +71,13 @@ def repair(
     model: nn.Module,
     method: Method = "he_normal",
     seed: int | None = None,
-    example_input: Tensor | None = None,
-    input_size: Sequence[int] | None = None,
+    example_input: Any = None,
+    input_size: Sequence[int] | Sequence[Sequence[int]] | None = None,
+    *,
+    example_args: Sequence[Any] = (),
+    example_kwargs: Mapping[str, Any] | None = None,
+    input: int | str | None = None,
+    output: Output = None,
 ) -> Repair:
     """Give a network's linear layers weights of gain 1 and zero biases, in place.
 
@@ -85,7 +91,7 @@ def repair(
         factor.
     seed : int, optional
         Seed of the draws; by default a fresh one, which the record tells.
-    example_input, input_size
+    example_input, input_size, example_args, example_kwargs, input, output
         See `trace`.
 
     Returns
@@ -110,7 +116,11 @@ def repair(
     module = as_module(model)
     with rng_preserved(), own_modes():
         work = replica(module, copied)
-        plan = planned(work, method, seed, example_input, input_size)
+        subject = subject_of(
+            work, example_input, input_size, None, args=example_args, kwargs=example_kwargs,
+            perturbed=input, output=output,
+        )  # fmt: skip
+        plan = planned(work, method, seed, subject)
         changes = _applied(plan, work)
         _commit(module, work)
     return Repair(method, plan.basis, seed, plan.drift_before, plan.drift_after, changes)

@@ -12,6 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from initdiag.errors import InvalidInput, UnsupportedArchitecture
 from initdiag.tracing.autograd_walk import Branching, steps_to_input
+from initdiag.tracing.door import Door
 from initdiag.tracing.inputs import is_meta, unusable_input
 from initdiag.tracing.provenance import Origin, Provenance
 from initdiag.tracing.recorder import Call, Recorder, modules_named, tensors_in
@@ -44,6 +45,8 @@ class Sighting:
         Weights that are computed from parameters.
     products : int
         How many linear maps were called, on whatever.
+    taken : str or None
+        Which part of the output is judged, where it is one of several.
     """
 
     calls: tuple[Call, ...]
@@ -53,6 +56,7 @@ class Sighting:
     steps: tuple[str, ...] | str
     computed: Mapping[str, Origin]
     products: int
+    taken: str | None = None
 
 
 def watch(module: nn.Module, inputs: tuple[Tensor, ...]) -> Sighting:
@@ -120,14 +124,12 @@ def _run(module: nn.Module, x: Tensor, convert: Callable[[Tensor], Tensor]) -> S
         last = recorder.source_of(out)
         steps = _steps(out, leaf, {id(p): name for name, p in parameters.items()})
     shape = () if first is None else tuple(first.shape)
-    return Sighting(calls, last, x, shape, steps, recorder.computed, recorder.products)
+    taken = copy.taken if isinstance(copy, Door) else None
+    return Sighting(calls, last, x, shape, steps, recorder.computed, recorder.products, taken)
 
 
 def _not_a_tensor(out: Any) -> str | tuple[str, ...]:
-    tensors = list(tensors_in(out))
-    judged = ", of which only the first is judged (wrap the module to return another)"
-    named = f"the output is a {type(out).__name__} of {len(tensors)} tensors"
-    return named + (judged if tensors else "")
+    return f"the output is a {type(out).__name__} without a floating tensor"
 
 
 def _steps(out: Tensor, leaf: Tensor, names: dict[int, str]) -> tuple[str, ...] | str:

@@ -1,11 +1,11 @@
-"""What is looked at: the user's module or a part of it, with values in its weights, and
-inputs that it may take.
+"""What is looked at: the user's module or a part of it behind its door, with values in
+its weights, and inputs that it may take.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,12 @@ from torch import Tensor, nn
 
 from initdiag._core.validation import positive_integer
 from initdiag.errors import InvalidInput, explain
-from initdiag.tracing.replica import as_module, copied, replica
+from initdiag.tracing.arguments import Perturbed
+from initdiag.tracing.batches import calls_of, needs_reading
+from initdiag.tracing.door import Call, Door, Output
+from initdiag.tracing.opening import opened, run_first
+from initdiag.tracing.parts import part_of, received
+from initdiag.tracing.replica import as_module
 
 __all__ = [
     "Subject",
@@ -29,12 +34,8 @@ __all__ = [
 _ROWS = 64
 """Random rows that a whole model is given to see what it hands to a part."""
 
-_FROM_NUMPY = (
-    "One floating-point torch.Tensor is taken: torch.from_numpy(x), of a list torch.tensor(x)."
-)
 _ONE_TENSOR = (
-    "One tensor is taken: wrap the model in a module whose forward takes one tensor, or name a part by module= "
-    "(the whole model is then run on a tuple of arguments, or a dict of them by name)."
+    "Pass the other arguments, too, in a tuple of all, example_args=(...) or example_kwargs={...}."
 )
 
 
@@ -45,13 +46,15 @@ class Subject:
     Attributes
     ----------
     module : nn.Module
-        The user's own (or, of a lazy one, a copy that has run).
+        The door of the user's own (or, of a lazy one, of a copy that has run).
     factory : callable or None
         Makes such a module afresh, where the user gave a factory.
     example, size
-        The example batch, or its shape, or neither.
+        The example batch as the door takes it, or its shape, or neither.
     name : str
         Class name, and the path of the part.
+    said : tuple of str
+        What is perturbed and how the example was read, in words.
     """
 
     module: nn.Module
@@ -59,48 +62,123 @@ class Subject:
     example: Any
     size: Any
     name: str
+    said: tuple[str, ...] = ()
 
 
-def subject_of(model: Any, example: Any, size: Any, path: str | None) -> Subject:
+def subject_of(
+    model: Any,
+    example: Any,
+    size: Any,
+    path: str | None,
+    *,
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    perturbed: Perturbed = None,
+    output: Output = None,
+) -> Subject:
     """Return what is to be looked at. The caller preserves random state and modes.
+
+    Parameters
+    ----------
+    model : nn.Module or factory
+        The user's.
+    example, args, kwargs
+        What forward is called with; the example may be a batch of many kinds.
+    size
+        The shape of a batch, or of several arguments.
+    path : str or None
+        Of the part.
+    perturbed : int, str or None
+        The argument that is perturbed, where not all that float are.
+    output : int, str, callable or None
+        The part of the output that is judged.
 
     Raises
     ------
     InvalidInput
         If ``model`` is no module, is lazy without an input to run it on, or has no part
-        ``path`` that is called once.
+        ``path`` that is called.
     """
     factory = None if isinstance(model, nn.Module) else model
     module = as_module(model)
-    size = None if size is None else _checked_size(size)
+    if isinstance(module, Door):  # it has been opened before
+        return Subject(module, factory, example, size, type(module.inner).__name__)
+    given = _given(module, example, size, args, kwargs)
     name = type(module).__name__
     if any(map(nn.parameter.is_lazy, module.parameters())):
-        module = _materialised(module, example, size, path)
+        module = _materialised(module, given)
+    if path is not None:
+        call = received(module, path, given.calls(module, rows=_ROWS))
+        found = opened(part_of(module, path), (call,), perturbed, output)
+        name = f"{name}.{path}"
+    elif given.is_plain and perturbed is None:
+        door = Door(module, output=output)
+        return Subject(door, _remade(factory, door, None), example, given.size, name)
+    else:
+        found = opened(module, given.calls(module), perturbed, output)
+    again = _remade(factory, found.door, path)
+    return Subject(found.door, again, _checked_example(found.rows), None, name, found.said)
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """What the user gave to run the model on."""
+
+    example: Any
+    size: tuple[int, ...] | None
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any] | None
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is one floating tensor, its shape, or nothing."""
+        return not needs_reading(self.example, self.args, self.kwargs)
+
+    def calls(self, module: nn.Module, rows: int = 2) -> tuple[Call, ...]:
+        """Return the calls of forward that it may mean, the likeliest first."""
+        if self.example is None and not self.args and not self.kwargs:
+            tried = inputs_to_try(module, None, self.size, rows)
+            return tuple(Call((x,), {}) for x in tried)
+        return calls_of(module, self.example, self.args, self.kwargs)
+
+
+def _given(module: nn.Module, example: Any, size: Any, args: Sequence[Any], kwargs: Any) -> _Given:
+    if size is not None and example is not None:
+        raise InvalidInput(
+            explain(expected="example_input or input_size", got="both", do="Leave one out.")
+        )
+    several = size is not None and any(map(_is_shape, _numbers(size)))
+    if not several:
+        size = None if size is None else _checked_size(size)
+        return _Given(example, size, tuple(args), kwargs)
+    shapes = [_checked_size(one) for one in size]
+    made = (_normal(module, (_ROWS, *shape[1:]), seed) for seed, shape in enumerate(shapes))
+    return _Given(None, None, (*made, *args), kwargs)
+
+
+def _is_shape(one: Any) -> bool:
+    return isinstance(one, Iterable) and getattr(one, "ndim", 1) != 0
+
+
+def _numbers(size: Any) -> Iterable[Any]:
+    is_scalar = getattr(size, "ndim", None) == 0 or not isinstance(size, Iterable)
+    return (size,) if is_scalar else size
+
+
+def _remade(factory: Any, door: Door, path: str | None) -> Callable[[], nn.Module] | None:
+    """A factory of the module or of its part, behind the same door."""
+    if factory is None:
+        return None
     if path is None:
-        return Subject(module, factory, example, size, name)
-    part = as_module(_part(module, path))
-    received = _received(module, path, _inputs_of_whole(module, example, size))
-    part_factory = None if factory is None else lambda: as_module(_part(as_module(factory), path))
-    return Subject(part, part_factory, received, None, f"{name}.{path}")
+        return lambda: door.around(as_module(factory))
+    return lambda: door.around(part_of(as_module(factory), path))
 
 
-def _inputs_of_whole(module: nn.Module, example: Any, size: Any) -> tuple[Any, ...]:
-    """What to run a whole model on to see what it hands to a part: any tensor, e.g. of
-    tokens; a tuple of arguments; a dict of them by name.
-    """
-    is_free = isinstance(example, tuple | dict) or (
-        isinstance(example, Tensor) and not example.is_floating_point()
-    )
-    return (
-        (example,) if is_free and size is None else inputs_to_try(module, example, size, rows=_ROWS)
-    )
-
-
-def _materialised(module: nn.Module, example: Any, size: Any, path: str | None) -> nn.Module:
+def _materialised(module: nn.Module, given: _Given) -> nn.Module:
     """A copy of a lazy module that has run once, so that its weights have shapes and
     values.
     """
-    if example is None and size is None:
+    if given.is_plain and given.example is None and given.size is None:
         raise InvalidInput(
             explain(
                 expected="example_input or input_size for a module with lazy layers",
@@ -110,83 +188,8 @@ def _materialised(module: nn.Module, example: Any, size: Any, path: str | None) 
         )
     module = copy.deepcopy(module)
     torch.default_generator.manual_seed(0)  # the same weights at every look
-    with torch.no_grad():
-        _run(
-            module,
-            inputs_to_try(module, example, size)
-            if path is None
-            else _inputs_of_whole(module, example, size),
-        )
+    run_first(lambda: module, given.calls(module))
     return module
-
-
-def _part(module: nn.Module, path: str) -> nn.Module:
-    try:
-        return module.get_submodule(path)
-    except AttributeError as error:
-        names = [name for name, _ in module.named_children()]
-        raise InvalidInput(
-            explain(
-                expected="module: the path of a submodule",
-                got=repr(path),
-                do=f"The first ones are {names}.",
-            )
-        ) from error
-
-
-def _received(module: nn.Module, path: str, inputs: Sequence[Any]) -> Tensor:
-    """What the whole model's forward pass hands to the part."""
-    whole = replica(module, copied)
-    seen: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
-    hook = whole.get_submodule(path).register_forward_pre_hook(
-        lambda m, a, k: seen.append((a, k)), with_kwargs=True
-    )
-    with torch.no_grad():
-        _run(whole, inputs)
-    hook.remove()
-    if (
-        len(seen) != 1
-        or len(seen[0][0]) != 1
-        or seen[0][1]
-        or not isinstance(seen[0][0][0], Tensor)
-    ):
-        times = f"{len(seen)} calls" if len(seen) != 1 else "one call with other arguments"
-        raise InvalidInput(
-            explain(
-                expected=f"a forward pass that calls {path!r} once, with one tensor",
-                got=times,
-                do="Choose a part that is, or pass it alone with its own example_input.",
-            )
-        )
-    received: Tensor = seen[0][0][0].detach().clone()
-    return received
-
-
-def _run(module: nn.Module, inputs: Sequence[Any]) -> None:
-    """Run the first of the inputs that the module takes."""
-    failures = []
-    for x in inputs:
-        try:
-            _call(module, x)
-        except Exception as error:
-            failures.append(error)
-        else:
-            return
-    raise unusable_input(inputs, failures[0]) from failures[0]
-
-
-def _call(module: nn.Module, x: Any) -> None:
-    """Run the module on copies: a tensor, a tuple of arguments, or a dict of them by
-    name.
-    """
-    if isinstance(x, dict):
-        module(**{name: _cloned(value) for name, value in x.items()})
-    else:
-        module(*map(_cloned, x if isinstance(x, tuple) else (x,)))
-
-
-def _cloned(value: Any) -> Any:
-    return value.clone() if isinstance(value, Tensor) else value
 
 
 def unusable_input(inputs: Sequence[Any], cause: Exception) -> InvalidInput:
@@ -242,7 +245,7 @@ def require_weights(module: nn.Module) -> None:
         raise InvalidInput(
             explain(
                 expected="a module with at least one linear layer",
-                got=f"{type(module).__name__} without a weight matrix",
+                got=f"{_class_of(module)} without a weight matrix",
                 do="Pass the network itself, not its activation or loss.",
             )
         )
@@ -257,6 +260,10 @@ def require_weights(module: nn.Module) -> None:
             )
 
 
+def _class_of(module: nn.Module) -> str:
+    return type(module.inner if isinstance(module, Door) else module).__name__
+
+
 def _dtype_and_device(module: nn.Module) -> tuple[torch.dtype, torch.device]:
     first = next(p for p in module.parameters() if p.is_floating_point())
     return first.dtype, first.device
@@ -266,12 +273,8 @@ def inputs_to_try(module: nn.Module, example: Any, size: Any, rows: int = 2) -> 
     """The example itself; a fake of the stated size; or fakes of every linear layer's
     width, first defined first.
     """
-    if example is not None and size is not None:
-        raise InvalidInput(
-            explain(expected="example_input or input_size", got="both", do="Leave one out.")
-        )
     if example is not None:
-        checked = _checked_example(example, module)
+        checked = _checked_example(example)
         return (checked.to("meta") if is_meta(module) else checked,)
     if size is not None:
         return (_normal(module, _checked_size(size), seed=0),)
@@ -284,35 +287,21 @@ def inputs_to_try(module: nn.Module, example: Any, size: Any, rows: int = 2) -> 
         raise InvalidInput(
             explain(
                 expected="example_input or input_size",
-                got=f"{type(module).__name__}, which has no nn.Linear to tell the input's width",
+                got=f"{_class_of(module)}, which has no nn.Linear to tell the input's width",
                 do="Pass a batch that the network takes, or its shape: input_size=(2, 784).",
             )
         )
     return tuple(_normal(module, (rows, width), seed=0) for width in widths)
 
 
-def _checked_example(example: Any, module: nn.Module) -> Tensor:
+def _checked_example(example: Any) -> Tensor:
     if not isinstance(example, Tensor) or example.dim() < 2 or example.numel() == 0:
         is_tensor = isinstance(example, Tensor)
-        got = f"shape {tuple(example.shape)}" if is_tensor else repr(type(example).__name__)
-        other = _ONE_TENSOR if isinstance(example, tuple | dict) else _FROM_NUMPY
         raise InvalidInput(
             explain(
                 expected="example_input: a batch tensor, first dimension the rows",
-                got=got,
-                do="Add the batch dimension, e.g. x[None]." if is_tensor else other,
-            )
-        )
-    if not example.is_floating_point():
-        embeds = any(isinstance(part, nn.Embedding | nn.EmbeddingBag) for part in module.modules())
-        part = f"Name the part after its embedding by module=, one of {[name for name, _ in module.named_children()]}"
-        raise InvalidInput(
-            explain(
-                expected="example_input of a floating-point dtype, which a gradient can flow to",
-                got=str(example.dtype),
-                do=f"{part}."
-                if embeds
-                else "Pass x.float(), or name the part after the embedding by module=.",
+                got=f"shape {tuple(example.shape)}" if is_tensor else repr(type(example).__name__),
+                do="Add the batch dimension, e.g. x[None].",
             )
         )
     if example.device.type != "meta" and not bool(torch.isfinite(example).all()):
@@ -323,9 +312,7 @@ def _checked_example(example: Any, module: nn.Module) -> Tensor:
 
 
 def _checked_size(size: Any) -> tuple[int, ...]:
-    is_scalar = getattr(size, "ndim", None) == 0 or not isinstance(size, Iterable)
-    numbers = (size,) if is_scalar else size
-    sizes = tuple(positive_integer(n, "input_size") for n in numbers)
+    sizes = tuple(positive_integer(n, "input_size") for n in _numbers(size))
     if len(sizes) < 2:
         raise InvalidInput(
             explain(

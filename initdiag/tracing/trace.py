@@ -4,6 +4,7 @@ two witnesses agree on.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -21,6 +22,7 @@ from initdiag.network.architecture import (
     Layer,
 )
 from initdiag.tracing import sharing, weights
+from initdiag.tracing.door import Output
 from initdiag.tracing.flow import Flow
 from initdiag.tracing.forward_pass import Sighting, watch
 from initdiag.tracing.inputs import (
@@ -41,9 +43,13 @@ _NO_LAYER = "reaches no linear layer between input and output"
 
 def trace(
     model: nn.Module | Callable[[], nn.Module],
-    example_input: Tensor | None = None,
+    example_input: Any = None,
     *,
-    input_size: Sequence[int] | None = None,
+    example_args: Sequence[Any] = (),
+    example_kwargs: Mapping[str, Any] | None = None,
+    input_size: Sequence[int] | Sequence[Sequence[int]] | None = None,
+    input: int | str | None = None,
+    output: Output = None,
     module: str | None = None,
 ) -> Architecture:
     """Read a module's layers, widths, gates and weights from one forward pass over a
@@ -53,12 +59,25 @@ def trace(
     ----------
     model : nn.Module or factory
         Left as it came, bit for bit. Judged in the modes (train or eval) that it is in.
-    example_input : Tensor, optional
-        A batch, first dimension the rows. Its root mean square is the architecture's
-        ``input_rms``, which matters behind smooth activations and biases.
-    input_size : sequence of int, optional
-        The shape of such a batch (torchinfo's convention). Without either, the first
-        linear layer's width is tried. Lazy modules need one of them.
+    example_input : optional
+        A batch, first dimension the rows: a tensor, a NumPy array, a tuple of
+        arguments, a dict, a batch ``(x, y)``, or a ``DataLoader`` (its first batch).
+        The root mean square of what is perturbed is the architecture's ``input_rms``,
+        which matters behind smooth activations and biases.
+    example_args, example_kwargs : sequence, mapping
+        Further arguments of forward, after the example and by name.
+    input_size : sequence of int, or of shapes, optional
+        The shape of such a batch (torchinfo's convention), or one of each argument.
+        Without either, the first linear layer's width is tried. Lazy modules need one
+        of them.
+    input : int or str, optional
+        Position or name of the argument that is perturbed. By default all floating ones
+        are, together (a mask is not); of integers, what the first embedding returns for
+        them is.
+    output : int, str or callable, optional
+        What is judged of that which forward returns: an index, a key or an attribute,
+        or a function of it. By default the first floating tensor in it, which may be
+        the mean of a distribution.
     module : str, optional
         Path of a part, e.g. ``"head"``: it alone is traced, on what the whole model's
         forward pass hands it.
@@ -78,7 +97,11 @@ def trace(
         If no linear layer is reached at all.
     """
     with rng_preserved(), own_modes():
-        return require_layers(trace_subject(subject_of(model, example_input, input_size, module)))
+        subject = subject_of(
+            model, example_input, input_size, module, args=example_args, kwargs=example_kwargs,
+            perturbed=input, output=output,
+        )  # fmt: skip
+        return require_layers(trace_subject(subject))
 
 
 def require_layers(architecture: Architecture) -> Architecture:
@@ -116,7 +139,9 @@ def trace_with_biases(subject: Subject) -> tuple[Architecture, tuple[str, ...]]:
     flow = Flow(sighting.calls, sighting.last, tuple(sighting.x.shape))
     biases = dict.fromkeys(name for call in flow.linear_calls for name in flow.biases_of(call))
     rms = _root_mean_square(subject.example)
-    return _architecture(subject.module, sighting, subject.name, rms), tuple(biases)
+    found = _architecture(subject.module, sighting, subject.name, rms)
+    taken = () if sighting.taken is None else (f"judged: {sighting.taken}",)
+    return dataclasses.replace(found, ways=(*subject.said, *taken)), tuple(biases)
 
 
 def _root_mean_square(example: Any) -> float:

@@ -60,7 +60,6 @@ TWISTS = {
     "positions": (lambda m, x: m.b(m.a(x[:, None, :].expand(-1, 3, -1))), "positions"),
     "batch mixed": (lambda m, x: m.b(m.a(x).reshape(1, -1, 8)), "reshape"),
     "detached": (lambda m, x: m.b(m.a(x).relu().detach()), "detach"),
-    "tuple": (lambda m, x: (m.b(F.relu(m.a(x))),), "output"),
 }
 
 

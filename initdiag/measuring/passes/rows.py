@@ -69,6 +69,13 @@ class Rows:
     seed: int
     batch: int = 1
 
+    @property
+    def index(self) -> Tensor:
+        """Return the numbers of the rows: rows of an example are dealt out in turn."""
+        if len(self.networks) == self.count:
+            return torch.arange(self.networks.start, self.networks.stop)
+        return torch.full((self.count,), self.networks.start)
+
     def are(self, tensor: Any) -> bool:
         """Return whether ``tensor`` has one entry a row."""
         return isinstance(tensor, Tensor) and tensor.shape[:1] == (self.count,)

@@ -20,6 +20,7 @@ from initdiag.measuring.passes.interposer import Ensemble, Interposer, Observer
 from initdiag.measuring.passes.modes import FORWARD, REVERSE, Mode
 from initdiag.measuring.passes.rows import Rows, Scales
 from initdiag.measuring.passes.state import Given
+from initdiag.tracing.door import run_on
 from initdiag.tracing.provenance import Provenance
 
 if TYPE_CHECKING:
@@ -97,7 +98,8 @@ def reached(task: Task, leaf: Tensor) -> bool:
         attention_by_formula(),
         _explained(leaf, ""),
     ):
-        return _first_tensor(task.module(leaf.clone())).requires_grad
+        index = torch.arange(len(leaf))
+        return _one_tensor(run_on(task.module, leaf.clone(), index)).requires_grad
 
 
 def _run(
@@ -123,7 +125,7 @@ def _run(
         random_numbers.seed_generators(
             random_numbers.draw_seed(task.seed, rows.networks.start, "own noise")
         )
-        return _first_tensor(task.module(x))
+        return _one_tensor(run_on(task.module, x, rows.index))
 
 
 def _given(task: Task, values: Mapping[str, Tensor]) -> Given:
@@ -172,13 +174,9 @@ def _warm_up() -> None:
         forward_ad.make_dual(zero, zero.clone()).relu()
 
 
-def _first_tensor(out: Any) -> Tensor:
+def _one_tensor(out: Any) -> Tensor:
     if isinstance(out, Tensor):
         return out
-    values = out.values() if isinstance(out, dict) else out if isinstance(out, list | tuple) else ()
-    found = next((v for v in values if isinstance(v, Tensor) and v.is_floating_point()), None)
-    if found is None:
-        raise UnsupportedArchitecture(
-            f"the forward pass returns {type(out).__name__}, in which no tensor was found."
-        )
-    return found
+    raise UnsupportedArchitecture(
+        f"the forward pass returns {type(out).__name__}, in which no tensor was found."
+    )
