@@ -39,11 +39,11 @@ class Task:
     module, original : nn.Module
         The replica that runs, and the user's own.
     arch : Architecture
-        As traced.
+        The architecture as traced.
     rows : Tensor
         Inputs, dealt out over the draws in turn.
     seed : int
-        Of the measurement.
+        Seed of the measurement.
     direction : Tensor or None
         ``u``, where the user gave one.
     dtype : torch.dtype
@@ -135,8 +135,9 @@ def prepared(
     *,
     is_native: bool = False,
 ) -> Task:
-    """Without a ``dtype`` of its own, a chain is rescaled as it goes and keeps its
-    dtype (half types in float32); anything else runs in float64.
+    """Return the task ready to run. Without a ``dtype`` of its own, a chain is rescaled
+    as it goes and keeps its dtype (half types in float32); anything else runs in
+    float64.
     """
     dtype = dtype or _dtype(module, bool(arch.gaps), is_native)
     rows = example if example is not None else _random_rows(module, arch, size, seed)

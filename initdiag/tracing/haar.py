@@ -15,13 +15,13 @@ __all__ = ["is_haar"]
 def is_haar(matrix: Tensor) -> bool:
     """Return whether the smaller side's vectors are orthogonal and of one length.
 
-    Then ``W W^T V = g^2 V`` for any vectors ``V``. The first few vectors are looked at
-    first, each with each, which spares the rest nearly always. A matrix of one row or
-    column passes trivially, and is not called Haar. Of ``m`` vectors of length ``n``,
-    iid entries leave a residual of about ``sqrt(m/n)``; entries rounded to a relative
-    ``eps`` leave ``0.3 eps sqrt(m/n)`` (rounding errors of rms ``0.21 eps``, in both
-    factors), and the factorisation before them, in single precision or better, a few of
-    its own ``eps`` a vector.
+    If so, ``W W^T V = g^2 V`` for any vectors ``V``. The first few vectors are looked
+    at first, each with each, which spares the rest nearly always. A matrix of one row
+    or column passes trivially, and is not called Haar. Of ``m`` vectors of length
+    ``n``, iid entries leave a residual of about ``sqrt(m/n)``; entries rounded to a
+    relative ``eps`` leave ``0.3 eps sqrt(m/n)`` (rounding errors of rms ``0.21 eps``,
+    in both factors), and the factorisation before them, in single precision or better,
+    a few of its own ``eps`` a vector.
     """
     w = matrix.detach() if matrix.shape[0] <= matrix.shape[1] else matrix.detach().T
     if w.shape[0] < 2:

@@ -205,9 +205,9 @@ def _unevenness(marks: NDArray[np.bool_]) -> tuple[float, float]:
 def _heavy_tail(w: Matrix) -> float:
     """Return the p-value of Hill's test that the tail index is at least 4.
 
-    Then ``4 sum ln(x_i/x_k)`` over the k largest entries is at most a Gamma(k). Of N
-    entries that are not 0 the test looks at sqrt(N); of fewer than 64 there is no tail
-    to speak of.
+    In that case ``4 sum ln(x_i/x_k)`` over the k largest entries is at most a Gamma(k).
+    Of N entries that are not 0 the test looks at sqrt(N); of fewer than 64 there is no
+    tail to speak of.
     """
     sizes = np.abs(w[w != 0])
     if sizes.size < 64:

@@ -145,8 +145,8 @@ class Provenance:
 
 
 def _stack_index(function: str, args: Sequence[Any], stack: Tensor) -> str:
-    """``"[i]"`` if the call takes the i-th matrix out of a stack of them,
-    else nothing.
+    """Return ``"[i]"`` if the call takes the i-th matrix out of a stack of them, else
+    nothing.
     """
     is_first = function == "getitem" or (function == "select" and args[1] == 0)
     index = args[-1] if is_first and args else None

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import ast
 import io
+import re
 import subprocess
 import sys
 import tarfile
@@ -178,6 +179,10 @@ def prose(text: str) -> Iterator[str]:
             yield from lines[token.start[0] - 1 : token.end[0]]
 
 
+OPENINGS = re.compile(r'(?:"""|^ *[\w, ]+ : .*\n +)(?:Of|The same)\b', re.M)
+"""A docstring, or what it says of a parameter, that opens without a subject or a verb."""
+
+
 def figures(files: dict[str, str]) -> dict[str, int | str]:
     """Every figure by its name."""
     graph, loaded = file_graph(files), file_graph(files, on_loading=True)
@@ -206,6 +211,9 @@ def figures(files: dict[str, str]) -> dict[str, int | str]:
         ),
         "docstring and comment lines over 88 columns": sum(
             len(line) > 88 for text in files.values() for line in prose(text)
+        ),
+        "docstrings that open with Of or The same": sum(
+            len(OPENINGS.findall(text)) for text in files.values()
         ),
     }
 

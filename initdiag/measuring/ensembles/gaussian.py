@@ -88,8 +88,8 @@ class GaussianLayers:
 
 
 def _gram_root(vectors: Tensor) -> Tensor:
-    """A triangular root of each row's Gram matrix, by Gram-Schmidt: vectors ``(rows, k,
-    n)`` -> ``(rows, k, k)``.
+    """Return a triangular root of each row's Gram matrix, by Gram-Schmidt: vectors
+    ``(rows, k, n)`` -> ``(rows, k, k)``.
 
     Taken from a QR decomposition, which keeps its accuracy where vectors are nearly
     parallel and needs none where they are zero. Each vector is divided by its largest
@@ -106,8 +106,8 @@ def _gram_root(vectors: Tensor) -> Tensor:
 
 
 def _root_of_two(x: Tensor, t: Tensor) -> Tensor:
-    """The same for a primal and its tangent, by hand: a batch of decompositions costs
-    more than all else.
+    """Return that root for a primal and its tangent, by hand: a batch of decompositions
+    costs more than all else.
     """
     length = torch.linalg.vector_norm(x, dim=1, keepdim=True)
     unit = x / torch.where(length > 0, length, torch.ones_like(length))
@@ -117,6 +117,6 @@ def _root_of_two(x: Tensor, t: Tensor) -> Tensor:
 
 
 def _square(r: Tensor, k: int) -> Tensor:
-    """``r`` with rows of zeros added where there are more vectors than dimensions."""
+    """Add rows of zeros to ``r`` where there are more vectors than dimensions."""
     missing = k - r.shape[-2]
     return r if missing <= 0 else torch.nn.functional.pad(r, (0, 0, 0, missing))

@@ -78,8 +78,8 @@ class Loss:
         return cls(function, target.detach())
 
     def _target(self, row: int, output: Tensor) -> Tensor:
-        """One row, in the output's precision, which off a chain is higher than the
-        model's: losses take one dtype.
+        """Return one row in the output's precision, which off a chain is higher than
+        the model's. A loss takes tensors of one dtype.
         """
         found = self.target[row : row + 1]
         return (
@@ -119,8 +119,8 @@ class Loss:
 
 @dataclass(frozen=True, slots=True)
 class GradientLogs:
-    """Of one layer, per row (natural log, float64): mean square of its input, squared
-    norms of its weight's and bias' gradients.
+    """Logs of one layer, per row (natural log, float64): mean square of its input,
+    squared norms of its weight's and bias' gradients.
     """
 
     name: str
@@ -209,8 +209,8 @@ def gradient_logs(
 
 
 def _merged(logs: GradientLogs, other: GradientLogs) -> GradientLogs:
-    """``logs``, with rows that underflow taken from a larger cotangent where that does
-    not overflow.
+    """Return ``logs``. Rows that underflow are taken from a larger cotangent, unless
+    that overflows.
     """
     rows = (logs.weight < LOWEST) & other.weight.isfinite()
     weight, bias = (
@@ -223,8 +223,8 @@ def _merged(logs: GradientLogs, other: GradientLogs) -> GradientLogs:
 def _cotangent(
     task: Task, draws: range, out: Tensor, scale: Tensor, loss: Loss | None
 ) -> tuple[Tensor, Tensor]:
-    """``dL/d(output)`` of each row over its largest entry, and the log of that: outputs
-    are ``out`` times ``e^scale``.
+    """Return ``dL/d(output)`` of each row over its largest entry, and the log of that
+    entry. Outputs are ``out`` times ``e^scale``.
     """
     if loss is None:
         v = random_numbers.directions(task.seed, draws, out[0].numel(), "cotangent")
@@ -302,15 +302,15 @@ class _Recorder:
 
 
 def _sides(use: _Use) -> tuple[Tensor, Tensor]:
-    """The matrix' output side and input side of ``delta x^T``."""
+    """Return the output side and the input side of ``delta x^T``."""
     assert use.delta is not None
     pair = use.delta.double(), use.x.double()
     return pair if not use.is_transposed else pair[::-1]
 
 
 def _outer_log_square(sides: list[tuple[Tensor, Tensor]]) -> Tensor:
-    """``ln||sum_p d_p x_p^T||^2`` of each row, by whichever is smaller of the
-    positions' Gram matrices and the sum itself.
+    """Return ``ln||sum_p d_p x_p^T||^2`` of each row, by whichever is smaller: the
+    positions' Gram matrices or the sum itself.
     """
     d, x = (torch.cat(side, 1) for side in zip(*sides, strict=True))
     if d.shape[1] == 1:

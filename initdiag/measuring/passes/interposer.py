@@ -199,13 +199,15 @@ class Interposer(TorchFunctionMode):
         return self._ensemble.bias(self._last_use, "" if origin is None else origin.name, bias)
 
     def _add_bias(self, first: Any, second: Any) -> Tensor:
-        """``x @ W + b`` written out: the bias belongs to the linear call before it."""
+        """Return ``x @ W + b``, written out because the bias belongs to the linear call
+        before it.
+        """
         value, bias = (second, first) if self._origins.of(first) else (first, second)
         y, *tangent = self._mode.parts(value)
         return self._mode.joined((self._with_bias(y, bias), *tangent))
 
     def _batch_norm(self, x: Tensor, weight: Any, bias: Any, eps: float) -> Tensor:
-        """Batch normalisation of every network by its own batch's statistics."""
+        """Normalise the batch of every network by its own statistics."""
         parts = x.reshape(-1, self._rows.batch, x.shape[1], math.prod(x.shape[2:]))
         centred = parts - parts.mean((1, 3), keepdim=True)
         unit = centred / (centred.square().mean((1, 3), keepdim=True) + eps).sqrt()
@@ -230,7 +232,7 @@ class Interposer(TorchFunctionMode):
         return None
 
     def _uniforms(self, like: Tensor) -> Tensor:
-        """Each random call has a stream of its own."""
+        """Return uniform numbers from a stream of this random call's own."""
         self._noises += 1
         return self._rows.uniforms(self._noises - 1, like)
 

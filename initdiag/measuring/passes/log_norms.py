@@ -35,7 +35,7 @@ def log_norms(task: Task, ensemble: Ensemble, draws: range, u: Tensor | None = N
 def log_norms_in_batch(task: Task, ensemble: Ensemble, draws: range) -> Logs:
     """Return what `log_norms` does, for draws whose networks mix the rows of a batch.
 
-    Then the derivative is that of one row's output by its own input, in the whole
+    The derivative is then that of one row's output by its own input, in the whole
     batch.
     """
     rows = len(task.rows)
