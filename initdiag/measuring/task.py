@@ -177,7 +177,8 @@ def _require_gradient(task: Task) -> None:
     leaf = task.inputs(range(_PROBED)).requires_grad_()
     if not reached(task, leaf):
         raise UnsupportedArchitecture(
-            "the output does not require a gradient: its forward runs under torch.no_grad() or detaches what it computes. "
+            "the output does not require a gradient: its forward runs under torch.no_grad() or "
+            "detaches what it computes. "
             "Call the module without that: it cannot be trained as it is."
         )
 
@@ -195,7 +196,10 @@ def checked_init(init: Any) -> Any:
             explain(
                 expected="init: a function of a module, as model.apply takes it",
                 got=repr(init),
-                do="Write e.g. def init(m): isinstance(m, nn.Linear) and nn.init.kaiming_normal_(m.weight).",
+                do=(
+                    "Write e.g. def init(m): isinstance(m, nn.Linear) and "
+                    "nn.init.kaiming_normal_(m.weight)."
+                ),
             )
         )
     return init

@@ -27,7 +27,8 @@ __all__ = ["report_schema", "shipped_schema"]
 
 _NUMBER = {"anyOf": [{"type": "number"}, {"enum": ["NaN", "Infinity", "-Infinity"]}]}
 _SIMPLE: dict[Any, dict[str, Any]] = {
-    str: {"type": "string"}, bool: {"type": "boolean"}, int: {"type": "integer"}, float: {"$ref": "#/$defs/number"},
+    str: {"type": "string"}, bool: {"type": "boolean"}, int: {"type": "integer"},
+    float: {"$ref": "#/$defs/number"},
     type(None): {"type": "null"},
 }  # fmt: skip
 

@@ -237,7 +237,9 @@ def _student(sums: EntrySums) -> float:
 
 
 def _is_large(sums: EntrySums, _: Scores, room: float) -> bool:
-    """Whether a bias has more than three times the variance of PyTorch's default."""
+    """Return whether a bias has more than three times the variance of PyTorch's
+    default.
+    """
     return sums.s2 > sums.count * room * room
 
 

@@ -63,8 +63,8 @@ class _Networks:
 
 
 def _streams(layers: Sequence[Layer]) -> dict[str, int]:
-    """Weight name -> the number of its stream of signs: a layer whose values are
-    another's has that one's, where shapes are alike.
+    """Return the number of each weight's stream of signs. A layer whose values are
+    another's takes that one's stream, if their shapes are alike.
     """
     own = {
         layer.name: i for i, layer in enumerate({layer.name: layer for layer in layers}.values())
@@ -241,7 +241,8 @@ class Laws(_Networks):
                     else "are orthogonal"
                 )
                 raise UnsupportedArchitecture(
-                    f"the weights of {layer.name!r} {what}: no Gaussian law stands for them. Use method='signs' or 'redraw'."
+                    f"the weights of {layer.name!r} {what}: no Gaussian law stands for them. Use "
+                    "method='signs' or 'redraw'."
                 )
         self._layers = {layer.name: layer for layer in task.arch.layers}
 
@@ -374,7 +375,8 @@ def refuse_mixed_rows(task: Task, ensemble: Ensemble) -> None:
     """
     if not task.is_chain and mixes_rows(task, ensemble):
         raise UnsupportedArchitecture(
-            "the rows of a batch are mixed (BatchNorm in train mode?), so that they cannot be separate networks. "
+            "the rows of a batch are mixed (BatchNorm in train mode?), so that they cannot be "
+            "separate networks. "
             "Put those layers in eval mode, or measure by method='redraw'."
         )
 
@@ -384,7 +386,8 @@ def _require_symmetry(arch: Architecture) -> None:
         failed = [name for name in layer.weight.failed if name in ("zero mean", "symmetry")]
         if failed:
             raise UnsupportedArchitecture(
-                f"the weights of {layer.name!r} fail {' and '.join(failed)}, so that flipping signs changes their law. "
+                f"the weights of {layer.name!r} fail {' and '.join(failed)}, so that flipping "
+                "signs changes their law. "
                 "Use method='redraw' with an init or a factory."
             )
 

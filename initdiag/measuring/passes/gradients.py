@@ -67,10 +67,16 @@ class Loss:
         if function is None and target is None:
             return None
         if not callable(function) or not isinstance(target, Tensor) or target.shape[:1] != (rows,):
-            got = f"{type(function).__name__}, {tuple(target.shape) if isinstance(target, Tensor) else type(target).__name__}"
+            got = (
+                f"{type(function).__name__}, "
+                f"{tuple(target.shape) if isinstance(target, Tensor) else type(target).__name__}"
+            )
             raise InvalidInput(
                 explain(
-                    expected=f"loss_fn and target: a function, and a tensor with a row for each of the {rows} input rows",
+                    expected=(
+                        "loss_fn and target: a function, and a tensor with a row for each "
+                        f"of the {rows} input rows"
+                    ),
                     got=got,
                     do="Pass both, and the example_input that the target belongs to.",
                 )
@@ -108,7 +114,10 @@ class Loss:
             except Exception as error:
                 raise InvalidInput(
                     explain(
-                        expected="loss_fn: a function (output, target) -> scalar tensor, and a target it takes",
+                        expected=(
+                            "loss_fn: a function (output, target) -> scalar tensor, and a "
+                            "target it takes"
+                        ),
                         got=f"{type(error).__name__}: {error}",
                         do="Test it on model(example_input[:1]) and target[:1].",
                     )

@@ -238,8 +238,8 @@ class Interposer(TorchFunctionMode):
 
 
 def _normalisation(
-    x: Tensor, mean: Any, variance: Any, weight: Any = None, bias: Any = None, training: bool = False,
-    momentum: float = 0.1, eps: float = 1e-5,
+    x: Tensor, mean: Any, variance: Any, weight: Any = None, bias: Any = None,
+    training: bool = False, momentum: float = 0.1, eps: float = 1e-5,
 ) -> tuple[Tensor, Any, Any, float]:  # fmt: skip
     """Return what matters of `torch.nn.functional.batch_norm`'s arguments.
 
