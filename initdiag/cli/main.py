@@ -153,8 +153,8 @@ def _check(
     """Check models: TARGET is file.py:name or package.module:name, a torch.nn.Module or
     a function that returns one.
 
-    Without a TARGET, the models of [tool.initdiag] in pyproject.toml. Options given
-    here go before that table.
+    Without a TARGET, check the models of [tool.initdiag] in pyproject.toml. Options
+    given here override that table.
     """
     from initdiag.project.config import find_config
 

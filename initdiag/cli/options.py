@@ -46,7 +46,7 @@ def training_options(command: Command) -> Command:
                 type=click.FloatRange(0, 1),
                 default=0.5,
                 show_default=True,
-                help="At risk from there.",
+                help="Risk from which on a network is at risk.",
             ),
         ],
     )

@@ -86,7 +86,7 @@ class Kind:
         """Yield the headings of the finding's page and the text under each."""
         yield "What it means", self.meaning
         yield "Why it happens", self.why
-        yield "How to mend it", self.mend
+        yield "How to fix it", self.mend
 
     def to_markdown(self) -> str:
         """Return the finding's page for the documentation."""

@@ -93,7 +93,9 @@ def coverage(report: Report) -> str:
     layers = _counted(len(architecture.layers), "linear layer")
     counted = [part.counted for part in uncovered(architecture.gaps)]
     left = len(counted) - _MOST_KINDS
-    parts = ", ".join([layers, *counted[:_MOST_KINDS], *([f"{left} more kinds"] * (left > 0))])
+    parts = ", ".join(
+        [layers, *counted[:_MOST_KINDS], *([_counted(left, "more kind")] * (left > 0))]
+    )
     if architecture.gaps and prediction.coverage == "simulated":
         notes = [reason for reason in prediction.reasons if not reason.startswith("simulated ")]
         return f"Simulated: {parts}{_told(notes)}"

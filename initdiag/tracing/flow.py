@@ -284,8 +284,8 @@ def _unknown(function: str) -> str:
     if function == "multi_head_attention_forward":
         return "attention mixes positions by weights that depend on the input"
     if torch_calls.is_parametric(function):
-        return f"the theory has no law for the activation {function} with these parameters"
-    return f"{function} has no law in the theory"
+        return f"the activation {function} has no exact law with these parameters"
+    return f"{function} has no exact law"
 
 
 def _either(first: float, second: float) -> float:
