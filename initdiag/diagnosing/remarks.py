@@ -72,13 +72,26 @@ def cut_off(without_gradient: tuple[str, ...]) -> tuple[Finding, ...]:
 
 def symmetry(architecture: Architecture) -> tuple[Finding, ...]:
     """Return an error for each layer whose units are equal; they stay so for ever."""
-    message = "symmetry: some of its units have equal weights, so that they stay the same"
+    message = "symmetry: some of its units have equal weights, so that they are and stay the same"
     remedy = "draw its weights at random, e.g. by He initialisation"
-    return tuple(
+    equal = (
         findings.SYMMETRY.at(layer.name, message, remedy)
         for layer in architecture.layers
         if DISTINCT_UNITS in layer.weight.failed
     )
+    return (*equal, *map(_all_zero, _hidden_zeros(architecture)))
+
+
+def _hidden_zeros(architecture: Architecture) -> tuple[Layer, ...]:
+    """Return the hidden layers of zeros that every path goes through."""
+    hidden = () if architecture.chain is None else architecture.layers[:-1]
+    return tuple(layer for layer in hidden if layer.weight.variance == 0)
+
+
+def _all_zero(layer: Layer) -> Finding:
+    message = "every weight is zero: no gradient passes, and by symmetry its units stay alike"
+    remedy = "initialise it, or check the part before it alone"
+    return findings.ZERO_WEIGHTS.at(layer.name, message, remedy)
 
 
 _TREATMENTS: dict[Coverage, str] = {
@@ -130,8 +143,9 @@ def _gaps(architecture: Architecture, prediction: Prediction, how: str) -> Itera
 
 
 def _layers(architecture: Architecture, numbers: Numbers | None) -> Iterator[Finding]:
+    symmetric = _hidden_zeros(architecture)
     for layer in architecture.layers:
-        if layer.weight.variance == 0:
+        if layer.weight.variance == 0 and layer not in symmetric:
             yield from _zero_weights(layer, architecture, numbers)
         failed = layer.weight.failed
         if failed and DISTINCT_UNITS not in failed:
@@ -156,9 +170,7 @@ def _zero_weights(
         message = "its weights start at zero, and the gradient goes around it: a usual start"
         yield findings.ZERO_START.at(layer.name, message, "nothing: its branch counts as not there")
     else:
-        message = "every weight is zero: no gradient passes, and by symmetry its units stay alike"
-        remedy = "initialise it, or check the part before it alone"
-        yield findings.ZERO_WEIGHTS.at(layer.name, message, remedy)
+        yield _all_zero(layer)
 
 
 def _failed_weights(layer: Layer) -> Finding:
