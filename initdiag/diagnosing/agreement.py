@@ -22,10 +22,15 @@ from initdiag.network.architecture import Architecture, Layer
 from initdiag.network.log_moments import LogMoments
 
 _OWN_SHAPE = 0.95
-"""Share of the law's log-variance that an ensemble must have, to have its shape too."""
+"""Share of the law's log-variance that an ensemble must have, to have its shape too: a
+choice. Random signs keep the weights' sizes, and what that takes of the variance takes
+of the shape as well.
+"""
 
 _EXPECTED_DEAD = 0.5
-"""Dead draws that are expected below which none says nothing."""
+"""Dead draws that are expected below which none says nothing: none of them has then a
+probability of ``exp(-0.5) = 0.6`` or more.
+"""
 
 _FEWEST_ENTRIES = 32
 """Entries of a layer below which random signs around it say too little of its law: of
@@ -34,7 +39,7 @@ in the smallest layer, of 30 with 32 entries and more than one layer none or one
 """
 
 _FARTHEST = 37.0
-"""Standard errors beyond which a normal tail underflows."""
+"""Standard errors beyond which a normal tail leaves the range of doubles (6e-300)."""
 
 __all__ = ["Agreement", "agreement", "signs_hide_variance"]
 

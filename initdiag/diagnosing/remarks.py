@@ -19,7 +19,9 @@ from initdiag.network.weights import DISTINCT_UNITS, INDEPENDENT_OF
 __all__ = ["LEAST_LOG_SINE", "cut_off", "remarks", "symmetry"]
 
 _CLEAR = 3.0
-"""Standard errors from which on a part of a disagreement is named."""
+"""Standard errors from which on a part of a disagreement is named: a choice, by which
+one part in 370 is named by chance.
+"""
 
 LEAST_LOG_SINE = 2 * math.log(1e-3)
 """``ln sin^2`` of the angle at which two inputs that were at right angles count as one.

@@ -27,18 +27,20 @@ the singular values.
 
 _GATHERED = 0.9
 """Share of the singular values within a decade from which their spread is not worth a
-word.
+word: a choice.
 """
 
 _ISOMETRIC = 1.0
-"""Relative variance from which on at most half of the directions carry a perturbation.
+"""Relative variance ``v`` from which on at most half of the directions carry a
+perturbation: the participation ratio of the eigenvalues is ``1/(1 + v)``.
 """
 
 _RESOLVED = 0.95
-"""Share of the directions from which on none is said to be lost."""
+"""Share of the directions from which on none is said to be lost: a choice."""
 
 _COLLAPSED = 0.5
-"""Share of the singular values that single precision must resolve: fewer is a warning.
+"""Share of the singular values that single precision must resolve, by choice: fewer is
+a warning.
 """
 
 _SHALLOW = 0.05

@@ -39,8 +39,9 @@ _SMALL = -40.0
 """``ln sin^2`` below which both images see the same gates, to a part in 1e9."""
 
 _NARROW = 64
-"""Units up to which a layer's open gates are summed over; beyond, the leading term is
-off by less than 0.002.
+"""Units up to which a layer's open gates are summed over; beyond, the leading term
+serves. At 65 units it is off by 0.002 for ReLU, and by 0.0046 at most for leaky slopes
+(0.55).
 """
 
 

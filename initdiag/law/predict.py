@@ -31,10 +31,14 @@ width 8.
 """
 
 _PERTURBED = 8
-"""Simulations with other scales: their spread is known to a quarter."""
+"""Simulations with other scales: their spread is known to ``1/sqrt(2 * 7)``, about a
+quarter.
+"""
 
 LARGEST_ERROR = 0.25
-"""Share of the log-variance that its own error may be before the formula is refused."""
+"""Share of the log-variance that its own error may be before the formula is refused: a
+choice, which keeps the standard deviation of the log known to an eighth.
+"""
 
 
 def predict(

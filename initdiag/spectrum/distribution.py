@@ -25,7 +25,7 @@ from initdiag.spectrum.record import Atom, SpectralFactor, SpectralLaw
 __all__ = ["SpectrumDistribution", "density_of", "law_of"]
 
 _NODES = 801
-"""Nodes of the table of a spectrum without a phase curve."""
+"""Nodes of a table without a phase curve: twice as many move a mean log by 1e-7."""
 
 _ROUNDING = 1e-9
 """Mass beside the atoms that counts as 0."""

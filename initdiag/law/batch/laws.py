@@ -205,6 +205,7 @@ def _ones(count: int) -> Array:
 
 
 _ONES = np.ones(2 * _CHUNK)
+"""The entries of the matrices that sum: made once, and cut to length."""
 
 
 @functools.lru_cache(maxsize=4)

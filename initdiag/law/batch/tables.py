@@ -27,10 +27,15 @@ __all__ = ["WIDEST", "WidthTable", "width_table"]
 Array = NDArray[np.float64]
 
 WIDEST = 1_000_000
-"""The widest layer that is tabulated."""
+"""The widest layer that is tabulated: a choice, 24 MB a gate."""
 
 _MANY_OPEN = 128
-"""Open gates on average from which on the moments are interpolated in ``1/n``."""
+"""Open gates on average from which on the moments are interpolated in ``1/n``.
+
+That is on the safe side: from 32 on the interpolation equals the moments themselves
+to their rounding, up to width 100,000 (1e-13 in the mean, 3e-13 for leaky ReLU; a part
+of 4e-12 of the variance, 5e-11 for leaky ReLU).
+"""
 
 _NODES = 10
 """Nodes of the interpolation. More of them would let the rounding of the values at the

@@ -12,9 +12,15 @@ from scipy import optimize
 
 __all__ = ["kolmogorov_distance"]
 
-_POINTS = 2001
-_DEVIATIONS = 10.0
+_POINTS, _DEVIATIONS = 2001, 10.0
+"""Points of the grid, and how many standard deviations of either law it covers.
+
+The largest difference is refined from there. With 51 points it is the same to 1e-13 for
+chains of 3 to 9 layers of 4 to 64 units: the rest is for laws with several humps.
+"""
+
 _REFINED = 3
+"""Points of the largest differences that are refined: as many humps may be alike."""
 
 
 def kolmogorov_distance(law: Any, other: Any) -> float:

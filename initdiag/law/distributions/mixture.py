@@ -53,9 +53,10 @@ _SPARSE = 1.8
 taken 30 % off the standard deviation. For ``FULL`` twice as many are kept.
 """
 
-_LOGIT_STEP = 0.2
-_LOGIT_RANGE = 150.0
-"""The slowest tail of the logit of a Beta(1/2, .) is ``exp(-|y|/2)``: ``exp(-75)``,
+_LOGIT_STEP, _LOGIT_RANGE = 0.2, 150.0
+"""Largest step of the nodes in a logit, and their range to either side.
+
+The slowest tail of the logit of a Beta(1/2, .) is ``exp(-|y|/2)``: ``exp(-75)``,
 below ``FLOOR``, at its ends.
 """
 

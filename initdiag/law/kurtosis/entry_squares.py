@@ -32,7 +32,9 @@ __all__ = ["GAUSSIAN", "Squares", "pearson", "sparse"]
 Array = NDArray[np.float64]
 
 _NEGLIGIBLE = 1e-9
-"""Excess kurtosis below which a law is taken for Gaussian."""
+"""Excess kurtosis below which a law is taken for Gaussian: to the
+log-variance, about ``excess k c/n``, it adds as little.
+"""
 
 _MOST_COINS = 200
 """Beyond, the mean of the coins is as good as a gamma's: Pearson's law serves."""
