@@ -1,4 +1,4 @@
-r"""Activations, weight and bias gradients, and the gradient at the input, layer by
+"""Activations, weight and bias gradients, and the gradient at the input, layer by
 layer: their laws at initialisation.
 
 With ``a_0 = x``, ``h_l = W_l a_{l-1} + b_l``, ``a_l = D_l h_l`` and ``v =
@@ -6,35 +6,12 @@ dLoss/d(output)``, back-propagation is ``delta_L = D_L v``, ``delta_l = D_l W_{l
 delta_{l+1}``; ``dLoss/dW_l = delta_l a_{l-1}^T``, ``dLoss/db_l = delta_l``, and ``J^T v
 = W_1^T delta_1``.
 
-*Signs.* Let ``S_l`` be diagonal matrices of random signs. For weights whose law is kept
-by changing signs of rows and columns, ``W_l = S_l W'_l S_{l-1}`` (``S_0 = 1``) has the
-same law, and taking ``S_l`` for the signs of the pre-activations ``W'_l D_{l-1}
-W'_{l-1} ... x`` makes the gates independent coins, independent of all ``W'`` (Hanin and
-Nica 2018, arXiv 1812.05994, Proposition 2). Norms do not see the signs, so that with
-these coins
-
-    ||a_{l-1}||^2 = ||D_{l-1} W'_{l-1} ... D_1 W'_1 x||^2,
-    ||delta_l||^2 = ||D_l W'^T_{l+1} D_{l+1} ... W'^T_L D_L S_L v||^2
-
-have no matrix and no gate in common: **they are independent**, and each is the law of a
-chain, the second that of the chain transposed.
-
-*Consequences*, Gaussian weights, no biases, linear output, ``X_j`` the gated chi-square
-of hidden layer ``j`` (`initdiag.law.layer`):
-
-    ||dLoss/dW_l||^2 = ||x||^2 ||v||^2 prod_{j != l} v_j  prod_{j < L} X_j
-
-in law, for every l: the gradients of all weights, the output's own included, have *one
-law up to a factor*, ``1/v_l``. The gradient at the input has the further factor ``v_l
-chi2_{n_0}``. For Haar weights each matrix but the layer's own takes its radius away:
-the log-variances differ by ``psi'(N_l/2)``.
-
-*Assumptions.* ``v`` is independent of the weights; a gate after the last layer needs a
-``v`` whose law is kept by sign changes (uniform on a sphere or Gaussian), for ``S_L``
-is not independent of ``W'_L``. Symmetric biases leave the gates coins: the laws of
-``delta`` hold, independence too, but ``||a_l||^2`` is not a product. Smooth activations
-and cotangents that depend on the output break all of it. Wherever the closed form ends,
-the norm is simulated (`initdiag.law.simulate.backward`), and its coverage says so.
+For weights whose law is kept by changing signs of rows and columns, ``||a_{l-1}||`` and
+``||delta_l||`` are independent, and each has the law of a chain. For Gaussian weights,
+without biases and with a linear output, the gradients of all weights therefore have one
+law up to a factor. ``docs/theory/gradients.md`` derives both, and states what they
+assume. Wherever the closed form ends, the norm is simulated
+(`initdiag.law.simulate.backward`), and its coverage says so.
 """
 
 from __future__ import annotations

@@ -1,18 +1,8 @@
-r"""Forward and backward pass of a chain, simulated at the cost of its widths:
+"""Forward and backward pass of a chain, simulated at the cost of its widths:
 activations, ``delta_l = dLoss/dh_l``, ``J^T v``.
 
-Forward, a Gaussian layer's pre-activations are ``h = W a + b`` with ``W a`` a Gaussian
-vector of variance ``v ||a||^2`` (`initdiag.law.simulate.forward`). Backward the same
-matrix is needed again, given what it did to ``a``: with ``e = a/||a||`` and ``Z`` a
-fresh matrix of the same law,
-
-    W = (W e) e^T + Z (1 - e e^T),   so   W^T delta = e (W e . delta) + (1 - e e^T)
-    sqrt(v) ||delta|| z,   z standard normal:
-
-a Gaussian matrix is independent across orthogonal directions. For Haar weights ``W`` is
-``g`` times the corner of an orthogonal ``Q``, ``N x N``, ``N = max(fan_in, fan_out)``;
-given ``Q e = y``, what of ``delta`` is orthogonal to ``y`` goes to a uniform direction
-orthogonal to ``e``.
+Backward a layer's matrix is needed again, given what it did forward. Given one image,
+the law of a Gaussian and of a Haar matrix is known: ``docs/theory/gradients.md``.
 
 So this is exact, up to the standard errors of the simulation, for every activation,
 bias and cotangent ``v``, also one that depends on the output, as a loss' gradient does.
