@@ -209,6 +209,7 @@ class Holder(nn.Module):
         ]  # fmt: skip
 
 
+@pytest.mark.filterwarnings("ignore:held.foreign")
 @pytest.mark.parametrize("entry", ENTRIES.values(), ids=ENTRIES.keys())
 def test_tensors_in_containers_and_objects_are_not_touched(entry, capsys):
     model, x = seeded(Holder), torch.randn(5, 6)

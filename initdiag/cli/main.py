@@ -130,6 +130,7 @@ def _draws(ctx: click.Context, param: click.Parameter, value: str) -> int | str:
     type=FILE,
     help="Write to this file how the checked models stand today, and exit with 0.",
 )
+@click.option("--strict", is_flag=True, help="Refuse what can be neither copied nor put back.")
 @click.option(
     "--timeout", type=float, metavar="SECONDS", help="Give a target up after so many seconds."
 )

@@ -119,9 +119,10 @@ def _measured(candidate: Any, seed: int, options: Mapping[str, Any]) -> Report:
     """
     import torch
 
-    from initdiag.tracing.replica import rng_preserved
+    from initdiag.tracing.guard import draws_at_random, untouched
 
-    with rng_preserved():
+    with untouched(quiet=True):
+        draws_at_random()
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         torch.default_generator.manual_seed(seed)

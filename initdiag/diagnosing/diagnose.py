@@ -17,6 +17,7 @@ from initdiag.diagnosing.advice import Advice, advise
 from initdiag.diagnosing.agreement import agreement
 from initdiag.diagnosing.basis import Basis, past_zero_start
 from initdiag.diagnosing.findings import Finding
+from initdiag.diagnosing.remarks import shared_state
 from initdiag.diagnosing.report import SCHEMA_VERSION, Report
 from initdiag.diagnosing.risk import PROVENANCE, Training
 from initdiag.diagnosing.spectral_report import spectral_report
@@ -76,7 +77,7 @@ class _Seen:
     ``simulation`` is a measurement by ``method="law"``: it predicts what the theory
     does not cover. ``not_measured`` says why there is no measurement, if one was
     wanted; ``without_gradient`` names the weights, if next to none of them gets a
-    gradient.
+    gradient; ``foreign`` names what could be neither copied nor put back.
     """
 
     architecture: Architecture
@@ -84,6 +85,7 @@ class _Seen:
     simulation: Measurement | None = None
     not_measured: str | None = None
     without_gradient: tuple[str, ...] = ()
+    foreign: tuple[str, ...] = ()
 
 
 def diagnose_architecture(
@@ -153,7 +155,7 @@ def _report(seen: _Seen, rule: _Rule, target: str | None, started: float) -> Rep
         measurement=seen.measurement,
         spectrum=spectral.law,
         agreement=test,
-        findings=(*judgement.findings, *spectral.findings),
+        findings=(*judgement.findings, *spectral.findings, *shared_state(seen.foreign)),
         advice=_advice(usual, prediction, judgement, training, limits),
         elapsed=time.perf_counter() - started,
         lr=training.lr,
@@ -246,6 +248,7 @@ def diagnose(
     progress: bool = False,
     target: str | None = None,
     module: str | None = None,
+    strict: bool = False,
 ) -> Report:
     """Predict, measure and judge a network before training.
 
@@ -299,6 +302,9 @@ def diagnose(
     module : str, optional
         Path of a part, e.g. ``"head"``: the chain inside a larger model, on what the
         model's forward pass hands it.
+    strict : bool
+        Refuse a module that leads to what can be neither copied nor put back (a lock, a
+        socket), before anything runs; else a finding names it (IND018).
 
     Returns
     -------
@@ -315,13 +321,14 @@ def diagnose(
     started = time.perf_counter()
     from initdiag.measuring.measure import measure
     from initdiag.measuring.task import checked_init
+    from initdiag.tracing.guard import foreign, untouched
     from initdiag.tracing.inputs import subject_of
     from initdiag.tracing.reach import weights_without_gradient
-    from initdiag.tracing.replica import own_modes, rng_preserved
+    from initdiag.tracing.replica import own_modes
     from initdiag.tracing.trace import trace_subject
 
     init = checked_init(init)
-    with rng_preserved(), own_modes():
+    with untouched(strict=strict, quiet=True), own_modes():
         subject = subject_of(
             model, example_input, input_size, module, args=example_args, kwargs=example_kwargs,
             perturbed=input, output=output,
@@ -335,6 +342,7 @@ def diagnose(
         seen = _Seen(
             architecture, measurement, _simulation(run, subject.module, architecture), reason,
             weights_without_gradient(subject, architecture.unused) if architecture.gaps else (),
+            foreign(),
         )  # fmt: skip
         report = _report(seen, rule, target, started)
         if method == "auto" and _is_refuted(report) and (subject.factory or init):
@@ -416,6 +424,7 @@ def check(
     progress: bool = False,
     target: str | None = None,
     module: str | None = None,
+    strict: bool = False,
     fail_on: FailOn | None = None,
     console: Console | None = None,
 ) -> Report:
@@ -428,7 +437,7 @@ def check(
         See `diagnose`.
     draws, method, init, optimizer, lr, loss
         See `diagnose`.
-    thresholds, spectrum, seed, progress, target, module
+    thresholds, spectrum, seed, progress, target, module, strict
         See `diagnose`.
     fail_on : str, optional
         ``"risk"`` raises `AtRisk` if the network is at risk; ``"no-verdict"`` raises it
@@ -454,7 +463,7 @@ def check(
         model, example_input, example_args=example_args, example_kwargs=example_kwargs,
         input_size=input_size, input=input, output=output, draws=draws, method=method, init=init,
         optimizer=optimizer, lr=lr, loss=loss, thresholds=thresholds, spectrum=spectrum, seed=seed,
-        progress=progress, target=target, module=module,
+        progress=progress, target=target, module=module, strict=strict,
     )  # fmt: skip
     _print(report, console)
     if fails(report, fail_on):
@@ -489,6 +498,7 @@ def assert_trainable(
     progress: bool = False,
     target: str | None = None,
     module: str | None = None,
+    strict: bool = False,
 ) -> None:
     """Raise `AtRisk` unless the network is judged healthy. Silent otherwise: for tests.
 
@@ -498,7 +508,7 @@ def assert_trainable(
         See `diagnose`.
     draws, method, init, optimizer, lr, loss
         See `diagnose`.
-    thresholds, spectrum, seed, progress, target, module
+    thresholds, spectrum, seed, progress, target, module, strict
         See `diagnose`.
 
     Raises
@@ -512,7 +522,7 @@ def assert_trainable(
         model, example_input, example_args=example_args, example_kwargs=example_kwargs,
         input_size=input_size, input=input, output=output, draws=draws, method=method, init=init,
         optimizer=optimizer, lr=lr, loss=loss, thresholds=thresholds, spectrum=spectrum, seed=seed,
-        progress=progress, target=target, module=module,
+        progress=progress, target=target, module=module, strict=strict,
     )  # fmt: skip
     if fails(report, "no-verdict"):
         raise AtRisk(f"\n{report}", report)

@@ -289,6 +289,17 @@ NO_GRADIENT = Kind(
     "rounding or an argmax on the way).",
     "Look for the place where the output is cut off from the layers.",
 )
+SHARED_STATE = Kind(
+    "IND018",
+    "shared-state",
+    _NOTE,
+    "The module leads to something that can be neither copied nor put back, such as a lock, "
+    "a socket or an open file. The forward passes of a diagnosis share it with the module.",
+    "A diagnosis runs copies of a module and of everything that it holds, so that the module "
+    "itself stays as it is. Objects of the operating system or of C cannot be copied.",
+    "Set the attribute aside while the module is looked at, if a forward pass changes it. "
+    "`strict=True`, or `--strict`, refuses such a module before anything runs.",
+)
 CHOSEN = Kind(
     "IND019",
     "chosen-input-and-output",

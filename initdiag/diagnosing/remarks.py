@@ -16,7 +16,7 @@ from initdiag.measuring.record import Measurement
 from initdiag.network.architecture import Architecture, Layer
 from initdiag.network.weights import DISTINCT_UNITS, INDEPENDENT_OF
 
-__all__ = ["LEAST_LOG_SINE", "cut_off", "remarks", "symmetry"]
+__all__ = ["LEAST_LOG_SINE", "cut_off", "remarks", "shared_state", "symmetry"]
 
 _CLEAR = 3.0
 """Standard errors from which on a part of a disagreement is named: a choice, by which
@@ -70,6 +70,16 @@ def cut_off(without_gradient: tuple[str, ...]) -> tuple[Finding, ...]:
     message = f"the output does not depend on the weights {names}: they get no gradient"
     remedy = "look for a detach, a no_grad, or a result that is thrown away"
     return (findings.NO_GRADIENT.at(None, message, remedy),)
+
+
+def shared_state(foreign: tuple[str, ...]) -> tuple[Finding, ...]:
+    """Return the note that names what the forward passes that were run shared."""
+    if not foreign:
+        return ()
+    names = ", ".join(foreign[:3]) + (", ..." if len(foreign) > 3 else "")
+    message = f"can be neither copied nor put back, so that the passes shared it: {names}"
+    remedy = "set it aside while the module is looked at, if a forward pass changes it"
+    return (findings.SHARED_STATE.at(None, message, remedy),)
 
 
 def symmetry(architecture: Architecture) -> tuple[Finding, ...]:

@@ -31,8 +31,9 @@ from initdiag.measuring.record import Measurement
 from initdiag.measuring.task import Task, checked_init, prepared
 from initdiag.network.architecture import Architecture
 from initdiag.tracing.door import Output
+from initdiag.tracing.guard import untouched
 from initdiag.tracing.inputs import subject_of
-from initdiag.tracing.replica import own_modes, rng_preserved
+from initdiag.tracing.replica import own_modes
 from initdiag.tracing.trace import trace_subject
 
 __all__ = ["measure"]
@@ -146,7 +147,7 @@ def measure(
     choice(method, "method", ENSEMBLES)
     choice(precision, "precision", PRECISIONS)
     is_native = precision == "native"
-    with rng_preserved(), own_modes():
+    with untouched(), own_modes():
         subject = subject_of(
             model, example_input, input_size, module, args=example_args, kwargs=example_kwargs,
             perturbed=input, output=output,

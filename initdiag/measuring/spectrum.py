@@ -20,8 +20,9 @@ from initdiag.measuring.survey import surveyed
 from initdiag.measuring.task import checked_init, prepared
 from initdiag.network.architecture import Architecture
 from initdiag.tracing.door import Output
+from initdiag.tracing.guard import untouched
 from initdiag.tracing.inputs import subject_of
-from initdiag.tracing.replica import own_modes, rng_preserved
+from initdiag.tracing.replica import own_modes
 from initdiag.tracing.trace import trace_subject
 
 __all__ = ["measure_spectrum"]
@@ -97,7 +98,7 @@ def measure_spectrum(
     )
     init = checked_init(init)
     choice(method, "method", WEIGHT_ENSEMBLES, "Choose one: singular values need weights.")
-    with rng_preserved(), own_modes():
+    with untouched(), own_modes():
         subject = subject_of(
             model, example_input, input_size, module, args=example_args, kwargs=example_kwargs,
             perturbed=input, output=output,

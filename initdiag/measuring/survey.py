@@ -7,10 +7,8 @@ them, in this very call, on some of the draws that it stands in for.
 from __future__ import annotations
 
 import dataclasses
-import random
 from collections.abc import Callable
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,6 +22,7 @@ from initdiag.measuring.passes.rows import Rows, Scales, flat
 from initdiag.measuring.passes.sign_chain import Step, fast_log_norms, taped
 from initdiag.measuring.passes.underflow import LOWEST
 from initdiag.measuring.task import Task
+from initdiag.tracing.guard import random_state, seed_generators
 
 __all__ = [
     "equal_draws",
@@ -57,10 +56,10 @@ def surveyed(task: Task) -> Task:
     plain = task.as_it_is()
     sample, ensemble = range(_SAMPLE), Loaded()
     try:
-        random_numbers.seed_generators(random_numbers.draw_seed(task.seed, 0, "own noise"))
-        before = _random_state()
+        seed_generators(random_numbers.draw_seed(task.seed, 0, "own noise"))
+        before = random_state()
         once, _ = log_norms(plain, ensemble, sample)
-        is_random = _random_state() != before
+        is_random = random_state() != before
         again, _ = log_norms(plain, ensemble, sample)
     except UnsupportedArchitecture:
         # out of range, or not in double precision: the measurement will say so
@@ -87,17 +86,6 @@ def surveyed(task: Task) -> Task:
                 plain, is_random=found.is_random, is_repeatable=is_repeatable
             )
     return found
-
-
-def _random_state() -> tuple[object, ...]:
-    """Return the state of every generator that the module may draw from."""
-    kind, keys, *rest = np.random.get_state()
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
-    states = [torch.get_rng_state(), *cuda]
-    return (
-        *(state.cpu().numpy().tobytes() for state in states),
-        kind, np.asarray(keys).tobytes(), tuple(rest), random.getstate(),
-    )  # fmt: skip
 
 
 def _is_transpose(task: Task) -> bool:

@@ -59,6 +59,8 @@ class ModelConfig:
         Codes of findings that are dropped; each has to exist.
     timeout : float or None
         Seconds that its process may take, the import of torch included; None: no limit.
+    strict : bool
+        As in `initdiag.diagnose`.
 
     Raises
     ------
@@ -81,6 +83,7 @@ class ModelConfig:
     thresholds: Thresholds = field(default_factory=Thresholds)
     ignore: tuple[str, ...] = ()
     timeout: float | None = None
+    strict: bool = False
 
     def __post_init__(self) -> None:
         if not self.target:
@@ -203,7 +206,7 @@ _OF_A_MODEL = ("target", "module", "input_size", "example_input")
 
 _SHARED = (
     "optimizer", "lr", "loss", "draws", "seed", "method", "spectrum", "thresholds", "ignore",
-    "timeout",
+    "timeout", "strict",
 )  # fmt: skip
 """Keys of the project's table and of a model's."""
 

@@ -104,6 +104,7 @@ def diagnose_model(model: ModelConfig, *, progress: bool = False) -> Report:
             progress=progress,
             target=model.target,
             module=model.module,
+            strict=model.strict,
         )
 
 

@@ -19,9 +19,10 @@ from initdiag._core.validation import seed_integer
 from initdiag.errors import InvalidInput, UnsupportedArchitecture, explain
 from initdiag.repairing.plan import METHODS, Basis, Method, Plan, planned, rms, values
 from initdiag.tracing.door import Output
+from initdiag.tracing.guard import untouched
 from initdiag.tracing.inputs import is_meta, subject_of
 from initdiag.tracing.parameter_access import slot_of
-from initdiag.tracing.replica import as_module, copied, own_modes, replica, rng_preserved
+from initdiag.tracing.replica import as_module, copied, own_modes, replica
 
 __all__ = ["Change", "Repair", "repair"]
 
@@ -113,8 +114,8 @@ def repair(
     """
     _check(model, method)
     seed = secrets.randbits(32) if seed is None else seed_integer(seed)
-    module = as_module(model)
-    with rng_preserved(), own_modes():
+    with untouched(), own_modes():
+        module = as_module(model)
         work = replica(module, copied)
         subject = subject_of(
             work, example_input, input_size, None, args=example_args, kwargs=example_kwargs,

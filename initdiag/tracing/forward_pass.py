@@ -13,6 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from initdiag.errors import InvalidInput, UnsupportedArchitecture
 from initdiag.tracing.autograd_walk import Branching, steps_to_input
 from initdiag.tracing.door import Door
+from initdiag.tracing.guard import watched
 from initdiag.tracing.inputs import is_meta, unusable_input
 from initdiag.tracing.provenance import Origin, Provenance
 from initdiag.tracing.recorder import Call, Recorder, modules_named, tensors_in
@@ -116,7 +117,7 @@ def _run(module: nn.Module, x: Tensor, convert: Callable[[Tensor], Tensor]) -> S
     parameters = dict(copy.named_parameters())
     leaf = convert(x).requires_grad_()
     recorder = Recorder(Provenance(parameters), dict(module.named_parameters()), leaf.clone())
-    with modules_named(copy, recorder.stack), recorder:
+    with watched(), modules_named(copy, recorder.stack), recorder:
         out = copy(recorder.x)
     calls, last, steps = tuple(recorder.calls), None, _not_a_tensor(out)
     first = next(tensors_in(out), None)

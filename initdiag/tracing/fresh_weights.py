@@ -15,17 +15,19 @@ _TILE = 1 << 16
 """Numbers that are drawn for one weight; a larger weight repeats them."""
 
 
-def drawn(law: WeightLaw, like: Tensor) -> Tensor:
+def drawn(law: WeightLaw, like: Tensor, generator: torch.Generator) -> Tensor:
     """Return a fresh draw from a law in ``like``'s shape: normal, or Haar."""
     if law.family == "haar":
-        haar: Tensor = nn.init.orthogonal_(torch.empty_like(like, dtype=torch.float64))
+        empty = torch.empty(like.shape, dtype=torch.float64, device="cpu")
+        haar: Tensor = nn.init.orthogonal_(empty, generator=generator).to(like.device)
         return haar.mul_(like.double().norm() / haar.norm())
-    return normal(like, math.sqrt(law.variance))
+    return normal(like, math.sqrt(law.variance), generator)
 
 
-def normal(like: Tensor, scale: float) -> Tensor:
+def normal(like: Tensor, scale: float, generator: torch.Generator) -> Tensor:
     """Return normal numbers of this standard deviation in ``like``'s shape."""
-    tile = torch.randn(min(like.numel(), _TILE), dtype=torch.float64, device="cpu")
+    size = min(like.numel(), _TILE)
+    tile = torch.randn(size, generator=generator, dtype=torch.float64, device="cpu")
     tile = tile.mul_(scale).to(like)
     copies = -(-like.numel() // len(tile))
     return tile.repeat(copies)[: like.numel()].reshape(like.shape)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from initdiag._core.validation import positive_integer
 from initdiag.errors import InvalidInput, explain
+from initdiag.tracing import guard
 from initdiag.tracing.arguments import Perturbed
 from initdiag.tracing.batches import calls_of, needs_reading
 from initdiag.tracing.door import Call, Door, Output
@@ -187,7 +188,7 @@ def _materialised(module: nn.Module, given: _Given) -> nn.Module:
             )
         )
     module = copy.deepcopy(module)
-    torch.default_generator.manual_seed(0)  # the same weights at every look
+    guard.seed_generators(0, is_used=True)  # the same weights at every look
     run_first(lambda: module, given.calls(module))
     return module
 

@@ -5,7 +5,6 @@ The replica runs by itself; a mode looks on and notes what each linear map is gi
 
 from __future__ import annotations
 
-import random
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 
 from initdiag.tracing import torch_calls
 from initdiag.tracing.forward_pass import paired
+from initdiag.tracing.guard import seed_generators
 
 __all__ = [
     "Array",
@@ -32,7 +32,6 @@ __all__ = [
     "afresh",
     "array",
     "observed",
-    "seeded",
     "trials",
 ]
 
@@ -180,7 +179,7 @@ def _observed(module: nn.Module, trial: Trial, places: Places) -> Observed:
     leaf = trial.rows.clone().requires_grad_(trial.has_gradients)
     tangent = _spread(leaf[0]).expand_as(leaf).contiguous()
     products = _Products()
-    seeded(trial.seed)
+    seed_generators(trial.seed)
     with torch.set_grad_enabled(trial.has_gradients), products:
         x = leaf.clone()
         out = module(forward_ad.make_dual(x, tangent) if trial.has_tangents else x)
@@ -232,15 +231,6 @@ def afresh(trial: Trial, seed: int) -> Trial:
     name = f"{trial.name}, with the weights drawn afresh"
     has_gradients = trial.has_gradients and not trial.has_tangents
     return Trial(name, trial.rows, seed, has_gradients)
-
-
-def seeded(seed: int) -> None:
-    """Seed every generator that a forward pass may use; the caller restores them."""
-    torch.default_generator.manual_seed(seed)
-    if torch.cuda.is_initialized():
-        torch.cuda.manual_seed_all(seed)
-    random.seed(seed)
-    np.random.seed(seed)
 
 
 @contextmanager

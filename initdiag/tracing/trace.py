@@ -25,6 +25,7 @@ from initdiag.tracing import sharing, weights
 from initdiag.tracing.door import Output
 from initdiag.tracing.flow import Flow
 from initdiag.tracing.forward_pass import Sighting, watch
+from initdiag.tracing.guard import untouched
 from initdiag.tracing.inputs import (
     Subject,
     inputs_to_try,
@@ -34,7 +35,7 @@ from initdiag.tracing.inputs import (
 )
 from initdiag.tracing.proof import disproof
 from initdiag.tracing.provenance import Origin
-from initdiag.tracing.replica import own_modes, rng_preserved
+from initdiag.tracing.replica import own_modes
 
 __all__ = ["require_layers", "trace", "trace_subject", "trace_with_biases"]
 
@@ -96,7 +97,7 @@ def trace(
     UnsupportedArchitecture
         If no linear layer is reached at all.
     """
-    with rng_preserved(), own_modes():
+    with untouched(), own_modes():
         subject = subject_of(
             model, example_input, input_size, module, args=example_args, kwargs=example_kwargs,
             perturbed=input, output=output,

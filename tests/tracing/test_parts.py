@@ -226,12 +226,12 @@ def test_square_raw_weights_are_redrawn_the_right_way_round():
 
     from initdiag.measuring.ensembles import random_numbers
     from initdiag.measuring.ensembles.redraw import Source, reset_parameters
-    from initdiag.tracing.replica import rng_preserved
+    from initdiag.tracing.guard import untouched
 
     model, x = seeded(Raw).double(), torch.ones(1, 6, dtype=torch.float64)
     found = measure(model, x, draws=2, method="redraw", init=reset_parameters, seed=3)
     for draw in range(2):
-        with rng_preserved():
+        with untouched():
             w = Source(model, ["w"], None, reset_parameters).draw(
                 random_numbers.draw_seed(3, draw)
             )["w"]

@@ -7,7 +7,6 @@ by (seed, stream, b).
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 
 import numpy as np
@@ -21,7 +20,6 @@ __all__ = [
     "directions",
     "draw_seed",
     "normals",
-    "seed_generators",
     "signs",
     "uniforms",
 ]
@@ -115,19 +113,6 @@ def directions(seed: int, draws: range, width: int, stream: str = "direction") -
 def draw_seed(seed: int, draw: int, stream: str = "redraw") -> int:
     """Return the 63-bit seed of one draw's initialiser, or of its ``"own noise"``."""
     return _derived(seed, stream, draw)
-
-
-def seed_generators(seed: int) -> None:
-    """Seed what user's code draws from; the caller preserves these states.
-
-    CUDA is left alone before it is initialised, so that a seed that is queued stays
-    queued.
-    """
-    torch.default_generator.manual_seed(seed)
-    if torch.cuda.is_initialized():
-        torch.cuda.manual_seed_all(seed)
-    np.random.seed(seed % 2**32)
-    random.seed(seed)
 
 
 def _derived(seed: int, stream: str, *path: int) -> int:

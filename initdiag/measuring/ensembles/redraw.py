@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from initdiag.errors import InvalidInput, UnsupportedArchitecture, explain
-from initdiag.measuring.ensembles import random_numbers
 from initdiag.measuring.passes.interposer import LinearUse
 from initdiag.measuring.passes.modes import Parts
+from initdiag.tracing.guard import seed_generators
 from initdiag.tracing.provenance import goes_into
 from initdiag.tracing.replica import as_module, copied, replica
 
@@ -113,7 +113,7 @@ class Source:
                 room[name] = own.new_empty((len(seeds), *own.shape))
         stacks = {name: room[name][: len(seeds)] for name in names}
         for row, seed in enumerate(seeds):
-            random_numbers.seed_generators(seed)
+            seed_generators(seed, is_used=True)
             into = {name: stack[row] for name, stack in stacks.items()}
             self._build(into) if self._factory is not None else self._initialise(into)
             for name in self.left:

@@ -21,6 +21,7 @@ from initdiag.measuring.passes.modes import FORWARD, REVERSE, Mode
 from initdiag.measuring.passes.rows import Rows, Scales
 from initdiag.measuring.passes.state import Given
 from initdiag.tracing.door import run_on
+from initdiag.tracing.guard import seed_generators
 from initdiag.tracing.provenance import Provenance
 
 if TYPE_CHECKING:
@@ -122,9 +123,7 @@ def _run(
     interposer = Interposer(origins, layers, ensemble, rows, mode, scales, observer)
     kind = "forward" if mode is FORWARD else "reverse"
     with given.to_a_pass(), attention_by_formula(), _explained(x, kind), interposer:
-        random_numbers.seed_generators(
-            random_numbers.draw_seed(task.seed, rows.networks.start, "own noise")
-        )
+        seed_generators(random_numbers.draw_seed(task.seed, rows.networks.start, "own noise"))
         return _one_tensor(run_on(task.module, x, rows.index))
 
 
