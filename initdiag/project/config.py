@@ -51,7 +51,9 @@ class ModelConfig:
         ``file.py:name`` or ``package.module:name``, as written.
     folder : Path
         Where files and packages are looked for.
-    module, input_size, optimizer, lr, loss, draws, seed, method, spectrum, thresholds
+    module, input_size, optimizer, lr, loss, draws, seed
+        See `initdiag.diagnose`.
+    method, spectrum, thresholds, strict
         See `initdiag.diagnose`.
     example_input : str or None
         Target of a batch tensor, or of a function that makes one.
@@ -59,8 +61,6 @@ class ModelConfig:
         Codes of findings that are dropped; each has to exist.
     timeout : float or None
         Seconds that its process may take, the import of torch included; None: no limit.
-    strict : bool
-        As in `initdiag.diagnose`.
 
     Raises
     ------
