@@ -93,10 +93,9 @@ class ModelConfig:
         if self.draws != "auto":
             positive_integer(self.draws, "draws")
         seed_integer(self.seed)
-        if self.lr is not None:
-            positive_number(self.lr, "lr")
-        if self.timeout is not None:
-            positive_number(self.timeout, "timeout")
+        for name in ("lr", "timeout"):
+            if getattr(self, name) is not None:
+                positive_number(getattr(self, name), name)
         for size in self.input_size or ():
             positive_integer(size, "input_size")
         for code in self.ignore:
