@@ -114,3 +114,16 @@ def test_signs_are_of_no_continuous_family():
         w = torch.randn(8, 8).sign() / 8
         (law,) = weight_laws([("w", w)])
         assert (law.family, law.initializer, law.kurtosis, law.scale_error) == ("other", None, 1.0, 0.0)  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", [7, 30, 49])
+def test_fan_out_is_not_taken_for_fan_in(seed):
+    """Layers of 14 of 20 inputs, He by fan_in: the doubt is stated, or the name is right."""
+    torch.manual_seed(seed)
+    layers = [nn.Linear(20, 14), nn.Linear(14, 14), nn.Linear(14, 14)]
+    for layer in layers:
+        nn.init.kaiming_normal_(layer.weight)
+        nn.init.zeros_(layer.bias)
+    model = nn.Sequential(layers[0], nn.ReLU(), layers[1], nn.ReLU(), layers[2])
+    law = trace(model).layers[0].weight
+    assert abs(math.log(law.variance * 10)) <= 3 * law.scale_error + 1e-9
