@@ -16,8 +16,9 @@ from initdiag.tracing.door import Door
 from initdiag.tracing.guard import watched
 from initdiag.tracing.inputs import is_meta, unusable_input
 from initdiag.tracing.provenance import Origin, Provenance
-from initdiag.tracing.recorder import Call, Recorder, modules_named, tensors_in
+from initdiag.tracing.recorder import Call, Recorder, modules_named
 from initdiag.tracing.replica import copied, replica
+from initdiag.tracing.structures import tensors_in
 
 __all__ = ["Sighting", "paired", "watch"]
 

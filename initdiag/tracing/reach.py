@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from initdiag.tracing.inputs import Subject, inputs_to_try, is_meta
-from initdiag.tracing.recorder import tensors_in
 from initdiag.tracing.replica import copied, replica
+from initdiag.tracing.structures import tensors_in
 
 __all__ = ["weights_without_gradient"]
 

@@ -18,8 +18,9 @@ from torch.overrides import TorchFunctionMode
 from initdiag.network.architecture import Activation
 from initdiag.tracing import torch_calls
 from initdiag.tracing.provenance import Origin, Provenance
+from initdiag.tracing.structures import tensors_in
 
-__all__ = ["Call", "CallKind", "Recorder", "modules_named", "tensors_in"]
+__all__ = ["Call", "CallKind", "Recorder", "modules_named"]
 
 
 CallKind = Literal["linear", "bias", "activation", "dropout", "reshape", "other"]
@@ -65,18 +66,6 @@ class Call:
     is_transposed: bool = False
     activation: Activation | None = None
     ordinal: int = 0
-
-
-def tensors_in(value: Any) -> Iterator[Tensor]:
-    """Yield the tensors in a value and in the plain containers it is made of."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, list | tuple | set):
-        for item in value:
-            yield from tensors_in(item)
-    elif isinstance(value, dict):
-        for item in value.values():
-            yield from tensors_in(item)
 
 
 @contextmanager

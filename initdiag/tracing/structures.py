@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-__all__ = ["Attribute", "Path", "floating", "leaves", "mapped"]
+__all__ = ["Attribute", "Path", "floating", "leaves", "mapped", "tensors_in"]
 
 Path = tuple[str | int, ...]
 """The keys, indices and attributes that lead to a leaf."""
@@ -60,7 +60,7 @@ def mapped(
 
 
 def _items(value: Any) -> Iterator[tuple[Any, Any]]:
-    """The keys of a container and what is under each; nothing for anything else."""
+    """Yield the keys of a container and what is under each, if it is one."""
     if isinstance(value, Mapping):
         yield from list(value.items())
     elif isinstance(value, tuple | list):
@@ -81,6 +81,15 @@ def leaves(value: Any, kinds: tuple[type, ...] = (Tensor,), path: Path = ()) -> 
         yield from leaves(item, kinds, (*path, key))
 
 
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    """Yield the tensors of a structure, in order."""
+    if isinstance(value, Tensor):
+        yield value
+        return
+    for _, item in _items(value):
+        yield from tensors_in(item)
+
+
 def floating(value: Any, path: Path = ()) -> Iterator[tuple[Path, Tensor]]:
     """Yield the floating tensors of what a forward pass returns, each with its path.
 
@@ -99,7 +108,7 @@ def floating(value: Any, path: Path = ()) -> Iterator[tuple[Path, Tensor]]:
 
 
 def _of_distribution(value: Any, path: Path) -> Iterator[tuple[Path, Tensor]]:
-    """The first of its parameters of location that is a number."""
+    """Yield the first of its parameters of location that is a number."""
     for name in ("mean", "logits", "loc"):
         try:
             found = getattr(value, name)

@@ -24,7 +24,7 @@ from initdiag.measuring.passes.modes import Mode, Parts
 from initdiag.measuring.passes.rows import Rows, Scales, rowwise
 from initdiag.tracing import torch_calls
 from initdiag.tracing.provenance import Origin, Provenance
-from initdiag.tracing.recorder import tensors_in
+from initdiag.tracing.structures import tensors_in
 
 __all__ = ["Ensemble", "Interposer", "LinearUse", "Observer", "unseen"]
 
