@@ -8,12 +8,13 @@ tokens and outputs of many kinds are met in one place.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from initdiag.errors import InvalidInput, explain
 from initdiag.tracing.structures import Attribute, Path, floating, leaves, mapped
@@ -50,6 +51,22 @@ class Call:
         """The one tensor that is the one argument; None for another call."""
         first = self.args[0] if len(self.args) == 1 and not self.kwargs else None
         return first if isinstance(first, Tensor) else None
+
+
+class _Doubled(TorchFunctionMode):
+    """Takes single precision for double: a replica in double precision of a module that
+    casts to its own precision goes on in double precision.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is Tensor.float:
+            func = Tensor.double
+        args = tuple(torch.float64 if value is torch.float32 else value for value in args)
+        kwargs = {
+            name: torch.float64 if value is torch.float32 else value
+            for name, value in (kwargs or {}).items()
+        }
+        return func(*args, **kwargs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +112,7 @@ class Door(nn.Module):
         self._tensors = [] if call is None else [tensor for _, tensor in call.tensors()]
         self._skeleton: Any = None if call is None else _hollow(call)
         self._shapes = [tuple(self._tensors[index].shape[1:]) for index in live]
+        self._is_single = _precision(inner) == torch.float32
         self.taken: str | None = None
         """Which part of the output the last pass returned, in words; None for all."""
 
@@ -131,14 +149,19 @@ class Door(nn.Module):
             Which rows of the example they are, for the arguments that go with them; by
             default the first ones.
         """
-        if self._skeleton is None:
-            out = self.inner(x)
-        else:
-            tensors = self._dealt(x, index)
-            args, kwargs = mapped(self._skeleton, lambda _, hole: tensors[hole.index], (_Hole,))
-            with self._entered(x):
-                out = self.inner(*args, **kwargs)
+        is_doubled = self._is_single and _precision(self.inner) == torch.float64
+        args, kwargs = self._arguments(x, index)
+        with _Doubled() if is_doubled else nullcontext(), self._entered(x):
+            out = self.inner(*args, **kwargs)
         return self._judged(out, len(x))
+
+    def _arguments(self, x: Tensor, index: Tensor | None) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """What the module is called with for these rows."""
+        if self._skeleton is None:
+            return (x,), {}
+        tensors = self._dealt(x, index)
+        args, kwargs = mapped(self._skeleton, lambda _, hole: tensors[hole.index], (_Hole,))
+        return args, kwargs
 
     def _dealt(self, x: Tensor, index: Tensor | None) -> list[Tensor]:
         """The tensors of the call for these rows."""
@@ -198,6 +221,10 @@ class Door(nn.Module):
             )
         self.taken, tensor = (of_rows or found)[0]
         return tensor
+
+
+def _precision(module: nn.Module) -> torch.dtype | None:
+    return next((p.dtype for p in module.parameters() if p.is_floating_point()), None)
 
 
 def run_on(module: nn.Module, x: Tensor, index: Tensor) -> Any:

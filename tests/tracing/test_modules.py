@@ -312,3 +312,33 @@ def test_every_entry_takes_them():
     assert [change.name for change in found.changes][:2] == ["a.weight", "b.weight"]
     drawn = measure(Critic, pair, draws=64, method="redraw")
     assert abs(drawn.log_mean - measure(Critic, pair, draws=64).log_mean) < 2
+
+
+CASTS = {
+    "float": lambda x: x.float(),
+    "to": lambda x: x.to(torch.float32),
+    "by name": lambda x: x.to(dtype=torch.float32),
+    "constants": lambda x: (
+        x * torch.ones(32, dtype=torch.float32) @ torch.eye(32, dtype=torch.float32)
+    ),
+}
+
+
+class Casting(nn.Module):
+    """As policies of reinforcement learning do."""
+
+    def __init__(self, cast):
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(32, 64), nn.Linear(64, 64), nn.Linear(64, 4)
+        self.cast = cast
+
+    def forward(self, x):
+        h = self.a(self.cast(x)).relu()
+        return self.c(h + self.b(h).relu())
+
+
+@pytest.mark.parametrize("cast", CASTS.values(), ids=CASTS)
+def test_casts_to_its_own_precision_change_nothing(cast):
+    found = measure(seeded(lambda: Casting(cast)), normal(8, 32), draws=32, gradients=False)
+    plain = measure(seeded(lambda: Casting(lambda x: x)), normal(8, 32), draws=32, gradients=False)
+    np.testing.assert_allclose(found.log_norms, plain.log_norms, atol=1e-9)
