@@ -98,6 +98,10 @@ def _draws(ctx: click.Context, param: click.Parameter, value: str) -> int | str:
     return "auto" if value == "auto" else convert(value, param, ctx)
 
 
+def _key(ctx: click.Context, param: click.Parameter, value: str | None) -> int | str | None:
+    return int(value) if value is not None and value.isdecimal() else value
+
+
 @_group.command("check")
 @click.argument("targets", nargs=-1, metavar="[TARGET]...")
 @click.option("--input-size", help="Shape of a batch, e.g. 2,784, if the model does not tell it.")
@@ -106,6 +110,12 @@ def _draws(ctx: click.Context, param: click.Parameter, value: str) -> int | str:
 )
 @click.option(
     "--module", help="Path of a part of the model, e.g. head: the chain inside a larger model."
+)
+@click.option(
+    "--input-name", "input", callback=_key, help="Which argument is perturbed, of several."
+)
+@click.option(
+    "--output", callback=_key, help="Which part of the output is judged: an index or a key."
 )
 @click.option(
     "--draws", metavar="N|auto", callback=_draws, default="1024", show_default=True,

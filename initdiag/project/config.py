@@ -51,9 +51,9 @@ class ModelConfig:
         ``file.py:name`` or ``package.module:name``, as written.
     folder : Path
         Where files and packages are looked for.
-    module, input_size, optimizer, lr, loss, draws, seed
+    module, input_size, input, output, optimizer, lr, loss
         See `initdiag.diagnose`.
-    method, spectrum, thresholds, strict
+    draws, seed, method, spectrum, thresholds, strict
         See `initdiag.diagnose`.
     example_input : str or None
         Target of a batch tensor, or of a function that makes one.
@@ -73,6 +73,8 @@ class ModelConfig:
     module: str | None = None
     input_size: tuple[int, ...] | None = None
     example_input: str | None = None
+    input: int | str | None = None
+    output: int | str | None = None
     optimizer: Family | None = None
     lr: float | None = None
     loss: Loss | None = None
@@ -103,10 +105,12 @@ class ModelConfig:
 
     @property
     def name(self) -> str:
-        """What a baseline and a test report call it: the target, and the part of the
-        model that is checked.
+        """What a baseline and a test report call it: the target, and which part of the
+        model and of its output is checked.
         """
-        return f"{self.target}[{self.module}]" if self.module else self.target
+        output = None if self.output is None else f"output={self.output}"
+        parts = ", ".join(part for part in (self.module, output) if part)
+        return f"{self.target}[{parts}]" if parts else self.target
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +204,7 @@ def _table(path: Path) -> dict[str, Any] | None:
     return table
 
 
-_OF_A_MODEL = ("target", "module", "input_size", "example_input")
+_OF_A_MODEL = ("target", "module", "input_size", "example_input", "input", "output")
 """Keys of a model's table alone."""
 
 _SHARED = (

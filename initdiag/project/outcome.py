@@ -93,6 +93,8 @@ def diagnose_model(model: ModelConfig, *, progress: bool = False) -> Report:
             load(model.target, model.folder),
             load_batch(model.example_input, model.folder),
             input_size=model.input_size,
+            input=model.input,
+            output=model.output,
             draws=model.draws,
             spectrum=model.spectrum,
             method=model.method,
@@ -123,6 +125,8 @@ def trace_model(model: ModelConfig, *, progress: bool = False) -> Architecture:
             load(model.target, model.folder),
             load_batch(model.example_input, model.folder),
             input_size=model.input_size,
+            input=model.input,
+            output=model.output,
             module=model.module,
         )
 

@@ -137,3 +137,38 @@ def test_usage_and_configuration_errors(project, tmp_path):
         True,
         False,
     )
+
+
+SEVERAL = """
+import torch
+from torch import nn
+
+class Heads(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body, self.a, self.b = nn.Linear(8, 32), nn.Linear(32, 3), nn.Linear(32, 1)
+
+    def forward(self, x, y):
+        h = torch.relu(self.body(x + y))
+        return {"policy": self.a(h), "value": self.b(h)}
+
+batch = (torch.randn(4, 8), torch.randn(4, 8))
+"""
+
+
+def test_inputs_and_outputs_are_named(project, tmp_path):
+    (tmp_path / "heads.py").write_text(SEVERAL)
+    given = ("heads.py:Heads", "--input", "heads.py:batch", "--output-format", "json")
+    code, out, _ = project(*given, "--draws", "8")
+    assert json.loads(out)["architecture"]["ways"] == [
+        "perturbed: x, y together",
+        "judged: output['policy']",
+    ]
+    code, out, _ = project(*given, "--draws", "8", "--input-name", "1", "--output", "value")
+    assert code == 0
+    chosen = ["perturbed: y; kept as they are: x", "judged: output['value']"]
+    assert json.loads(out)["architecture"]["ways"] == chosen
+    table = '[tool.initdiag]\ndraws = 8\n[[tool.initdiag.models]]\ntarget = "heads.py:Heads"\n'
+    table += 'example_input = "heads.py:batch"\ninput = "y"\noutput = "value"\n'
+    code, out, _ = project("--output-format", "json", table=table)
+    assert json.loads(out)["architecture"]["ways"] == chosen
