@@ -1,7 +1,5 @@
 """``[tool.initdiag]`` of ``pyproject.toml``: which models a project checks, and how.
 
-Loads no torch.
-
 .. code-block:: toml
 
     [tool.initdiag]
@@ -13,7 +11,7 @@ Loads no torch.
     baseline = "initdiag-baseline.json"
 
 ``[[tool.initdiag.models]]`` tables say the same. Paths are relative to the folder of
-``pyproject.toml``.
+``pyproject.toml``. Loads no torch.
 """
 
 from __future__ import annotations
@@ -105,11 +103,9 @@ class ModelConfig:
 
     @property
     def name(self) -> str:
-        """What a baseline and a test report call it: the target, and which part of the
-        model and of its output is checked.
-        """
-        output = None if self.output is None else f"output={self.output}"
-        parts = ", ".join(part for part in (self.module, output) if part)
+        """What a baseline and a test report call it: target, part and output."""
+        output = "" if self.output is None else f"output={self.output}"
+        parts = ", ".join(filter(None, (self.module, output)))
         return f"{self.target}[{parts}]" if parts else self.target
 
 
