@@ -139,7 +139,7 @@ def test_what_the_theory_does_not_cover_exits_3(run, tmp_path):
         (["784,0,10"], "a positive integer"),
         (["784,10", "--init", "nonsense"], "init: one of"),
         (["784,10", "--gain", "-1"], "gain"),
-        (["784,10", "--module", "head"], "--module: of a model"),
+        (["784,10", "--module", "head"], "--module: only for a model"),
         (["model.py"], "a target file.py:name"),
         (["nowhere.py:build"], "a file nowhere.py"),
         ([DEEP, "--input-size", "2,3"], "forward"),

@@ -65,7 +65,8 @@ class Between(nn.Module):
 def test_other_parameters_are_a_gap(act):
     arch = trace(seeded(lambda: Between(act)))
     assert len(arch.gaps) == 1
-    assert "activation" in arch.gaps[0].reason
+    reason = arch.gaps[0].reason
+    assert "activation" in reason or reason.endswith("has no exact law")
     assert predict(arch).coverage == "none"
 
 
