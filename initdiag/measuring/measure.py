@@ -277,7 +277,7 @@ def _one_by_one(
 
 
 def _stack_in_budget(task: Task, mixes: bool) -> int:
-    """Networks whose parameters and, off a chain, whose values fit."""
+    """Return how many networks fit, by parameters and, off a chain, values."""
     size = sum(p.numel() for p in task.module.parameters()) * task.dtype.itemsize
     if task.is_chain:
         return max(1, min(_BUDGET // (4 * size), 1024))

@@ -71,7 +71,7 @@ def measure_spectrum(
         products with them is taken: extremes by ARPACK, the density by stochastic
         Lanczos quadrature.
     steps : int
-        Of Lanczos' iteration, where it is used: the density's resolution is ``(pi/(4
+        Steps of Lanczos' iteration, where used: the density's resolution is ``(pi/(4
         steps))^2`` of the largest eigenvalue.
     architecture : Architecture, optional
         What `trace` returned for this model, to spare a second look.

@@ -183,7 +183,7 @@ def distribution(report: Report) -> Distribution | None:
 
 
 def _tails(law: Any, moved: float) -> Array | None:
-    """Where the law begins and ends; None where it has jumps that are too steep."""
+    """Return where the law begins and ends; None if it has jumps that are too steep."""
     try:
         with np.errstate(all="ignore"):
             return np.asarray(law.ppf(np.array([_TAIL, 1 - _TAIL])) + moved)

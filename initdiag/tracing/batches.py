@@ -55,7 +55,7 @@ def calls_of(
 
 
 def _as_tensors(value: Any, dtype: torch.dtype | None) -> Any:
-    """The value with tensors for NumPy's arrays, floating ones in that dtype."""
+    """Return the value with tensors for NumPy's arrays, floating ones in that dtype."""
 
     def tensor(_: Any, array: Any) -> Any:
         if array.dtype.kind not in "fiub":
@@ -73,8 +73,8 @@ def _as_tensors(value: Any, dtype: torch.dtype | None) -> Any:
 
 
 def _parameters(module: nn.Module) -> tuple[list[str], list[str], bool]:
-    """The names of forward's arguments, those of them that are required, and whether
-    it takes any number of them.
+    """Return the names of forward's arguments, those that are required, and whether it
+    takes any number of them.
     """
     try:
         found = inspect.signature(module.forward).parameters.values()
@@ -117,7 +117,9 @@ def _of_sequence(module: nn.Module, example: Sequence[Any]) -> tuple[Call, ...]:
 
 
 def _first_batch(loader: DataLoader[Any]) -> Any:
-    """The first batch, made in this process; the loader's generators are as before."""
+    """Return the first batch, made in this process; the loader's generators are put
+    back.
+    """
     dataset = loader.dataset
     with _generators_kept(loader):
         if not isinstance(dataset, IterableDataset):

@@ -17,7 +17,7 @@ __all__ = ["CONTENTS", "is_same", "set_version"]
 
 
 def is_same(tensor: Tensor, other: Tensor) -> bool:
-    """Whether two tensors hold the same bits."""
+    """Return whether two tensors hold the same bits."""
     if tensor.shape != other.shape or tensor.dtype != other.dtype:
         return False
     tensor, other = tensor.detach(), other.detach()

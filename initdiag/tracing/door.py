@@ -164,7 +164,7 @@ class Door(nn.Module):
         return args, kwargs
 
     def _dealt(self, x: Tensor, index: Tensor | None) -> list[Tensor]:
-        """The tensors of the call for these rows."""
+        """Return the tensors of the call for these rows."""
         count = len(x)
         dealt = list(self._tensors)
         if index is not None or count != self._rows:
@@ -202,7 +202,9 @@ class Door(nn.Module):
             handle.remove()
 
     def _judged(self, out: Any, rows: int) -> Any:
-        """The judged part of an output; the output itself where no tensor is in it."""
+        """Return the judged part of an output, or the output itself if no tensor is in
+        it.
+        """
         if isinstance(out, Tensor) and self._output is None:
             self.taken = None
             return out
@@ -233,13 +235,13 @@ def run_on(module: nn.Module, x: Tensor, index: Tensor) -> Any:
 
 
 def _hollow(call: Call) -> Any:
-    """The arguments with a hole for every tensor."""
+    """Return the arguments with a hole for every tensor."""
     numbers = iter(range(len(call.tensors())))
     return mapped((call.args, dict(call.kwargs)), lambda *_: _Hole(next(numbers)))
 
 
 def _asked_for(out: Any, output: Output) -> tuple[Any, str]:
-    """The part of an output that is asked for, and how it is written."""
+    """Return the part of an output that is asked for, and how it is written."""
     if output is None:
         return out, "output"
     if callable(output):
@@ -260,7 +262,7 @@ def _asked_for(out: Any, output: Output) -> tuple[Any, str]:
 
 
 def _described(out: Any) -> str:
-    """What a forward pass returned, with the paths of its floating tensors."""
+    """Return what a forward pass returned, with the paths of its floating tensors."""
     if isinstance(out, Tensor):
         return f"tensor of shape {tuple(out.shape)} that forward returns"
     paths = ", ".join(f"output{_worded(path)}" for path, _ in floating(out))
@@ -268,5 +270,5 @@ def _described(out: Any) -> str:
 
 
 def _worded(path: Path) -> str:
-    """A path as it is written in Python: ``[0].mean``, ``['logits']``."""
+    """Return a path as it is written in Python: ``[0].mean``, ``['logits']``."""
     return "".join(f".{key}" if isinstance(key, Attribute) else f"[{key!r}]" for key in path)

@@ -39,7 +39,7 @@ class Sighting:
     x : Tensor
         The batch that was run.
     output_shape : tuple of int
-        Of the output, or of the first tensor in it.
+        Shape of the output, or of the first tensor in it.
     steps : tuple of str, or str
         What the autograd graph shows between input and output, or why this is not
         a chain.
@@ -92,7 +92,7 @@ def _is_large(module: nn.Module) -> bool:
 
 
 def _run_fake(module: nn.Module, x: Tensor) -> Sighting:
-    """Shapes only, without arithmetic and memory.
+    """Run on shapes only, without arithmetic and memory.
 
     Its first use costs a second of imports, so that it is kept for large models.
     """
@@ -101,7 +101,9 @@ def _run_fake(module: nn.Module, x: Tensor) -> Sighting:
 
 
 def _run_real(module: nn.Module, x: Tensor) -> Sighting:
-    """On copies, which control flow may look at; on the meta device they are empty."""
+    """Run on copies, which control flow may look at; on the meta device they are
+    empty.
+    """
     return _run(module, x, copied)
 
 

@@ -88,7 +88,7 @@ def subject_of(
     size
         The shape of a batch, or of several arguments.
     path : str or None
-        Of the part.
+        Path of the part.
     perturbed : int, str or None
         The argument that is perturbed, where not all that float are.
     output : int, str, callable or None
@@ -167,7 +167,7 @@ def _numbers(size: Any) -> Iterable[Any]:
 
 
 def _remade(factory: Any, door: Door, path: str | None) -> Callable[[], nn.Module] | None:
-    """A factory of the module or of its part, behind the same door."""
+    """Return a factory of the module or of its part, behind the same door."""
     if factory is None:
         return None
     if path is None:
@@ -176,8 +176,8 @@ def _remade(factory: Any, door: Door, path: str | None) -> Callable[[], nn.Modul
 
 
 def _materialised(module: nn.Module, given: _Given) -> nn.Module:
-    """A copy of a lazy module that has run once, so that its weights have shapes and
-    values.
+    """Return a copy of a lazy module that has run once, so that its weights have shapes
+    and values.
     """
     if given.is_plain and given.example is None and given.size is None:
         raise InvalidInput(
@@ -271,8 +271,8 @@ def _dtype_and_device(module: nn.Module) -> tuple[torch.dtype, torch.device]:
 
 
 def inputs_to_try(module: nn.Module, example: Any, size: Any, rows: int = 2) -> tuple[Tensor, ...]:
-    """The example itself; a fake of the stated size; or fakes of every linear layer's
-    width, first defined first.
+    """Return the example itself; a fake of the stated size; or fakes of every linear
+    layer's width, first defined first.
     """
     if example is not None:
         checked = _checked_example(example)

@@ -91,12 +91,14 @@ class _Products(TorchFunctionMode):
 
 
 def _second_factor(call: torch_calls.LinearCall) -> Tensor:
-    """The second factor of the product."""
+    """Return the second factor of the product."""
     return call.weight if call.is_transposed else call.weight.T
 
 
 def _with_bias(product: Tensor, bias: Tensor) -> Tensor:
-    """The sum, added to the value alone: torch's own rule here loads its compiler."""
+    """Return the sum, added to the value alone: torch's own rule here loads its
+    compiler.
+    """
     value, tangent = forward_ad.unpack_dual(product)
     summed: Tensor = forward_ad.make_dual(value + bias, tangent)
     return summed
@@ -206,7 +208,7 @@ def _observed(module: nn.Module, trial: Trial, places: Places) -> Observed:
 
 
 def _spread(like: Tensor) -> Tensor:
-    """Numbers from 1 to 2: a direction without symmetries."""
+    """Return numbers from 1 to 2: a direction without symmetries."""
     return torch.linspace(1, 2, like.numel(), device=like.device).to(like).reshape(like.shape)
 
 
@@ -235,7 +237,7 @@ def afresh(trial: Trial, seed: int) -> Trial:
 
 @contextmanager
 def _dual_numbers() -> Iterator[None]:
-    """Forward mode; its first use in a process makes torch warn of itself."""
+    """Enter forward mode. Its first use in a process makes torch warn of itself."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with forward_ad.dual_level():
@@ -250,7 +252,9 @@ def _tangent(point: Tensor) -> Tensor:
 def _gradients(
     points: Sequence[Tensor], parameters: Sequence[Tensor]
 ) -> tuple[list[Tensor], list[Tensor | None]]:
-    """The gradients of one combination of outputs: at points (or 0), of parameters."""
+    """Return the gradients of one combination of outputs: at points (or 0), of
+    parameters.
+    """
     *wanted, last = points
     output = forward_ad.unpack_dual(last).primal
     cotangent = _spread(output)

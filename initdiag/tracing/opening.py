@@ -238,7 +238,7 @@ def _at_embedding(
 
 
 def _entry(tokens: Sequence[Named], lookups: Sequence[_Lookup]) -> _Lookup:
-    """The first look-up of the tokens, else of anything in as many rows."""
+    """Return the first look-up of the tokens, else of anything in as many rows."""
     batch = tokens[0].tensor.shape[:1]
     in_rows = [one for one in lookups if one.found.dim() > 1 and one.found.shape[:1] == batch]
     of_tokens = [

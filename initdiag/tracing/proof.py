@@ -50,7 +50,7 @@ _TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-3}
 """Relative error that one step may show: some thousand roundings of its size."""
 
 _HALF_TOLERANCE = 0.1
-"""The same in a half-precision type: bfloat16 rounds to one part in 256."""
+"""Error allowed in a half-precision type: bfloat16 rounds to one part in 256."""
 
 _VANISHED = {torch.float64: 1e-280, torch.float32: 1e-30}
 """Norms below this have lost digits to underflow, and count as equal."""
@@ -110,7 +110,9 @@ class _Step:
     dropouts: tuple[float, ...]
 
     def matrix(self, used: Tensor) -> Array:
-        """The present weight ``(fan_out, fan_in)``, turned as the one that was used."""
+        """Return the present weight ``(fan_out, fan_in)``, turned as the one that was
+        used.
+        """
         now = self.weight.get().detach()
         either = [w for w in (now, now.T) if w.shape == used.shape] or [now]
         same = [w for w in either if _is_same(w, used)]
@@ -176,7 +178,7 @@ class _Prover:
         return None
 
     def _changed(self, module: nn.Module, convert: Callable[[Tensor], Tensor]) -> Gap | None:
-        """Whether the forward pass changes a parameter."""
+        """Return a gap if the forward pass changes a parameter."""
         original = dict(module.named_parameters())
         for name, now in self._copy.named_parameters():
             if name not in original or not torch.equal(now, convert(original[name])):
@@ -184,7 +186,9 @@ class _Prover:
         return None
 
     def _in_trial(self, trial: Trial, *, is_optional: bool) -> tuple[Gap | None, bool]:
-        """What differs first, and whether the module ran: it may refuse odd rows."""
+        """Return what differs first, and whether the module ran: it may refuse odd
+        rows.
+        """
         try:
             run = observed(self._copy, trial, self._places)
         except PathDiffers as error:
@@ -202,7 +206,7 @@ class _Prover:
         return next(self._differences(run, trial.name), None), True
 
     def _differences(self, run: Observed, where: str) -> Iterator[Gap]:
-        """Every step of the chain against the module's own numbers."""
+        """Yield a gap for every step that differs from the module's own numbers."""
         limit = _TOLERANCES.get(run.dtype, _HALF_TOLERANCE)
         for index, step in enumerate(self._steps):
             for kind, error in self._errors(run, index, step):
@@ -210,7 +214,7 @@ class _Prover:
                     yield Gap(step.layer.name, kind, _reason(kind, step.layer, error, where))
 
     def _errors(self, run: Observed, index: int, step: _Step) -> Iterator[tuple[str, float]]:
-        """The relative errors of one step, by what is compared."""
+        """Yield the relative errors of one step, by what is compared."""
         matrix, eps = step.matrix(run.weights[index]), torch.finfo(run.dtype).eps
         vanished = _VANISHED.get(run.dtype, 0.0)
         before, after = run.values[index] @ matrix.T, run.values[index + 1]
@@ -235,7 +239,7 @@ class _Prover:
             yield "gradients", _relative_error(actual, expected, expected, vanished)
 
     def _with_cause(self, gap: Gap, trial: Trial) -> Gap:
-        """The gap; where the module does not repeat itself, as one of that kind."""
+        """Return the gap; if the module does not repeat itself, as one of that kind."""
         outputs = []
         for seed in (trial.seed, trial.seed, trial.seed + 1):
             seed_generators(seed)
@@ -252,7 +256,7 @@ class _Prover:
 
 
 def _is_same(first: Tensor, second: Tensor) -> bool:
-    """Whether both look at one memory in one way."""
+    """Return whether both look at one memory in one way."""
     return first.data_ptr() == second.data_ptr() and first.stride() == second.stride()
 
 
@@ -263,7 +267,9 @@ def _nearest(either: Sequence[Tensor], used: Tensor) -> Tensor:
 
 
 def _relative_error(actual: Array, expected: Array, scale: Array, vanished: float) -> float:
-    """The largest of the rows' ``|actual - expected|``, relative to their size."""
+    """Return the largest of the rows' ``|actual - expected|``, relative to their
+    size.
+    """
     if not len(actual):
         return 0.0
     with np.errstate(all="ignore"):

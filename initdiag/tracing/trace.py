@@ -146,8 +146,8 @@ def trace_with_biases(subject: Subject) -> tuple[Architecture, tuple[str, ...]]:
 
 
 def _root_mean_square(example: Any) -> float:
-    """Of all entries of an example (float64), which enter a chain's first layer as they
-    are; 1 where there is none, or none to scale by.
+    """Return that of all entries of an example (float64), which enter a chain's first
+    layer as they are; 1 where there is none, or none to scale by.
     """
     if not isinstance(example, Tensor) or example.is_meta or not example.is_floating_point():
         return 1.0
@@ -199,13 +199,13 @@ def _architecture(
 
 
 def _output_gap(gap: Gap, steps: tuple[str, ...] | str) -> Gap:
-    """The gap with what is known of the output in words."""
+    """Return the gap with what is known of the output in words."""
     return Gap(gap.path, gap.kind, steps) if isinstance(steps, str) else gap
 
 
 def _disagreement(recorded: tuple[str, ...], walked: tuple[str, ...] | str) -> Iterator[Gap]:
-    """Exact is earned: a chain only where the record of calls and the autograd graph
-    tell the same.
+    """Yield a gap unless the record of calls and the autograd graph tell the same
+    chain.
     """
     if isinstance(walked, str):
         yield Gap("output", "dataflow", walked)
@@ -259,8 +259,8 @@ def _layers(
 
 
 def _bias(added: Sequence[tuple[BiasLaw, Tensor]], matrix: Tensor) -> BiasLaw | None:
-    """The law of what is added; of several, or of one number for several units, without
-    a claim of symmetry.
+    """Return the law of what is added. For several biases, or one number for several
+    units, symmetry is not claimed.
     """
     if not added:
         return None

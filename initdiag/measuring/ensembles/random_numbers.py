@@ -28,7 +28,7 @@ BLOCK = 256
 """Draws that share a generator; chunks begin and end at multiples of it."""
 
 SIGN_BLOCK = 2048
-"""The same for signs, of which there are many and cheap ones."""
+"""Signs a block: there are many, and they are cheap."""
 
 _STREAMS = {
     "direction": 0,
@@ -50,8 +50,8 @@ def _generator(seed: int, stream: str, *path: int) -> np.random.Generator:
 def _by_block(
     draws: range, make: Callable[[int], NDArray[np.generic]], size: int = BLOCK
 ) -> NDArray[np.generic]:
-    """Rows ``draws`` of the endless array whose block ``b`` of ``size`` rows is
-    ``make(b)``.
+    """Return the rows ``draws`` of the endless array whose block ``b`` of ``size`` rows
+    is ``make(b)``.
     """
     blocks = range(draws.start // size, -(-draws.stop // size))
     offset = draws.start - blocks.start * size

@@ -247,8 +247,8 @@ class Redrawn:
 
 
 def _sparse_product(vectors: Tensor, matrices: Tensor) -> Tensor:
-    """``vectors @ matrices`` where most vectors may be 0, as they are in a batch of
-    which one row is moved.
+    """Return ``vectors @ matrices`` where most vectors may be 0, as they are in a batch
+    of which one row is moved.
     """
     is_moved = (vectors != 0).any(2)
     count = int(is_moved.sum(1).max())

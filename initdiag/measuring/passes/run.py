@@ -166,7 +166,7 @@ def _by_rows(out: Tensor, rows: int) -> Tensor:
 
 @functools.cache
 def _warm_up() -> None:
-    """Torch's first forward-mode call may warn of its own internals."""
+    """Make torch's first forward-mode call, which may warn of its own internals."""
     with warnings.catch_warnings(), forward_ad.dual_level():
         warnings.simplefilter("ignore")
         zero = torch.zeros(1, device="cpu")
