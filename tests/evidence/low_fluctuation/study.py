@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import argparse
 import csv
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-
-import initdiag
 from evidence.calibration import tasks, training, validation
 from evidence.calibration.population import BATCHES, OPTIMIZERS, learning_rates
 from evidence.calibration.study import cells
+from torch import Tensor, nn
+
+import initdiag
 from initdiag.diagnosing import risk
 
 HERE = Path(__file__).parent
@@ -43,7 +44,7 @@ def network(widths: Sequence[int], gate: str, scale: float) -> nn.Sequential:
     """A chain of orthogonal layers with the factor ``scale`` on the gate's usual gain."""
     module, _, gain = GATES[gate]
     layers: list[nn.Module] = []
-    for fan_in, fan_out in zip(widths[:-2], widths[1:-1], strict=True):
+    for fan_in, fan_out in itertools.pairwise(widths[:-1]):
         linear = nn.Linear(fan_in, fan_out)
         nn.init.orthogonal_(linear.weight, scale * gain)
         nn.init.zeros_(linear.bias)
@@ -81,7 +82,7 @@ def group_rows(index: int) -> list[list[object]]:
     torch.manual_seed(index)
     widths = (task.x.shape[1], *[WIDTH] * hidden, task.outputs)
     networks = [network(widths, gate, float(s)) for s in scales]
-    laws = [initdiag.trace(n, task.x[:64]).predict() for n in networks]
+    laws = [initdiag.predict(initdiag.trace(n, task.x[:64])) for n in networks]
     of = [(o, k) for o in range(len(OPTIMIZERS)) for k in range(SCALES)]
     trace = training.train(
         [networks[k] for _, k in of],
@@ -161,10 +162,8 @@ def results() -> str:
 
 
 def _line(family: str, gate: str, failed: np.ndarray, floor: float, risk: np.ndarray) -> str:
-    brier = np.square(risk - failed).mean()
-    bins = np.array_split(np.argsort(risk), 5)
-    error = sum(len(b) * abs(risk[b].mean() - failed[b].mean()) for b in bins) / len(risk)
-    area = validation.roc_area(risk, failed) if 0 < failed.sum() < len(failed) else math.nan
+    area = validation.roc_area(failed, risk) if 0 < failed.sum() < len(failed) else math.nan
+    error, brier = validation.calibration_error(failed, risk), validation.brier(failed, risk)
     missed, alarms = (risk[failed] < 0.5).sum(), (risk[~failed] >= 0.5).sum()
     share = f"{failed.mean():.0%}"
     return (
