@@ -139,10 +139,9 @@ def signs_are_the_modules(task: Task) -> bool:
     """
     plain = dataclasses.replace(task.as_it_is(), is_random=task.is_random)
     networks, sample = Signs(plain), range(_SAMPLE)
-    loaded = networks.each(sample)
 
     def one(draw: int) -> Tensor:
-        return log_norms(plain, next(loaded), range(draw, draw + 1))[0]
+        return log_norms(plain, networks.loaded(draw), range(draw, draw + 1))[0]
 
     try:
         found, _ = log_norms(plain, networks.of(sample), sample)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -102,15 +102,7 @@ class Signs(_Networks):
         """Return the network of one draw with its signs in the parameters
         themselves.
         """
-        return next(self.each(range(draw, draw + 1)))
-
-    def each(self, draws: range) -> Iterator[Loaded]:
-        """Yield the networks of these draws, `loaded` one by one."""
-        flips = self.of(draws)
-        for row in range(len(draws)):
-            yield self._loaded(flips, row)
-
-    def _loaded(self, flips: SignFlips, row: int) -> Loaded:
+        flips = self.of(range(draw, draw + 1))
         values = dict(self._task.module.named_parameters())
         buffers = dict(self._task.module.named_buffers())
         found: dict[str, Tensor] = {}
@@ -119,16 +111,16 @@ class Signs(_Networks):
             flipped: dict[str, Tensor] = {}
             for name in sources:
                 value = found.get(name, values[name])
-                flipped |= _flipped(name, value, layer, flips, row, buffers)
+                flipped |= _flipped(name, value, layer, flips, buffers)
             if not flipped:
                 raise UnsupportedArchitecture(
                     f"{layer.name!r} is computed from {', '.join(sources)}, into which random "
                     "signs cannot be put. Use method='redraw' with an init or a factory."
                 )
             found |= flipped
-        return Loaded(found | self._flipped_biases(flips, row))
+        return Loaded(found | self._flipped_biases(flips))
 
-    def _flipped_biases(self, flips: SignFlips, row: int) -> dict[str, Tensor]:
+    def _flipped_biases(self, flips: SignFlips) -> dict[str, Tensor]:
         """Return the biases as one draw has them: a shared one is flipped with its
         first layer.
         """
@@ -136,7 +128,7 @@ class Signs(_Networks):
         for use, name, bias in self._biases:
             if name not in found:
                 is_flipped = flips.flips_bias(use.name)
-                found[name] = bias * flips.signs(use, bias.dtype)[1][row] if is_flipped else bias
+                found[name] = bias * flips.signs(use, bias.dtype)[1][0] if is_flipped else bias
         return found
 
     @functools.cached_property
@@ -190,10 +182,9 @@ def _flipped(
     parameter: Tensor,
     layer: Layer,
     flips: SignFlips,
-    row: int,
     buffers: Mapping[str, Tensor],
 ) -> dict[str, Tensor]:
-    """Return the parameter with the layer's signs in the draw of this row, if it is its
+    """Return the parameter with the layer's signs in the first draw, if it is its
     matrix or a stack with it, and what turns with it.
     """
     index = layer.name.partition("[")[2].rstrip("]")
@@ -203,7 +194,7 @@ def _flipped(
         return {}
     is_transposed = matrix.shape != (layer.fan_out, layer.fan_in)
     use = LinearUse(layer.name, matrix.T if is_transposed else matrix, is_transposed)
-    s, r = (signs[row] for signs in flips.signs(use, matrix.dtype))
+    s, r = (signs[0] for signs in flips.signs(use, matrix.dtype))
     rows, columns = (s, r) if is_transposed else (r, s)
     flipped = matrix * (rows[:, None] * columns)
     if not is_stack:
