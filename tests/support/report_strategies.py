@@ -17,6 +17,7 @@ from initdiag.law.prediction import LayerPrediction, PredictedMoments, Predictio
 from initdiag.measuring.record import LayerMeasurement, Measurement
 from initdiag.network.architecture import (
     ACTIVATIONS,
+    INITIALIZERS,
     Activation,
     Architecture,
     BiasLaw,
@@ -56,7 +57,7 @@ def weights(draw):
         family,
         variance,
         kurtosis,
-        draw(st.one_of(st.none(), texts)),
+        draw(st.sampled_from((None, *INITIALIZERS))),
         draw(positive),
         draw(maybe),
         draw(maybe),
@@ -172,7 +173,7 @@ def measurements(draw, architecture):
     layers = tuple(LayerMeasurement(name, *(draw(numbers) for _ in range(4))) for name in names)
     with np.errstate(all="ignore"):
         return Measurement.of(
-            draw(log_norms()), method=draw(st.sampled_from(("signs", "law", "other"))), seed=draw(st.integers(0)), input_size=draw(widths), output_size=draw(widths),
+            draw(log_norms()), method=draw(st.sampled_from(("signs", "law", "redraw"))), seed=draw(st.integers(0)), input_size=draw(widths), output_size=draw(widths),
             layers=draw(st.sampled_from((layers, ()))), notes=draw(st.lists(texts, max_size=2).map(tuple)),
         )  # fmt: skip
 
