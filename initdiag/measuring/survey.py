@@ -68,11 +68,14 @@ def surveyed(task: Task) -> Task:
     found = dataclasses.replace(
         task, is_random=is_random or not is_repeatable, is_repeatable=is_repeatable
     )
-    if not _is_transpose(plain):
+    before = random_state()
+    is_transpose = _is_transpose(plain)
+    has_random_backward = not found.is_random and random_state() != before
+    if has_random_backward or not is_transpose:
         return dataclasses.replace(
             plain,
             derivative="reverse",
-            is_random=found.is_random,
+            is_random=found.is_random or has_random_backward,
             is_repeatable=is_repeatable,
         )
     if task.is_chain and not task.is_native:

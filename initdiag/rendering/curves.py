@@ -205,7 +205,7 @@ def _density(law: Any | None, grid: Array, moved: float) -> Curve | None:
     try:
         with np.errstate(all="ignore"):
             y = np.asarray(law.pdf(grid - moved), dtype=np.float64)
-    except (UnsupportedArchitecture, np.linalg.LinAlgError):
+    except (UnsupportedArchitecture, np.linalg.LinAlgError, ValueError):  # a variance of infinity
         return None
     return Curve(grid, y) if np.isfinite(y).all() and y.max() > 0 else None
 

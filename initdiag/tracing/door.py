@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from initdiag.errors import InvalidInput, explain
+from initdiag.tracing.replica import call_depth
 from initdiag.tracing.structures import Attribute, Path, floating, leaves, mapped
 
 __all__ = ["Call", "Door", "Output", "run_on"]
@@ -56,9 +57,17 @@ class Call:
 class _Doubled(TorchFunctionMode):
     """Takes single precision for double: a replica in double precision of a module that
     casts to its own precision goes on in double precision.
+
+    What is traced or measured within its forward pass keeps its precision.
     """
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._depth = call_depth()
+
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if call_depth() != self._depth:
+            return func(*args, **(kwargs or {}))
         if func is Tensor.float:
             func = Tensor.double
         args = tuple(torch.float64 if value is torch.float32 else value for value in args)

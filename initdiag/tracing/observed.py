@@ -20,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 
 from initdiag.tracing import torch_calls
 from initdiag.tracing.forward_pass import paired
-from initdiag.tracing.guard import seed_generators
+from initdiag.tracing.guard import random_state, seed_generators
 
 __all__ = [
     "Array",
@@ -118,6 +118,8 @@ class Observed:
         The lowest precision that was met.
     without_gradient : int
         How many of the parameters that were asked for get no gradient.
+    has_random_backward : bool
+        Whether the backward pass draws random numbers.
     """
 
     weights: list[Tensor]
@@ -126,6 +128,7 @@ class Observed:
     gradients: list[Array]
     dtype: torch.dtype
     without_gradient: int = 0
+    has_random_backward: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +199,7 @@ def _observed(module: nn.Module, trial: Trial, places: Places) -> Observed:
         points[0], values[0] = leaf, trial.rows
         tangents[:1] = [tangent] if trial.has_tangents else []
     parameters = places.parameters if trial.has_gradients else ()
+    before = random_state() if trial.has_gradients else ()
     gradients, of_parameters = _gradients(points, parameters) if trial.has_gradients else ([], [])
     return Observed(
         [one.weight for one in used],
@@ -204,6 +208,7 @@ def _observed(module: nn.Module, trial: Trial, places: Places) -> Observed:
         [_rows(g) for g in gradients],
         max((v.dtype for v in values), key=lambda dtype: torch.finfo(dtype).eps),
         sum(gradient is None for gradient in of_parameters),
+        trial.has_gradients and random_state() != before,
     )
 
 

@@ -202,6 +202,8 @@ class _Prover:
         if run.without_gradient:
             reason = f"{run.without_gradient} of the layers' weights get no gradient"
             return Gap("forward", "gradients", reason), True
+        if run.has_random_backward:
+            return Gap("forward", "gradients", "the backward pass draws random numbers"), True
         seed_generators(trial.seed)  # the same dropout masks as in the run
         return next(self._differences(run, trial.name), None), True
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ from initdiag.tracing import guard
 from initdiag.tracing.copies import Copies
 from initdiag.tracing.wrappers import inner_of
 
-__all__ = ["as_module", "copied", "own_modes", "replica"]
+__all__ = ["as_module", "call_depth", "copied", "own_modes", "replica"]
 
 
 def as_module(model: Any) -> nn.Module:
@@ -92,8 +93,22 @@ def own_modes() -> Iterator[None]:
         "torch._dynamo" in sys.modules
     )  # else nothing has been compiled yet, and the import is dear
     stance = torch.compiler.set_stance("force_eager") if is_compiling else nullcontext()
-    with torch.inference_mode(False), torch.enable_grad(), stance:
-        yield
+    depth = _DEPTH.set(call_depth() + 1)
+    try:
+        with torch.inference_mode(False), torch.enable_grad(), stance:
+            yield
+    finally:
+        _DEPTH.reset(depth)
+
+
+_DEPTH: ContextVar[int] = ContextVar(
+    "initdiag's calls, one within another's forward pass", default=0
+)
+
+
+def call_depth() -> int:
+    """Return how many calls run one within the forward pass of another."""
+    return _DEPTH.get()
 
 
 def copied(tensor: Tensor) -> Tensor:

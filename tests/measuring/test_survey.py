@@ -12,7 +12,7 @@ from support.styles import mlp, seeded
 from torch import nn
 
 import initdiag
-from initdiag import measure
+from initdiag import measure, trace
 
 WIDTH, DEPTH = 12, 6
 X = torch.randn(16, WIDTH, generator=torch.Generator().manual_seed(0))
@@ -240,3 +240,41 @@ def test_a_law_does_not_stand_for_weights_that_are_computed():
 
     with pytest.raises(initdiag.UnsupportedArchitecture, match="computed"):
         measure(seeded(lambda: Chain(linear=squared)), X, draws=16, method="law")
+
+
+class _OnceInTen(torch.autograd.Function):
+    """Passes values on, and one gradient in ten is cut."""
+
+    @staticmethod
+    def forward(ctx, h):
+        return h.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient * (torch.rand(()) < 0.9).float()
+
+    @staticmethod
+    def jvp(ctx, tangent):
+        return tangent.clone()
+
+
+class _Cut(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Linear(12, 12), nn.Linear(12, 12), nn.Linear(12, 4)])
+        for layer in self.layers:
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, x):
+        for layer in self.layers[:-1]:
+            x = _OnceInTen.apply(torch.relu(layer(x)))
+        return self.layers[-1](x)
+
+
+def test_a_backward_pass_that_is_random_is_measured_as_it_is():
+    model = seeded(_Cut)
+    assert "draws random numbers" in trace(model, torch.randn(8, 12)).gaps[0].reason
+    dead = measure(model, torch.randn(8, 12), draws=200, gradients=False).dead_fraction
+    expected = 1 - 0.9**2
+    assert abs(dead - expected) < 4 * (expected * (1 - expected) / 200) ** 0.5 + 0.01

@@ -100,7 +100,7 @@ def test_targets_take_the_settings_that_are_configured_for_them(write):
     [
         (
             "modles = []",
-            r"keys baseline, draws, fail_on, ignore, loss, lr, method, models, optimizer, seed, spectrum, thresholds, timeout, got 'modles'",
+            r"keys baseline, draws, fail_on, ignore, loss, lr, method, models, optimizer, seed, spectrum, strict, thresholds, timeout, got 'modles'",
         ),
         (
             'models = [{target = "a.py:b", size = [2]}]',

@@ -18,6 +18,7 @@ from evidence.programs.generator import (
     TWISTS,
     Plan,
     Program,
+    cast,
     checked,
     copied_weights,
     equal_rows,
@@ -34,7 +35,7 @@ from torch import nn
 from initdiag import trace
 
 WIDTHS = (12, 12, 12, 12, 3)
-HARMLESS = (checked, monitored, mask_filled)
+HARMLESS = (checked, monitored, cast, mask_filled)
 """The last one fills in what the ReLU after it removes."""
 OF_WEIGHTS = (positive_weights, positive_biases, equal_rows, copied_weights)
 """These are seen by the tests of hypotheses, not by the proof."""
