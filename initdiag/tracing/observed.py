@@ -116,10 +116,8 @@ class Observed:
         Tangents and gradients are empty where they were not asked for.
     dtype : torch.dtype
         The lowest precision that was met.
-    without_gradient : int
-        How many of the parameters that were asked for get no gradient.
-    has_random_backward : bool
-        Whether the backward pass draws random numbers.
+    backward_fault : str
+        What no chain's backward pass does; empty for none.
     """
 
     weights: list[Tensor]
@@ -127,8 +125,7 @@ class Observed:
     tangents: list[Array]
     gradients: list[Array]
     dtype: torch.dtype
-    without_gradient: int = 0
-    has_random_backward: bool = False
+    backward_fault: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,14 +198,17 @@ def _observed(module: nn.Module, trial: Trial, places: Places) -> Observed:
     parameters = places.parameters if trial.has_gradients else ()
     before = random_state() if trial.has_gradients else ()
     gradients, of_parameters = _gradients(points, parameters) if trial.has_gradients else ([], [])
+    idle = sum(gradient is None for gradient in of_parameters)
+    fault = f"{idle} of the layers' weights get no gradient" if idle else ""
+    if trial.has_gradients and random_state() != before:
+        fault = "the backward pass draws random numbers"
     return Observed(
         [one.weight for one in used],
         [_rows(v) for v in values],
         [_rows(t) for t in tangents],
         [_rows(g) for g in gradients],
         max((v.dtype for v in values), key=lambda dtype: torch.finfo(dtype).eps),
-        sum(gradient is None for gradient in of_parameters),
-        trial.has_gradients and random_state() != before,
+        fault,
     )
 
 

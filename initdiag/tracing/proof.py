@@ -199,11 +199,8 @@ class _Prover:
             if is_optional:
                 return None, False
             raise
-        if run.without_gradient:
-            reason = f"{run.without_gradient} of the layers' weights get no gradient"
-            return Gap("forward", "gradients", reason), True
-        if run.has_random_backward:
-            return Gap("forward", "gradients", "the backward pass draws random numbers"), True
+        if run.backward_fault:
+            return Gap("forward", "gradients", run.backward_fault), True
         seed_generators(trial.seed)  # the same dropout masks as in the run
         return next(self._differences(run, trial.name), None), True
 
