@@ -29,12 +29,6 @@ ENTRIES = {
     "diagnose redraw": lambda m, x: initdiag.diagnose(m, x, draws=2, method="redraw"),
     "check": lambda m, x: initdiag.check(m, x, draws=4),
 }
-REPAIRS = {
-    f"repair {method}": lambda m, x, method=method: initdiag.repair(
-        m, example_input=x, method=method, seed=0
-    )
-    for method in ("he_normal", "orthogonal", "rescale")
-}
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -43,6 +43,7 @@ from initdiag.tracing.observed import (
 )
 from initdiag.tracing.parameter_access import Slot, slots_of
 from initdiag.tracing.replica import copied, replica
+from initdiag.tracing.structures import are_equal
 
 __all__ = ["disproof"]
 
@@ -246,10 +247,10 @@ class _Prover:
                 out = self._copy(trial.rows.clone())
             outputs.append(out if isinstance(out, Tensor) else trial.rows)
         first, again, other = outputs
-        if not _are_equal(first, again):
+        if not are_equal(first, again):
             return Gap(gap.path, "state", f"the forward pass does not repeat itself; {gap.reason}")
         has_dropout = any(step.dropouts for step in self._steps)
-        if not has_dropout and not _are_equal(first, other):
+        if not has_dropout and not are_equal(first, other):
             return Gap(gap.path, "random", f"the forward pass is random; {gap.reason}")
         return gap
 
@@ -284,10 +285,6 @@ def _relative_error(actual: Array, expected: Array, scale: Array, vanished: floa
 def _norms(rows: Array) -> Array:
     norms: Array = np.sqrt(np.einsum("ij,ij->i", rows, rows))
     return norms
-
-
-def _are_equal(first: Tensor, second: Tensor) -> bool:
-    return first.shape == second.shape and torch.equal(first.nan_to_num(), second.nan_to_num())
 
 
 def _reason(kind: str, layer: Layer, error: float, where: str) -> str:

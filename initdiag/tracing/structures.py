@@ -7,9 +7,10 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
-__all__ = ["Attribute", "Path", "floating", "leaves", "mapped", "tensors_in"]
+__all__ = ["Attribute", "Path", "are_equal", "floating", "leaves", "mapped", "tensors_in"]
 
 Path = tuple[str | int, ...]
 """The keys, indices and attributes that lead to a leaf."""
@@ -118,3 +119,8 @@ def _of_distribution(value: Any, path: Path) -> Iterator[tuple[Path, Tensor]]:
         if isinstance(found, Tensor) and not bool(found.isnan().all()):
             yield (*path, Attribute(name)), found
             return
+
+
+def are_equal(first: Tensor, second: Tensor) -> bool:
+    """Return whether two tensors have the same values; NaN equals NaN."""
+    return first.shape == second.shape and torch.equal(first.nan_to_num(), second.nan_to_num())

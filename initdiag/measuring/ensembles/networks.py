@@ -127,8 +127,7 @@ class Signs(_Networks):
         found: dict[str, Tensor] = {}
         for use, name, bias in self._biases:
             if name not in found:
-                is_flipped = flips.flips_bias(use.name)
-                found[name] = bias * flips.signs(use, bias.dtype)[1][0] if is_flipped else bias
+                found[name] = flips.bias(use, name, bias).reshape(bias.shape)
         return found
 
     @functools.cached_property

@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
+
+from initdiag.tracing.structures import are_equal
 
 __all__ = ["Changes", "Given", "changed_by"]
 
@@ -85,13 +86,9 @@ def changed_by(module: nn.Module, run: Callable[[], Any]) -> Changes:
         run()
         has_changed = attributes.have_changed()
         now = [p.data for p in own]
-    if all(_are_equal(p.detach(), value) for p, value in zip(own, now, strict=True)):
+    if all(are_equal(p.detach(), value) for p, value in zip(own, now, strict=True)):
         return "attributes" if has_changed else "nothing"
     return "weights"
-
-
-def _are_equal(first: Tensor, second: Tensor) -> bool:
-    return first.shape == second.shape and torch.equal(first.nan_to_num(), second.nan_to_num())
 
 
 class _Attributes:
@@ -109,7 +106,7 @@ class _Attributes:
         """Return whether anything was put in, taken out, replaced or written to."""
         return not (
             all(_has_same(one, before) for one, before in self._contents)
-            and all(_are_equal(tensor.detach(), before) for tensor, before in self._tensors)
+            and all(are_equal(tensor.detach(), before) for tensor, before in self._tensors)
         )
 
     def put_back(self) -> None:

@@ -237,10 +237,13 @@ def test_a_verdict_costs_less_than_a_millisecond_beyond_the_prediction(widths):
     prediction = initdiag.predict(architecture)
     known = architecture, prediction, None, None, Training(), verdict.Thresholds(), None
     assert verdict.judge(*known, separation(architecture)).verdict.is_at_risk
-    started = time.process_time()
-    for _ in range(100):
-        verdict.judge(*known, separation(architecture))
-    assert (time.process_time() - started) / 100 < 4 * 1e-3, "generous: machines are noisy"
+    seconds = []
+    for _ in range(20):  # the least of them: machines are noisy
+        started = time.process_time()
+        for _ in range(20):
+            verdict.judge(*known, separation(architecture))
+        seconds.append((time.process_time() - started) / 20)
+    assert min(seconds) < 1e-3
 
 
 @pytest.mark.slow

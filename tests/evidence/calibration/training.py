@@ -35,7 +35,9 @@ class Trace:
 
 
 class Stack:
-    """K networks ``Linear, ReLU, ..., Linear`` of the same widths."""
+    """K networks ``Linear, gate, ..., Linear`` of the same widths; the gate is ReLU."""
+
+    gate = staticmethod(torch.relu)
 
     def __init__(self, networks: Sequence[nn.Sequential]) -> None:
         shapes = [p.shape for p in networks[0].parameters()]
@@ -54,7 +56,7 @@ class Stack:
         for i, (w, b) in enumerate(zip(weights, biases, strict=True)):
             h = torch.baddbmm(b.unsqueeze(1), h, w.transpose(1, 2))
             if i < len(weights) - 1:
-                h = h.relu()
+                h = self.gate(h)
         return h
 
     def gradients(self, loss: Tensor) -> Tensor:
