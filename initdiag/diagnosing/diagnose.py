@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from torch import nn
 
-    from initdiag.tracing.door import Output
+    from initdiag.tracing.adapter import Output
     from initdiag.tracing.inputs import Subject
 
 __all__ = ["assert_trainable", "check", "diagnose", "diagnose_architecture"]

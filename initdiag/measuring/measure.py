@@ -30,7 +30,7 @@ from initdiag.measuring.passes.sign_chain import fast_log_norms
 from initdiag.measuring.record import Measurement
 from initdiag.measuring.task import Task, checked_init, prepared
 from initdiag.network.architecture import Architecture
-from initdiag.tracing.door import Output
+from initdiag.tracing.adapter import Output
 from initdiag.tracing.guard import untouched
 from initdiag.tracing.inputs import subject_of
 from initdiag.tracing.replica import own_modes

@@ -19,7 +19,7 @@ from initdiag.measuring.spectrum_record import SpectralMeasurement
 from initdiag.measuring.survey import surveyed
 from initdiag.measuring.task import checked_init, prepared
 from initdiag.network.architecture import Architecture
-from initdiag.tracing.door import Output
+from initdiag.tracing.adapter import Output
 from initdiag.tracing.guard import untouched
 from initdiag.tracing.inputs import subject_of
 from initdiag.tracing.replica import own_modes

@@ -88,7 +88,7 @@ class Plan:
 
 def planned(work: nn.Module, method: Method, seed: int, subject: Subject) -> Plan:
     """Plan the repair of ``work``, the caller's replica, of which ``subject`` is the
-    door; it is only read.
+    adapter; it is only read.
 
     Raises
     ------

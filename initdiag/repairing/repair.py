@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from initdiag._core.validation import seed_integer
 from initdiag.errors import InvalidInput, UnsupportedArchitecture, explain
 from initdiag.repairing.plan import METHODS, Basis, Method, Plan, planned, rms, values
-from initdiag.tracing.door import Output
+from initdiag.tracing.adapter import Output
 from initdiag.tracing.guard import untouched
 from initdiag.tracing.inputs import is_meta, subject_of
 from initdiag.tracing.parameter_access import slot_of

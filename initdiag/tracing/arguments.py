@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from initdiag.errors import InvalidInput, explain
-from initdiag.tracing.door import Call
+from initdiag.tracing.adapter import Call
 from initdiag.tracing.structures import Path
 
 __all__ = ["Named", "Perturbed", "is_integer", "meant", "named_tensors", "said_of"]

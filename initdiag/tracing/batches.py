@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
 from initdiag.errors import InvalidInput, explain
-from initdiag.tracing.door import Call
+from initdiag.tracing.adapter import Call
 from initdiag.tracing.structures import mapped
 
 __all__ = ["calls_of", "needs_reading"]

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from initdiag.errors import InvalidInput, UnsupportedArchitecture
+from initdiag.tracing.adapter import Adapter
 from initdiag.tracing.autograd_walk import Branching, steps_to_input
-from initdiag.tracing.door import Door
 from initdiag.tracing.guard import watched
 from initdiag.tracing.inputs import is_meta, unusable_input
 from initdiag.tracing.provenance import Origin, Provenance
@@ -128,7 +128,7 @@ def _run(module: nn.Module, x: Tensor, convert: Callable[[Tensor], Tensor]) -> S
         last = recorder.source_of(out)
         steps = _steps(out, leaf, {id(p): name for name, p in parameters.items()})
     shape = () if first is None else tuple(first.shape)
-    taken = copy.taken if isinstance(copy, Door) else None
+    taken = copy.taken if isinstance(copy, Adapter) else None
     return Sighting(calls, last, x, shape, steps, recorder.computed, recorder.products, taken)
 
 

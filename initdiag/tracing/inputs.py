@@ -1,5 +1,5 @@
-"""What is looked at: the user's module or a part of it behind its door, with values in
-its weights, and inputs that it may take.
+"""The module that is looked at: the user's own or a part of it in its adapter, with
+values in its weights, and inputs that it may take.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from initdiag._core.validation import positive_integer
 from initdiag.errors import InvalidInput, explain
 from initdiag.tracing import guard
+from initdiag.tracing.adapter import Adapter, Call, Output
+from initdiag.tracing.adapting import adapted, run_first
 from initdiag.tracing.arguments import Perturbed
 from initdiag.tracing.batches import calls_of, needs_reading
-from initdiag.tracing.door import Call, Door, Output
-from initdiag.tracing.opening import opened, run_first
 from initdiag.tracing.parts import part_of, received
 from initdiag.tracing.replica import as_module
 
@@ -47,11 +47,11 @@ class Subject:
     Attributes
     ----------
     module : nn.Module
-        The door of the user's own (or, of a lazy one, of a copy that has run).
+        The adapter of the user's own (or, of a lazy one, of a copy that has run).
     factory : callable or None
         Makes such a module afresh, where the user gave a factory.
     example, size
-        The example batch as the door takes it, or its shape, or neither.
+        The example batch as the adapter takes it, or its shape, or neither.
     name : str
         Class name, and the path of the part.
     said : tuple of str
@@ -102,7 +102,7 @@ def subject_of(
     """
     factory = None if isinstance(model, nn.Module) else model
     module = as_module(model)
-    if isinstance(module, Door):  # it has been opened before
+    if isinstance(module, Adapter):  # it has been adapted before
         return Subject(module, factory, example, size, type(module.inner).__name__)
     given = _given(module, example, size, args, kwargs)
     name = type(module).__name__
@@ -110,15 +110,15 @@ def subject_of(
         module = _materialised(module, given)
     if path is not None:
         call = received(module, path, given.calls(module, rows=_ROWS))
-        found = opened(part_of(module, path), (call,), perturbed, output)
+        found = adapted(part_of(module, path), (call,), perturbed, output)
         name = f"{name}.{path}"
     elif given.is_plain and perturbed is None:
-        door = Door(module, output=output)
-        return Subject(door, _remade(factory, door, None), example, given.size, name)
+        adapter = Adapter(module, output=output)
+        return Subject(adapter, _remade(factory, adapter, None), example, given.size, name)
     else:
-        found = opened(module, given.calls(module), perturbed, output)
-    again = _remade(factory, found.door, path)
-    return Subject(found.door, again, _checked_example(found.rows), None, name, found.said)
+        found = adapted(module, given.calls(module), perturbed, output)
+    again = _remade(factory, found.adapter, path)
+    return Subject(found.adapter, again, _checked_example(found.rows), None, name, found.said)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,13 +166,13 @@ def _numbers(size: Any) -> Iterable[Any]:
     return (size,) if is_scalar else size
 
 
-def _remade(factory: Any, door: Door, path: str | None) -> Callable[[], nn.Module] | None:
-    """Return a factory of the module or of its part, behind the same door."""
+def _remade(factory: Any, adapter: Adapter, path: str | None) -> Callable[[], nn.Module] | None:
+    """Return a factory of the module or of its part, behind the same adapter."""
     if factory is None:
         return None
     if path is None:
-        return lambda: door.around(as_module(factory))
-    return lambda: door.around(part_of(as_module(factory), path))
+        return lambda: adapter.around(as_module(factory))
+    return lambda: adapter.around(part_of(as_module(factory), path))
 
 
 def _materialised(module: nn.Module, given: _Given) -> nn.Module:
@@ -262,7 +262,7 @@ def require_weights(module: nn.Module) -> None:
 
 
 def _class_of(module: nn.Module) -> str:
-    return type(module.inner if isinstance(module, Door) else module).__name__
+    return type(module.inner if isinstance(module, Adapter) else module).__name__
 
 
 def _dtype_and_device(module: nn.Module) -> tuple[torch.dtype, torch.device]:

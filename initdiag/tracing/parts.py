@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from initdiag.errors import InvalidInput, explain
-from initdiag.tracing.door import Call
-from initdiag.tracing.opening import first_that_runs
+from initdiag.tracing.adapter import Call
+from initdiag.tracing.adapting import first_that_runs
 from initdiag.tracing.replica import as_module, copied, replica
 from initdiag.tracing.structures import mapped
 

@@ -22,7 +22,7 @@ from initdiag.network.architecture import (
     Layer,
 )
 from initdiag.tracing import sharing, weights
-from initdiag.tracing.door import Output
+from initdiag.tracing.adapter import Output
 from initdiag.tracing.flow import Flow
 from initdiag.tracing.forward_pass import Sighting, watch
 from initdiag.tracing.guard import untouched

@@ -20,7 +20,7 @@ from initdiag.measuring.passes.interposer import Ensemble, Interposer, Observer
 from initdiag.measuring.passes.modes import FORWARD, REVERSE, Mode
 from initdiag.measuring.passes.rows import Rows, Scales
 from initdiag.measuring.passes.state import Given
-from initdiag.tracing.door import run_on
+from initdiag.tracing.adapter import run_on
 from initdiag.tracing.guard import seed_generators
 from initdiag.tracing.provenance import Provenance
 

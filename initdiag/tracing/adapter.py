@@ -1,7 +1,7 @@
-"""A module behind a door: one tensor in, one tensor out, whatever the module's forward
-takes and returns.
+"""The adapter around a module takes one tensor and returns one tensor, whatever the
+module's own forward pass takes and returns.
 
-Everything that looks at a module looks at it through its door, so that arguments,
+Everything that looks at a module looks at it through its adapter, so that arguments,
 tokens and outputs of many kinds are met in one place.
 """
 
@@ -20,7 +20,7 @@ from initdiag.errors import InvalidInput, explain
 from initdiag.tracing.replica import call_depth
 from initdiag.tracing.structures import Attribute, Path, floating, leaves, mapped
 
-__all__ = ["Call", "Door", "Output", "run_on"]
+__all__ = ["Adapter", "Call", "Output", "run_on"]
 
 Output = int | str | Callable[[Any], Any] | None
 """Which part of what forward returns is judged: an index, a key or an attribute, a
@@ -85,7 +85,7 @@ class _Hole:
     index: int
 
 
-class Door(nn.Module):
+class Adapter(nn.Module):
     """Runs a module on one tensor of rows, and returns one tensor.
 
     Names of parameters and parts are those of the module itself.
@@ -125,9 +125,9 @@ class Door(nn.Module):
         self.taken: str | None = None
         """Which part of the output the last pass returned, in words; None for all."""
 
-    def around(self, module: nn.Module) -> Door:
-        """Return the same door around another module of the kind."""
-        other = Door.__new__(Door)
+    def around(self, module: nn.Module) -> Adapter:
+        """Return the same adapter around another module of the kind."""
+        other = Adapter.__new__(Adapter)
         own = {"_modules": {"inner": module}, "training": module.training}
         other.__dict__.update(self.__dict__ | own)
         return other
@@ -135,14 +135,14 @@ class Door(nn.Module):
     def named_modules(
         self, memo: set[nn.Module] | None = None, prefix: str = "", remove_duplicate: bool = True
     ) -> Iterator[tuple[str, nn.Module]]:
-        """Yield what the module itself yields: the door has no name."""
+        """Yield what the module itself yields: the adapter adds none to their names."""
         yield from self.inner.named_modules(memo, prefix, remove_duplicate)
 
     def get_submodule(self, target: str) -> nn.Module:
         """Return a part of the module."""
         return self.inner.get_submodule(target)
 
-    def apply(self, fn: Callable[[nn.Module], Any]) -> Door:
+    def apply(self, fn: Callable[[nn.Module], Any]) -> Adapter:
         """Apply ``fn`` to the module and its parts alone."""
         self.inner.apply(fn)
         return self
@@ -239,8 +239,8 @@ def _precision(module: nn.Module) -> torch.dtype | None:
 
 
 def run_on(module: nn.Module, x: Tensor, index: Tensor) -> Any:
-    """Run a module on rows; for a door, ``index`` says which of the example's."""
-    return module(x, index) if isinstance(module, Door) else module(x)
+    """Run a module on rows; for an adapter, ``index`` says which of the example's."""
+    return module(x, index) if isinstance(module, Adapter) else module(x)
 
 
 def _hollow(call: Call) -> Any:

@@ -1,4 +1,4 @@
-"""Which of the tensors that a forward pass is given are perturbed, and the door that
+"""Which of the tensors that a forward pass is given are perturbed, and the adapter that
 the module is looked at through.
 """
 
@@ -12,21 +12,21 @@ import torch
 from torch import Tensor, nn
 
 from initdiag.errors import InvalidInput, explain
+from initdiag.tracing.adapter import Adapter, Call, Output
 from initdiag.tracing.arguments import Named, Perturbed, is_integer, meant, named_tensors, said_of
-from initdiag.tracing.door import Call, Door, Output
 from initdiag.tracing.replica import copied, replica
 from initdiag.tracing.structures import mapped
 
-__all__ = ["Opened", "first_that_runs", "opened", "run_first"]
+__all__ = ["Adapted", "adapted", "first_that_runs", "run_first"]
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
-    """A module's door, and the example's rows in front of it.
+class Adapted:
+    """A module's adapter, and the example's rows as it takes them.
 
     Attributes
     ----------
-    door : Door
+    adapter : Adapter
         Takes the rows.
     rows : Tensor
         The perturbed tensors of the example, side by side in each row where there are
@@ -35,7 +35,7 @@ class Opened:
         What is perturbed, in words, where that is not the one argument.
     """
 
-    door: Door
+    adapter: Adapter
     rows: Tensor
     said: tuple[str, ...]
 
@@ -52,10 +52,10 @@ class _Lookup:
     found: Tensor
 
 
-def opened(
+def adapted(
     module: nn.Module, calls: Sequence[Call], perturbed: Perturbed, output: Output
-) -> Opened:
-    """Open the door for the first of the calls that runs.
+) -> Adapted:
+    """Adapt the module to the first of the calls that runs.
 
     Raises
     ------
@@ -78,10 +78,10 @@ def opened(
     batch = live[0].tensor.shape[:1]
     live = [one for one in live if one.tensor.shape[:1] == batch]
     if call.only is not None:
-        return Opened(Door(module, output=output), call.only, call.said)
+        return Adapted(Adapter(module, output=output), call.only, call.said)
     _require_rows(live)
-    door = Door(module, call, tuple(one.place for one in live), None, output, batch.numel())
-    return Opened(door, _side_by_side(live), (*call.said, *said_of(live, named)))
+    adapter = Adapter(module, call, tuple(one.place for one in live), None, output, batch.numel())
+    return Adapted(adapter, _side_by_side(live), (*call.said, *said_of(live, named)))
 
 
 def _require_tensors(call: Call) -> None:
@@ -215,7 +215,7 @@ def _at_embedding(
     chosen: Sequence[Named],
     lookups: Sequence[_Lookup],
     output: Output,
-) -> Opened:
+) -> Adapted:
     """Perturb what the first embedding returns for integers."""
     tokens = [one for one in chosen if is_integer(one.tensor)]
     if not tokens:
@@ -229,12 +229,12 @@ def _at_embedding(
         )
     entry = _entry(tokens, lookups)
     rows = entry.found.shape[0]
-    door = Door(module, call, (), (entry.path, entry.number), output, rows)
+    adapter = Adapter(module, call, (), (entry.path, entry.number), output, rows)
     names = ", ".join(one.name for one in tokens)
     what = (
         f"perturbed: what the embedding {entry.path!r} returns; the input ({names}) holds integers"
     )
-    return Opened(door, entry.found, (*call.said, what))
+    return Adapted(adapter, entry.found, (*call.said, what))
 
 
 def _entry(tokens: Sequence[Named], lookups: Sequence[_Lookup]) -> _Lookup:
