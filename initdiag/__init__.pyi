@@ -3,6 +3,7 @@
 Type checkers read it, and `__init__.py` loads by it when a name is first used.
 """
 
+from .diagnosing.comparison import Comparison as Comparison, compare as compare
 from .diagnosing.diagnose import (
     assert_trainable as assert_trainable,
     check as check,

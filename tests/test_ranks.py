@@ -15,7 +15,9 @@ ORDER = (
 )  # fmt: skip
 """The way of the data. The doors at the top, `__init__` and `__main__`, may import from anywhere."""
 
-DELEGATES = {"law/prediction.py", "diagnosing/report.py", "spectrum/record.py"}
+DELEGATES = {
+    "law/prediction.py", "diagnosing/report.py", "diagnosing/comparison.py", "spectrum/record.py",
+}  # fmt: skip
 """Records whose one-line methods, such as `Report.to_html`, import a later folder inside the method."""
 
 TORCH = {"tracing", "measuring", "repairing"}

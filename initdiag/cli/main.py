@@ -18,6 +18,7 @@ import click
 
 from initdiag import __version__
 from initdiag._core.choices import FAIL_ON, METHODS, FailOnOption, Family, Loss
+from initdiag.cli.compare import compare_command
 from initdiag.cli.explain import explain_command
 from initdiag.cli.group import Commands
 from initdiag.cli.options import FILE, assumption_options, output_options, training_options
@@ -91,6 +92,7 @@ def _group() -> None:
 
 _group.add_command(screen_command)
 _group.add_command(explain_command)
+_group.add_command(compare_command)
 
 
 def _draws(ctx: click.Context, param: click.Parameter, value: str) -> int | str:

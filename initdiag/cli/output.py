@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from initdiag.diagnosing.report import Report
     from initdiag.diagnosing.spectral_report import SpectralReport
 
-__all__ = ["ReaderGone", "emit", "exit_code", "saved", "write", "write_spectrum"]
+__all__ = ["ReaderGone", "emit", "exit_code", "saved", "terminal", "write", "write_spectrum"]
 
 
 def saved(file: IO[str]) -> list[Report]:

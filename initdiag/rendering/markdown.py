@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from initdiag.diagnosing.report import Report
 from initdiag.rendering import architecture, tables, words
 
-__all__ = ["to_markdown"]
+__all__ = ["code_span", "escaped", "table", "to_markdown"]
 
 _MOST_LAYERS = 40
 _MOST_FINDINGS = 20
@@ -30,15 +30,15 @@ def to_markdown(*reports: Report) -> str:
 
 
 def _section(report: Report) -> Iterator[str]:
-    yield f"## {words.verdict_name(report)}: {_code(report.target)}\n"
+    yield f"## {words.verdict_name(report)}: {code_span(report.target)}\n"
     headline = words.headline(report)
-    yield f"**{_text(headline[0])}**{''.join(' ' + _text(line) for line in headline[1:])}\n"
-    yield f"{_text(architecture.summary(report.architecture))}\\"
-    yield f"{_text(architecture.coverage(report))}\n"
+    yield f"**{escaped(headline[0])}**{''.join(' ' + escaped(line) for line in headline[1:])}\n"
+    yield f"{escaped(architecture.summary(report.architecture))}\\"
+    yield f"{escaped(architecture.coverage(report))}\n"
     if report.advice:
-        headers, rows = map(_text, tables.advice_headers(report)), tables.advice_rows(report)
+        headers, rows = map(escaped, tables.advice_headers(report)), tables.advice_rows(report)
         is_code = [False, *(advice.is_snippet for advice in report.advice)]
-        yield _table(
+        yield table(
             headers, (_cells(row, code) for row, code in zip(rows, is_code, strict=True)), "rlrrr"
         )
     if report.basis != "none":
@@ -46,27 +46,25 @@ def _section(report: Report) -> Iterator[str]:
             (row.label, row.meaning, row.predicted, row.measured)
             for row in tables.number_rows(report)
         ]
-        yield _table(("", "", "predicted", "measured"), map(_cells, rows), "llrr")
-        yield from (f"{_text(line)}\n" for line in tables.remarks(report))
+        yield table(("", "", "predicted", "measured"), map(_cells, rows), "llrr")
+        yield from (f"{escaped(line)}\n" for line in tables.remarks(report))
     if not report.ok and report.prediction.layers:
         yield f"<details><summary>{words.where(report)}</summary>\n"
         layers = tables.layer_rows(report, _MOST_LAYERS)
-        yield _table(
-            tables.LAYER_HEADERS, (_cells(row, bool(row[0])) for row in layers), "rlrrlrrr"
-        )
+        yield table(tables.LAYER_HEADERS, (_cells(row, bool(row[0])) for row in layers), "rlrrlrrr")
         yield "</details>\n"
     yield from _findings(report)
     ending = filter(None, (tables.footer(report), tables.provenance(report)))
-    yield f"<sub>{_text('; '.join(ending))}; "
-    yield f"initdiag {_text(report.initdiag_version)}</sub>\n"
+    yield f"<sub>{escaped('; '.join(ending))}; "
+    yield f"initdiag {escaped(report.initdiag_version)}</sub>\n"
 
 
 def _findings(report: Report) -> Iterator[str]:
     shown = tables.other_findings(report)
     for finding in shown[:_MOST_FINDINGS]:
-        where = f"{_code(finding.layer)}: " if finding.layer else ""
-        kind = f"{_text(finding.severity)} {_text(finding.code)}"
-        yield f"- {kind}: {where}{_text(finding.message)}; {_text(finding.remedy)}"
+        where = f"{code_span(finding.layer)}: " if finding.layer else ""
+        kind = f"{escaped(finding.severity)} {escaped(finding.code)}"
+        yield f"- {kind}: {where}{escaped(finding.message)}; {escaped(finding.remedy)}"
     if len(shown) > _MOST_FINDINGS:
         yield f"- and {len(shown) - _MOST_FINDINGS} more"
     if shown:
@@ -76,21 +74,23 @@ def _findings(report: Report) -> Iterator[str]:
 def _cells(row: Sequence[str], is_code: bool = False) -> list[str]:
     """Return a row's cells, escaped; code and names stand in a code span."""
     return [
-        _code(cell) if is_code and index == 1 else _text(cell) for index, cell in enumerate(row)
+        code_span(cell) if is_code and index == 1 else escaped(cell)
+        for index, cell in enumerate(row)
     ]
 
 
-def _table(headers: Iterable[str], rows: Iterable[Iterable[str]], justify: str) -> str:
+def table(headers: Iterable[str], rows: Iterable[Iterable[str]], justify: str) -> str:
+    """Return a table of cells that are escaped already, one letter l or r a column."""
     rule = ["--:" if letter == "r" else "---" for letter in justify]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (headers, rule, *rows)) + "\n"
 
 
-def _text(text: str) -> str:
+def escaped(text: str) -> str:
     """Return a text with every character escaped that Markdown could interpret."""
     return _PUNCTUATION.sub(r"\\\1", text)
 
 
-def _code(text: str) -> str:
+def code_span(text: str) -> str:
     """Return a code span whose fence is longer than any run of backticks inside."""
     inner = text.replace("|", "\\|") or " "
     fence = "`" * (max(map(len, re.findall("`+", inner)), default=0) + 1)
