@@ -58,6 +58,7 @@ _NAMES = {
     "sub": "difference",
     "tangents": "unexpected derivative",
     "truediv": "quotient",
+    "weight's gradient": "unexpected gradient of a weight",
     "values": "unexpected value",
     "weights": "law of the present weights alone",
 }

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from initdiag.tracing.adapter import Output
     from initdiag.tracing.inputs import Subject
+    from initdiag.tracing.reach import PlainPass
 
 __all__ = ["assert_trainable", "check", "diagnose", "diagnose_architecture"]
 
@@ -76,15 +77,15 @@ class _Seen:
 
     ``simulation`` is a measurement by ``method="law"``: it predicts what the theory
     does not cover. ``not_measured`` says why there is no measurement, if one was
-    wanted; ``without_gradient`` names the weights, if next to none of them gets a
-    gradient; ``foreign`` names what could be neither copied nor put back.
+    wanted; ``shown`` is what a plain pass shows; ``foreign`` names what could be
+    neither copied nor put back.
     """
 
     architecture: Architecture
     measurement: Measurement | None = None
     simulation: Measurement | None = None
     not_measured: str | None = None
-    without_gradient: tuple[str, ...] = ()
+    shown: PlainPass | None = None
     foreign: tuple[str, ...] = ()
 
 
@@ -137,7 +138,7 @@ def _report(seen: _Seen, rule: _Rule, target: str | None, started: float) -> Rep
     )
     judgement = judge(
         arch, prediction, seen.measurement, test, training, limits, seen.not_measured,
-        _separation(usual, prediction), seen.without_gradient,
+        _separation(usual, prediction), seen.shown,
     )  # fmt: skip
     spectral = _spectral(arch) if rule.spectrum else _NO_SPECTRUM
     return Report(
@@ -323,7 +324,7 @@ def diagnose(
     from initdiag.measuring.task import checked_init
     from initdiag.tracing.guard import foreign, untouched
     from initdiag.tracing.inputs import subject_of
-    from initdiag.tracing.reach import weights_without_gradient
+    from initdiag.tracing.reach import plain_pass
     from initdiag.tracing.replica import own_modes
     from initdiag.tracing.trace import trace_subject
 
@@ -341,8 +342,7 @@ def diagnose(
         measurement, reason = _measured(run, subject, method, init)
         seen = _Seen(
             architecture, measurement, _simulation(run, subject.module, architecture), reason,
-            weights_without_gradient(subject, architecture.unused) if architecture.gaps else (),
-            foreign(),
+            plain_pass(subject, architecture.unused), foreign(),
         )  # fmt: skip
         report = _report(seen, rule, target, started)
         if method == "auto" and _is_refuted(report) and (subject.factory or init):

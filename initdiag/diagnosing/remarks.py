@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from initdiag.diagnosing import findings
 from initdiag.diagnosing.agreement import Agreement
@@ -16,7 +17,12 @@ from initdiag.measuring.record import Measurement
 from initdiag.network.architecture import Architecture, Layer
 from initdiag.network.weights import DISTINCT_UNITS, INDEPENDENT_OF
 
-__all__ = ["LEAST_LOG_SINE", "cut_off", "remarks", "shared_state", "symmetry"]
+if TYPE_CHECKING:
+    from initdiag.tracing.reach import PlainPass
+
+__all__ = [
+    "LEAST_LOG_SINE", "cut_off", "masked", "not_numbers", "remarks", "shared_state", "symmetry",
+]  # fmt: skip
 
 _CLEAR = 3.0
 """Standard errors from which on a part of a disagreement is named: a choice, by which
@@ -62,14 +68,32 @@ def remarks(
     return tuple(found)
 
 
-def cut_off(without_gradient: tuple[str, ...]) -> tuple[Finding, ...]:
+def cut_off(shown: PlainPass | None) -> tuple[Finding, ...]:
     """Return the error that next to no weight gets a gradient, where that is so."""
-    if not without_gradient:
+    if shown is None or not shown.without_gradient:
         return ()
-    names = ", ".join(without_gradient[:3]) + (", ..." if len(without_gradient) > 3 else "")
-    message = f"the output does not depend on the weights {names}: they get no gradient"
-    remedy = "look for a detach, a no_grad, or a result that is thrown away"
+    weights = shown.without_gradient
+    names = ", ".join(weights[:3]) + (", ..." if len(weights) > 3 else "")
+    message = f"the weights {names} get no gradient: it is not there, or exactly 0"
+    remedy = "look for a detach, a no_grad, a factor 0, or a result that is thrown away"
     return (findings.NO_GRADIENT.at(None, message, remedy),)
+
+
+def not_numbers(shown: PlainPass | None) -> tuple[Finding, ...]:
+    """Return the error that the output is not made of numbers, where that is so."""
+    if shown is None or not shown.not_numbers or shown.is_masked:
+        return ()
+    message = f"{shown.not_numbers} of {shown.rows} rows of the output hold NaN or infinity: it overflows?"
+    remedy = "look for what leaves its range: a log, a division, too large a gain"
+    return (findings.EXPLODING.at(None, message, remedy),)
+
+
+def masked(shown: PlainPass | None) -> tuple[Finding, ...]:
+    """Return why an output that holds minus infinity, as a mask does, is not judged."""
+    if shown is None or not shown.not_numbers or not shown.is_masked:
+        return ()
+    message = f"{shown.not_numbers} of {shown.rows} rows of the output hold minus infinity"
+    return (findings.NOT_JUDGED.at(None, message, "judge what comes before a mask: output="),)
 
 
 def shared_state(foreign: tuple[str, ...]) -> tuple[Finding, ...]:

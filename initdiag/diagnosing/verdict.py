@@ -6,6 +6,7 @@ import enum
 import functools
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from initdiag._core.choices import Family
 from initdiag._core.validation import probability
@@ -18,6 +19,9 @@ from initdiag.law.correlation import Separation
 from initdiag.law.prediction import Prediction
 from initdiag.measuring.record import Measurement
 from initdiag.network.architecture import Architecture
+
+if TYPE_CHECKING:
+    from initdiag.tracing.reach import PlainPass
 
 __all__ = ["Judgement", "Thresholds", "Verdict", "judge"]
 
@@ -83,7 +87,7 @@ def judge(
     thresholds: Thresholds,
     not_measured: str | None = None,
     separation: Separation | None = None,
-    without_gradient: tuple[str, ...] = (),
+    shown: PlainPass | None = None,
 ) -> Judgement:
     """Judge a network for how it is going to be trained.
 
@@ -105,21 +109,27 @@ def judge(
         Why there is no measurement, if one was wanted.
     separation : Separation, optional
         How two inputs at right angles leave the last hidden layer, where it is known.
-    without_gradient : tuple of str
-        The weights, if next to none of the module's gets a gradient: then the risk is
-        1.
+    shown : PlainPass, optional
+        What a plain pass of the module shows: where next to no weight gets a gradient,
+        or the output is not made of numbers, the risk is 1.
     """
     numbers, basis = basis_of(architecture, prediction, measurement, agreement)
     beside = remarks.remarks(
         architecture, prediction, measurement, agreement, separation, numbers, basis, not_measured
     )
-    cut_off, same = remarks.cut_off(without_gradient), remarks.symmetry(architecture)
-    if cut_off or same:
-        verdict = Verdict.DEAD if cut_off else Verdict.SYMMETRIC
+    of_structure = {
+        Verdict.SYMMETRIC: remarks.symmetry(architecture),
+        Verdict.EXPLODING: remarks.not_numbers(shown),
+        Verdict.DEAD: remarks.cut_off(shown),
+    }
+    errors = [finding for found in of_structure.values() for finding in found]
+    if errors:
+        verdict = next(verdict for verdict, found in of_structure.items() if found)
         certain: dict[str, float] = dict.fromkeys(_optimizers(training), 1.0)
-        return Judgement(verdict, Basis.STRUCTURE, certain, (*cut_off, *same, *beside))
-    if numbers is None:
-        return Judgement(Verdict.NO_VERDICT, Basis.NONE, {}, beside)
+        return Judgement(verdict, Basis.STRUCTURE, certain, (*errors, *beside))
+    masked = remarks.masked(shown)
+    if numbers is None or masked:
+        return Judgement(Verdict.NO_VERDICT, Basis.NONE, {}, (*masked, *beside))
     risk = _risks(numbers, training)
     if risk[training.optimizer] < thresholds.max_risk:
         return Judgement(Verdict.HEALTHY, basis, risk, beside)

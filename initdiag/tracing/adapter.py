@@ -125,6 +125,11 @@ class Adapter(nn.Module):
         self.taken: str | None = None
         """Which part of the output the last pass returned, in words; None for all."""
 
+    @property
+    def entered(self) -> str | None:
+        """Path of the embedding whose result the rows stand for."""
+        return None if self._entry is None else self._entry[0]
+
     def around(self, module: nn.Module) -> Adapter:
         """Return the same adapter around another module of the kind."""
         other = Adapter.__new__(Adapter)

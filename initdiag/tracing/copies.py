@@ -131,11 +131,18 @@ class Copies:
         return set(map(id, (*root.modules(), *root.parameters(), *root.buffers())))
 
     def _tensor(self, value: Tensor, where: str) -> Tensor:
+        """What ``convert`` makes of a tensor; a parameter keeps its gradient hooks."""
         tensor = self._convert(value)
-        if tensor is value or not isinstance(value, nn.Parameter):
+        if not isinstance(value, nn.Parameter):
+            return tensor
+        hooks = [self.part(hook, where) for hook in (value._backward_hooks or {}).values()]
+        if tensor is value:
             return tensor
         wants = value.requires_grad and tensor.is_floating_point()
-        return nn.Parameter(tensor, requires_grad=wants)
+        parameter = nn.Parameter(tensor, requires_grad=wants)
+        for hook in hooks if wants else ():
+            parameter.register_hook(hook)
+        return parameter
 
     def _module(self, value: nn.Module, where: str) -> Any:
         inner = inner_of(value)

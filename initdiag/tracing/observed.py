@@ -116,6 +116,8 @@ class Observed:
         Tangents and gradients are empty where they were not asked for.
     dtype : torch.dtype
         The lowest precision that was met.
+    weight_gradients : list of array or None, each of its weight's shape
+        Of the weights that are parameters; empty without gradients.
     backward_fault : str
         What no chain's backward pass does; empty for none.
     """
@@ -125,6 +127,7 @@ class Observed:
     tangents: list[Array]
     gradients: list[Array]
     dtype: torch.dtype
+    weight_gradients: list[Array | None]
     backward_fault: str = ""
 
 
@@ -140,14 +143,14 @@ class Places:
         Which of them are the layers, in their order.
     has_input_map : bool
         Whether something stands between the input and the first layer.
-    parameters : tuple of Tensor
-        Those among the layers' weights that are parameters of the module that runs.
+    parameters : tuple of Tensor or None
+        Each layer's weight, where it is a parameter of the module that runs.
     """
 
     products: int
     ordinals: tuple[int, ...]
     has_input_map: bool
-    parameters: tuple[Tensor, ...]
+    parameters: tuple[Tensor | None, ...]
 
 
 class PathDiffers(Exception):
@@ -195,10 +198,12 @@ def _observed(module: nn.Module, trial: Trial, places: Places) -> Observed:
     if not places.has_input_map:
         points[0], values[0] = leaf, trial.rows
         tangents[:1] = [tangent] if trial.has_tangents else []
-    parameters = places.parameters if trial.has_gradients else ()
+    own = [p for p in places.parameters if p is not None]
     before = random_state() if trial.has_gradients else ()
-    gradients, of_parameters = _gradients(points, parameters) if trial.has_gradients else ([], [])
-    idle = sum(gradient is None for gradient in of_parameters)
+    gradients, of_own = _gradients(points, own) if trial.has_gradients else ([], [])
+    idle = sum(gradient is None for gradient in of_own)
+    left = iter(of_own)
+    of_weights = [None if p is None else next(left, None) for p in places.parameters]
     fault = f"{idle} of the layers' weights get no gradient" if idle else ""
     if trial.has_gradients and random_state() != before:
         fault = "the backward pass draws random numbers"
@@ -208,6 +213,7 @@ def _observed(module: nn.Module, trial: Trial, places: Places) -> Observed:
         [_rows(t) for t in tangents],
         [_rows(g) for g in gradients],
         max((v.dtype for v in values), key=lambda dtype: torch.finfo(dtype).eps),
+        [None if g is None else array(g) for g in of_weights] if gradients else [],
         fault,
     )
 

@@ -141,7 +141,7 @@ class _Prover:
             parameter.requires_grad_(parameter.is_floating_point())
         ordinals = tuple(call.ordinal for call in flow.linear_calls)
         own = dict(copy.named_parameters())
-        parameters = tuple(own[layer.name] for layer in layers if layer.name in own)
+        parameters = tuple(own.get(layer.name) for layer in layers)
         self._places = Places(products, ordinals, bool(flow.input_map_calls()), parameters)
         slot = slots_of(copy)
         self._steps = [
@@ -237,6 +237,11 @@ class _Prover:
             actual = run.gradients[index][rows]
             expected = (found.slope * run.gradients[index + 1])[rows] @ matrix
             yield "gradients", _relative_error(actual, expected, expected, vanished)
+            came_back = found.slope * run.gradients[index + 1]
+            own = run.weight_gradients[index]
+            if own is not None and rows.all():
+                formed = came_back.T @ run.values[index]
+                yield "weight's gradient", _of_either_turn(own, formed, vanished)
 
     def _with_cause(self, gap: Gap, trial: Trial) -> Gap:
         """Return the gap; if the module does not repeat itself, as one of that kind."""
@@ -282,6 +287,18 @@ def _relative_error(actual: Array, expected: Array, scale: Array, vanished: floa
         return float(np.where(both_overflow, 0.0, np.nan_to_num(error, nan=1.0)).max())
 
 
+def _of_either_turn(actual: Array, expected: Array, vanished: float) -> float:
+    """Return the relative error of a matrix, whichever way it is kept."""
+    turns = [a for a in (actual, actual.T) if a.shape == expected.shape] or [actual]
+    errors = (
+        _relative_error(
+            a.reshape(1, -1), expected.reshape(1, -1), expected.reshape(1, -1), vanished
+        )
+        for a in turns
+    )
+    return min(errors)
+
+
 def _norms(rows: Array) -> Array:
     norms: Array = np.sqrt(np.einsum("ij,ij->i", rows, rows))
     return norms
@@ -292,5 +309,6 @@ def _reason(kind: str, layer: Layer, error: float, where: str) -> str:
         "values": "what follows the layer is not its activation of W h + b",
         "tangents": "the forward-mode derivative is not that of the layer and its activation",
         "gradients": "the backward pass is not that of the layer and its activation",
+        "weight's gradient": "the gradient of the weight is not that of the layer",
     }[kind]
     return f"{shown} ({layer.activation.label}): off by {error:.2g} of its size on {where}"

@@ -11,9 +11,9 @@ from initdiag.errors import UnsupportedArchitecture
 from initdiag.measuring.ensembles import random_numbers
 from initdiag.measuring.passes.interposer import Ensemble, LinearUse
 from initdiag.measuring.passes.modes import Parts
-from initdiag.measuring.passes.rows import LayerLogs, Rows, Scales, flat, log_sum_squares
+from initdiag.measuring.passes.rows import LayerLogs, Rows, Scales, flat, log_sum_squares, rowwise
 from initdiag.measuring.passes.run import brief, dual_forward, graph_forward
-from initdiag.measuring.passes.underflow import Logs, rescued
+from initdiag.measuring.passes.underflow import Logs, any_row, rescued
 from initdiag.tracing.forward_pass import paired
 
 if TYPE_CHECKING:
@@ -84,8 +84,21 @@ def product(
         activation = scales.log_mean_square(entered[0])
         logs.append(LayerLogs(use.name, activation, scales.log_square(image[1])))
 
-    _, tangent = dual_forward(task, ensemble, rows, scales, x, u, observe)
-    return tangent, logs
+    out, tangent = dual_forward(task, ensemble, rows, scales, x, u, observe)
+    return _unless_broken(tangent, out), logs
+
+
+def _unless_broken(tangent: Tensor, out: Tensor) -> Tensor:
+    """Return the tangent, which is NaN in rows whose output holds NaN or infinity.
+
+    Minus infinity alone may be a mask, past which the tangent tells.
+    """
+    is_broken = flat(out.isnan() | out.isposinf()).any(1)
+    return (
+        tangent
+        if not any_row(is_broken)
+        else tangent.masked_fill(rowwise(is_broken, tangent), torch.nan)
+    )
 
 
 def _product_by_pulling(
@@ -130,7 +143,7 @@ def _product_by_pulling(
     tangents = (
         log_sum_squares(found[i].detach()) if i in found else dead for i in range(len(names))
     )
-    return tangent.detach(), [
+    return _unless_broken(tangent.detach(), out.detach()), [
         LayerLogs(name, activation, logs)
         for (name, activation), logs in zip(names, tangents, strict=True)
     ]
