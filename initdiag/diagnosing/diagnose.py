@@ -28,6 +28,7 @@ from initdiag.law.predict import predict
 from initdiag.law.prediction import Prediction
 from initdiag.measuring.record import Measurement
 from initdiag.network.architecture import UNREPEATABLE, Architecture
+from initdiag.network.plain_pass import PlainPass
 from initdiag.spectrum.record import SpectralLaw
 
 if TYPE_CHECKING:
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 
     from initdiag.tracing.adapter import Output
     from initdiag.tracing.inputs import Subject
-    from initdiag.tracing.reach import PlainPass
 
 __all__ = ["assert_trainable", "check", "diagnose", "diagnose_architecture"]
 

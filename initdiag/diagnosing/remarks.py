@@ -4,25 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from initdiag.diagnosing import findings
 from initdiag.diagnosing.agreement import Agreement
 from initdiag.diagnosing.basis import Basis, Numbers, starts_at_zero
 from initdiag.diagnosing.coverage import uncovered
 from initdiag.diagnosing.findings import Finding, Severity
+from initdiag.diagnosing.structural import all_zero, hidden_zeros
 from initdiag.law.correlation import Separation
 from initdiag.law.prediction import Coverage, Prediction
 from initdiag.measuring.record import Measurement
 from initdiag.network.architecture import Architecture, Layer
 from initdiag.network.weights import DISTINCT_UNITS, INDEPENDENT_OF
 
-if TYPE_CHECKING:
-    from initdiag.tracing.reach import PlainPass
-
-__all__ = [
-    "LEAST_LOG_SINE", "cut_off", "masked", "not_numbers", "remarks", "shared_state", "symmetry",
-]  # fmt: skip
+__all__ = ["LEAST_LOG_SINE", "remarks", "shared_state"]
 
 _CLEAR = 3.0
 """Standard errors from which on a part of a disagreement is named: a choice, by which
@@ -68,34 +63,6 @@ def remarks(
     return tuple(found)
 
 
-def cut_off(shown: PlainPass | None) -> tuple[Finding, ...]:
-    """Return the error that next to no weight gets a gradient, where that is so."""
-    if shown is None or not shown.without_gradient:
-        return ()
-    weights = shown.without_gradient
-    names = ", ".join(weights[:3]) + (", ..." if len(weights) > 3 else "")
-    message = f"the weights {names} get no gradient: it is not there, or exactly 0"
-    remedy = "look for a detach, a no_grad, a factor 0, or a result that is thrown away"
-    return (findings.NO_GRADIENT.at(None, message, remedy),)
-
-
-def not_numbers(shown: PlainPass | None) -> tuple[Finding, ...]:
-    """Return the error that the output is not made of numbers, where that is so."""
-    if shown is None or not shown.not_numbers or shown.is_masked:
-        return ()
-    message = f"{shown.not_numbers} of {shown.rows} rows of the output hold NaN or infinity: it overflows?"
-    remedy = "look for what leaves its range: a log, a division, too large a gain"
-    return (findings.EXPLODING.at(None, message, remedy),)
-
-
-def masked(shown: PlainPass | None) -> tuple[Finding, ...]:
-    """Return why an output that holds minus infinity, as a mask does, is not judged."""
-    if shown is None or not shown.not_numbers or not shown.is_masked:
-        return ()
-    message = f"{shown.not_numbers} of {shown.rows} rows of the output hold minus infinity"
-    return (findings.NOT_JUDGED.at(None, message, "judge what comes before a mask: output="),)
-
-
 def shared_state(foreign: tuple[str, ...]) -> tuple[Finding, ...]:
     """Return the note that names what the forward passes that were run shared."""
     if not foreign:
@@ -104,30 +71,6 @@ def shared_state(foreign: tuple[str, ...]) -> tuple[Finding, ...]:
     message = f"can be neither copied nor put back, so that the passes shared it: {names}"
     remedy = "set it aside while the module is looked at, if a forward pass changes it"
     return (findings.SHARED_STATE.at(None, message, remedy),)
-
-
-def symmetry(architecture: Architecture) -> tuple[Finding, ...]:
-    """Return an error for each layer whose units are equal; they stay so for ever."""
-    message = "symmetry: some of its units have equal weights, so that they are and stay the same"
-    remedy = "draw its weights at random, e.g. by He initialisation"
-    equal = (
-        findings.SYMMETRY.at(layer.name, message, remedy)
-        for layer in architecture.layers
-        if DISTINCT_UNITS in layer.weight.failed
-    )
-    return (*equal, *map(_all_zero, _hidden_zeros(architecture)))
-
-
-def _hidden_zeros(architecture: Architecture) -> tuple[Layer, ...]:
-    """Return the hidden layers of zeros that every path goes through."""
-    hidden = () if architecture.chain is None else architecture.layers[:-1]
-    return tuple(layer for layer in hidden if layer.weight.variance == 0)
-
-
-def _all_zero(layer: Layer) -> Finding:
-    message = "every weight is zero: no gradient passes, and by symmetry its units stay alike"
-    remedy = "initialise it, or check the part before it alone"
-    return findings.ZERO_WEIGHTS.at(layer.name, message, remedy)
 
 
 _TREATMENTS: dict[Coverage, str] = {
@@ -179,7 +122,7 @@ def _gaps(architecture: Architecture, prediction: Prediction, how: str) -> Itera
 
 
 def _layers(architecture: Architecture, numbers: Numbers | None) -> Iterator[Finding]:
-    symmetric = _hidden_zeros(architecture)
+    symmetric = hidden_zeros(architecture)
     for layer in architecture.layers:
         if layer.weight.variance == 0 and layer not in symmetric:
             yield from _zero_weights(layer, architecture, numbers)
@@ -206,7 +149,7 @@ def _zero_weights(
         message = "its weights start at zero, and the gradient goes around it: a usual start"
         yield findings.ZERO_START.at(layer.name, message, "nothing: its branch counts as not there")
     else:
-        yield _all_zero(layer)
+        yield all_zero(layer)
 
 
 def _failed_weights(layer: Layer) -> Finding:

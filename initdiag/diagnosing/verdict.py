@@ -6,11 +6,10 @@ import enum
 import functools
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from initdiag._core.choices import Family
 from initdiag._core.validation import probability
-from initdiag.diagnosing import findings, remarks
+from initdiag.diagnosing import findings, remarks, structural
 from initdiag.diagnosing.agreement import Agreement
 from initdiag.diagnosing.basis import Basis, Numbers, basis_of
 from initdiag.diagnosing.findings import Finding, Kind
@@ -19,9 +18,7 @@ from initdiag.law.correlation import Separation
 from initdiag.law.prediction import Prediction
 from initdiag.measuring.record import Measurement
 from initdiag.network.architecture import Architecture
-
-if TYPE_CHECKING:
-    from initdiag.tracing.reach import PlainPass
+from initdiag.network.plain_pass import PlainPass
 
 __all__ = ["Judgement", "Thresholds", "Verdict", "judge"]
 
@@ -118,16 +115,16 @@ def judge(
         architecture, prediction, measurement, agreement, separation, numbers, basis, not_measured
     )
     of_structure = {
-        Verdict.SYMMETRIC: remarks.symmetry(architecture),
-        Verdict.EXPLODING: remarks.not_numbers(shown),
-        Verdict.DEAD: remarks.cut_off(shown),
+        Verdict.SYMMETRIC: structural.symmetry(architecture),
+        Verdict.EXPLODING: structural.not_numbers(shown),
+        Verdict.DEAD: structural.cut_off(shown),
     }
     errors = [finding for found in of_structure.values() for finding in found]
     if errors:
         verdict = next(verdict for verdict, found in of_structure.items() if found)
         certain: dict[str, float] = dict.fromkeys(_optimizers(training), 1.0)
         return Judgement(verdict, Basis.STRUCTURE, certain, (*errors, *beside))
-    masked = remarks.masked(shown)
+    masked = structural.masked(shown)
     if numbers is None or masked:
         return Judgement(Verdict.NO_VERDICT, Basis.NONE, {}, (*masked, *beside))
     risk = _risks(numbers, training)

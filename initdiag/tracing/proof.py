@@ -42,6 +42,7 @@ from initdiag.tracing.observed import (
     trials,
 )
 from initdiag.tracing.parameter_access import Slot, slots_of
+from initdiag.tracing.relative_errors import error_of_either_turn, relative_error
 from initdiag.tracing.replica import copied, replica
 from initdiag.tracing.structures import are_equal
 
@@ -222,7 +223,7 @@ class _Prover:
             before = before + array(bias.get()).reshape(-1)
         like = run.weights[index]
         found = activated(step.layer.activation, step.dropouts, before, after, like)
-        yield "values", _relative_error(after, found.value, before, vanished)
+        yield "values", relative_error(after, found.value, before, vanished)
         room = _UNDECIDED * eps * np.abs(before).max(1, keepdims=True)
         is_open = ~found.is_kinked | (np.abs(before) > room)
         if run.tangents:
@@ -230,18 +231,18 @@ class _Prover:
             expected = found.slope * pushed
             yield (
                 "tangents",
-                _relative_error(actual * is_open, expected * is_open, pushed, vanished),
+                relative_error(actual * is_open, expected * is_open, pushed, vanished),
             )
         if run.gradients:
             rows = is_open.all(1)
             actual = run.gradients[index][rows]
             expected = (found.slope * run.gradients[index + 1])[rows] @ matrix
-            yield "gradients", _relative_error(actual, expected, expected, vanished)
+            yield "gradients", relative_error(actual, expected, expected, vanished)
             came_back = found.slope * run.gradients[index + 1]
             own = run.weight_gradients[index]
             if own is not None and rows.all():
                 formed = came_back.T @ run.values[index]
-                yield "weight's gradient", _of_either_turn(own, formed, vanished)
+                yield "weight's gradient", error_of_either_turn(own, formed, vanished)
 
     def _with_cause(self, gap: Gap, trial: Trial) -> Gap:
         """Return the gap; if the module does not repeat itself, as one of that kind."""
@@ -269,39 +270,6 @@ def _nearest(either: Sequence[Tensor], used: Tensor) -> Tensor:
     if len(either) == 1:
         return either[0]
     return min(either, key=lambda w: float((w.double() - used.double()).norm()))
-
-
-def _relative_error(actual: Array, expected: Array, scale: Array, vanished: float) -> float:
-    """Return the largest of the rows' ``|actual - expected|``, relative to their
-    size.
-    """
-    if not len(actual):
-        return 0.0
-    with np.errstate(all="ignore"):
-        size = np.maximum(_norms(scale), _norms(actual))
-        error = _norms(actual - expected) / size
-        error[size <= vanished] = 0.0
-        if np.isfinite(error).all():
-            return float(error.max())
-        both_overflow = ~np.isfinite(_norms(expected)) & ~np.isfinite(_norms(actual))
-        return float(np.where(both_overflow, 0.0, np.nan_to_num(error, nan=1.0)).max())
-
-
-def _of_either_turn(actual: Array, expected: Array, vanished: float) -> float:
-    """Return the relative error of a matrix, whichever way it is kept."""
-    turns = [a for a in (actual, actual.T) if a.shape == expected.shape] or [actual]
-    errors = (
-        _relative_error(
-            a.reshape(1, -1), expected.reshape(1, -1), expected.reshape(1, -1), vanished
-        )
-        for a in turns
-    )
-    return min(errors)
-
-
-def _norms(rows: Array) -> Array:
-    norms: Array = np.sqrt(np.einsum("ij,ij->i", rows, rows))
-    return norms
 
 
 def _reason(kind: str, layer: Layer, error: float, where: str) -> str:

@@ -5,11 +5,11 @@ weights get a gradient.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from initdiag.network.plain_pass import PlainPass
 from initdiag.tracing.adapter import Adapter
 from initdiag.tracing.forward_pass import paired
 from initdiag.tracing.fresh_weights import normal
@@ -17,7 +17,7 @@ from initdiag.tracing.guard import seed_generators
 from initdiag.tracing.inputs import Subject, inputs_to_try, is_meta
 from initdiag.tracing.replica import copied, replica
 
-__all__ = ["PlainPass", "plain_pass"]
+__all__ = ["plain_pass"]
 
 _ROWS = 16
 """Rows that are run backwards."""
@@ -27,28 +27,6 @@ _TRIES = 4
 ones, and three that lie as far from them as they are large. One tells of a gradient
 that is cut; the others guard against units that happen to be dead.
 """
-
-
-@dataclass(frozen=True, slots=True)
-class PlainPass:
-    """What was seen.
-
-    Attributes
-    ----------
-    without_gradient : tuple of str
-        The weights without a gradient, if they are all, or all but one; else empty.
-        Weights are trainable parameters of two dimensions or more. A single weight that
-        learns in front of others that do not is a head on a body that is detached.
-    not_numbers, rows : int
-        Rows of the output that hold NaN or infinity, and all rows.
-    is_masked : bool
-        Whether these are minus infinity alone, as a mask of logits is.
-    """
-
-    without_gradient: tuple[str, ...] = ()
-    not_numbers: int = 0
-    rows: int = 0
-    is_masked: bool = False
 
 
 def plain_pass(subject: Subject, unused: tuple[str, ...] = ()) -> PlainPass:
