@@ -117,7 +117,7 @@ class Observed:
     dtype : torch.dtype
         The lowest precision that was met.
     weight_gradients : list of array or None, each of its weight's shape
-        Of the weights that are parameters; empty without gradients.
+        What came back to the weights that are parameters; empty without gradients.
     backward_fault : str
         What no chain's backward pass does; empty for none.
     """
