@@ -31,6 +31,7 @@ from .measuring.spectrum import measure_spectrum as measure_spectrum
 from .measuring.spectrum_record import SpectralMeasurement as SpectralMeasurement
 from .network.architecture import Architecture as Architecture
 from .repairing.repair import Repair as Repair, repair as repair
+from .screening.depth_width import RiskMap as RiskMap, risk_map as risk_map
 from .screening.screen import (
     Screening as Screening,
     Sizing as Sizing,

@@ -27,10 +27,10 @@ SCRIPTS = {
 
 
 PUBLIC = """
-Architecture AtRisk Comparison InitdiagError InvalidInput Measurement Prediction Repair Report Screening Sizing
+Architecture AtRisk Comparison InitdiagError InvalidInput Measurement Prediction Repair Report RiskMap Screening Sizing
 SpectralMeasurement TargetError Thresholds UnsupportedArchitecture Verdict WorkersLost accepts
 assert_trainable beta check check_many compare diagnose failure_risk free measure measure_spectrum
-parameter_gradients predict predict_spectrum repair screen trace widths_for widths_front
+parameter_gradients predict predict_spectrum repair risk_map screen trace widths_for widths_front
 """.split()
 """Names that a user's code may import: none is taken away."""
 

@@ -17,6 +17,7 @@ ORDER = (
 
 DELEGATES = {
     "law/prediction.py", "diagnosing/report.py", "diagnosing/comparison.py", "spectrum/record.py",
+    "screening/depth_width.py",
 }  # fmt: skip
 """Records whose one-line methods, such as `Report.to_html`, import a later folder inside the method."""
 

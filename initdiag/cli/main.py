@@ -23,6 +23,7 @@ from initdiag.cli.explain import explain_command
 from initdiag.cli.group import Commands
 from initdiag.cli.options import FILE, assumption_options, output_options, training_options
 from initdiag.cli.output import ReaderGone, emit, exit_code, saved, write, write_spectrum
+from initdiag.cli.risk_map import map_command
 from initdiag.cli.screen import screen_command
 from initdiag.errors import UnsupportedArchitecture, said
 
@@ -93,6 +94,7 @@ def _group() -> None:
 _group.add_command(screen_command)
 _group.add_command(explain_command)
 _group.add_command(compare_command)
+_group.add_command(map_command)
 
 
 def _draws(ctx: click.Context, param: click.Parameter, value: str) -> int | str:
