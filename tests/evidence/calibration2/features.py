@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import csv
 import itertools
+import sys
 import time
 import warnings
 from collections.abc import Mapping
@@ -35,7 +36,8 @@ def features(row: Mapping[str, str]) -> list[object]:
     size = grad_norm(row, x, y)
     try:
         basis, numbers = judged(network, x)
-    except initdiag.InitdiagError as error:
+    except Exception as error:  # a fault of the product is a row, too
+        print(row["group"], row["k"], repr(error), file=sys.stderr, flush=True)
         basis, numbers = f"error: {type(error).__name__}", ("", "", "", "")
     spent = f"{time.perf_counter() - begun:.2f}"
     return [row["group"], row["k"], basis, *numbers, f"{size:.4g}", spent]
@@ -63,6 +65,7 @@ def judged(network: torch.nn.Module, x: torch.Tensor) -> tuple[str, tuple[object
 def grad_norm(row: Mapping[str, str], x: torch.Tensor, y: torch.Tensor) -> float:
     """The norm of the task's loss's gradient with respect to all weights."""
     network, task = population.network(row), tasks.task(row["task"])
+    network = torch.func.replace_all_batch_norm_modules_(network)  # as in training
     loss = task.losses(task.run(network, x).unsqueeze(0), x, y).sum()
     found = torch.autograd.grad(loss, list(network.parameters()), allow_unused=True)
     return float(torch.cat([g.flatten() for g in found if g is not None]).norm())

@@ -143,12 +143,15 @@ def _append(path: Path, lines: list) -> None:
 
 
 def group_rows(
-    group: Group, known: Mapping[tuple[str, str, float], Cell], ks: tuple[int, ...] = (0, 1, 2)
+    group: Group,
+    known: Mapping[tuple[str, str, float], Cell],
+    ks: tuple[int, ...] = (0, 1, 2),
+    pairs: list[tuple[str, float]] | None = None,
 ) -> list[list[object]]:
-    """Train a group, or only some of its networks: a row for each run."""
+    """Train a group, or only some of its networks under some settings: a row for each run."""
     task, begun = tasks.task(group.task), time.perf_counter()
     networks = {k: population.initial(group, k) for k in ks}
-    of = [(o, lr, k) for o, lr in settings(task) for k in ks]
+    of = [(o, lr, k) for o, lr in pairs or settings(task) for k in ks]
     outcome = training.train(
         [copy.deepcopy(networks[k]) for *_, k in of],
         [o for o, *_ in of],
