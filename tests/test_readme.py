@@ -53,6 +53,7 @@ def test_the_readmes_report_is_what_is_printed(monkeypatch):
     assert without_last_digits(shown[1]) == without_last_digits(printed)
 
 
+@pytest.mark.slow
 def test_the_readmes_picture_is_the_reports_figure(monkeypatch):
     """Committed as text: what it says is compared, not the measured digits."""
     monkeypatch.chdir(ROOT)

@@ -265,6 +265,7 @@ class Sliced(nn.Module):
         return self.b(self.a(x).relu()[:, :10])
 
 
+@pytest.mark.slow
 def test_a_simulated_share_of_dead_draws_has_an_error_of_its_own():
     found = [initdiag.diagnose(seeded(Sliced, seed), seed=seed) for seed in range(12)]
     assert all(report.prediction.coverage == "simulated" for report in found)

@@ -112,6 +112,7 @@ def test_the_callers_thread_count_does_not_matter(serially):
 @pytest.mark.parametrize(
     ("in_flight", "chunk", "reverse"), [(1, 1, False), (3, 1, True), (2, 4, True), (64, 3, False)]
 )
+@pytest.mark.slow
 def test_neither_order_nor_chunks_nor_flight_change_a_record(serially, in_flight, chunk, reverse):
     engine = Recorder(reverse)
     records = check_many(zoo.CANDIDATES, engine, in_flight=in_flight, chunk=chunk, **zoo.OPTIONS)

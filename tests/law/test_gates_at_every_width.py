@@ -56,6 +56,7 @@ def test_gates(name, width):
 @pytest.mark.parametrize(
     ("fan_out", "fan_in"), [(2, 2), (2, 7), (9, 3), (16, 16), (64, 24), (128, 128)]
 )
+@pytest.mark.slow
 def test_haar(fan_out, fan_in):
     """Rows or columns of orthogonal matrices drawn by QR; large ones serve for several directions each."""
     rng = np.random.default_rng([11, fan_out, fan_in])

@@ -119,6 +119,7 @@ CASES = {
 
 @pytest.mark.parametrize("method", ["signs", "redraw"])
 @pytest.mark.parametrize("name", CASES)
+@pytest.mark.slow
 def test_measured_as_redrawn_modules_are(name, method):
     factory = CASES[name]
     mean, variance, dead = truth(factory, 100)

@@ -137,6 +137,7 @@ CHECKS = [
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 @given(report=made.reports())
+@pytest.mark.slow
 def test_any_report(check, report):
     check(report)
 
@@ -202,6 +203,7 @@ def test_the_checks_can_fail(check, monkeypatch):
 
 @settings(max_examples=40)
 @given(report=made.reports())
+@pytest.mark.slow
 def test_the_reports_are_worth_it(report):
     """Some of them have a law, some a drawing, some neither: counted below."""
     SEEN.append(

@@ -83,6 +83,7 @@ def test_fresh_weights_have_gain_1_in_every_layer(specimen, method):
 
 
 @pytest.mark.parametrize("specimen", MENDABLE, ids=str)
+@pytest.mark.slow
 def test_rescaled_chains_have_no_drift(specimen):
     model = built(specimen)
     done = repair(model, "rescale", seed=1, input_size=specimen.input_size)

@@ -68,6 +68,7 @@ def test_exact_laws_equal_predict(init, activation, output):
 
 
 @pytest.mark.parametrize("init", FIRST_ORDER)
+@pytest.mark.slow
 def test_first_order_laws_equal_predict(init):
     rows = [[40, *row, 5] for row in architectures(2, 12, narrowest=64, widest=400)]
     assert_equal(initdiag.screen(rows, init=init), one_by_one(rows, init=init), 1e-11)
@@ -123,6 +124,7 @@ def test_dropout_extreme_widths_and_one_layer():
         assert_equal(initdiag.screen(rows, **assumptions), one_by_one(rows, **assumptions), 1e-12)
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_layers():
     row = [100] * 100_001
     shallow, deep = initdiag.screen([row[:1002], row], init="he_normal").log_variance
@@ -269,6 +271,7 @@ def test_a_wrong_table_would_be_seen(monkeypatch):
 
 @pytest.mark.parametrize("init", ["he_normal", "orthogonal", "xavier_normal", "torch_default"])
 @pytest.mark.parametrize(("fan_in", "hidden", "fan_out"), [(9, (11, 6), 4), (20, (15, 9, 7), 3)])
+@pytest.mark.slow
 def test_best_widths_have_nearly_the_least_risk_of_all(init, fan_in, hidden, fan_out):
     budget = sum((a + 1) * b for a, b in itertools.pairwise([fan_in, *hidden, fan_out]))
     table = np.array(

@@ -103,6 +103,7 @@ def assert_alike(predicted: Conditions, found):
 
 
 @pytest.mark.parametrize(("widths", "assumptions"), CHAINS.values(), ids=CHAINS.keys())
+@pytest.mark.slow
 def test_conditions_are_those_of_explicit_jacobians(widths, assumptions):
     arch = Architecture.from_widths(widths, **assumptions)
     assert_alike(conditions_of(predict_spectrum(arch)), measured(arch))
@@ -145,6 +146,7 @@ def test_isometry_distance_in_closed_form(depth):
 
 
 @pytest.mark.parametrize("name", ["He", "bottleneck", "tanh"])
+@pytest.mark.slow
 def test_what_is_promised_of_orthogonal_weights_comes_true(name):
     widths, assumptions = CHAINS[name]
     arch = Architecture.from_widths(widths, **assumptions)
@@ -230,6 +232,7 @@ def test_widening_unrecognised_weights_keeps_the_gain():
         ([64] * 12, {"activation": "hardtanh", "init": "orthogonal"}),
     ],
 )
+@pytest.mark.slow
 def test_the_advised_factor_mends_the_scale(widths, assumptions):
     arch = Architecture.from_widths(widths, **assumptions)
     assert improvements.log_mean_square(arch) == pytest.approx(

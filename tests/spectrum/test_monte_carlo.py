@@ -148,6 +148,7 @@ def test_finite_width_moments_are_exact_and_the_limit_is_not():
     assert abs(gaussian[1] - exact[1]) > 5 * error[1]  # the kurtosis is felt
 
 
+@pytest.mark.slow
 def test_finite_width_moments_of_haar_layers():
     rng = np.random.default_rng(4)
     arch = Architecture.from_widths(

@@ -165,6 +165,7 @@ def assert_unchanged(before, after):
 
 @settings(max_examples=EXAMPLES)
 @given(chains(), st.booleans(), st.sampled_from(SURROUNDINGS))
+@pytest.mark.slow
 def test_generated_chains(chain, training, where):
     model, widths, labels, covered = chain
     model.train(training)
@@ -222,6 +223,7 @@ def test_an_interrupt_in_mid_forward_changes_nothing(function, call, monkeypatch
     assert trace(mlp([4, 8, 2])).gaps == ()
 
 
+@pytest.mark.slow
 def test_a_call_inside_a_forward_pass():
     """Tracing another model while this one runs; measuring there is refused by torch, and said so."""
     inner = seeded(lambda: mlp([4, 8, 2]))

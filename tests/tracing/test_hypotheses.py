@@ -169,6 +169,7 @@ def test_one_bad_layer_is_told_alone():
     assert not any(failed[:7] + failed[8:])
 
 
+@pytest.mark.slow
 def test_honest_networks_are_not_refused():
     """350 networks of 1 to 12 layers of 2 to 16 units, one of them used again: at a level of 1e-5
     a network none is expected to fail."""
@@ -235,6 +236,7 @@ def test_few_weights_of_one_sign_are_not_symmetric(shape):
     assert ["symmetry" in law.failed for law in laws] == [False, True, False, False, False]
 
 
+@pytest.mark.slow
 def test_signs_of_honest_networks_are_refused_at_their_level():
     """20,000 networks of five small layers at a level of 1e-4: two are expected."""
     counts = np.random.default_rng(0).binomial(20, 0.5, size=(20_000, 5))

@@ -59,6 +59,7 @@ def heads(sizes):
     )
 
 
+@pytest.mark.slow
 def test_an_estimated_scale_has_the_error_that_is_stated():
     """Over 60 models the predicted log-mean scatters about the true one as stated."""
     sizes = [17, 16, 16, 3]

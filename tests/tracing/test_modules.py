@@ -109,6 +109,7 @@ def test_arguments_are_dealt_out_with_their_rows():
         assert not np.allclose(together[(row + 1) % 3 :: 3], alone[(row + 1) % 3 :: 3])
 
 
+@pytest.mark.slow
 def test_the_size_behind_an_embedding_is_that_of_redraws():
     """Of what the first look's embedding returned, which stays; all weights are drawn."""
     ids, count = torch.arange(6).reshape(1, 6), 60

@@ -101,6 +101,7 @@ def test_every_known_activation_passes(activation):
     assert trace(net, torch.randn(5, 9)).gaps == ()
 
 
+@pytest.mark.slow
 def test_a_chaotic_chain_of_two_hundred_layers_is_one():
     """Rounding errors grow by a factor a layer here; step by step they do not."""
     layers = []

@@ -401,6 +401,7 @@ def test_many_matrices_a_little_too_small_keep_their_own_variance():
 
 
 @pytest.mark.parametrize("name", sorted(set(INITIALISERS) - {"orthogonal"}))
+@pytest.mark.slow
 def test_true_draws_pass_together(name):
     """8 models of 20 matrices, one of them used 50 times: together they are tested as 20 draws."""
     torch.manual_seed(0)

@@ -68,6 +68,7 @@ def test_theory_and_measurement_agree(specimen, method):
 
 
 @pytest.mark.parametrize("specimen", SMOOTH, ids=str)
+@pytest.mark.slow
 def test_signs_and_redraws_agree_without_a_theory(specimen):
     signs = measure(built(specimen), draws=2048, seed=2)
     redraw = measure(built(specimen), draws=256, method="redraw", seed=2)

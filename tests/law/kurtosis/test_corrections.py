@@ -331,6 +331,7 @@ def test_the_fourth_norm_by_enumeration():
 
 
 @pytest.mark.parametrize("name", ["uniform", "t8", "sparse"])
+@pytest.mark.slow
 def test_the_fourth_norm_against_products(name):
     found = layers(name, [9, 6, 8, 5], LEAKY_DROPOUT)
     squares = np.exp(products(name, found, "one-hot", 200_000, seed=8))
@@ -363,6 +364,7 @@ def test_the_first_two_moments_of_the_law_are_exact_whatever_the_weights():
     slope=st.sampled_from([0.0, 0.1]),
     dropout=st.sampled_from([0.0, 0.3]),
 )
+@pytest.mark.slow
 def test_the_fourth_norm_is_the_exact_laws_second_moment(widths, init, slope, dropout):
     activation = "leaky_relu" if slope else "relu"
     prediction = initdiag.predict(

@@ -54,6 +54,7 @@ CHAINS = {
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize(("build", "size"), CHAINS.values(), ids=CHAINS.keys())
+@pytest.mark.slow
 def test_row_by_row(build, size, dtype, monkeypatch):
     model = seeded(build).to(dtype)
     fast = measure(model, input_size=size, draws=50, seed=2)

@@ -136,6 +136,7 @@ screen_file(Path(sys.argv[1]), Path(sys.argv[2]), progress=kill, init="he_normal
 
 
 @pytest.mark.parametrize("kind", WRITERS)
+@pytest.mark.slow
 def test_a_run_that_is_killed_leaves_the_old_output_and_the_next_one_says_so(tmp_path, kind):
     rows = [*architectures(300), [7]]
     source, output = WRITERS[kind](tmp_path / f"in{kind}", rows), tmp_path / f"out{kind}"
