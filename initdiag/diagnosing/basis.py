@@ -29,6 +29,8 @@ class Basis(enum.StrEnum):
     MEASUREMENT = "measurement"
     STRUCTURE = "structure"
     """What was read of the module: weights that are equal, or that none can learn."""
+    TRIAL = "trial"
+    """Real steps on a replica, which the law does not explain."""
     NONE = "none"
 
 

@@ -20,13 +20,17 @@ from initdiag.diagnosing.findings import Finding
 from initdiag.diagnosing.remarks import shared_state
 from initdiag.diagnosing.report import SCHEMA_VERSION, Report
 from initdiag.diagnosing.risk import PROVENANCE, Training
+from initdiag.diagnosing.setting import kind_of_loss, training_of
 from initdiag.diagnosing.spectral_report import spectral_report
 from initdiag.diagnosing.verdict import Judgement, Thresholds, Verdict, judge
+from initdiag.diagnosing.witness import heard
 from initdiag.errors import AtRisk, InvalidInput, UnsupportedArchitecture, explain, shown
 from initdiag.law.correlation import Separation, separation
 from initdiag.law.predict import predict
 from initdiag.law.prediction import Prediction
 from initdiag.measuring.record import Measurement
+from initdiag.measuring.trial_plan import TrialPlan
+from initdiag.measuring.trial_record import Trial
 from initdiag.network.architecture import UNREPEATABLE, Architecture
 from initdiag.network.plain_pass import PlainPass
 from initdiag.spectrum.record import SpectralLaw
@@ -34,6 +38,7 @@ from initdiag.spectrum.record import SpectralLaw
 if TYPE_CHECKING:
     from rich.console import Console
     from torch import nn
+    from torch.optim import Optimizer
 
     from initdiag.tracing.adapter import Output
     from initdiag.tracing.inputs import Subject
@@ -48,7 +53,8 @@ class _Rule:
     """How a network is judged: for which training, from which limits on, and with what
     beside.
 
-    ``optimizer`` is what the caller named, or None: the report keeps it.
+    ``optimizer`` is that of the caller, or what it is most like, or None: the report
+    keeps it.
     """
 
     optimizer: Family | None
@@ -59,16 +65,18 @@ class _Rule:
     @classmethod
     def of(
         cls,
-        optimizer: Family | None,
+        optimizer: Any,
         lr: float | None,
-        loss: Loss | None,
+        loss: Any,
         thresholds: Thresholds | None,
         spectrum: bool,
     ) -> _Rule:
         """Return the rule that a caller's arguments state; raise for what is out of
         range.
         """
-        return cls(optimizer, Training.of(optimizer, lr, loss), _limits(thresholds), spectrum)
+        training = training_of(optimizer, lr, loss)
+        family = None if optimizer is None else training.optimizer
+        return cls(family, training, _limits(thresholds), spectrum)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +86,8 @@ class _Seen:
     ``simulation`` is a measurement by ``method="law"``: it predicts what the theory
     does not cover. ``not_measured`` says why there is no measurement, if one was
     wanted; ``shown`` is what a plain pass shows; ``foreign`` names what could be
-    neither copied nor put back.
+    neither copied nor put back. ``trial`` is what some steps of training did, and
+    ``not_tried`` why there is none, if one was wanted.
     """
 
     architecture: Architecture
@@ -86,6 +95,8 @@ class _Seen:
     simulation: Measurement | None = None
     not_measured: str | None = None
     shown: PlainPass | None = None
+    trial: Trial | None = None
+    not_tried: str | None = None
     foreign: tuple[str, ...] = ()
 
 
@@ -140,6 +151,7 @@ def _report(seen: _Seen, rule: _Rule, target: str | None, started: float) -> Rep
         arch, prediction, seen.measurement, test, training, limits, seen.not_measured,
         _separation(usual, prediction), seen.shown,
     )  # fmt: skip
+    judgement = heard(judgement, seen.trial, training, limits, seen.not_tried)
     spectral = _spectral(arch) if rule.spectrum else _NO_SPECTRUM
     return Report(
         schema_version=SCHEMA_VERSION,
@@ -161,6 +173,7 @@ def _report(seen: _Seen, rule: _Rule, target: str | None, started: float) -> Rep
         elapsed=time.perf_counter() - started,
         lr=training.lr,
         loss=training.loss,
+        trial=seen.trial,
     )
 
 
@@ -240,16 +253,18 @@ def diagnose(
     draws: DrawCount = 1024,
     method: Method = "auto",
     init: Callable[[nn.Module], Any] | None = None,
-    optimizer: Family | None = None,
+    optimizer: Family | Optimizer | None = None,
     lr: float | None = None,
-    loss: Loss | None = None,
+    loss: Loss | nn.Module | None = None,
     thresholds: Thresholds | None = None,
     spectrum: bool = False,
     seed: int = 0,
     progress: bool = False,
-    target: str | None = None,
+    target: Any = None,
     module: str | None = None,
     strict: bool = False,
+    trial: int | None = None,
+    loss_fn: Callable[..., Any] | None = None,
 ) -> Report:
     """Predict, measure and judge a network before training.
 
@@ -280,14 +295,15 @@ def diagnose(
         its own forward where that can be done.
     init : callable, optional
         How to draw the parameters afresh, as ``model.apply`` takes it.
-    optimizer : str, optional
+    optimizer : str or torch.optim.Optimizer, optional
         ``"sgd"``, ``"momentum"``, ``"adam"`` or ``"adamw"``; None judges for plain SGD,
-        which sees the gradient as it is.
+        which sees the gradient as it is. Or the optimiser itself, its learning rate
+        with it: it is judged as the one of these four that it is most like.
     lr : float, optional
         The learning rate it will be trained with: the risk is then that of this rate,
         and the advice may name a lower one. Left out: averaged over usual ones.
-    loss : str, optional
-        ``"classification"`` or ``"regression"``, as in `failure_risk`.
+    loss : str or torch loss module, optional
+        ``"classification"`` or ``"regression"``, as in `failure_risk`, or the loss.
     thresholds : Thresholds, optional
         Limits of the decision.
     spectrum : bool
@@ -298,14 +314,24 @@ def diagnose(
         Fixes every draw.
     progress : bool
         Show a progress bar on a terminal.
-    target : str, optional
-        What the report calls the network.
+    target : str, or tensor, optional
+        A text is what the report calls the network. Anything else are the targets of
+        the example, for a trial.
     module : str, optional
         Path of a part, e.g. ``"head"``: the chain inside a larger model, on what the
         model's forward pass hands it.
     strict : bool
         Refuse a module that leads to what can be neither copied nor put back (a lock, a
         socket), before anything runs; else a finding names it (IND018).
+    trial : int, optional
+        So many real steps of training are made on a replica, with the optimiser, the
+        loss and the targets given (else made up, and said to be), on this one batch;
+        with a factory on 8 networks (3 from a million parameters on). It ends early
+        when it is clear, and after 30 seconds. ``report.trial``.
+    loss_fn : callable, optional
+        The trial's loss: ``loss_fn(output, target)``, or ``loss_fn(model, x)`` where
+        there is no target or its first argument is called ``model``: a scalar tensor,
+        or a dict of named terms, whose gradients are then compared.
 
     Returns
     -------
@@ -317,7 +343,10 @@ def diagnose(
     InvalidInput
         A usage fault: see `trace` and `measure`.
     """
-    rule = _Rule.of(optimizer, lr, loss, thresholds, spectrum)  # raises before the work
+    stated = kind_of_loss(loss_fn) if loss is None else loss
+    rule = _Rule.of(optimizer, lr, stated, thresholds, spectrum)  # raises before the work
+    plan = TrialPlan.of(trial, target, loss_fn, optimizer, lr, loss, rule.training.loss)
+    name = target if isinstance(target, str) else None
     choice(method, "method", METHODS)
     started = time.perf_counter()
     from initdiag.measuring.measure import measure
@@ -342,15 +371,30 @@ def diagnose(
         measurement, reason = _measured(run, subject, method, init)
         seen = _Seen(
             architecture, measurement, _simulation(run, subject.module, architecture), reason,
-            plain_pass(subject, architecture.unused), foreign(),
+            plain_pass(subject, architecture.unused),
+            *_tried(plan, subject, architecture, seed, progress), foreign(),
         )  # fmt: skip
-        report = _report(seen, rule, target, started)
+        report = _report(seen, rule, name, started)
         if method == "auto" and _is_refuted(report) and (subject.factory or init):
             redrawn, _ = _measured(run, subject, "redraw", init)
             if redrawn is not None:
                 seen = dataclasses.replace(seen, measurement=redrawn)
-                report = _report(seen, rule, target, started)
+                report = _report(seen, rule, name, started)
     return report
+
+
+def _tried(
+    plan: TrialPlan | None, subject: Subject, architecture: Architecture, seed: int, progress: bool
+) -> tuple[Trial | None, str | None]:
+    """Return the trial, or why there is none."""
+    if plan is None:
+        return None, None
+    from initdiag.measuring.trial import tried
+
+    try:
+        return tried(plan, subject, architecture, seed, progress), None
+    except UnsupportedArchitecture as error:
+        return None, str(error)
 
 
 def _is_refuted(report: Report) -> bool:
@@ -415,16 +459,18 @@ def check(
     draws: DrawCount = 1024,
     method: Method = "auto",
     init: Callable[[nn.Module], Any] | None = None,
-    optimizer: Family | None = None,
+    optimizer: Family | Optimizer | None = None,
     lr: float | None = None,
-    loss: Loss | None = None,
+    loss: Loss | nn.Module | None = None,
     thresholds: Thresholds | None = None,
     spectrum: bool = False,
     seed: int = 0,
     progress: bool = False,
-    target: str | None = None,
+    target: Any = None,
     module: str | None = None,
     strict: bool = False,
+    trial: int | None = None,
+    loss_fn: Callable[..., Any] | None = None,
     fail_on: FailOn | None = None,
     console: Console | None = None,
 ) -> Report:
@@ -437,7 +483,7 @@ def check(
         See `diagnose`.
     draws, method, init, optimizer, lr, loss
         See `diagnose`.
-    thresholds, spectrum, seed, progress, target, module, strict
+    thresholds, spectrum, seed, progress, target, module, strict, trial, loss_fn
         See `diagnose`.
     fail_on : str, optional
         ``"risk"`` raises `AtRisk` if the network is at risk; ``"no-verdict"`` raises it
@@ -463,7 +509,8 @@ def check(
         model, example_input, example_args=example_args, example_kwargs=example_kwargs,
         input_size=input_size, input=input, output=output, draws=draws, method=method, init=init,
         optimizer=optimizer, lr=lr, loss=loss, thresholds=thresholds, spectrum=spectrum, seed=seed,
-        progress=progress, target=target, module=module, strict=strict,
+        progress=progress, target=target, module=module, strict=strict, trial=trial,
+        loss_fn=loss_fn,
     )  # fmt: skip
     _print(report, console)
     if fails(report, fail_on):
@@ -489,16 +536,18 @@ def assert_trainable(
     draws: DrawCount = 1024,
     method: Method = "auto",
     init: Callable[[nn.Module], Any] | None = None,
-    optimizer: Family | None = None,
+    optimizer: Family | Optimizer | None = None,
     lr: float | None = None,
-    loss: Loss | None = None,
+    loss: Loss | nn.Module | None = None,
     thresholds: Thresholds | None = None,
     spectrum: bool = False,
     seed: int = 0,
     progress: bool = False,
-    target: str | None = None,
+    target: Any = None,
     module: str | None = None,
     strict: bool = False,
+    trial: int | None = None,
+    loss_fn: Callable[..., Any] | None = None,
 ) -> None:
     """Raise `AtRisk` unless the network is judged healthy. Silent otherwise: for tests.
 
@@ -508,7 +557,7 @@ def assert_trainable(
         See `diagnose`.
     draws, method, init, optimizer, lr, loss
         See `diagnose`.
-    thresholds, spectrum, seed, progress, target, module, strict
+    thresholds, spectrum, seed, progress, target, module, strict, trial, loss_fn
         See `diagnose`.
 
     Raises
@@ -522,7 +571,8 @@ def assert_trainable(
         model, example_input, example_args=example_args, example_kwargs=example_kwargs,
         input_size=input_size, input=input, output=output, draws=draws, method=method, init=init,
         optimizer=optimizer, lr=lr, loss=loss, thresholds=thresholds, spectrum=spectrum, seed=seed,
-        progress=progress, target=target, module=module, strict=strict,
+        progress=progress, target=target, module=module, strict=strict, trial=trial,
+        loss_fn=loss_fn,
     )  # fmt: skip
     if fails(report, "no-verdict"):
         raise AtRisk(f"\n{report}", report)

@@ -366,6 +366,61 @@ NO_SPECTRUM = Kind(
     "The network is not a chain, or has a layer that free probability does not cover.",
     "Measure the singular values: `initdiag.measure_spectrum(model)`.",
 )
+TRIAL_FAILED = Kind(
+    "IND040",
+    "trial-did-not-start",
+    _ERROR,
+    "Real steps of training were made on a copy of the network, and the loss did not fall "
+    "below that of the best constant guess.",
+    "The law sees the size of the gradient. A trial also sees what comes of it: steps that "
+    "are too large or too small for this loss, outputs or gates that saturate on this input, "
+    "targets of another scale, numbers that overflow.",
+    "Look at the losses and at the layers' gradients and updates: numbers that are not finite "
+    "and growing losses ask for a lower learning rate or smaller inputs; gradients near zero "
+    "for inputs or outputs that do not saturate; small updates for a higher learning rate.",
+)
+WITNESSES_DIFFER = Kind(
+    "IND041",
+    "witnesses-disagree",
+    _WARNING,
+    "The law (or the measurement) and the trial say different things of whether training "
+    "starts. The report says which is believed.",
+    "The law speaks of all initialisations and of usual tasks, the trial of few draws, one "
+    "batch and fifty steps. A trial that did not start is always believed. One that "
+    "started is believed where nothing of its setting was made up.",
+    "Give the trial the targets, the loss and the optimiser of the real training, and a "
+    "function that builds the network, so that several draws are tried.",
+)
+TERMS_IMBALANCED = Kind(
+    "IND043",
+    "loss-terms-imbalanced",
+    _WARNING,
+    "One named term of the loss has a far larger gradient than another: the smaller one "
+    "hardly counts in the first steps.",
+    "Terms of different units or orders of derivatives, such as a differential equation's "
+    "residual and its boundary values, differ by powers of the scale of the problem.",
+    "Weight the terms, so that their gradients are of like size, or write the problem in "
+    "units in which its quantities are near one.",
+)
+TRIAL_SETTING = Kind(
+    "IND044",
+    "trial-setting",
+    _NOTE,
+    "What of the trial's setting was made up, or of the user's was left aside.",
+    "A trial needs inputs, targets, a loss, an optimiser and a learning rate. What is not "
+    "given is made up, so that something can be said. Schedules, gradient clipping and the "
+    "optimiser's earlier steps are left aside.",
+    "Pass `target=`, `loss_fn=` and the `torch.optim` optimiser itself.",
+)
+NO_TRIAL = Kind(
+    "IND045",
+    "no-trial",
+    _NOTE,
+    "A trial was asked for and could not be run.",
+    "The weights have no values, the output is no tensor that a usual loss takes, or the loss "
+    "has no gradient.",
+    "Do what the reason says; most often: pass `loss_fn=`.",
+)
 
 CATALOGUE = {kind.code: kind for kind in tuple(globals().values()) if isinstance(kind, Kind)}
 """Code -> kind, in the order of the codes."""

@@ -18,6 +18,7 @@ from initdiag.diagnosing.verdict import Thresholds, Verdict
 from initdiag.errors import InvalidInput, explain
 from initdiag.law.prediction import Prediction
 from initdiag.measuring.record import Measurement
+from initdiag.measuring.trial_record import Trial
 from initdiag.network.architecture import Architecture
 from initdiag.spectrum.record import SpectralLaw
 
@@ -44,8 +45,8 @@ class Report(Record):
     verdict : Verdict
         See `initdiag.diagnosing.verdict`.
     basis : Basis
-        ``"law"``, ``"measurement"``, ``"structure"`` or ``"none"``: what the verdict
-        rests on.
+        ``"law"``, ``"measurement"``, ``"trial"``, ``"structure"`` or ``"none"``: what
+        the verdict rests on.
     risk : dict
         Optimiser -> probability that training does not start; empty without a verdict.
     risk_provenance : str
@@ -74,6 +75,8 @@ class Report(Record):
     lr, loss : float or None, str or None
         The learning rate and the kind of loss that the judged optimiser's risk is for;
         averaged over if None.
+    trial : Trial or None
+        What some real steps of training did, if that was asked for.
     """
 
     schema_version: int
@@ -95,6 +98,7 @@ class Report(Record):
     elapsed: float
     lr: float | None = None
     loss: Loss | None = None
+    trial: Trial | None = None
 
     @property
     def training(self) -> Training:
@@ -159,6 +163,8 @@ class Report(Record):
                 found[f"initdiag/{source}_{name}"] = getattr(record, name, None)
         for name in ("zero_mass", "log_mean_eigenvalue", "log_upper_edge"):
             found[f"initdiag/spectrum_{name}"] = getattr(self.spectrum, name, None)
+        for name in ("share", "share_se", "constant_loss", "seconds"):
+            found[f"initdiag/trial_{name}"] = getattr(self.trial, name, None)
         found["initdiag/ok"] = float(self.ok)
         return {name: float(v) for name, v in found.items() if v is not None and math.isfinite(v)}
 

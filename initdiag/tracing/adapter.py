@@ -37,11 +37,14 @@ class Call:
         As it takes them.
     said : tuple of str
         How an ambiguous batch was read, in words.
+    rest : tuple
+        What of the batch is taken for targets.
     """
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     said: tuple[str, ...] = ()
+    rest: tuple[Any, ...] = ()
 
     def tensors(self) -> list[tuple[Path, Tensor]]:
         """Return the tensors among the arguments, each with its path."""
@@ -167,7 +170,19 @@ class Adapter(nn.Module):
         args, kwargs = self._arguments(x, index)
         with _Doubled() if is_doubled else nullcontext(), self._entered(x):
             out = self.inner(*args, **kwargs)
-        return self._judged(out, len(x))
+        return self.judged(out, len(x))
+
+    def own_call(self, x: Tensor) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Return the example's own arguments, afresh: what training runs the module on.
+
+        ``x`` is the one argument where the rows are that; else it does not count.
+        """
+        if self._skeleton is None:
+            return (x.detach().clone(),), {}
+        args, kwargs = mapped(
+            self._skeleton, lambda _, hole: self._tensors[hole.index].detach().clone(), (_Hole,)
+        )
+        return args, kwargs
 
     def _arguments(self, x: Tensor, index: Tensor | None) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """What the module is called with for these rows."""
@@ -215,7 +230,7 @@ class Adapter(nn.Module):
         finally:
             handle.remove()
 
-    def _judged(self, out: Any, rows: int) -> Any:
+    def judged(self, out: Any, rows: int) -> Any:
         """Return the judged part of an output, or the output itself if no tensor is in
         it.
         """

@@ -33,11 +33,14 @@ class Adapted:
         several.
     said : tuple of str
         What is perturbed, in words, where that is not the one argument.
+    target : Any
+        What of the batch is taken for the targets; None if nothing is.
     """
 
     adapter: Adapter
     rows: Tensor
     said: tuple[str, ...]
+    target: Any = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +81,16 @@ def adapted(
     batch = live[0].tensor.shape[:1]
     live = [one for one in live if one.tensor.shape[:1] == batch]
     if call.only is not None:
-        return Adapted(Adapter(module, output=output), call.only, call.said)
+        return Adapted(Adapter(module, output=output), call.only, call.said, _target(call))
     _require_rows(live)
     adapter = Adapter(module, call, tuple(one.place for one in live), None, output, batch.numel())
-    return Adapted(adapter, _side_by_side(live), (*call.said, *said_of(live, named)))
+    said = (*call.said, *said_of(live, named))
+    return Adapted(adapter, _side_by_side(live), said, _target(call))
+
+
+def _target(call: Call) -> Any:
+    """Return the one target, several as they are, or None."""
+    return call.rest[0] if len(call.rest) == 1 else call.rest or None
 
 
 def _require_tensors(call: Call) -> None:
@@ -234,7 +243,7 @@ def _at_embedding(
     what = (
         f"perturbed: what the embedding {entry.path!r} returns; the input ({names}) holds integers"
     )
-    return Adapted(adapter, entry.found, (*call.said, what))
+    return Adapted(adapter, entry.found, (*call.said, what), _target(call))
 
 
 def _entry(tokens: Sequence[Named], lookups: Sequence[_Lookup]) -> _Lookup:

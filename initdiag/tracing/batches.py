@@ -45,7 +45,7 @@ def calls_of(
         batch = _as_tensors(_first_batch(example), dtype)
         found = calls_of(module, batch, (), None)
         return tuple(
-            Call(c.args, c.kwargs, ("the DataLoader's first batch", *c.said)) for c in found
+            Call(c.args, c.kwargs, ("the DataLoader's first batch", *c.said), c.rest) for c in found
         )
     if isinstance(example, Mapping):
         return _of_mapping(module, example)
@@ -107,7 +107,12 @@ def _of_sequence(module: nn.Module, example: Sequence[Any]) -> tuple[Call, ...]:
     said = (
         f"forward takes the first {count if count > 1 else 'entry'} of the batch's {len(example)}"
     )
-    first = Call(tuple(example[:count]), {}, (f"{said}; the rest are taken for targets",))
+    first = Call(
+        tuple(example[:count]),
+        {},
+        (f"{said}; the rest are taken for targets",),
+        tuple(example[count:]),
+    )
     if len(example) == count:
         return (arguments, whole)
     can_take_all = is_open or len(example) <= len(names)

@@ -56,6 +56,8 @@ class Subject:
         Class name, and the path of the part.
     said : tuple of str
         What is perturbed and how the example was read, in words.
+    target : Any
+        What of the example is taken for the targets; None if nothing is.
     """
 
     module: nn.Module
@@ -64,6 +66,7 @@ class Subject:
     size: Any
     name: str
     said: tuple[str, ...] = ()
+    target: Any = None
 
 
 def subject_of(
@@ -118,7 +121,8 @@ def subject_of(
     else:
         found = adapted(module, given.calls(module), perturbed, output)
     again = _remade(factory, found.adapter, path)
-    return Subject(found.adapter, again, _checked_example(found.rows), None, name, found.said)
+    rows = _checked_example(found.rows)
+    return Subject(found.adapter, again, rows, None, name, found.said, found.target)
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,7 @@ _STREAMS = {
     "law": 4,
     "cotangent": 5,
     "own noise": 6,
+    "trial": 7,
 }
 
 

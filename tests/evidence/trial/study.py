@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import itertools
 import math
 import time
 from pathlib import Path
@@ -73,7 +74,7 @@ class Residuals(nn.Module):
 
 def mlp(sizes, act=nn.ReLU, init=None, between=None):
     layers = []
-    for i, (a, b) in enumerate(zip(sizes, sizes[1:], strict=False)):
+    for i, (a, b) in enumerate(itertools.pairwise(sizes)):
         layer = nn.Linear(a, b)
         if init:
             init(layer.weight)

@@ -1,0 +1,166 @@
+"""The second witness: what a trial adds to a judgement, and which of the two is
+believed.
+
+The rule is fixed, and compared with 400 steps of training in ``tests/evidence/trial``:
+a trial that did not start raises the risk to its own; one that started, in a setting of
+which nothing was made up, takes the place of a law that says otherwise, and of one that
+says nothing. A trial in a made-up setting never lowers a risk.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator
+
+from initdiag.diagnosing import findings
+from initdiag.diagnosing.basis import Basis
+from initdiag.diagnosing.calibration import Training
+from initdiag.diagnosing.findings import Finding
+from initdiag.diagnosing.verdict import Judgement, Thresholds, Verdict
+from initdiag.measuring.trial_record import Trial
+
+__all__ = ["heard"]
+
+_IMBALANCED = 100.0
+"""Factor between the gradients (not squared) of two terms of a loss from which on the
+smaller counts as lost: a choice. With equal weights its direction is 1 % of a step."""
+
+_GROWTH = 2.0
+"""Factor by which the loss has grown where steps count as too large, not too small."""
+
+
+def heard(
+    judgement: Judgement,
+    trial: Trial | None,
+    training: Training,
+    thresholds: Thresholds,
+    not_tried: str | None = None,
+) -> Judgement:
+    """Return the judgement after the trial has been heard.
+
+    At risk if and only if the risk is at least ``max_risk``: the trial enters the risk
+    of the judged optimiser. A verdict from the structure, which is certain, stays.
+    ``not_tried`` says why there is no trial, if one was wanted.
+    """
+    if trial is None:
+        said = (*judgement.findings, *_not_tried(not_tried))
+        return dataclasses.replace(judgement, findings=said)
+    beside = (*judgement.findings, *_terms(trial), *_setting(trial))
+    law = judgement.risk.get(training.optimizer)
+    if trial.starts is None or judgement.basis is Basis.STRUCTURE:
+        return dataclasses.replace(judgement, findings=beside)
+    if not trial.starts:
+        return _not_started(judgement, trial, law, training, thresholds, beside)
+    if law is not None and law < thresholds.max_risk:
+        return dataclasses.replace(judgement, findings=beside)
+    if not trial.is_own:
+        message = f"the trial says: {trial.sentence()}; its setting was made up"
+        return dataclasses.replace(judgement, findings=(*beside, *_differ(message, law, "not ")))
+    return _started(judgement, trial, law, training, thresholds, beside)
+
+
+def _not_started(
+    judgement: Judgement,
+    trial: Trial,
+    law: float | None,
+    training: Training,
+    thresholds: Thresholds,
+    beside: tuple[Finding, ...],
+) -> Judgement:
+    risk = max(law or 0.0, trial.risk)
+    risks = {**judgement.risk, training.optimizer: risk}
+    message, remedy = trial.sentence(), _remedy(trial)
+    if judgement.verdict.is_at_risk or risk < thresholds.max_risk:
+        said = findings.TRIAL_FAILED.at(None, message, remedy, findings.Severity.WARNING)
+        risks = judgement.risk if law is None else risks
+        return dataclasses.replace(judgement, risk=risks, findings=(*beside, said))
+    failed = findings.TRIAL_FAILED.at(None, message, remedy)
+    differ = _differ("the trial did not start, and is believed", law)
+    return Judgement(_mode(trial), Basis.TRIAL, risks, (failed, *differ, *beside))
+
+
+def _started(
+    judgement: Judgement,
+    trial: Trial,
+    law: float | None,
+    training: Training,
+    thresholds: Thresholds,
+    beside: tuple[Finding, ...],
+) -> Judgement:
+    """Judge by a trial that started where the law says otherwise, or nothing."""
+    risks = {**judgement.risk, training.optimizer: trial.risk}
+    is_at_risk = trial.risk >= thresholds.max_risk
+    verdict = Verdict.UNSTABLE if is_at_risk else Verdict.HEALTHY
+    message = f"the trial is believed, for it is the real training's own: {trial.sentence()}"
+    kept = tuple(
+        dataclasses.replace(one, severity=findings.Severity.WARNING)
+        if one.severity is findings.Severity.ERROR
+        else one
+        for one in beside
+    )
+    return Judgement(verdict, Basis.TRIAL, risks, (*_differ(message, law), *kept))
+
+
+def _differ(message: str, law: float | None, believed: str = "") -> Iterator[Finding]:
+    """Say that the witnesses differ, and which is believed."""
+    if law is None:
+        said, remedy = f"nothing else judges this network; {message}", "look at the trial's losses"
+    else:
+        said = f"the risk without the trial is {law:.0%}; {message}"
+        remedy = "give the trial the real setting, and a function that builds the network"
+    if believed:
+        said += f", so that it is {believed}believed"
+    yield findings.WITNESSES_DIFFER.at(None, said, remedy)
+
+
+def _mode(trial: Trial) -> Verdict:
+    """Return the mode of a network that the trial alone calls at risk."""
+    losses = trial.typical
+    if trial.is_dead:
+        return Verdict.DEAD
+    if trial.nonfinite_step is not None or losses.max() > _GROWTH * abs(losses[0]):
+        return Verdict.EXPLODING
+    return Verdict.VANISHING
+
+
+def _remedy(trial: Trial) -> str:
+    verdict = _mode(trial)
+    if verdict is Verdict.EXPLODING:
+        return "a lower learning rate, or inputs and targets of mean square 1"
+    if verdict is Verdict.DEAD:
+        return "look for gates that are closed for the whole batch, or an output that is constant"
+    return "look at the layers' gradients and updates: saturation, or too low a learning rate"
+
+
+def _terms(trial: Trial) -> Iterator[Finding]:
+    """Say that a term of the loss is lost beside another."""
+    if len(trial.terms) < 2:
+        return
+    ordered = sorted(trial.terms, key=lambda term: term.log_gradient)
+    least, most = ordered[0], ordered[-1]
+    size = math.exp(min((most.log_gradient - least.log_gradient) / 2, 700.0))
+    if size < _IMBALANCED:
+        return
+    message = (
+        f"the gradient of the loss's term {most.name!r} is {size:.2g} times that of {least.name!r}"
+    )
+    remedy = f"weight {least.name!r} up, or {most.name!r} down, by about that factor"
+    yield findings.TERMS_IMBALANCED.at(None, message, remedy)
+
+
+def _setting(trial: Trial) -> Iterator[Finding]:
+    """Say what was made up, and what was left aside."""
+    parts = [f"made up: {', '.join(trial.made_up)}"] if trial.made_up else []
+    parts += trial.notes
+    if parts:
+        message = f"trial: {'; '.join(parts)}"
+        remedy = "pass target=, loss_fn= and the optimiser that it will be trained with"
+        yield findings.TRIAL_SETTING.at(None, message, remedy)
+
+
+def _not_tried(reason: str | None) -> Iterator[Finding]:
+    """Say why there is no trial, where one was asked for."""
+    if reason is not None:
+        message = f"no trial: {reason.rstrip('.')}"
+        yield findings.NO_TRIAL.at(None, message, "do what the reason says")

@@ -1,0 +1,1 @@
+"""Real steps of training on replicas: what is lowered, by what, and what it did."""
