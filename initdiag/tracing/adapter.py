@@ -179,16 +179,13 @@ class Adapter(nn.Module):
         """
         if self._skeleton is None:
             return (x.detach().clone(),), {}
-        args, kwargs = mapped(
-            self._skeleton, lambda _, hole: self._tensors[hole.index].detach().clone(), (_Hole,)
-        )
-        return args, kwargs
+        return self._filled([tensor.detach().clone() for tensor in self._tensors])
 
     def _arguments(self, x: Tensor, index: Tensor | None) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """What the module is called with for these rows."""
-        if self._skeleton is None:
-            return (x,), {}
-        tensors = self._dealt(x, index)
+        return ((x,), {}) if self._skeleton is None else self._filled(self._dealt(x, index))
+
+    def _filled(self, tensors: list[Tensor]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         args, kwargs = mapped(self._skeleton, lambda _, hole: tensors[hole.index], (_Hole,))
         return args, kwargs
 

@@ -25,7 +25,7 @@ _RATES: dict[Family, tuple[float, float]] = {
 middle of those that the risk is calibrated on."""
 
 _MOMENTUM = 0.9
-"""Of the optimiser that is called ``"momentum"``."""
+"""What the optimiser called ``"momentum"`` has, as in the risk's calibration."""
 
 _SHOWN = ("lr", "momentum", "weight_decay", "nesterov")
 """Options that a report names where they are not zero."""
