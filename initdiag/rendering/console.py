@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from initdiag._core.console import Group, Padding, RenderableType, Rule, Table, Text
 from initdiag.diagnosing.report import Report
 from initdiag.diagnosing.verdict import Verdict
-from initdiag.rendering import architecture, curves, spectrum, tables, words
+from initdiag.rendering import architecture, curves, spectrum, tables, trial, words
 from initdiag.rendering.terminal import Encodable, Grid, Histogram, plain_text
 
 __all__ = ["renderable", "to_text"]
@@ -44,6 +44,8 @@ def renderable(report: Report) -> RenderableType:
         parts += [part for part in (_histogram(report), _layers(report)) if part is not None]
     if report.spectrum is not None:
         parts += [Text(), spectrum.section(report.spectrum)]
+    if report.trial is not None:
+        parts += [Text(), trial.section(report.trial, is_whole=not report.ok)]
     parts += list(_findings(report))
     if not report.ok:
         parts += list(_advice(report))

@@ -20,7 +20,7 @@ from initdiag.diagnosing.coverage import uncovered
 from initdiag.diagnosing.findings import NOT_COVERED
 from initdiag.diagnosing.report import Report
 from initdiag.diagnosing.verdict import Verdict
-from initdiag.rendering import architecture, tables, words
+from initdiag.rendering import architecture, tables, trial, words
 from initdiag.rendering.svg_panels import panels
 
 __all__ = ["to_fragment", "to_html"]
@@ -122,6 +122,7 @@ def _view(report: Report) -> dict[str, Any]:
         "explanation": words.explanation(report),
         "panels": panels(report),
         "layers": _layers(report),
+        "trial": _trial(report),
         "glossary": () if report.basis == "none" else _GLOSSARY,
         "footer": "; ".join(filter(None, ending)),
         "data": None,
@@ -202,3 +203,9 @@ def _layers(report: Report) -> dict[str, Any]:
     """Return the table of layers: headers, rows, and the style of each column."""
     rows = tables.layer_rows(report, _MOST_LAYERS) if report.prediction.layers else []
     return {"headers": tables.LAYER_HEADERS, "rows": rows, "styles": _LAYER_STYLES}
+
+
+def _trial(report: Report) -> dict[str, Any]:
+    """Return the table of what each layer met in the trial."""
+    rows = [] if report.trial is None else trial.layer_rows(report.trial, _MOST_LAYERS)
+    return {"headers": trial.HEADERS, "rows": rows, "styles": ("name", *["number"] * 5)}

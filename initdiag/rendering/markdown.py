@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from initdiag.diagnosing.report import Report
-from initdiag.rendering import architecture, tables, words
+from initdiag.rendering import architecture, tables, trial, words
 
 __all__ = ["code_span", "escaped", "table", "to_markdown"]
 
@@ -53,10 +53,32 @@ def _section(report: Report) -> Iterator[str]:
         layers = tables.layer_rows(report, _MOST_LAYERS)
         yield table(tables.LAYER_HEADERS, (_cells(row, bool(row[0])) for row in layers), "rlrrlrrr")
         yield "</details>\n"
+    yield from _trial(report)
     yield from _findings(report)
     ending = filter(None, (tables.footer(report), tables.provenance(report)))
     yield f"<sub>{escaped('; '.join(ending))}; "
     yield f"initdiag {escaped(report.initdiag_version)}</sub>\n"
+
+
+def _trial(report: Report) -> Iterator[str]:
+    found = report.trial
+    if found is None:
+        return
+    losses = found.typical
+    yield f"**Trial.** {escaped(' '.join(trial.sentences(found)))}\\"
+    yield f"loss {losses[0]:.3g} {code_span(trial.sparkline(losses))} {losses[-1]:.3g}\n"
+    if report.ok:
+        return
+    yield "<details><summary>What each layer met in the trial</summary>\n"
+    yield table(trial.HEADERS, (_named(row) for row in trial.layer_rows(found)), "lrrrrr")
+    if found.terms:
+        yield table(trial.TERM_HEADERS, (_named(row) for row in trial.term_rows(found)), "lrrr")
+    yield "</details>\n"
+
+
+def _named(row: Sequence[str]) -> list[str]:
+    """Return a row's cells, escaped; the first is a name."""
+    return [code_span(row[0]), *map(escaped, row[1:])]
 
 
 def _findings(report: Report) -> Iterator[str]:

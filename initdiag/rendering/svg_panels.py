@@ -9,7 +9,7 @@ import numpy as np
 
 from initdiag.diagnosing.coverage import RESIDUAL_SUM, uncovered
 from initdiag.diagnosing.report import Report
-from initdiag.rendering import curves, svg, words
+from initdiag.rendering import curves, svg, trial, words
 from initdiag.rendering.curves import Array
 
 __all__ = ["HEIGHT", "WIDTH", "Panel", "panels"]
@@ -44,7 +44,7 @@ class Panel:
 
 def panels(report: Report) -> list[Panel]:
     """Return the panels that the report has something to show in."""
-    makers = (_distribution, _shares, _bands, _spectrum)
+    makers = (_distribution, _shares, _bands, _spectrum, _trial)
     return [panel for panel in (make(report) for make in makers) if panel is not None]
 
 
@@ -238,3 +238,29 @@ def _spectrum(report: Report) -> Panel | None:
         lost = words.percent(found.zero_mass)
         note += f" Not drawn: {lost} of the directions, which do not come through at all."
     return Panel("In every direction", note, svg.legend(14, 14, entries) + "".join(shapes) + axis)
+
+
+def _trial(report: Report) -> Panel | None:
+    """Draw the losses of every draw, and the constant guess as a line."""
+    found = report.trial
+    if found is None:
+        return None
+    every = np.concatenate([*found.losses, [found.constant_loss]])
+    is_wide = trial.is_wide(every)
+    *losses, constant = (
+        np.log10(np.where(one > 0, one, np.nan)) if is_wide else one
+        for one in (*found.losses, np.array([found.constant_loss]))
+    )
+    last = max(map(len, losses)) - 1
+    limits = _range(np.concatenate([*losses, constant]), with_zero=False)
+    frame = svg.Frame(52, 34, WIDTH - 66, HEIGHT - 80, (0.0, float(max(last, 1))), limits)
+    shapes = [svg.left_axis(frame, 6)]
+    shapes += [svg.line(frame, np.arange(len(one) + 0.0), one, "law") for one in losses]
+    entries = [("law", "loss, log10" if is_wide else "loss", False)]
+    if np.isfinite(constant).all():
+        y = float(frame.py(constant)[0])
+        shapes.append(svg.lines([(frame.left, y, frame.right, y)], "healthy"))
+        entries.append(("healthy", "best constant guess", False))
+    axis = svg.bottom_axis(frame, "step")
+    note = " ".join(trial.sentences(found))
+    return Panel("What real steps do", note, svg.legend(14, 14, entries) + "".join(shapes) + axis)

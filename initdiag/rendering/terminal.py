@@ -25,7 +25,7 @@ from initdiag._core.console import (
 )
 from initdiag.rendering.curves import Array
 
-__all__ = ["Encodable", "Grid", "Histogram", "plain_text"]
+__all__ = ["BARS", "Encodable", "Grid", "Histogram", "plain_text"]
 
 _GAP = 2
 """Columns between two columns of a table."""
@@ -33,8 +33,8 @@ _GAP = 2
 _INDENT = (0, 0, 0, 2)
 """Padding of a line that belongs to the one above it: top, right, bottom, left."""
 
-_BARS = " ▁▂▃▄▅▆▇█"
-_FEWEST_BARS = 8
+BARS = " ▁▂▃▄▅▆▇█"
+_FEWESTBARS = 8
 """Bars that a histogram keeps however narrow the terminal is: fewer show no shape."""
 
 _SIMPLER = str.maketrans("▁▂▃▄▅▆▇█─…", ".:-=+*#@-.")
@@ -168,9 +168,9 @@ class Histogram:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Yield the bars and their label."""
         room = options.max_width - sum(map(cell_len, self.ends)) - 2
-        heights = _merged(self.heights, max(room, _FEWEST_BARS))
-        levels = np.ceil(heights / heights.max() * (len(_BARS) - 1)).astype(int)
-        bars = "".join(_BARS[max(level, 0)] for level in levels)
+        heights = _merged(self.heights, max(room, _FEWESTBARS))
+        levels = np.ceil(heights / heights.max() * (len(BARS) - 1)).astype(int)
+        bars = "".join(BARS[max(level, 0)] for level in levels)
         line = f"{self.ends[0]} {bars} {self.ends[1]}"
         if cell_len(line) + _GAP + cell_len(self.label) <= options.max_width:
             yield Text(f"{line}{' ' * _GAP}{self.label}")

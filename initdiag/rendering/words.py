@@ -15,6 +15,7 @@ from initdiag.diagnosing.verdict import Verdict
 from initdiag.measuring.judged import judged_moments
 from initdiag.measuring.record import Measurement
 from initdiag.network.architecture import Architecture
+from initdiag.rendering import trial_words
 
 __all__ = [
     "OPTIMIZER_NAMES",
@@ -178,7 +179,8 @@ def headline(report: Report) -> tuple[str, ...]:
             return (f"Not judged: {why}.",)
         return ("Not judged: the theory does not cover this module, and it was not measured.",)
     first = f"{_start(report)}: {risks(report)}."
-    return tuple(sentence for sentence in (first, _size(report), _refutation(report)) if sentence)
+    further = (_size(report), _refutation(report), trial_words.headline(report))
+    return tuple(sentence for sentence in (first, *further) if sentence)
 
 
 def _refutation(report: Report) -> str:
@@ -211,6 +213,8 @@ def _size(report: Report) -> str:
     Empty for a healthy network, or where the number is not known.
     """
     drift, variance = _judged_numbers(report)
+    if report.basis is Basis.TRIAL:
+        return ""
     if report.verdict in (Verdict.VANISHING, Verdict.EXPLODING) and not math.isnan(drift):
         size = "small" if drift < 0 else "large"
         place = "input" if report.architecture.input_map is None else "first layer"
@@ -270,6 +274,8 @@ def where(report: Report) -> str:
 
 def explanation(report: Report) -> tuple[str, ...]:
     """Return the verdict for a reader without theory: its meaning, and how much."""
+    if report.basis is Basis.TRIAL:
+        return trial_words.explanation(report)
     size = _size(report)
     return (_MEANINGS[report.verdict], size) if size else (_MEANINGS[report.verdict],)
 

@@ -189,8 +189,8 @@ def test_junit_counts_and_kinds():
     suites = ElementTree.fromstring(render(everything(), "junit"))
     suite = suites[0]
     assert {k: suite.get(k) for k in ("tests", "failures", "errors")} == {
-        "tests": "3",
-        "failures": "1",
+        "tests": "4",
+        "failures": "2",
         "errors": "1",
     }
     cases = {case.get("name"): case for case in suite}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 
 from initdiag.diagnosing import findings
@@ -12,6 +14,7 @@ from initdiag.diagnosing.report import Report
 from initdiag.diagnosing.verdict import Thresholds, Verdict
 from initdiag.law.prediction import LayerPrediction, PredictedMoments, Prediction
 from initdiag.measuring.record import LayerMeasurement, Measurement
+from initdiag.measuring.trial_record import LossTerm, Trial, TrialLayer
 from initdiag.network.architecture import (
     Activation,
     Architecture,
@@ -209,4 +212,49 @@ def unjudged() -> Report:
     )
 
 
-ALL = {"vanishing": vanishing, "healthy": healthy, "unjudged": unjudged}
+def tried() -> Report:
+    """A chain whose trial did not start, and is believed."""
+    steps = np.arange(6.0)
+    names = [layer.name for layer in vanishing().architecture.layers]
+    layers = tuple(
+        TrialLayer(name, -4.0 - steps, -8.0 + 0 * steps, -5.0, -1.0, 0.0, 0.25) for name in names
+    )
+    trial = Trial(
+        wanted=50,
+        steps=6,
+        losses=(np.array([2.5, 2.375, 2.3125, 2.3125, 2.3125, 2.3125, 2.3125]),),
+        constant_loss=2.3125,
+        started=(False,),
+        is_cut=False,
+        stopped="steps",
+        nonfinite_step=None,
+        layers=layers,
+        terms=(
+            LossTerm("equation", 2.0, 1.875, 6.0, np.zeros(len(names))),
+            LossTerm("boundary", 0.5, 0.4375, -6.0, np.zeros(len(names))),
+        ),
+        optimizer="SGD(lr=0.1)",
+        loss="cross entropy",
+        made_up=("random labels",),
+        notes=(),
+        rows=32,
+        seconds=0.5,
+    )
+    message = trial.sentence()
+    found = (
+        findings.TRIAL_FAILED.at(None, message, "a lower learning rate"),
+        findings.WITNESSES_DIFFER.at(None, "the trial is believed", "give the real setting"),
+    )
+    return dataclasses.replace(
+        vanishing(),
+        target="model.py:tried",
+        advice=(),
+        basis=Basis.TRIAL,
+        risk={"sgd": 0.75, "adam": 0.25},
+        optimizer="sgd",
+        trial=trial,
+        findings=found,
+    )
+
+
+ALL = {"vanishing": vanishing, "healthy": healthy, "unjudged": unjudged, "tried": tried}
