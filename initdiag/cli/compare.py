@@ -8,6 +8,7 @@ from typing import IO, TYPE_CHECKING, Literal
 
 import click
 
+from initdiag.cli.group import examples
 from initdiag.cli.options import FILE
 from initdiag.cli.output import emit, saved, terminal
 from initdiag.errors import InvalidInput, explain
@@ -21,7 +22,14 @@ __all__ = ["compare_command"]
 _SAVED = click.File(encoding="utf-8")
 
 
-@click.command("compare")
+@click.command(
+    "compare",
+    short_help="Compare two saved reports, layer by layer.",
+    epilog=examples(
+        "initdiag compare before.json after.json",
+        "initdiag compare before.json after.json --output-format markdown",
+    ),
+)
 @click.argument("first", type=_SAVED)
 @click.argument("second", type=_SAVED)
 @click.option(

@@ -6,13 +6,21 @@ import textwrap
 
 import click
 
+from initdiag.cli.group import examples
+
 __all__ = ["explain_command"]
 
 _WIDTH = 88
 """Columns that a text is wrapped at, as the project's own prose is."""
 
 
-@click.command("explain")
+@click.command(
+    "explain",
+    short_help="Explain a finding: what it means, why it happens, how to mend it.",
+    epilog=examples(
+        "initdiag explain", "initdiag explain IND012", "initdiag explain vanishing-gradient"
+    ),
+)
 @click.argument("code", required=False)
 def explain_command(code: str | None) -> None:
     """Explain a finding: CODE is e.g. IND012, or a name. Without one, list them all."""

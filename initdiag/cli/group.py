@@ -9,7 +9,12 @@ import click
 from initdiag._core.validation import did_you_mean
 from initdiag.cli.output import ReaderGone
 
-__all__ = ["Commands"]
+__all__ = ["Commands", "examples"]
+
+
+def examples(*lines: str) -> str:
+    """Return an epilogue of example commands, a line each, that click does not wrap."""
+    return "\n".join(("\b", "Examples:", *(f"  {line}" for line in lines)))
 
 
 class Commands(click.Group):

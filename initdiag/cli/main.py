@@ -19,8 +19,9 @@ import click
 from initdiag import __version__
 from initdiag._core.choices import FAIL_ON, METHODS, FailOnOption, Family, Loss
 from initdiag.cli.compare import compare_command
+from initdiag.cli.demo import demo_command
 from initdiag.cli.explain import explain_command
-from initdiag.cli.group import Commands
+from initdiag.cli.group import Commands, examples
 from initdiag.cli.options import FILE, assumption_options, output_options, training_options
 from initdiag.cli.output import ReaderGone, emit, exit_code, saved, write, write_spectrum
 from initdiag.cli.risk_map import map_command
@@ -85,6 +86,12 @@ def _code(arguments: Sequence[str] | None) -> int:
 @click.group(
     cls=Commands,
     help="What a PyTorch network's gradients will look like, before the first training step.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=examples(
+        "initdiag demo                       a sick network and a healthy one",
+        "initdiag check net.py:build         your own: a module, or a function that returns one",
+        "initdiag predict 784,256x8,10       from widths alone",
+    ),
 )
 @click.version_option(__version__, prog_name="initdiag")
 def _group() -> None:
@@ -94,6 +101,7 @@ def _group() -> None:
 _group.add_command(screen_command)
 _group.add_command(explain_command)
 _group.add_command(compare_command)
+_group.add_command(demo_command)
 _group.add_command(map_command)
 
 
@@ -106,7 +114,17 @@ def _key(ctx: click.Context, param: click.Parameter, value: str | None) -> int |
     return int(value) if value is not None and value.isdecimal() else value
 
 
-@_group.command("check")
+@_group.command(
+    "check",
+    short_help="Check models before they are trained; exit code 1 if one is at risk.",
+    epilog=examples(
+        "initdiag check net.py:build",
+        "initdiag check net.py:build --optimizer adam --lr 0.001",
+        "initdiag check package.models:make --input-size 32,3,64,64 --output-format html "
+        "--output-file report.html",
+        "initdiag check --baseline baseline.json    what [tool.initdiag] lists",
+    ),
+)
 @click.argument("targets", nargs=-1, metavar="[TARGET]...")
 @click.option("--input-size", help="Shape of a batch, e.g. 2,784, if the model does not tell it.")
 @click.option(
@@ -267,7 +285,15 @@ def _write_baseline(outcomes: list[Outcome], path: Path) -> int:
     return 0
 
 
-@_group.command("predict")
+@_group.command(
+    "predict",
+    short_help="Predict gradients and risk from widths alone, without PyTorch.",
+    epilog=examples(
+        "initdiag predict 784,256x8,10",
+        "initdiag predict 784,256x8,10 --init he_normal --optimizer adam",
+        "initdiag predict 2,64x4,1 --activation tanh --init xavier_normal",
+    ),
+)
 @click.argument("widths")
 @assumption_options
 @click.option("--fail-on", type=click.Choice(list(FAIL_ON)), default="never", show_default=True)
@@ -301,7 +327,14 @@ def _predict(
     return exit_code([report], FAIL_ON[fail_on])
 
 
-@_group.command("spectrum")
+@_group.command(
+    "spectrum",
+    short_help="Predict the singular values of the Jacobian.",
+    epilog=examples(
+        "initdiag spectrum 784,256x8,10 --init orthogonal",
+        "initdiag spectrum net.py:build --activation tanh",
+    ),
+)
 @click.argument("target", metavar="TARGET|WIDTHS")
 @click.option("--init", help="Initialiser of every layer.")
 @click.option("--activation", help="Of the hidden layers.")
@@ -396,7 +429,14 @@ def _traced(target: str, given: dict[str, Any], isolate: bool, **input_of: Any) 
     return architecture.replace(**given) if given else architecture
 
 
-@_group.command("report")
+@_group.command(
+    "report",
+    short_help="Show a saved report in any format.",
+    epilog=examples(
+        "initdiag check net.py:build --output-format json --output-file report.json",
+        "initdiag report report.json --output-format html --output-file report.html",
+    ),
+)
 @click.argument("file", type=click.File(encoding="utf-8"))
 @click.option("--fail-on", type=click.Choice(list(FAIL_ON)), default="never", show_default=True)
 @output_options

@@ -9,13 +9,21 @@ from typing import Any, Literal
 import click
 
 from initdiag._core.choices import Family, Loss
+from initdiag.cli.group import examples
 from initdiag.cli.options import FILE, assumption_options, training_options
 from initdiag.cli.output import emit, terminal
 
 __all__ = ["map_command"]
 
 
-@click.command("map")
+@click.command(
+    "map",
+    short_help="Show the risk over depth and width, with a network in it.",
+    epilog=examples(
+        "initdiag map 784,256x8,10",
+        "initdiag map 784,256x8,10 --init he_normal --optimizer adam --figure map.png",
+    ),
+)
 @click.argument("widths")
 @assumption_options
 @training_options

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from initdiag.cli.group import examples
 from initdiag.cli.options import FILE, assumption_options, training_options
 
 if TYPE_CHECKING:
@@ -20,7 +21,14 @@ if TYPE_CHECKING:
 __all__ = ["screen_command"]
 
 
-@click.command("screen")
+@click.command(
+    "screen",
+    short_help="Keep the architectures of a file whose risk is low enough.",
+    epilog=examples(
+        "initdiag screen candidates.parquet -o kept.parquet --init he_normal",
+        "initdiag screen candidates.csv -o kept.csv --column widths --max-risk 0.2",
+    ),
+)
 @click.argument("file", type=FILE)
 @click.option(
     "-o",
