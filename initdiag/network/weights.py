@@ -17,6 +17,8 @@ __all__ = [
     "INDEPENDENT_OF",
     "INITIALIZERS",
     "KURTOSIS",
+    "NOT_REARRANGED",
+    "UNLIKE",
     "BiasLaw",
     "Hypothesis",
     "Initializer",
@@ -107,6 +109,16 @@ def canonical_initializer(name: Any) -> Initializer:
 INDEPENDENT_OF = "independent of "
 """How the hypothesis is named that a layer's values are not another's, whose name
 follows.
+"""
+
+UNLIKE = "unlike "
+"""How the hypothesis is named that a layer's rows are not another's, rearranged,
+turned, negated or mixed with others; that one's name follows.
+"""
+
+NOT_REARRANGED = " not rearranged"
+"""How the hypothesis ends that no row (or column) of a layer's weights is another one,
+rearranged, turned or negated.
 """
 
 DISTINCT_UNITS = "distinct units"

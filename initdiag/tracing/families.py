@@ -21,7 +21,7 @@ from torch import Tensor
 from initdiag.network.weights import KURTOSIS, WeightFamily
 from initdiag.tracing.entries import EntrySums
 
-__all__ = ["Sample", "Spread", "is_continuous", "looks_like", "scale_p_value"]
+__all__ = ["Sample", "Spread", "are_too_heavy", "is_continuous", "looks_like", "scale_p_value"]
 
 _BOUNDS = {"uniform": math.sqrt(3), "truncated_normal": 2.2736945}
 """Largest possible entry in standard deviations (the normal is cut at 2 of its own)."""
@@ -169,6 +169,13 @@ def looks_like(family: WeightFamily, sample: Sample) -> bool:
     mean, variance = _kurtosis_moments(family, sample.sums.count)
     z = (sample.sums.kurtosis - mean) / math.sqrt(variance) if variance > 0 else 0.0
     return -_KURTOSIS_BELOW <= z <= _KURTOSIS_ABOVE and is_continuous(sample)
+
+
+def are_too_heavy(family: WeightFamily, samples: Sequence[Sample]) -> bool:
+    """Return whether the kurtosis of all samples together is too large for a family."""
+    moments = [_kurtosis_moments(family, s.sums.count) for s in samples]
+    excess = math.fsum(s.sums.kurtosis - m for s, (m, _) in zip(samples, moments, strict=True))
+    return excess > _KURTOSIS_ABOVE * math.sqrt(math.fsum(v for _, v in moments))
 
 
 def is_continuous(sample: Sample) -> bool:

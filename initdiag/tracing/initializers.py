@@ -47,6 +47,7 @@ from initdiag.tracing.candidates import (
 from initdiag.tracing.families import (
     Sample,
     Spread,
+    are_too_heavy,
     is_continuous,
 )
 from initdiag.tracing.haar import is_haar
@@ -150,6 +151,18 @@ def _by_likelihood(samples: Sequence[Sample], slopes: Iterable[float]) -> list[W
                 for i, law in zip(group, common, strict=True):
                     laws[i] = law
                 break
+    return _unless_heavy(samples, laws)
+
+
+def _unless_heavy(samples: Sequence[Sample], laws: list[WeightLaw]) -> list[WeightLaw]:
+    """Return the laws; matrices of one family whose tails are together too heavy for it
+    are of no family that is known.
+    """
+    for family in KURTOSIS:
+        members = [i for i, law in enumerate(laws) if law.family == family]
+        if len(members) > 1 and are_too_heavy(family, [samples[i] for i in members]):
+            for i in members:
+                laws[i] = _estimated("other", samples[i])
     return laws
 
 

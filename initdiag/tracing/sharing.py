@@ -20,7 +20,7 @@ from initdiag.network.architecture import Gap
 from initdiag.tracing.entries import EntrySums
 from initdiag.tracing.provenance import Origin
 
-__all__ = ["copies", "kin", "shared_gaps"]
+__all__ = ["are_multiples", "copies", "kin", "shared_gaps"]
 
 _CORNER = 16
 """Rows and columns of the leading block whose weighted sum tells matrices apart at
@@ -141,10 +141,10 @@ def _eps(matrix: Tensor) -> float:
 
 def _are_alike(a: Tensor, b: Tensor) -> bool:
     turned = (b, b.T) if b.shape[0] == b.shape[1] else (b,) if a.shape == b.shape else (b.T,)
-    return any(_are_multiples(a, c) for c in turned)
+    return any(are_multiples(a, c) for c in turned)
 
 
-def _are_multiples(a: Tensor, b: Tensor) -> bool:
+def are_multiples(a: Tensor, b: Tensor) -> bool:
     """Return whether ``b`` is a multiple of ``a``, within four roundings; their corners
     are compared first.
     """

@@ -13,6 +13,7 @@ from scipy import special
 from torch import Tensor
 
 from initdiag.network.weights import INDEPENDENT_OF, BiasLaw, Hypothesis, WeightLaw
+from initdiag.tracing.dependence import Failures, dependences
 from initdiag.tracing.entries import EntrySums
 from initdiag.tracing.hypotheses import (
     NETWORK_LEVEL,
@@ -21,7 +22,7 @@ from initdiag.tracing.hypotheses import (
     weight_scores,
 )
 from initdiag.tracing.initializers import Sample, nominal_laws
-from initdiag.tracing.sharing import copies
+from initdiag.tracing.sharing import are_multiples, copies
 from initdiag.tracing.symmetry import Scores, sign_p_value, sign_scores
 
 __all__ = ["assumed_laws", "bias_laws", "kernel_laws", "weight_laws"]
@@ -80,14 +81,23 @@ def weight_laws(
     tested = _tested(
         samples, laws, {name: i for i, name in enumerate(names) if name not in earlier}
     )
+    values = dict(matrices)
+    same = {
+        name: first
+        for name, first in earlier.items()
+        if values[name].shape == values[first].shape and are_multiples(values[first], values[name])
+    }
+    depending = dependences(names, samples, laws, same)
     return tuple(
         dataclasses.replace(
             law,
             sample_variance=s.sums.variance,
             sample_kurtosis=s.sums.kurtosis,
-            hypotheses=(*hypotheses, *_dependence(earlier.get(name))),
+            hypotheses=(*hypotheses, *_dependence(earlier.get(name)), *_failing(others)),
         )
-        for name, s, law, hypotheses in zip(names, samples, laws, tested, strict=True)
+        for name, s, law, hypotheses, others in zip(
+            names, samples, laws, tested, depending, strict=True
+        )
     )
 
 
@@ -152,6 +162,10 @@ def _refused(scores: Sequence[Scores], level: float) -> dict[str, float]:
 
 def _dependence(earlier: str | None) -> tuple[Hypothesis, ...]:
     return () if earlier is None else (Hypothesis(f"{INDEPENDENT_OF}{earlier}", 0.0, holds=False),)
+
+
+def _failing(failures: Failures) -> tuple[Hypothesis, ...]:
+    return tuple(Hypothesis(name, p, holds=False) for name, p in failures.items())
 
 
 def assumed_laws(matrices: Sequence[tuple[str, Tensor]]) -> tuple[WeightLaw, ...]:

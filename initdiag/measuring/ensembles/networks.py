@@ -26,7 +26,7 @@ from initdiag.measuring.passes.log_norms import log_norms, log_norms_in_batch
 from initdiag.measuring.passes.push_pull import Push
 from initdiag.measuring.task import Task
 from initdiag.network.architecture import Architecture, Layer
-from initdiag.network.weights import INDEPENDENT_OF
+from initdiag.network.weights import INDEPENDENT_OF, NOT_REARRANGED, UNLIKE
 from initdiag.tracing.provenance import goes_into
 from initdiag.tracing.trace import require_layers
 
@@ -40,6 +40,12 @@ _COMPARED = 16
 """Draws that are run one by one as well: a branch that half of all weights take shows
 in all but one run of 2^15.
 """
+
+
+_CHANGED_BY_SIGNS = (
+    "zero mean", "symmetry", f"rows{NOT_REARRANGED}", f"columns{NOT_REARRANGED}", UNLIKE,
+)  # fmt: skip
+"""How the hypotheses begin without which random signs make other weights."""
 
 
 class _Networks:
@@ -373,7 +379,7 @@ def refuse_mixed_rows(task: Task, ensemble: Ensemble) -> None:
 
 def _require_symmetry(arch: Architecture) -> None:
     for layer in arch.layers:
-        failed = [name for name in layer.weight.failed if name in ("zero mean", "symmetry")]
+        failed = [name for name in layer.weight.failed if name.startswith(_CHANGED_BY_SIGNS)]
         if failed:
             raise UnsupportedArchitecture(
                 f"the weights of {layer.name!r} fail {' and '.join(failed)}, so that flipping "

@@ -1,0 +1,140 @@
+"""Weights that depend on one another are no claim, however each looks by itself.
+
+That they do is plain from how each case is made.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from initdiag.tracing.weights import weight_laws
+
+N = 12
+
+
+def normal(rows: int = N, columns: int = N) -> Tensor:
+    return torch.randn(rows, columns) * math.sqrt(2 / columns)
+
+
+def paired(turn):
+    """Rows of which half are the other half, turned."""
+
+    def draw() -> Tensor:
+        half = normal(N // 2)
+        return torch.cat([half, turn(half)])
+
+    return draw
+
+
+WITHIN = {
+    "negated rows": paired(lambda half: -half),
+    "flipped rows": paired(lambda half: half.flip(1)),
+    "rolled rows": paired(lambda half: half.roll(1, 1)),
+    "rearranged rows": paired(lambda half: half[:, torch.randperm(N)]),
+    "rows times 3": paired(lambda half: 3 * half[torch.randperm(N // 2)]),
+    "rows of mixed signs": paired(lambda half: half * torch.randn(N).sign()),
+    "negated columns": lambda: paired(lambda half: -half)().T.contiguous(),
+    "circulant": lambda: torch.stack([*map(normal(1)[0].roll, range(N))]),
+    "symmetric": lambda: (lambda w: w.triu() + w.triu(1).T)(normal()),
+}
+
+
+NORMS = {
+    "rows of norm 1": lambda: nn.functional.normalize(normal(), dim=1),
+    "columns of norm 1": lambda: nn.functional.normalize(normal(), dim=0),
+    "rows of nearly one norm": lambda: (
+        nn.functional.normalize(normal(), dim=1) * (1 + 0.01 * torch.randn(N, 1))
+    ),
+    "rows of lognormal scales": lambda: normal() * torch.exp(0.7 * torch.randn(N, 1)),
+    "columns of two scales": lambda: normal() * torch.tensor([1.0, 3.0]).repeat(N // 2),
+    "uniform rows of norm 1": lambda: nn.functional.normalize(torch.rand(N, N) - 0.5, dim=1),
+}
+
+COPIES = {
+    "negated, rows rearranged": lambda w: -w[torch.randperm(N)],
+    "columns rearranged": lambda w: w[:, torch.randperm(N)],
+    "both rearranged, times 2": lambda w: 2 * w[torch.randperm(N)][:, torch.randperm(N)],
+    "turned": lambda w: w.T.contiguous(),
+    "flipped": lambda w: w.flip(0, 1),
+    "signs of rows": lambda w: w * torch.randn(N, 1).sign(),
+    "mixed 0.9": lambda w: 0.9 * w + math.sqrt(0.19) * normal(),
+    "mixed 0.8, rearranged": lambda w: 0.8 * w[torch.randperm(N)] + 0.6 * normal(),
+    "a half of it": lambda w: torch.cat([w[: N // 2], normal(N // 2)]),
+}
+
+
+def failed(matrices: list[Tensor]) -> set[str]:
+    laws = weight_laws([(f"l{i}", w) for i, w in enumerate(matrices)])
+    return {name for law in laws for name in law.failed}
+
+
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("name", WITHIN)
+def test_rows_that_are_others_rearranged_are_found(name, seed):
+    torch.manual_seed(seed)
+    found = failed([normal(), WITHIN[name](), normal()])
+    assert found & {"rows not rearranged", "columns not rearranged"}
+
+
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("name", NORMS)
+def test_norms_that_are_too_even_or_too_uneven_are_found(name, seed):
+    torch.manual_seed(seed)
+    found = failed([NORMS[name]() for _ in range(5)])
+    assert found & {"row norms at random", "column norms at random", "equal variances"}
+
+
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("name", COPIES)
+def test_copies_however_changed_are_found(name, seed):
+    torch.manual_seed(seed)
+    first = normal()
+    found = failed([first, normal(), COPIES[name](first), normal()])
+    assert found & {"unlike l0", "independent of l0"}
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_heavy_tails_have_no_name_and_an_error_or_are_refused(seed):
+    """Layers of a heavy tail that look normal one by one are told together."""
+    torch.manual_seed(seed)
+    heavy = torch.distributions.StudentT(torch.tensor(3.0))
+    laws = weight_laws([(f"l{i}", 0.3 * heavy.sample((N, N))) for i in range(6)])
+    strangers = [law for law in laws if law.family == "other"]
+    assert len(strangers) >= 3
+    assert all(law.initializer is None for law in strangers)
+    stated = math.hypot(*(law.scale_error for law in laws))
+    assert stated > math.sqrt(6 * 2) / N or all(law.failed for law in strangers)
+
+
+def honest(draw, seed: int) -> list[Tensor]:
+    torch.manual_seed(seed)
+    widths = (
+        torch.randint(4, 65, (6,)).tolist() if seed % 2 else [int(torch.randint(4, 33, ()))] * 6
+    )
+    dtype = torch.float64 if seed % 3 == 0 else torch.float32
+    return [draw(torch.empty(m, n, dtype=dtype)) for n, m in itertools.pairwise(widths)]
+
+
+DRAWS = {
+    "torch_default": lambda w: nn.init.kaiming_uniform_(w, math.sqrt(5)),
+    "he_normal": lambda w: nn.init.kaiming_normal_(w, nonlinearity="relu"),
+    "he_uniform": lambda w: nn.init.kaiming_uniform_(w, nonlinearity="relu"),
+    "xavier_normal": nn.init.xavier_normal_,
+    "xavier_uniform": nn.init.xavier_uniform_,
+    "lecun_normal": lambda w: nn.init.normal_(w, 0, w.shape[1] ** -0.5),
+    "orthogonal": lambda w: nn.init.orthogonal_(w, math.sqrt(2)),
+    "truncated": lambda w: nn.init.trunc_normal_(w, 0, 1, -2, 2),
+    "signs": lambda w: nn.init.normal_(w).sign_(),
+    "small": lambda w: nn.init.normal_(w[:2, :2]),
+}
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("name", DRAWS)
+def test_honest_weights_are_not_refused_for_dependence(name, seed):
+    assert not failed(honest(DRAWS[name], seed))
