@@ -386,10 +386,12 @@ WITNESSES_DIFFER = Kind(
     "The law (or the measurement) and the trial say different things of whether training "
     "starts. The report says which is believed.",
     "The law speaks of all initialisations and of usual tasks, the trial of few draws, one "
-    "batch and fifty steps. A trial that did not start is always believed. One that "
-    "started is believed where nothing of its setting was made up.",
+    "batch and few steps. A trial that did not start raises the risk: to one half where the "
+    "law expected a start, for half of such networks start later. One that started is "
+    "believed where nothing of its setting was made up.",
     "Give the trial the targets, the loss and the optimiser of the real training, and a "
-    "function that builds the network, so that several draws are tried.",
+    "function that builds the network, so that several draws are tried. More steps "
+    "(`trial=400`) tell a slow start from none.",
 )
 TERMS_IMBALANCED = Kind(
     "IND043",

@@ -69,7 +69,9 @@ def test_where_they_agree_the_law_stays():
 def test_a_trial_that_does_not_start_is_believed():
     found = after(law(0.01), trial(False))
     assert (found.verdict, found.basis) == (Verdict.VANISHING, Basis.TRIAL)
-    assert found.risk == {"sgd": 0.75, "adam": 0.1}
+    assert found.risk == {"sgd": 0.5, "adam": 0.1}
+    diverged = after(law(0.01), trial(False, nonfinite_step=1))
+    assert diverged.risk == {"sgd": 0.75, "adam": 0.1}
     assert codes(found)[:2] == [findings.TRIAL_FAILED.code, findings.WITNESSES_DIFFER.code]
     assert found.findings[0].severity is Severity.ERROR
 
@@ -82,7 +84,7 @@ def test_a_made_up_setting_that_does_not_start_is_believed_too():
 
 def test_one_that_starts_in_the_users_own_setting_is_believed():
     found = after(law(0.9), trial(True))
-    assert (found.verdict, found.basis, found.risk["sgd"]) == (Verdict.HEALTHY, Basis.TRIAL, 0.25)
+    assert (found.verdict, found.basis, found.risk["sgd"]) == (Verdict.HEALTHY, Basis.TRIAL, 0.35)
     assert codes(found)[0] == findings.WITNESSES_DIFFER.code
     assert all(one.severity is not Severity.ERROR for one in found.findings)
 
