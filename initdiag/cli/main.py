@@ -131,6 +131,14 @@ def _key(ctx: click.Context, param: click.Parameter, value: str | None) -> int |
     "--input", "input_target", help="A batch tensor, or a function that makes one: file.py:name."
 )
 @click.option(
+    "--trial", type=click.IntRange(min=1), metavar="N", help="Also make N real steps on a replica."
+)
+@click.option(
+    "--data",
+    metavar="TARGET",
+    help="Batches (x, y) for the trial: file.py:name; the first is taken, also as the input.",
+)
+@click.option(
     "--module", help="Path of a part of the model, e.g. head: the chain inside a larger model."
 )
 @click.option(
@@ -241,6 +249,8 @@ def _with_options(models: Sequence[ModelConfig], options: dict[str, Any]) -> lis
         given["input_size"] = parse_size(given["input_size"])
     if "input_target" in given:
         given["example_input"] = anchored(given.pop("input_target"), Path.cwd())
+    if "data" in given:
+        given["data"] = anchored(given["data"], Path.cwd())
     limit = {"max_risk": given.pop("max_risk")} if "max_risk" in given else {}
     return [
         replace(model, thresholds=replace(model.thresholds, **limit), **given) for model in models

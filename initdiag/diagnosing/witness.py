@@ -65,8 +65,8 @@ def heard(
     if law is not None and law < thresholds.max_risk:
         return dataclasses.replace(judgement, findings=beside)
     if not trial.is_own:
-        message = f"the trial says: {trial.sentence()}; its setting was made up"
-        return dataclasses.replace(judgement, findings=(*beside, *_differ(message, law, "not ")))
+        message = f"not believed, for its setting was made up: {trial.sentence()}"
+        return dataclasses.replace(judgement, findings=(*beside, *_differ(message, law, trial)))
     return _started(judgement, trial, law, training, thresholds, beside)
 
 
@@ -87,7 +87,7 @@ def _not_started(
         risks = judgement.risk if law is None else risks
         return dataclasses.replace(judgement, risk=risks, findings=(*beside, said))
     failed = findings.TRIAL_FAILED.at(None, message, remedy)
-    differ = _differ("the trial did not start, and is heard", law)
+    differ = _differ("the trial did not start, and is heard", law, trial)
     return Judgement(_mode(trial), Basis.TRIAL, risks, (failed, *differ, *beside))
 
 
@@ -111,19 +111,20 @@ def _started(
         else one
         for one in beside
     )
-    return Judgement(verdict, Basis.TRIAL, risks, (*_differ(message, law), *kept))
+    return Judgement(verdict, Basis.TRIAL, risks, (*_differ(message, law, trial), *kept))
 
 
-def _differ(message: str, law: float | None, believed: str = "") -> Iterator[Finding]:
+def _differ(message: str, law: float | None, trial: Trial) -> Iterator[Finding]:
     """Say that the witnesses differ, and which is believed."""
-    if law is None:
-        said, remedy = f"nothing else judges this network; {message}", "look at the trial's losses"
-    else:
-        said = f"the risk without the trial is {law:.0%}; {message}"
-        remedy = "give the trial the real setting, and a function that builds the network"
-    if believed:
-        said += f", so that it is {believed}believed"
-    yield findings.WITNESSES_DIFFER.at(None, said, remedy)
+    known = (
+        "nothing else judges this network" if law is None else f"without it the risk is {law:.0%}"
+    )
+    remedy = "look at the trial's losses, and at what each layer met"
+    if not trial.is_own:
+        remedy = "give the trial the real targets, loss and optimiser"
+    elif trial.draws == 1:
+        remedy = "give a function that builds the network, so that several draws are tried"
+    yield findings.WITNESSES_DIFFER.at(None, f"{message}; {known}", remedy)
 
 
 def _mode(trial: Trial) -> Verdict:

@@ -185,23 +185,21 @@ class Trial(Record):
 
     def sentence(self) -> str:
         """Return what happened, with its numbers, in words."""
-        losses = self.typical
-        guess = (
-            "" if math.isnan(self.constant_loss) else f", a constant guess {self.constant_loss:.3g}"
-        )
-        of = "" if self.draws == 1 else f" in {sum(self.started)} of {self.draws} draws"
-        how = f"{self.optimizer} on {self.loss}"
+        losses, how = self.typical, f"{self.optimizer} on {self.loss}"
         if self.nonfinite_step is not None and not self.starts:
-            return f"{how}: a loss or a gradient is not finite at step {self.nonfinite_step}"
-        fate = {
-            True: f"training starts{of}",
-            False: f"training does not start{f' ({sum(self.started)} of {self.draws} draws do)' if self.draws > 1 else ''}",
-            None: "cut short before that was clear",
-        }
-        return (
-            f"{fate[self.starts]}: loss {losses[0]:.3g} -> {losses[-1]:.3g} in {len(losses) - 1} "
-            f"steps{guess} ({how})"
+            what = f"a loss or a gradient is not finite at step {self.nonfinite_step}"
+            return f"{self._fate()}: {what} ({how})"
+        guess = (
+            "" if math.isnan(self.constant_loss) else f", constant guess {self.constant_loss:.3g}"
         )
+        moved = f"loss {losses[0]:.3g} -> {losses[-1]:.3g} in {len(losses) - 1} steps"
+        return f"{self._fate()}: {moved}{guess} ({how})"
+
+    def _fate(self) -> str:
+        if self.starts is None:
+            return "cut short before it was clear whether training starts"
+        of = f" in {sum(self.started)} of {self.draws} draws" if self.draws > 1 else ""
+        return f"training starts{of}" if self.starts or of else "training does not start"
 
     @property
     def starts(self) -> bool | None:

@@ -51,10 +51,12 @@ class ModelConfig:
         Where files and packages are looked for.
     module, input_size, input, output, optimizer, lr, loss
         See `initdiag.diagnose`.
-    draws, seed, method, spectrum, thresholds, strict
+    draws, seed, method, spectrum, thresholds, strict, trial
         See `initdiag.diagnose`.
     example_input : str or None
         Target of a batch tensor, or of a function that makes one.
+    data : str or None
+        Target of batches ``(x, y)``: the first is the example, with its targets.
     ignore : tuple of str
         Codes of findings that are dropped; each has to exist.
     timeout : float or None
@@ -84,14 +86,16 @@ class ModelConfig:
     ignore: tuple[str, ...] = ()
     timeout: float | None = None
     strict: bool = False
+    trial: int | None = None
+    data: str | None = None
 
     def __post_init__(self) -> None:
         if not self.target:
-            raise InvalidInput(
-                explain(expected="a target", got="''", do="Name one, e.g. model.py:build.")
-            )
+            do = "Name one, e.g. model.py:build."
+            raise InvalidInput(explain(expected="a target", got="''", do=do))
         if self.draws != "auto":
             positive_integer(self.draws, "draws")
+        positive_integer(1 if self.trial is None else self.trial, "trial")
         seed_integer(self.seed)
         for name in ("lr", "timeout"):
             if getattr(self, name) is not None:
@@ -200,12 +204,12 @@ def _table(path: Path) -> dict[str, Any] | None:
     return table
 
 
-_OF_A_MODEL = ("target", "module", "input_size", "example_input", "input", "output")
+_OF_A_MODEL = ("target", "module", "input_size", "example_input", "input", "output", "data")
 """Keys of a model's table alone."""
 
 _SHARED = (
     "optimizer", "lr", "loss", "draws", "seed", "method", "spectrum", "thresholds", "ignore",
-    "timeout", "strict",
+    "timeout", "strict", "trial",
 )  # fmt: skip
 """Keys of the project's table and of a model's."""
 
@@ -269,13 +273,9 @@ def _values(where: str, table: dict[str, Any], kinds: dict[str, Any]) -> dict[st
 def _only_known(where: str, table: dict[str, Any], known: Collection[str]) -> None:
     unknown = [key for key in table if key not in known]
     if unknown:
-        raise TargetError(
-            explain(
-                expected=f"{where} with the keys {', '.join(sorted(known))}",
-                got=", ".join(map(repr, unknown)),
-                do=did_you_mean(unknown[0], known) or "Correct or remove it.",
-            )
-        )
+        expected = f"{where} with the keys {', '.join(sorted(known))}"
+        do = did_you_mean(unknown[0], known) or "Correct or remove it."
+        raise TargetError(explain(expected=expected, got=", ".join(map(repr, unknown)), do=do))
 
 
 def _value(where: str, kind: Any, value: Any) -> Any:

@@ -19,7 +19,7 @@ from initdiag.errors import TargetError, explain
 from initdiag.network.architecture import Architecture
 from initdiag.project.baseline import Baseline
 from initdiag.project.config import ModelConfig
-from initdiag.project.targets import load, load_batch
+from initdiag.project.targets import load, load_batch, load_pair
 from initdiag.rendering.words import percent, plain, risks
 
 __all__ = ["Outcome", "diagnose_model", "diagnosed_here", "outcome", "trace_model"]
@@ -89,9 +89,11 @@ def diagnose_model(model: ModelConfig, *, progress: bool = False) -> Report:
         If it does not load, or as `initdiag.diagnose`.
     """
     with _as_a_guest():
-        return diagnose(
-            load(model.target, model.folder),
-            load_batch(model.example_input, model.folder),
+        network = load(model.target, model.folder)
+        example, targets = _example(model)
+        report = diagnose(
+            network,
+            example,
             input_size=model.input_size,
             input=model.input,
             output=model.output,
@@ -104,10 +106,19 @@ def diagnose_model(model: ModelConfig, *, progress: bool = False) -> Report:
             thresholds=model.thresholds,
             seed=model.seed,
             progress=progress,
-            target=model.target,
+            target=model.target if targets is None else targets,
             module=model.module,
             strict=model.strict,
+            trial=model.trial,
         )
+    return dataclasses.replace(report, target=model.target)
+
+
+def _example(model: ModelConfig) -> tuple[Any, Any]:
+    """Return the example, and its targets where it comes from ``data``."""
+    if model.data is not None:
+        return load_pair(model.data, model.folder)
+    return load_batch(model.example_input, model.folder), None
 
 
 def trace_model(model: ModelConfig, *, progress: bool = False) -> Architecture:

@@ -15,7 +15,7 @@ from typing import Any
 from initdiag._core.validation import DEEPEST, did_you_mean
 from initdiag.errors import TargetError, explain, shown
 
-__all__ = ["anchored", "load", "load_batch", "parse_size", "parse_widths"]
+__all__ = ["anchored", "load", "load_batch", "load_pair", "parse_size", "parse_widths"]
 
 
 def anchored(target: str, folder: Path) -> str:
@@ -93,6 +93,36 @@ def load_batch(target: str | None, folder: Path | None = None) -> Any:
                 do="Call it alone, and fix what it raises.",
             )
         ) from error
+
+
+def load_pair(target: str, folder: Path | None = None) -> tuple[Any, Any]:
+    """Return the first batch ``(x, y)`` of what ``target`` names: the pair itself, a
+    loader, or a function that makes either or yields batches.
+
+    Raises
+    ------
+    TargetError
+        As `load`, if the function raises, or if the first batch is no pair.
+    """
+    batches = load_batch(target, folder)
+    is_pair = isinstance(batches, tuple | list) and len(batches) == 2 and _is_batch(batches[0])
+    try:
+        first = batches if is_pair else next(iter(batches))
+        x, y = first
+    except Exception as error:
+        raise TargetError(
+            explain(
+                expected=f"batches (x, y): {target}",
+                got=f"{type(error).__name__}: {error}",
+                do="Yield pairs of inputs and targets, or return one pair.",
+            )
+        ) from error
+    return x, y
+
+
+def _is_batch(value: Any) -> bool:
+    """Return whether a value is a batch of rows, and not a pair of a list of pairs."""
+    return hasattr(value, "shape") or isinstance(value, dict)
 
 
 def _from_file(place: str, target: str, folder: Path) -> ModuleType:

@@ -100,6 +100,35 @@ def test_inputs(run, tmp_path):
     assert (code, err.startswith("error: "), "Traceback" in err) == (2, True, False)
 
 
+NET = """
+import torch
+from torch import nn
+def build():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 4))
+def batches():
+    generator = torch.Generator().manual_seed(0)
+    while True:
+        yield torch.randn(16, 16, generator=generator) * 1000, torch.arange(16) % 4
+pair = next(batches())
+none = []
+"""
+
+
+def test_a_trial_on_ones_own_batches(run, tmp_path):
+    (tmp_path / "net.py").write_text(NET)
+    net = f"{tmp_path}/net.py"
+    how = ("--trial", "10", "--optimizer", "sgd", "--lr", "0.1", "--draws", "16")
+    for data in ("batches", "pair"):
+        code, out, _ = run("check", f"{net}:build", "--data", f"{net}:{data}", *how)
+        assert (code, "Trial" in out, "made up" in out) == (1, True, False)
+        assert f"{net}:build" in out.replace("\n", "")
+    code, out, _ = run("check", f"{net}:build", *how, "--output-format", "json")
+    assert json.loads(out)["trial"]["made_up"] == ["random inputs", "random labels"]
+    code, _, err = run("check", f"{net}:build", "--data", f"{net}:none", *how)
+    assert (code, "batches (x, y)" in err) == (2, True)
+
+
 def test_predict(run):
     code, out, _ = run("predict", "784,256x8,10", "--init", "he_normal")
     assert (code, "HEALTHY" in out) == (0, True)
