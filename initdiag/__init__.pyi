@@ -29,6 +29,7 @@ from .measuring.measure import measure as measure
 from .measuring.record import Measurement as Measurement
 from .measuring.spectrum import measure_spectrum as measure_spectrum
 from .measuring.spectrum_record import SpectralMeasurement as SpectralMeasurement
+from .measuring.trial_record import Trial as Trial
 from .network.architecture import Architecture as Architecture
 from .repairing.repair import Repair as Repair, repair as repair
 from .screening.depth_width import RiskMap as RiskMap, risk_map as risk_map

@@ -28,7 +28,7 @@ SCRIPTS = {
 
 PUBLIC = """
 Architecture AtRisk Comparison InitdiagError InvalidInput Measurement Prediction Repair Report RiskMap Screening Sizing
-SpectralMeasurement TargetError Thresholds UnsupportedArchitecture Verdict WorkersLost accepts
+SpectralMeasurement TargetError Thresholds Trial UnsupportedArchitecture Verdict WorkersLost accepts
 assert_trainable beta check check_many compare diagnose failure_risk free measure measure_spectrum
 parameter_gradients predict predict_spectrum repair risk_map screen trace widths_for widths_front
 """.split()

@@ -56,6 +56,9 @@ ENTRIES = {
     ),
     "diagnose": lambda m, x: initdiag.diagnose(m, x, draws=8),
     "check": lambda m, x: initdiag.check(m, x, draws=8),
+    "trial": lambda m, x: initdiag.diagnose(
+        m, x, method="none", trial=3, optimizer=torch.optim.Adam(m.parameters(), lr=1e-3)
+    ),
     "assert_trainable": lambda m, x: initdiag.assert_trainable(m, x, draws=8),
 }
 MODELS = {

@@ -11,6 +11,7 @@ import pytest
 import torch
 from support.live_state import KINDS, PASSES, Fault, Live
 from support.untouched import assert_same, random_states, state
+from torch import nn
 
 import initdiag
 from initdiag import InitdiagError, UnsupportedArchitecture
@@ -28,17 +29,43 @@ ENTRIES = {
     "diagnose": lambda m, x: initdiag.diagnose(m, x, draws=4, spectrum=True),
     "diagnose redraw": lambda m, x: initdiag.diagnose(m, x, draws=2, method="redraw"),
     "check": lambda m, x: initdiag.check(m, x, draws=4),
+    "trial": lambda m, x: initdiag.diagnose(m, x, method="none", trial=3, optimizer=steps_of(m)),
+    "trial that fails": lambda m, x: initdiag.diagnose(
+        m, x, method="none", trial=3, optimizer=steps_of(m), loss_fn=failing()
+    ),
 }
+
+
+def steps_of(model):
+    return torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+
+
+def failing():
+    """A loss of the model that raises at its second step."""
+    calls = []
+
+    def loss(model, x):
+        calls.append(1)
+        if len(calls) > 1:
+            raise Fault
+        return model(x).square().mean()
+
+    return loss
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _loaded():
-    """What is loaded on first use, scipy among it, adds warning filters of its own."""
+    """What is loaded on first use, scipy among it, adds warning filters of its own.
+
+    So does what torch loads with the first optimiser.
+    """
+    steps_of(nn.Linear(1, 1))
     for name in initdiag.__all__:
         getattr(initdiag, name)
 
 
 def run(entry, kinds, fault):
+    is_failing = entry is ENTRIES["trial that fails"]
     """Run an entry point on a module with this state; what it wrote to must be as it was."""
     torch.manual_seed(0)
     model, x = Live(kinds, fault), torch.randn(3, 6)
@@ -46,7 +73,7 @@ def run(entry, kinds, fault):
         before, held, states = state(model), model.read(), random_states()
         PASSES[0] = 0
         with contextlib.suppress(
-            *((InitdiagError, Fault) if fault else (UnsupportedArchitecture,))
+            *((InitdiagError, Fault) if fault or is_failing else (UnsupportedArchitecture,))
         ):
             entry(model, x)
         after = model.read()
