@@ -193,6 +193,25 @@ class Report(Record):
 
         return figure(self)
 
+    def log_to(self, logger: Any, step: int = 0) -> None:
+        """Write the report to an experiment tracker: its numbers, its page, its figure.
+
+        Parameters
+        ----------
+        logger : SummaryWriter, mlflow, wandb run, Aim run or Lightning logger
+            As the training uses it; the module ``mlflow`` itself within a run.
+        step : int
+            The step that the numbers belong to.
+
+        Raises
+        ------
+        InvalidInput
+            For a logger of another kind.
+        """
+        from initdiag.integrations.loggers import log_report
+
+        log_report(self, logger, step)
+
     def _repr_html_(self) -> str:
         from initdiag.rendering.html import to_fragment
 
