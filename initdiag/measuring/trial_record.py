@@ -92,7 +92,8 @@ class Trial(Record):
     wanted, steps : int
         Steps that were asked for, and the most that a draw has made.
     losses : tuple of float64 arrays
-        The loss of each draw, before every step and after the last.
+        The loss of each draw, before every step and, unless it was cut off, after the
+        last.
     constant_loss : float
         The loss of the best guess that does not look at the input; NaN if unknown.
     started : tuple of bool

@@ -168,6 +168,74 @@ def test_the_constant_guess_is_the_best_one():
     assert of_own.constant_loss == pytest.approx(best, rel=0.05)
 
 
+def test_targets_fit_the_usual_losses_and_stay_as_they_are_for_the_users_own():
+    model, (x, _) = net(outputs=1), batch()
+    y = torch.randn(12)
+    usual = trial(model, x, 1, target=y, lr=0.1)
+    assert usual.losses[0][0] == pytest.approx((model(x).squeeze(1) - y).square().mean().item())
+    with pytest.warns(UserWarning, match="broadcast"):
+        own = trial(model, x, 1, target=y, loss_fn=nn.MSELoss(), lr=0.1)
+    with pytest.warns(UserWarning, match="broadcast"):
+        wanted = nn.MSELoss()(model(x), y).item()
+    assert own.losses[0][0] == pytest.approx(wanted)
+    labels = trial(net(), x, 1, target=(torch.arange(12) % 3)[:, None], lr=0.1)
+    assert labels.constant_loss == pytest.approx(math.log(3), rel=1e-3)
+
+
+def test_what_forward_returns_is_the_losss():
+    class Named(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(6, 3)
+
+        def forward(self, x):
+            return {"scores": self.layer(x), "name": "a"}
+
+    model, (x, y) = Named(), batch()
+    found = trial(
+        model,
+        x,
+        5,
+        target=y,
+        loss_fn=lambda out, y: functional.cross_entropy(out["scores"], y),
+        lr=0.1,
+    )
+    assert found.losses[0][0] == pytest.approx(
+        functional.cross_entropy(model(x)["scores"], y).item()
+    )
+    assert found.losses[0][-1] < found.losses[0][0]
+    judged = trial(model, x, 5, target=y, lr=0.1)
+    np.testing.assert_allclose(judged.losses[0], found.losses[0], rtol=1e-6)
+
+
+def test_frozen_tied_and_shown(capsys):
+    model, (x, y) = net(8, 8, 8), batch(12, 8, 8)
+    model[2].weight = model[0].weight
+    model[0].bias.requires_grad_(False)
+    with untouched(quiet=True), own_modes():
+        subject = subject_of(model, x, None, None)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        plan = TrialPlan(3, y, None, optimizer)
+        found = tried(plan, subject, trace_subject(subject), 0, progress=True)
+    assert [layer.name for layer in found.layers] == ["0.weight"]
+    assert found.losses[0][-1] < found.losses[0][0]
+    assert capsys.readouterr().out == ""
+
+
+def test_an_interrupt_returns_what_there_is(monkeypatch):
+    calls = []
+
+    def loss(out, y):
+        calls.append(1)
+        if out.requires_grad and len(calls) > 300:
+            raise KeyboardInterrupt
+        return functional.cross_entropy(out, y)
+
+    x, y = batch()
+    found = trial(net(), x, 5000, target=y, loss_fn=loss, lr=1e-6)
+    assert (found.stopped, found.starts, found.is_cut) == ("interrupted", None, True)
+
+
 def test_a_linear_teacher_has_variance_one():
     found = trial(net(outputs=2), batch()[0], 1, loss="regression", lr=0.01)
     assert found.made_up == ("targets of a random linear function",)

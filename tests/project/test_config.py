@@ -54,6 +54,14 @@ def test_every_key(write):
     assert (config.baseline, config.fail_on) == (folder / "base.json", "risk")
 
 
+def test_a_trial_and_its_data(write):
+    table = '[tool.initdiag]\ntrial = 50\nmodels = [{target = "net.py:build", data = "net.py:batches"}]\n'
+    (model,) = find_config(write(table)).models
+    assert (model.trial, model.data) == (50, "net.py:batches")
+    with pytest.raises(TargetError, match="trial"):
+        find_config(write("[tool.initdiag]\ntrial = 0\n"))
+
+
 def test_found_upwards_past_a_file_without_the_table(write):
     folder = write('[tool.initdiag]\nmodels = ["net.py:build"]\n')
     deep = folder / "a" / "b"
@@ -100,7 +108,7 @@ def test_targets_take_the_settings_that_are_configured_for_them(write):
     [
         (
             "modles = []",
-            r"keys baseline, draws, fail_on, ignore, loss, lr, method, models, optimizer, seed, spectrum, strict, thresholds, timeout, got 'modles'",
+            r"keys baseline, draws, fail_on, ignore, loss, lr, method, models, optimizer, seed, spectrum, strict, thresholds, timeout, trial, got 'modles'",
         ),
         (
             'models = [{target = "a.py:b", size = [2]}]',

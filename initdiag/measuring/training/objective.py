@@ -27,7 +27,7 @@ LossFunction = Callable[..., Any]
 """``loss_fn(output, target)``, or ``loss_fn(model, x)``: a scalar tensor, or a mapping
 of names to the terms whose sum is the loss."""
 
-_MODELS = ("model", "net", "network", "module", "nn", "f", "u")
+_MODELS = ("model", "net", "network", "module")
 """Names by which a loss function's first argument is the model, not its output."""
 
 _ENTIRE = "loss"
@@ -190,7 +190,8 @@ def _usual(
         target, made_up = labels(out, seed), ("random labels",)
     elif target is None:
         target, made_up = values(x, out, seed), ("targets of a random linear function",)
-    target = _fitting(target, out, module, kind)
+    if module is None:  # the user's own is called on the user's targets as they are
+        target = _fitting(target, out, kind)
     of_kind = _cross_entropy if kind == "classification" else _squared_error
     taken = of_kind if module is None else module
 
@@ -204,18 +205,15 @@ def _usual(
     return Objective(kind, text, function, False, _least(taken, out, target), made_up)
 
 
-def _fitting(target: Any, out: Tensor, module: nn.Module | None, kind: Loss) -> Any:
+def _fitting(target: Any, out: Tensor, kind: Loss) -> Any:
     """Return targets in the shape and dtype of the output, where only these differ."""
-    if module is None and kind == "classification" and out.shape[class_dimension(out)] > 1:
-        is_labels = isinstance(target, Tensor) and not target.is_floating_point()
-        return (
-            target.reshape(len(target)) if is_labels and target.dim() == out.dim() == 2 else target
-        )
     if not isinstance(target, Tensor):
         return target
-    is_column = target.numel() == out.numel() and target.shape != out.shape
-    target = target.reshape(out.shape) if is_column else target
-    return target.to(out.dtype) if module is None else target
+    if kind == "classification" and out.shape[class_dimension(out)] > 1:
+        is_column = not target.is_floating_point() and target.dim() == out.dim() == 2
+        return target.reshape(len(target), -1).squeeze(1) if is_column else target
+    is_alike = target.numel() == out.numel()
+    return (target.reshape(out.shape) if is_alike else target).to(out.dtype)
 
 
 def _cross_entropy(out: Tensor, target: Tensor) -> Tensor:

@@ -90,7 +90,7 @@ def run(
         if not found.losses:
             raise
         found.stopped, found.is_cut = "interrupted", True
-    if found.stopped != "not finite":
+    if found.stopped not in ("not finite", "interrupted"):
         _finish(found, adapter, x, objective)
     return found
 
