@@ -1,0 +1,107 @@
+"""What the user's own batch shows of a network before the first step: plain numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from initdiag._core.choices import Loss
+
+__all__ = ["BatchProbe", "GateProbe"]
+
+
+@dataclass(frozen=True, slots=True)
+class GateProbe:
+    """One call of an activation, on the user's batch.
+
+    Attributes
+    ----------
+    layer : str
+        Path of the module that made the call.
+    function : str
+        ``"tanh"``, ``"relu"``, ``"sin"`` ...
+    is_output : bool
+        Whether no linear map comes after it.
+    saturated : float or None
+        Share of values at which the derivative is under 1 % of its largest; None for a
+        gate that has no such ends.
+    dead_units : float or None
+        Share of units that are 0 on every row; None for a gate that does not close.
+    """
+
+    layer: str
+    function: str
+    is_output: bool
+    saturated: float | None
+    dead_units: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class BatchProbe:
+    """What is known of a network on the user's batch, before training.
+
+    What could not be had is None, or left out of a mapping, and ``absent`` says why.
+
+    Attributes
+    ----------
+    rows : int
+        Rows that were run.
+    input_rms : float
+        Root mean square of the inputs.
+    input_offset : float
+        Share of the inputs' mean square that is the features' own means, in [0, 1].
+    gates : tuple of GateProbe
+        The activations, in the order of their calls.
+    collapse : float or None
+        Mean cosine of the angle between two rows in the last hidden layer.
+    locality : float or None
+        Spearman's rank correlation between the distances of two rows in the input and
+        in the last hidden layer.
+    neighbours : float or None
+        How much nearer than two rows at random a row's nearest neighbour is in the last
+        hidden layer, relative to how much nearer it is in the input: 1 if nearness is
+        kept, 0 if neighbours are torn apart.
+    output_rms : float or None
+        Root mean square of the output; the loss of a constant guess at targets of
+        variance 1 is 1, the network's first loss 1 plus its square.
+    sharpness : dict
+        Kind of loss -> largest eigenvalue of the Gauss-Newton matrix of the batch's
+        mean loss. Gradient descent diverges where the learning rate is well above 2
+        over it.
+    contrast : dict
+        Kind of loss -> the same of what tells rows apart: of outputs without their
+        mean over the batch. In ``1/(learning rate x it)`` steps a network learns the
+        pattern that it learns first.
+    sign_step : float or None
+        Root mean square by which outputs change per unit of learning rate, where every
+        weight moves by one learning rate, as in Adam's first step.
+    absent : tuple of str
+        What could not be had, and why.
+    """
+
+    rows: int
+    input_rms: float
+    input_offset: float
+    gates: tuple[GateProbe, ...]
+    collapse: float | None
+    locality: float | None
+    neighbours: float | None
+    output_rms: float | None
+    sharpness: dict[Loss, float]
+    contrast: dict[Loss, float]
+    sign_step: float | None
+    absent: tuple[str, ...] = ()
+
+    @property
+    def output_gate(self) -> GateProbe | None:
+        """The activation behind the last linear map, if there is one."""
+        return next((gate for gate in reversed(self.gates) if gate.is_output), None)
+
+    @property
+    def saturated(self) -> float | None:
+        """The largest share of saturated values in a hidden layer."""
+        return max((g.saturated for g in self._hidden if g.saturated), default=None)
+
+    @property
+    def has_sines(self) -> bool:
+        """Whether hidden values go through a sine or a cosine."""
+        return any(gate.function in ("sin", "cos") for gate in self.gates)
