@@ -24,8 +24,8 @@ from initdiag.errors import UnsupportedArchitecture
 from initdiag.measuring.curvature import Curvature
 from initdiag.measuring.passes.attention import attention_by_formula
 from initdiag.measuring.probe_record import BatchProbe, GateProbe
-from initdiag.tracing.recorder import modules_named
 from initdiag.tracing.guard import seed_generators
+from initdiag.tracing.recorder import modules_named
 from initdiag.tracing.replica import copied, replica
 from initdiag.tracing.torch_calls import function_name
 

@@ -99,7 +99,13 @@ class BatchProbe:
     @property
     def saturated(self) -> float | None:
         """The largest share of saturated values in a hidden layer."""
-        return max((g.saturated for g in self._hidden if g.saturated), default=None)
+        shares = [gate.saturated for gate in self.gates if not gate.is_output]
+        return max((share for share in shares if share is not None), default=None)
+
+    @property
+    def dead_units(self) -> float | None:
+        """The largest share of dead units in a layer."""
+        return max((g.dead_units for g in self.gates if g.dead_units is not None), default=None)
 
     @property
     def has_sines(self) -> bool:

@@ -8,6 +8,7 @@ goes on where ``runs.csv`` ends.
 from __future__ import annotations
 
 import csv
+import itertools
 import math
 import sys
 from collections.abc import Callable
@@ -117,7 +118,7 @@ def init(module: nn.Module, how: str, gain: float) -> None:
 
 def mlp(sizes: list[int], gate: Callable[[], nn.Module], norm: bool = False) -> nn.Sequential:
     parts: list[nn.Module] = []
-    for i, (a, b) in enumerate(zip(sizes, sizes[1:], strict=False)):
+    for i, (a, b) in enumerate(itertools.pairwise(sizes)):
         parts.append(nn.Linear(a, b))
         if i < len(sizes) - 2:
             parts += [nn.LayerNorm(b), gate()] if norm else [gate()]
@@ -183,7 +184,7 @@ def run(index: int) -> dict[str, object]:
     family, name = FAMILIES[index % len(FAMILIES)], TASKS[int(rng.integers(len(TASKS)))]
     t = task(name)
     depth, width = (
-        int(round(math.exp(rng.uniform(0, math.log(m / a))) * a)) for a, m in ((1, 12), (16, 128))
+        round(math.exp(rng.uniform(0, math.log(m / a))) * a) for a, m in ((1, 12), (16, 128))
     )
     scale = 1.0 if rng.random() < 0.5 else float(rng.choice(SCALES))
     offset = 3.0 if rng.random() < 1 / 6 else 0.0
