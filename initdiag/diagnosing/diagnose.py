@@ -16,6 +16,7 @@ from initdiag.diagnosing import findings
 from initdiag.diagnosing.advice import Advice, advise
 from initdiag.diagnosing.agreement import agreement
 from initdiag.diagnosing.basis import Basis, past_zero_start
+from initdiag.diagnosing.causes import NO_BATCH, Batch
 from initdiag.diagnosing.findings import Finding
 from initdiag.diagnosing.remarks import shared_state
 from initdiag.diagnosing.report import SCHEMA_VERSION, Report
@@ -98,6 +99,7 @@ class _Seen:
     trial: Trial | None = None
     not_tried: str | None = None
     foreign: tuple[str, ...] = ()
+    batch: Batch = NO_BATCH
 
 
 def diagnose_architecture(
@@ -149,7 +151,7 @@ def _report(seen: _Seen, rule: _Rule, target: str | None, started: float) -> Rep
     )
     judgement = judge(
         arch, prediction, seen.measurement, test, training, limits, seen.not_measured,
-        _separation(usual, prediction), seen.shown,
+        _separation(usual, prediction), seen.shown, seen.batch,
     )  # fmt: skip
     judgement = heard(judgement, seen.trial, training, limits, seen.not_tried)
     spectral = _spectral(arch) if rule.spectrum else _NO_SPECTRUM
@@ -174,6 +176,8 @@ def _report(seen: _Seen, rule: _Rule, target: str | None, started: float) -> Rep
         lr=training.lr,
         loss=training.loss,
         trial=seen.trial,
+        cause=judgement.cause,
+        probe=seen.batch.probe,
     )
 
 
@@ -373,6 +377,7 @@ def diagnose(
             architecture, measurement, _simulation(run, subject.module, architecture), reason,
             plain_pass(subject, architecture.unused),
             *_tried(plan, subject, architecture, seed, progress), foreign(),
+            _batch(subject, rule.training),
         )  # fmt: skip
         report = _report(seen, rule, name, started)
         if method == "auto" and _is_refuted(report) and (subject.factory or init):
@@ -395,6 +400,17 @@ def _tried(
         return tried(plan, subject, architecture, seed, progress), None
     except UnsupportedArchitecture as error:
         return None, str(error)
+
+
+def _batch(subject: Subject, training: Training) -> Batch:
+    """Return what the user's batch shows, and standardised, where it is off that."""
+    from initdiag.measuring.batch_probe import probe_batch, standardised
+
+    probe = probe_batch(subject.module, subject.example, training.loss)
+    if probe is None or (abs(probe.input_mean) < 1 and 1 / 3 < probe.input_std < 3):
+        return Batch(probe)
+    scaled = standardised(subject.example)
+    return Batch(probe, probe_batch(subject.module, scaled, training.loss))
 
 
 def _is_refuted(report: Report) -> bool:

@@ -253,10 +253,14 @@ STEP_TOO_LARGE = Kind(
     "IND014",
     "step-too-large",
     _ERROR,
-    "The learning rate takes too large a step for the depth, however the weights are drawn.",
+    "The learning rate takes too large a step, for the depth however the weights are drawn, or "
+    "for the curvature of the loss on the batch at hand.",
     "The gradient with respect to all weights has one share a layer: a learning rate that "
-    "starts ten layers overshoots with forty.",
-    "Lower the learning rate, use fewer layers, or skip connections.",
+    "starts ten layers overshoots with forty. Gradient descent leaves a valley where the "
+    "learning rate is above two over the loss's largest curvature; Adam moves every weight "
+    "by the learning rate, which moves the outputs of a wide or deep network far.",
+    "Lower the learning rate, below the number that the finding names; use fewer layers, or "
+    "skip connections.",
 )
 ZERO_START = Kind(
     "IND015",
@@ -365,6 +369,50 @@ NO_SPECTRUM = Kind(
     "The Jacobian's spectrum could not be predicted.",
     "The network is not a chain, or has a layer that free probability does not cover.",
     "Measure the singular values: `initdiag.measure_spectrum(model)`.",
+)
+INPUT_SCALE = Kind(
+    "IND026",
+    "input-scale",
+    _ERROR,
+    "The inputs are of a size or an offset with which training does not start; with mean 0 and "
+    "standard deviation 1 what the batch shows would not be in the way.",
+    "Raw pixels from 0 to 255, physical units, states of a simulator: the first layer's "
+    "gradient grows with the inputs, the curvature with their square, and gates saturate.",
+    "Scale the inputs before they enter, with numbers taken from the training set; the finding "
+    "names those of the batch.",
+)
+SATURATED = Kind(
+    "IND027",
+    "saturated-gates",
+    _ERROR,
+    "Many values of a bounded activation stand at its flat ends, where its derivative is under "
+    "1 % of its largest: next to no gradient passes them.",
+    "What comes into the activation is too large for it: weights of too large a gain, inputs "
+    "of too large a scale, or an output layer before a sigmoid or tanh.",
+    "Smaller weights (`initdiag.repair(model)`), or scaled inputs. For an output: leave the "
+    "activation out and take the loss that expects logits, or scale the targets.",
+)
+SCRAMBLED = Kind(
+    "IND028",
+    "scrambled-input",
+    _ERROR,
+    "Rows that are near one another in the input are as far apart as any two in the last "
+    "hidden layer: what the network learns of one row says nothing of its neighbours.",
+    "A sine of a high frequency, or Fourier features of a large bandwidth, turn by several "
+    "radians between two neighbouring rows. On two or three coordinates this is wanted; on many "
+    "inputs, neighbours are too far apart for it.",
+    "Lower the frequency of the first layer, or the bandwidth of the features.",
+)
+STEP_TOO_SMALL = Kind(
+    "IND029",
+    "step-too-small",
+    _ERROR,
+    "The learning rate is so small for the loss's curvature that some hundred steps learn next "
+    "to nothing.",
+    "A mean over many outputs divides the gradient by their number; small inputs or small "
+    "weights shrink it as well.",
+    "Raise the learning rate up to the number that the finding names, or take Adam, whose steps "
+    "do not depend on the gradient's size.",
 )
 TRIAL_FAILED = Kind(
     "IND040",

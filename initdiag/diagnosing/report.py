@@ -12,11 +12,13 @@ from initdiag._core.serialization import Record
 from initdiag.diagnosing.advice import Advice
 from initdiag.diagnosing.agreement import Agreement
 from initdiag.diagnosing.basis import Basis
+from initdiag.diagnosing.causes import Cause
 from initdiag.diagnosing.findings import Finding
 from initdiag.diagnosing.risk import Training
 from initdiag.diagnosing.verdict import Thresholds, Verdict
 from initdiag.errors import InvalidInput, explain
 from initdiag.law.prediction import Prediction
+from initdiag.measuring.probe_record import BatchProbe
 from initdiag.measuring.record import Measurement
 from initdiag.measuring.trial_record import Trial
 from initdiag.network.architecture import Architecture
@@ -77,6 +79,10 @@ class Report(Record):
         averaged over if None.
     trial : Trial or None
         What some real steps of training did, if that was asked for.
+    cause : str or None
+        Why training is not likely to start, for a network at risk.
+    probe : BatchProbe or None
+        What the user's batch showed; None where none was given.
     """
 
     schema_version: int
@@ -99,6 +105,8 @@ class Report(Record):
     lr: float | None = None
     loss: Loss | None = None
     trial: Trial | None = None
+    cause: Cause | None = None
+    probe: BatchProbe | None = None
 
     @property
     def training(self) -> Training:

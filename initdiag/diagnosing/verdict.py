@@ -9,10 +9,11 @@ from dataclasses import dataclass
 
 from initdiag._core.choices import Family
 from initdiag._core.validation import probability
-from initdiag.diagnosing import findings, remarks, structural
+from initdiag.diagnosing import reasons, remarks, structural
 from initdiag.diagnosing.agreement import Agreement
 from initdiag.diagnosing.basis import Basis, Numbers, basis_of
-from initdiag.diagnosing.findings import Finding, Kind
+from initdiag.diagnosing.causes import NO_BATCH, Batch, Cause, suspicions, with_suspicions
+from initdiag.diagnosing.findings import Finding
 from initdiag.diagnosing.risk import OPTIMIZERS, RiskTerms, Training, risk_terms
 from initdiag.law.correlation import Separation
 from initdiag.law.prediction import Prediction
@@ -67,12 +68,15 @@ class Thresholds:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """A verdict, what it rests on, the risks by optimiser, and the findings."""
+    """A verdict, what it rests on, the risks by optimiser, the findings, and the cause
+    of a risk.
+    """
 
     verdict: Verdict
     basis: Basis
     risk: dict[str, float]
     findings: tuple[Finding, ...]
+    cause: Cause | None = None
 
 
 def judge(
@@ -85,6 +89,7 @@ def judge(
     not_measured: str | None = None,
     separation: Separation | None = None,
     shown: PlainPass | None = None,
+    batch: Batch = NO_BATCH,
 ) -> Judgement:
     """Judge a network for how it is going to be trained.
 
@@ -109,6 +114,8 @@ def judge(
     shown : PlainPass, optional
         What a plain pass of the module shows: where next to no weight gets a gradient,
         or the output is not made of numbers, the risk is 1.
+    batch : Batch
+        What the user's batch shows beside.
     """
     numbers, basis = basis_of(architecture, prediction, measurement, agreement)
     beside = remarks.remarks(
@@ -123,16 +130,69 @@ def judge(
     if errors:
         verdict = next(verdict for verdict, found in of_structure.items() if found)
         certain: dict[str, float] = dict.fromkeys(_optimizers(training), 1.0)
-        return Judgement(verdict, Basis.STRUCTURE, certain, (*errors, *beside))
+        cause = _CAUSES_OF_STRUCTURE[verdict]
+        return Judgement(verdict, Basis.STRUCTURE, certain, (*errors, *beside), cause)
     masked = structural.masked(shown)
     if numbers is None or masked:
         return Judgement(Verdict.NO_VERDICT, Basis.NONE, {}, (*masked, *beside))
-    risk = _risks(numbers, training)
+    risk = _risks(numbers, training, batch)
     if risk[training.optimizer] < thresholds.max_risk:
         return Judgement(Verdict.HEALTHY, basis, risk, beside)
+    verdict, cause, finding = _at_risk(numbers, training, batch)
+    return Judgement(verdict, basis, risk, (finding, *beside), cause)
+
+
+def _at_risk(numbers: Numbers, training: Training, batch: Batch) -> tuple[Verdict, Cause, Finding]:
+    """Return the mode, the cause and what to say.
+
+    The batch's cause is named where it alone is as likely as not, unless it may be what
+    the law's numbers bring about.
+    """
+    suspect = batch.worst(training)
+    if (
+        suspect is not None
+        and suspect.probability >= _EVEN
+        and (suspect.cause in _OF_THEIR_OWN or numbers.risk(training) < _EVEN)
+    ):
+        finding = reasons.of_batch(suspect.cause, batch.probe, training)
+        return _MODES_OF_BATCH[suspect.cause], suspect.cause, finding
     terms = numbers.terms(training)
     verdict = _mode(numbers, terms, training)
-    return Judgement(verdict, basis, risk, (_finding(verdict, numbers, terms, training), *beside))
+    cause = (
+        "step too large" if verdict is Verdict.UNSTABLE and _overshoots(terms) else _CAUSES[verdict]
+    )
+    return verdict, cause, reasons.of_law(cause, numbers, training, batch.probe)
+
+
+_CAUSES_OF_STRUCTURE: dict[Verdict, Cause] = {
+    Verdict.SYMMETRIC: "symmetry",
+    Verdict.EXPLODING: "gain",
+    Verdict.DEAD: "no gradient",
+}
+"""What an error that stands in the module itself comes from."""
+
+_EVEN = 0.5
+_OF_THEIR_OWN: tuple[Cause, ...] = ("input scale", "saturation")
+"""Causes that a gain does not bring about; curvature and angles follow the gain."""
+
+_MODES_OF_BATCH: dict[Cause, Verdict] = {
+    "input scale": Verdict.UNSTABLE,
+    "saturation": Verdict.VANISHING,
+    "inputs collapse": Verdict.VANISHING,
+    "scrambled input": Verdict.UNSTABLE,
+    "gain": Verdict.EXPLODING,
+    "step too large": Verdict.UNSTABLE,
+    "step too small": Verdict.VANISHING,
+}
+"""The verdict that a cause stands under."""
+
+_CAUSES: dict[Verdict, Cause] = {
+    Verdict.VANISHING: "gain",
+    Verdict.EXPLODING: "gain",
+    Verdict.UNSTABLE: "depth over width",
+    Verdict.DEAD: "dead units",
+}
+"""What a mode of the law's numbers comes from."""
 
 
 def _optimizers(training: Training) -> tuple[Family, ...]:
@@ -142,15 +202,17 @@ def _optimizers(training: Training) -> tuple[Family, ...]:
     return tuple(dict.fromkeys((*OPTIMIZERS, training.optimizer)))
 
 
-def _risks(numbers: Numbers, training: Training) -> dict[str, float]:
+def _risks(numbers: Numbers, training: Training, batch: Batch) -> dict[str, float]:
     """Return the risk by optimiser; only the user's own has the user's
     learning rate.
     """
-    return {
-        name: numbers.risk(
-            training if name == training.optimizer else Training(name, None, training.loss)
-        )
+    trainings = (
+        training if name == training.optimizer else Training(name, None, training.loss)
         for name in _optimizers(training)
+    )
+    return {
+        one.optimizer: with_suspicions(numbers.risk(one), suspicions(batch.probe, one))
+        for one in trainings
     }
 
 
@@ -191,67 +253,3 @@ def _own_drift(numbers: Numbers, training: Training) -> float:
     At unit mean gain the log-mean is minus half the log-variance.
     """
     return risk_terms(-numbers.variance / 2, 1.0, 0.0, numbers.depth, training).downward
-
-
-def _finding(verdict: Verdict, numbers: Numbers, terms: RiskTerms, training: Training) -> Finding:
-    """Return the error that the verdict stands for."""
-    if verdict is Verdict.UNSTABLE and _overshoots(terms):
-        return _step_finding(numbers, training)
-    texts = {
-        Verdict.VANISHING: _vanishing,
-        Verdict.EXPLODING: _exploding,
-        Verdict.UNSTABLE: _unstable,
-        Verdict.DEAD: _dead,
-    }
-    kind, message, remedy = texts[verdict](numbers)
-    return kind.at(None, message, remedy)
-
-
-_GAIN_ONE = "make each layer's gain 1: He or orthogonal initialisation"
-
-
-def _vanishing(numbers: Numbers) -> tuple[Kind, str, str]:
-    size = f"{_factor(numbers.drift / 2):.2g}"
-    message = f"a typical gradient reaches the input {size} times too small"
-    return findings.VANISHING, message, _GAIN_ONE
-
-
-def _exploding(numbers: Numbers) -> tuple[Kind, str, str]:
-    size = f"{_factor(numbers.drift / 2):.2g}"
-    message = f"a typical gradient reaches the input {size} times too large"
-    if numbers.overflows:
-        message = "in some draws the values or the gradient overflow: they are not finite numbers"
-    return findings.EXPLODING, message, _GAIN_ONE
-
-
-def _unstable(numbers: Numbers) -> tuple[Kind, str, str]:
-    spread = _factor(2 * math.sqrt(numbers.variance))
-    message = (
-        "from one initialisation to the next the gradient's norm varies by factors of "
-        f"{spread:.2g} up and down (two sd)"
-    )
-    return findings.UNSTABLE, message, "wider layers, fewer layers, or orthogonal initialisation"
-
-
-def _dead(numbers: Numbers) -> tuple[Kind, str, str]:
-    message = f"{numbers.dead:.0%} of initialisations have a gradient of exactly zero"
-    return findings.DEAD, message, "widen the narrowest ReLU layers, or use leaky ReLU"
-
-
-def _step_finding(numbers: Numbers, training: Training) -> Finding:
-    rate = (
-        "usual learning rates take"
-        if training.lr is None
-        else f"a learning rate of {training.lr:g} takes"
-    )
-    message = (
-        f"at a depth of {numbers.depth} linear layers {rate} too large a step, "
-        "however the weights are drawn"
-    )
-    remedy = "a lower learning rate, fewer layers, or skip connections"
-    return findings.STEP_TOO_LARGE.at(None, message, remedy)
-
-
-def _factor(log: float) -> float:
-    """Return ``exp(|log|)``, as far as a float holds it."""
-    return math.exp(min(abs(log), 700.0))

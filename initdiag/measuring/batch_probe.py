@@ -7,15 +7,12 @@ absent from the record, which says why.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
-from scipy import stats
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -29,16 +26,24 @@ from initdiag.tracing.recorder import modules_named
 from initdiag.tracing.replica import copied, replica
 from initdiag.tracing.torch_calls import function_name
 
-__all__ = ["probe_batch"]
+__all__ = ["probe_batch", "standardised"]
 
 _ROWS = 64
-"""Rows that are run at most: 2,016 pairs tell a rank correlation to 0.03."""
+"""Rows that are run at most: shares of values and pairs are then known to percents."""
+
+_NEIGHBOURS = 1024
+"""Rows among which the nearest is looked for at most."""
 
 _LARGEST = 1 << 27
 """Parameters from which on a replica in double precision is not made for this."""
 
 _STILL = 0.01
 """Share of its largest value under which a gate's derivative counts as saturated."""
+
+_SHORT = 0.3
+"""Part of the way from one row to another over which a network should not change its
+mind: half way two rows' sum is as much the one as the other.
+"""
 
 _LINEAR = frozenset(
     "linear matmul mm addmm bilinear conv1d conv2d conv3d conv_transpose1d conv_transpose2d "
@@ -72,6 +77,12 @@ class _Watch(TorchFunctionMode):
     gates: list[tuple[str, str, Tensor, int]] = field(default_factory=list)
     hidden: Tensor | None = None
     products: int = 0
+    out: Tensor | None = None
+
+    @property
+    def last_hidden(self) -> Tensor | None:
+        """What went into the last of several linear maps, one line a row."""
+        return None if self.hidden is None or self.products < 2 else self.hidden.flatten(1)
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -99,9 +110,9 @@ def probe_batch(module: nn.Module, example: Any, loss: Loss | None = None) -> Ba
     Parameters
     ----------
     module : nn.Module
-        The user's own (behind its door); a replica of it runs.
+        The user's own (behind its adapter); a replica of it runs.
     example : Tensor or None
-        The batch as the door takes it.
+        The batch as its adapter takes it.
     loss : str, optional
         ``"classification"`` or ``"regression"``; without it curvature is had for both.
     """
@@ -109,17 +120,31 @@ def probe_batch(module: nn.Module, example: Any, loss: Loss | None = None) -> Ba
         return None
     if sum(p.numel() for p in module.parameters()) > _LARGEST:
         return None
-    copy = replica(module, _in_double)
-    x = example[:_ROWS].detach().double()
-    watch = _Watch(len(x))
+    copy, others = replica(module, _in_double), example[:_NEIGHBOURS].detach().double()
+    x = others[:_ROWS]
     try:
-        with _running(copy), modules_named(copy, watch.stack), watch, torch.no_grad():
-            out = copy(x.clone())
-        if not isinstance(out, Tensor) or not out.is_floating_point():
-            raise UnsupportedArchitecture("the output is not one floating tensor")
+        watch = _watched(copy, x)
     except Exception as error:
-        return _record(x, watch, None, (f"the batch does not run in double precision: {error}",))
-    return _record(x, watch, out, (), _curvature(copy, x, out, loss))
+        reason = f"the batch does not run in double precision: {error}"
+        return _record(x, _Watch(len(x)), _NO_ANGLES, _Bends(absent=(reason,)))
+    return _record(x, watch, _angles(copy, x, others, watch), _curvature(copy, x, watch.out, loss))
+
+
+def _watched(module: nn.Module, x: Tensor) -> _Watch:
+    watch = _Watch(len(x))
+    with _running(module), modules_named(module, watch.stack), watch, torch.no_grad():
+        out = module(x.clone())
+    if not isinstance(out, Tensor) or not out.is_floating_point():
+        raise UnsupportedArchitecture("the output is not one floating tensor")
+    watch.out = out
+    return watch
+
+
+def standardised(example: Tensor) -> Tensor:
+    """Return the batch with mean 0 and variance 1 over all of its numbers."""
+    x = example.detach().double()
+    std = x.std(correction=0)
+    return ((x - x.mean()) / (std if std > 0 else 1.0)).to(example.dtype)
 
 
 def _in_double(tensor: Tensor) -> Tensor:
@@ -144,7 +169,7 @@ class _Bends:
     absent: tuple[str, ...] = ()
 
 
-def _curvature(module: nn.Module, x: Tensor, out: Tensor, loss: Loss | None) -> _Bends:
+def _curvature(module: nn.Module, x: Tensor, out: Tensor | None, loss: Loss | None) -> _Bends:
     """Return the curvature of the batch's mean loss, for each kind that it may be."""
 
     def forward() -> Tensor:
@@ -153,7 +178,7 @@ def _curvature(module: nn.Module, x: Tensor, out: Tensor, loss: Loss | None) -> 
         assert isinstance(result, Tensor)
         return result
 
-    if not bool(torch.isfinite(out).all()):
+    if out is None or not bool(torch.isfinite(out).all()):
         return _Bends(absent=("no curvature: the output is not finite",))
     kinds = [loss] if loss else list(LOSSES)
     try:
@@ -168,36 +193,47 @@ def _curvature(module: nn.Module, x: Tensor, out: Tensor, loss: Loss | None) -> 
     return _Bends(sharp, apart, step)
 
 
-def _record(
-    x: Tensor,
-    watch: _Watch,
-    out: Tensor | None,
-    absent: tuple[str, ...],
-    bends: _Bends | None = None,
-) -> BatchProbe:
-    flat = x.flatten(1)
-    mean_square = float(flat.square().mean())
-    hidden = None if watch.hidden is None or watch.products < 2 else watch.hidden.flatten(1)
+@dataclass(frozen=True, slots=True)
+class _Angles:
+    """How rows stand to one another in the last hidden layer."""
+
+    collapse: float | None = None
+    torn: float | None = None
+    absent: tuple[str, ...] = ()
+
+
+_NO_ANGLES = _Angles()
+
+
+def _angles(module: nn.Module, x: Tensor, others: Tensor, watch: _Watch) -> _Angles:
+    hidden = watch.last_hidden
     if hidden is None or len(x) < 3 or not bool(torch.isfinite(hidden).all()):
-        locality = neighbours = collapse = None
-        absent = (*absent, "no distances: three rows and a finite hidden layer are wanted")
-    else:
-        collapse = _mean_cosine(hidden)
-        locality, neighbours = _kept(flat, hidden)
-    bends = bends or _Bends()
+        return _Angles(absent=("no angles: three rows and a finite hidden layer are wanted",))
+
+    def hidden_at(rows: Tensor) -> Tensor:
+        found = _watched(module, rows).last_hidden
+        assert found is not None
+        return found
+
+    try:
+        return _Angles(_mean_cosine(hidden), _torn(x, others, hidden, hidden_at))
+    except Exception as error:
+        return _Angles(_mean_cosine(hidden), absent=(f"rows between rows do not run: {error}",))
+
+
+def _record(x: Tensor, watch: _Watch, angles: _Angles, bends: _Bends) -> BatchProbe:
     return BatchProbe(
         rows=len(x),
-        input_rms=math.sqrt(mean_square),
-        input_offset=float(flat.mean(0).square().mean()) / mean_square if mean_square else 0.0,
+        input_mean=float(x.mean()),
+        input_std=float(x.std(correction=0)),
         gates=tuple(_gate(*gate, watch.products) for gate in watch.gates),
-        collapse=collapse,
-        locality=locality,
-        neighbours=neighbours,
-        output_rms=None if out is None else float(out.square().mean().sqrt()),
+        collapse=angles.collapse,
+        torn=angles.torn,
+        output_rms=None if watch.out is None else float(watch.out.square().mean().sqrt()),
         sharpness=bends.sharpness,
         contrast=bends.contrast,
         sign_step=bends.sign_step,
-        absent=(*absent, *bends.absent),
+        absent=(*angles.absent, *bends.absent),
     )
 
 
@@ -223,17 +259,24 @@ def _mean_cosine(hidden: Tensor) -> float | None:
     return float((units.sum(0).square().sum() - n) / (n * (n - 1)))
 
 
-def _kept(x: Tensor, hidden: Tensor) -> tuple[float | None, float | None]:
-    """Return the rank correlation of distances, and how much nearness is kept."""
-    before, after = (torch.cdist(rows, rows).cpu().numpy() for rows in (x, hidden))
-    upper = np.triu_indices(len(before), 1)
-    a, b = before[upper], after[upper]
-    if a.std() == 0 or b.std() == 0:
-        return None, None
-    correlation = float(stats.spearmanr(a, b).statistic)
-    np.fill_diagonal(before, np.inf)
-    nearest = before.argmin(1)
-    rows = np.arange(len(before))
-    near_in = 1 - float(np.mean(before[rows, nearest])) / float(a.mean())
-    near_out = 1 - float(np.mean(after[rows, nearest])) / float(b.mean())
-    return correlation, near_out / near_in if near_in > 0 else None
+def _torn(
+    x: Tensor, others: Tensor, hidden: Tensor, hidden_at: Callable[[Tensor], Tensor]
+) -> float | None:
+    """Return by how much of the way to another row a short way there leads.
+
+    The short way is that to the nearest row of the batch, relative to the mean
+    distance, and at most `_SHORT`: among many features every row is far from every
+    other.
+    """
+    distances = torch.cdist(x.flatten(1), others.flatten(1))
+    mean = float(distances.sum()) / (len(x) * (len(others) - 1))
+    nearest = float(distances.fill_diagonal_(torch.inf).min(1).values.mean())
+    if not (mean > 0 and nearest > 0):
+        return None
+    part = min(nearest / mean, _SHORT)
+    moved = hidden_at(torch.lerp(x, x.roll(1, 0), part))
+    whole = (hidden.roll(1, 0) - hidden).norm(dim=1).mean()
+    if moved.shape != hidden.shape or not whole > 0:
+        return None
+    ratio = float((moved - hidden).norm(dim=1).mean() / whole)
+    return (ratio - part) / (1 - part)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from initdiag._core.choices import Loss
@@ -45,21 +46,15 @@ class BatchProbe:
     ----------
     rows : int
         Rows that were run.
-    input_rms : float
-        Root mean square of the inputs.
-    input_offset : float
-        Share of the inputs' mean square that is the features' own means, in [0, 1].
+    input_mean, input_std : float
+        Mean and standard deviation of all numbers of the inputs.
     gates : tuple of GateProbe
         The activations, in the order of their calls.
     collapse : float or None
         Mean cosine of the angle between two rows in the last hidden layer.
-    locality : float or None
-        Spearman's rank correlation between the distances of two rows in the input and
-        in the last hidden layer.
-    neighbours : float or None
-        How much nearer than two rows at random a row's nearest neighbour is in the last
-        hidden layer, relative to how much nearer it is in the input: 1 if nearness is
-        kept, 0 if neighbours are torn apart.
+    torn : float or None
+        How far a short way from a row to another leads in the last hidden layer: about
+        0 if as far as in the input, 1 if all the way: neighbours are torn apart.
     output_rms : float or None
         Root mean square of the output; the loss of a constant guess at targets of
         variance 1 is 1, the network's first loss 1 plus its square.
@@ -79,17 +74,21 @@ class BatchProbe:
     """
 
     rows: int
-    input_rms: float
-    input_offset: float
+    input_mean: float
+    input_std: float
     gates: tuple[GateProbe, ...]
     collapse: float | None
-    locality: float | None
-    neighbours: float | None
+    torn: float | None
     output_rms: float | None
     sharpness: dict[Loss, float]
     contrast: dict[Loss, float]
     sign_step: float | None
     absent: tuple[str, ...] = ()
+
+    @property
+    def input_rms(self) -> float:
+        """Root mean square of the inputs."""
+        return math.hypot(self.input_mean, self.input_std)
 
     @property
     def output_gate(self) -> GateProbe | None:

@@ -9,6 +9,7 @@ import unicodedata
 from typing import Any, TypeVar
 
 from initdiag.diagnosing.basis import Basis
+from initdiag.diagnosing.causes import OF_BATCH
 from initdiag.diagnosing.findings import STEP_TOO_LARGE
 from initdiag.diagnosing.report import Report
 from initdiag.diagnosing.verdict import Verdict
@@ -179,7 +180,9 @@ def headline(report: Report) -> tuple[str, ...]:
             return (f"Not judged: {why}.",)
         return ("Not judged: the theory does not cover this module, and it was not measured.",)
     first = f"{_start(report)}: {risks(report)}."
-    further = (_size(report), _refutation(report), trial_words.headline(report))
+    first = f"{_start(report)}: {risks(report)}."
+    cause = "" if report.cause is None else f"Cause: {report.cause}."
+    further = (cause, _size(report), _refutation(report), trial_words.headline(report))
     return tuple(sentence for sentence in (first, *further) if sentence)
 
 
@@ -192,10 +195,7 @@ def _refutation(report: Report) -> str:
 
 
 def _start(report: Report) -> str:
-    """Say whether training is likely to start, in agreement with the verdict.
-
-    The two differ where the limit is not an even chance.
-    """
+    """Say whether training is likely to start; the limit need not be an even chance."""
     risk = report.risk.get(report.optimizer or "sgd", math.nan)
     is_likely = risk < _EVEN
     if abs(risk - _EVEN) < _TOSS_UP:
@@ -208,10 +208,10 @@ def _start(report: Report) -> str:
 
 
 def _size(report: Report) -> str:
-    """Say what happens to the gradient, with its number.
-
-    Empty for a healthy network, or where the number is not known.
-    """
+    """Say what happens, with its number; nothing of a healthy or unknown network."""
+    if report.cause in OF_BATCH:
+        message = report.findings[0].message
+        return f"{message[:1].upper()}{message[1:]}."
     drift, variance = _judged_numbers(report)
     if report.basis is Basis.TRIAL:
         return ""

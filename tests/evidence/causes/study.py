@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 import initdiag
 from initdiag.measuring.batch_probe import probe_batch
-from initdiag.tracing.door import Door
+from initdiag.tracing.adapter import Adapter
 
 RUNS, STEPS, ROWS, TEST_ROWS = 500, 400, 32, 512
 PROBED_ROWS = 64
@@ -36,8 +36,8 @@ GATES: dict[str, type[nn.Module]] = {
 }  # fmt: skip
 FIELDS = (
     "index", "family", "task", "optimizer", "lr", "scale", "offset", "depth", "width", "init", "gain", "detail",
-    "curve", "input_rms", "input_offset", "saturated", "output_saturated", "dead_units", "collapse", "locality",
-    "neighbours", "output_rms", "sharpness", "contrast", "sign_step", "first_loss", "last_loss", "score",
+    "curve", "input_rms", "saturated", "output_saturated", "dead_units", "collapse", "torn", "output_rms",
+     "sharpness", "contrast", "sign_step", "first_loss", "last_loss", "score",
 )  # fmt: skip
 
 
@@ -178,7 +178,22 @@ def trained(
     return {"first_loss": first, "last_loss": last, "score": score}
 
 
-def run(index: int) -> dict[str, object]:
+@dataclass(frozen=True)
+class Run:
+    """One run before it is trained."""
+
+    net: nn.Module
+    task: Task
+    batch: Tensor
+    columns: dict[str, object]
+
+    @property
+    def loss(self) -> str:
+        return "classification" if self.task.is_classes else "regression"
+
+
+def drawn(index: int) -> Run:
+    """The run of that index."""
     rng = np.random.default_rng([20261127, index])
     torch.manual_seed(int(rng.integers(2**31)))
     family, name = FAMILIES[index % len(FAMILIES)], TASKS[int(rng.integers(len(TASKS)))]
@@ -192,36 +207,46 @@ def run(index: int) -> dict[str, object]:
     low, high = (1e-3, 1.0) if optimizer == "sgd" else (1e-4, 0.1)
     lr = float(f"{math.exp(rng.uniform(math.log(low), math.log(high))):.2g}")
     net, detail = network(family, t, depth, width, rng)
-    how = (
-        "default"
-        if family == "sine"
-        else str(rng.choice(["default", "xavier", "he", "orthogonal"]))
-    )
+    ways = ["default", "xavier", "he", "orthogonal"]
+    how = "default" if family == "sine" else str(rng.choice(ways))
     gain = (
-        1.0
-        if rng.random() < 0.5
-        else float(np.round(np.exp(rng.uniform(math.log(0.3), math.log(3))), 2))
+        np.round(np.exp(rng.uniform(math.log(0.3), math.log(3))), 2) if rng.random() >= 0.5 else 1.0
     )
-    init(net, how, gain)
+    init(net, how, float(gain))
     x, _ = t.rows(PROBED_ROWS, torch.Generator().manual_seed(index))
-    batch = (x + offset) * scale
-    loss = "classification" if t.is_classes else "regression"
-    report = initdiag.diagnose(
-        net, batch, draws=128, optimizer=optimizer, lr=lr, loss=loss,
-        method="none" if family in ("relu", "tanh", "sigmoid", "gelu", "elu") else "auto",
-    )  # fmt: skip
-    curve = report.risk.get(optimizer, math.nan)
-    p = probe_batch(Door(net), batch, loss)
-    out = p.output_gate
-    row = {
-        "index": index, "family": family, "task": name, "optimizer": optimizer, "lr": lr, "scale": scale, "offset": offset,
-        "depth": depth, "width": width, "init": how, "gain": gain, "detail": detail, "curve": curve, "input_rms": p.input_rms,
-        "input_offset": p.input_offset, "saturated": p.saturated or 0.0, "output_saturated": out.saturated if out and out.saturated else 0.0,
-        "dead_units": max([g.dead_units for g in p.gates if g.dead_units] or [0.0]), "collapse": p.collapse,
-        "locality": p.locality, "neighbours": p.neighbours, "output_rms": p.output_rms, "sharpness": p.sharpness.get(loss),
-        "contrast": p.contrast.get(loss), "sign_step": p.sign_step,
+    columns = {
+        "index": index, "family": family, "task": name, "optimizer": optimizer, "lr": lr, "scale": scale,
+        "offset": offset, "depth": depth, "width": width, "init": how, "gain": float(gain), "detail": detail,
     }  # fmt: skip
-    return row | trained(net, t, optimizer, lr, scale, offset, index)
+    return Run(net, t, (x + offset) * scale, columns)
+
+
+def probed(run: Run) -> dict[str, object]:
+    """What the batch shows."""
+    p = probe_batch(Adapter(run.net), run.batch, run.loss)
+    assert p is not None
+    out = p.output_gate
+    return {
+        "input_rms": p.input_rms, "saturated": p.saturated or 0.0,
+        "output_saturated": out.saturated if out and out.saturated else 0.0, "dead_units": p.dead_units or 0.0,
+        "collapse": p.collapse, "torn": p.torn, "output_rms": p.output_rms, "sharpness": p.sharpness.get(run.loss),
+        "contrast": p.contrast.get(run.loss), "sign_step": p.sign_step,
+    }  # fmt: skip
+
+
+def run(index: int) -> dict[str, object]:
+    """The row of that index: what was known before, and what came of it."""
+    one = drawn(index)
+    optimizer, lr = one.columns["optimizer"], one.columns["lr"]
+    is_chain = one.columns["family"] in ("relu", "tanh", "sigmoid", "gelu", "elu")
+    report = initdiag.diagnose(
+        one.net, one.batch, draws=128, optimizer=optimizer, lr=lr, loss=one.loss,
+        method="none" if is_chain else "auto",
+    )  # fmt: skip
+    curve = {"curve": report.risk.get(optimizer, math.nan)}
+    how = one.columns
+    result = trained(one.net, one.task, optimizer, lr, how["scale"], how["offset"], index)
+    return how | curve | probed(one) | result
 
 
 def main(runs: int) -> None:
