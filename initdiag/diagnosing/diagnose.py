@@ -139,11 +139,7 @@ def _report(seen: _Seen, rule: _Rule, target: str | None, started: float) -> Rep
     """
     arch, limits, training = seen.architecture, rule.limits, rule.training
     usual = past_zero_start(arch)
-    prediction = (
-        predict(usual)
-        if seen.simulation is None
-        else Prediction.from_simulation(usual, seen.simulation)
-    )
+    prediction = _predicted(usual, seen.simulation)
     test = (
         None
         if seen.measurement is None or usual is not arch
@@ -179,6 +175,13 @@ def _report(seen: _Seen, rule: _Rule, target: str | None, started: float) -> Rep
         cause=judgement.cause,
         probe=seen.batch.probe,
     )
+
+
+def _predicted(architecture: Architecture, simulation: Measurement | None) -> Prediction:
+    """Return the law's prediction, or the simulation's where there is one."""
+    if simulation is None:
+        return predict(architecture)
+    return Prediction.from_simulation(architecture, simulation)
 
 
 def _limits(thresholds: Thresholds | None) -> Thresholds:

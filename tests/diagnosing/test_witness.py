@@ -180,13 +180,14 @@ def test_what_is_no_optimiser_is_refused():
 
 
 def test_through_the_door():
-    """Inputs a thousand times too large: the law cannot know, the trial says so."""
+    """Inputs a thousand times too large: the batch shows it, and the trial says so, too."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 4))
     x, y = torch.randn(16, 16) * 1000, torch.arange(16) % 4
     how = {"optimizer": torch.optim.SGD(model.parameters(), lr=0.1), "draws": 64}
     report = initdiag.diagnose(model, x, target=y, loss_fn=nn.CrossEntropyLoss(), trial=20, **how)
-    assert report.basis is Basis.TRIAL
+    assert report.cause == "input scale"
+    assert findings.TRIAL_FAILED.code in [one.code for one in report.findings]
     assert report.verdict.is_at_risk
     assert (report.optimizer, report.lr, report.loss) == ("sgd", 0.1, "classification")
     assert report.trial.steps <= 20
@@ -195,6 +196,17 @@ def test_through_the_door():
     well = initdiag.diagnose(model, x / 1000, target=y, trial=20, **how)
     assert well.verdict is Verdict.HEALTHY
     assert well.trial.starts
+
+
+def test_what_neither_law_nor_batch_can_know():
+    """Targets a thousand times too large: the trial alone says so."""
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 4)), torch.randn(16, 16)
+    how = {"optimizer": torch.optim.Adam(model.parameters(), lr=1e-3), "draws": 64}
+    y = 1000 * torch.randn(16, 4)
+    report = initdiag.diagnose(model, x, target=y, loss_fn=nn.MSELoss(), trial=20, **how)
+    assert report.basis is Basis.TRIAL
+    assert report.verdict.is_at_risk
 
 
 def test_a_network_without_a_gradient_is_not_tried():
