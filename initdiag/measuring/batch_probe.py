@@ -45,6 +45,9 @@ _SHORT = 0.3
 mind: half way two rows' sum is as much the one as the other.
 """
 
+_ALIKE = 1e-6
+"""Rows that differ by less, relative to the largest number, are one row."""
+
 _LINEAR = frozenset(
     "linear matmul mm addmm bilinear conv1d conv2d conv3d conv_transpose1d conv_transpose2d "
     "conv_transpose3d".split()
@@ -151,6 +154,14 @@ def _in_double(tensor: Tensor) -> Tensor:
     return copied(tensor).double() if tensor.is_floating_point() else copied(tensor)
 
 
+_NO_PAIRS = "no angles: three rows that differ, and a finite hidden layer, are wanted"
+
+
+def _are_alike(x: Tensor) -> bool:
+    """Return whether there are no rows to tell apart, as in a batch of ones."""
+    return len(x) < 3 or bool((x - x[:1]).abs().max() <= _ALIKE * x.abs().max())
+
+
 @contextmanager
 def _running(module: nn.Module) -> Iterator[None]:
     """Run with the same random numbers at every pass."""
@@ -186,7 +197,7 @@ def _curvature(module: nn.Module, x: Tensor, out: Tensor | None, loss: Loss | No
         if curvature is None:
             return _Bends(absent=("no curvature: no parameter gets a gradient",))
         sharp = {kind: curvature.largest(kind, centred=False) for kind in kinds}
-        apart = {kind: curvature.largest(kind, centred=True) for kind in kinds}
+        apart = {} if _are_alike(x) else {k: curvature.largest(k, centred=True) for k in kinds}
         step = curvature.sign_step(kinds[0])
     except Exception as error:
         return _Bends(absent=(f"no curvature: {type(error).__name__}: {error}",))
@@ -207,8 +218,8 @@ _NO_ANGLES = _Angles()
 
 def _angles(module: nn.Module, x: Tensor, others: Tensor, watch: _Watch) -> _Angles:
     hidden = watch.last_hidden
-    if hidden is None or len(x) < 3 or not bool(torch.isfinite(hidden).all()):
-        return _Angles(absent=("no angles: three rows and a finite hidden layer are wanted",))
+    if hidden is None or _are_alike(x) or not bool(torch.isfinite(hidden).all()):
+        return _Angles(absent=(_NO_PAIRS,))
 
     def hidden_at(rows: Tensor) -> Tensor:
         found = _watched(module, rows).last_hidden

@@ -218,6 +218,13 @@ def test_the_inputs_scale_is_the_cause_only_where_scaling_cures():
     assert Batch(steep).worst(training).cause == "step too large"
 
 
+def test_a_batch_of_equal_rows_accuses_nothing():
+    report = diagnosed(lambda: mlp([8, 32, 2]), lambda: torch.ones(16, 8), "sgd", 0.1, C)
+    assert report.verdict is Verdict.HEALTHY
+    assert report.probe.contrast == {}
+    assert report.probe.torn is report.probe.collapse is None
+
+
 def test_without_a_batch_nothing_is_probed():
     report = initdiag.diagnose(mlp([8, 32, 2]), draws=16)
     assert report.probe is None
