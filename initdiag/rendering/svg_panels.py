@@ -262,5 +262,5 @@ def _trial(report: Report) -> Panel | None:
         shapes.append(svg.lines([(frame.left, y, frame.right, y)], "healthy"))
         entries.append(("healthy", "best constant guess", False))
     axis = svg.bottom_axis(frame, "step")
-    note = " ".join(trial.sentences(found))
+    note = " ".join(trial.sentences(found)).replace("->", "\N{RIGHTWARDS ARROW}")
     return Panel("What real steps do", note, svg.legend(14, 14, entries) + "".join(shapes) + axis)

@@ -252,8 +252,9 @@ def one(number, kind, optimizer, lr, loss, reference):
     )  # fmt: skip
 
 
-def trial_of(model, x, y, how):
-    from initdiag.measuring.trial import TrialPlan, tried
+def trial_of(model, x, y, how, steps=50):
+    from initdiag.measuring.trial import tried
+    from initdiag.measuring.trial_plan import TrialPlan
     from initdiag.tracing.guard import untouched
     from initdiag.tracing.inputs import subject_of
     from initdiag.tracing.replica import own_modes
@@ -261,7 +262,7 @@ def trial_of(model, x, y, how):
 
     with untouched(quiet=True), own_modes():
         subject = subject_of(model, x, None, None)
-        return tried(TrialPlan(50, y, None, **how), subject, trace_subject(subject), 0)
+        return tried(TrialPlan(steps, y, None, **how), subject, trace_subject(subject), 0)
 
 
 def run(path):
