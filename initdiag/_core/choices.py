@@ -51,8 +51,10 @@ FailOn = Literal["risk", "no-verdict"]
 FailOnOption = Literal["risk", "no-verdict", "never"]
 """A command's option or a project's setting, which spells None as ``"never"``."""
 
-DrawCount = int | Literal["auto"]
-"""How many draws; ``"auto"``: until they are precise, or for a minute."""
+DrawCount = int | Literal["auto"] | None
+"""How many draws; ``"auto"``: until they are precise, or for a minute; None: 1,024, and
+fewer where a draw is slow.
+"""
 
 FAMILIES: tuple[Family, ...] = get_args(Family)
 LOSSES: tuple[Loss, ...] = get_args(Loss)

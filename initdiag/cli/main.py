@@ -105,7 +105,9 @@ _group.add_command(demo_command)
 _group.add_command(map_command)
 
 
-def _draws(ctx: click.Context, param: click.Parameter, value: str) -> int | str:
+def _draws(ctx: click.Context, param: click.Parameter, value: str | None) -> int | str | None:
+    if value is None:
+        return None
     convert: Callable[..., int] = click.IntRange(min=1).convert
     return "auto" if value == "auto" else convert(value, param, ctx)
 
@@ -148,8 +150,9 @@ def _key(ctx: click.Context, param: click.Parameter, value: str | None) -> int |
     "--output", callback=_key, help="Which part of the output is judged: an index or a key."
 )
 @click.option(
-    "--draws", metavar="N|auto", callback=_draws, default="1024", show_default=True,
-    help="Draws of the measurement; auto: until it is precise.",
+    "--draws", metavar="N|auto", callback=_draws,
+    help="Draws of the measurement (default: 1024, fewer where a draw is slow); auto: until it "
+    "is precise.",
 )  # fmt: skip
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option(

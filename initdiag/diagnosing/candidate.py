@@ -113,6 +113,10 @@ def _judged(candidate: Any, task: Task) -> Report:
     )
 
 
+_DRAWS = 1024
+"""Draws of a candidate's measurement, however slow: its record depends on no clock."""
+
+
 def _measured(candidate: Any, seed: int, options: Mapping[str, Any]) -> Report:
     """Diagnose a factory's module, whose weights are drawn from ``seed``, on one
     thread.
@@ -129,6 +133,6 @@ def _measured(candidate: Any, seed: int, options: Mapping[str, Any]) -> Report:
         np.random.seed(seed % 2**32)
         random.seed(seed)
         try:
-            return diagnose(candidate, seed=seed, **options)
+            return diagnose(candidate, seed=seed, **{"draws": _DRAWS, **options})
         finally:
             torch.set_num_threads(threads)

@@ -257,7 +257,7 @@ def diagnose(
     input_size: Sequence[int] | Sequence[Sequence[int]] | None = None,
     input: int | str | None = None,
     output: Output = None,
-    draws: DrawCount = 1024,
+    draws: DrawCount = None,
     method: Method = "auto",
     init: Callable[[nn.Module], Any] | None = None,
     optimizer: Family | Optimizer | None = None,
@@ -292,9 +292,10 @@ def diagnose(
         Which argument is perturbed, as in `trace`.
     output : int, str or callable, optional
         Which part of the output is judged, as in `trace`.
-    draws : int or "auto"
+    draws : int, "auto" or None
         Draws of the measurement; ``"auto"``: until its log-variance is known to 5 %, or
-        for a minute.
+        for a minute; None: 1,024, or those of five seconds of processor time, 32 at
+        least.
     method : str
         How to measure. ``"auto"``: signs where the weights allow it, else redraw
         where an initialiser is known. ``"signs"``, ``"redraw"``, ``"law"``; ``"none"``:
@@ -475,7 +476,7 @@ def check(
     input_size: Sequence[int] | Sequence[Sequence[int]] | None = None,
     input: int | str | None = None,
     output: Output = None,
-    draws: DrawCount = 1024,
+    draws: DrawCount = None,
     method: Method = "auto",
     init: Callable[[nn.Module], Any] | None = None,
     optimizer: Family | Optimizer | None = None,
@@ -552,7 +553,7 @@ def assert_trainable(
     input_size: Sequence[int] | Sequence[Sequence[int]] | None = None,
     input: int | str | None = None,
     output: Output = None,
-    draws: DrawCount = 1024,
+    draws: DrawCount = None,
     method: Method = "auto",
     init: Callable[[nn.Module], Any] | None = None,
     optimizer: Family | Optimizer | None = None,

@@ -1,32 +1,28 @@
-"""Chunks of draws, collected into a `Measurement`: until there are enough, they are
-precise enough, time is up, or the user interrupts.
+"""Chunks of draws, collected into a `Measurement`, until there are enough or the user
+interrupts.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from initdiag._core.choices import Ensemble, Stopped
-from initdiag._core.validation import positive_integer, positive_number
-from initdiag.errors import InvalidInput, explain
+from initdiag._core.choices import Ensemble
 from initdiag.measuring.passes.gradients import GradientLogs
 from initdiag.measuring.passes.rows import LayerLogs
 from initdiag.measuring.record import LayerMeasurement, LogSummary, Measurement
+from initdiag.measuring.stopping import Clock, Stopping
 from initdiag.network.architecture import Architecture
-from initdiag.network.log_moments import LogMoments
 
-__all__ = ["Chunk", "Plan", "Stopping", "chunks", "collected"]
+__all__ = ["Chunk", "Plan", "collected"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +36,6 @@ class Chunk:
     layers: Sequence[LayerLogs]
     gradients: Sequence[GradientLogs] = ()
 
-
-_AUTO_STEP = 256
-"""Draws between two looks at the precision."""
 
 _UNSEEN = 1.0
 """Seconds of work before a progress bar is worth showing."""
@@ -62,77 +55,6 @@ class Plan:
     log_mean_error: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Stopping:
-    """When to stop.
-
-    Attributes
-    ----------
-    draws : int or None
-        After so many; None: when the log-variance is precise enough, or time is up.
-    relative_error : float
-        The standard error of the log-variance that is precise enough, relative to it.
-    time_budget : float
-        Seconds.
-    """
-
-    draws: int | None
-    relative_error: float
-    time_budget: float
-
-    @classmethod
-    def of(cls, draws: Any, relative_error: float, time_budget: float) -> Stopping:
-        """Return the rule that ``measure(draws=...)`` asks for.
-
-        Raises
-        ------
-        InvalidInput
-            Unless ``draws`` is a positive integer or ``"auto"``, and the limits are
-            positive.
-        """
-        for name, value in (("relative_error", relative_error), ("time_budget", time_budget)):
-            positive_number(value, name, "Pass e.g. 0.05 and 60.0.")
-        if isinstance(draws, str) and draws != "auto":
-            raise InvalidInput(
-                explain(
-                    expected='draws: a positive integer or "auto"',
-                    got=repr(draws),
-                    do="Pass e.g. 1024.",
-                )
-            )
-        return cls(
-            None if draws == "auto" else positive_integer(draws, "draws"),
-            relative_error,
-            time_budget,
-        )
-
-    @property
-    def most(self) -> int:
-        """The most draws that may be asked for."""
-        return sys.maxsize if self.draws is None else self.draws
-
-    def reason(self, values: list[NDArray[np.float64]], seconds: float) -> Stopped | None:
-        """Return why to stop after these log-norms and seconds, other than their count.
-        None means to go on.
-        """
-        if self.draws is not None:
-            return None
-        if sum(map(len, values)) % _AUTO_STEP == 0:
-            moments = LogMoments.of(np.concatenate(values))
-            if moments.variance_se <= self.relative_error * moments.variance:
-                return "precision"
-        return "time" if seconds >= self.time_budget else None
-
-
-def chunks(stopping: Stopping, step: int) -> Iterator[range]:
-    """Cut the draws into ranges of ``step``, of few draws where the precision
-    decides.
-    """
-    step = step if stopping.draws is not None else min(step, _AUTO_STEP)
-    for start in range(0, stopping.most, step):
-        yield range(start, min(start + step, stopping.most))
-
-
 def collected(
     plan: Plan, arch: Architecture, method: Ensemble, seed: int, stopping: Stopping, progress: bool
 ) -> Measurement:
@@ -143,14 +65,14 @@ def collected(
     values: list[NDArray[np.float64]] = []
     layers: dict[int, tuple[str, RunningMoments, RunningMoments]] = {}
     gradients: dict[str, list[GradientLogs]] = {}
-    stopped, begin = None, time.perf_counter()
+    stopped, clock = None, Clock()
     try:
         for chunk in _with_progress(plan.chunks, stopping.draws) if progress else plan.chunks:
             values.append(chunk.log_norms.cpu().numpy())
             _add(layers, chunk.layers)
             for logs in chunk.gradients:
                 gradients.setdefault(logs.name, []).append(logs)
-            stopped = stopping.reason(values, time.perf_counter() - begin)
+            stopped = stopping.reason(values, clock)
             if stopped is not None:
                 break
     except KeyboardInterrupt:

@@ -13,7 +13,7 @@ from initdiag._core.choices import ENSEMBLES, PRECISIONS, DrawCount, Ensemble, P
 from initdiag._core.validation import choice, seed_integer
 from initdiag.measuring import survey
 from initdiag.measuring.between_weights import with_weights_error
-from initdiag.measuring.collect import Chunk, Plan, Stopping, chunks, collected
+from initdiag.measuring.collect import Chunk, Plan, collected
 from initdiag.measuring.ensembles import random_numbers
 from initdiag.measuring.ensembles.networks import (
     Laws,
@@ -28,6 +28,7 @@ from initdiag.measuring.passes.interposer import Ensemble as Networks
 from initdiag.measuring.passes.log_norms import log_norms, log_norms_in_batch
 from initdiag.measuring.passes.sign_chain import fast_log_norms
 from initdiag.measuring.record import Measurement
+from initdiag.measuring.stopping import Stopping, chunks
 from initdiag.measuring.task import Task, checked_init, prepared
 from initdiag.network.architecture import Architecture
 from initdiag.tracing.adapter import Output
@@ -89,9 +90,9 @@ def measure(
     example_input, example_args, example_kwargs, input_size, input, output
         See `trace`. Rows are dealt out over the draws in turn; random normal rows
         where none are given.
-    draws : int or "auto"
-        How many. ``"auto"``: until ``relative_error`` is met or ``time_budget`` is
-        spent; the record says which. Ctrl-C returns what there is by then, labelled so.
+    draws : int, "auto" or None
+        How many. ``"auto"``: until ``relative_error`` or ``time_budget`` is met; None:
+        1,024, or those of five seconds of processor time, 32 at least.
     method : str
         ``"signs"``: random signs around the real weights (theory in
         `initdiag.measuring.ensembles.signs`). ``"redraw"``: parameters drawn afresh, by
@@ -104,8 +105,7 @@ def measure(
     seed : int
         Draw ``i`` depends on nothing but the seed and ``i``.
     direction : Tensor or array_like, optional
-        The direction ``u``, of one input row's shape; a fresh uniform unit vector a
-        draw if not given.
+        The direction ``u``, shaped as an input row; by default uniform, one a draw.
     architecture : Architecture, optional
         What `trace` returned for this model, to spare a second look.
     progress : bool

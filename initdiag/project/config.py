@@ -78,7 +78,7 @@ class ModelConfig:
     optimizer: Family | None = None
     lr: float | None = None
     loss: Loss | None = None
-    draws: DrawCount = 1024
+    draws: DrawCount = None
     seed: int = 0
     method: Method = "auto"
     spectrum: bool = False
@@ -93,7 +93,7 @@ class ModelConfig:
         if not self.target:
             do = "Name one, e.g. model.py:build."
             raise InvalidInput(explain(expected="a target", got="''", do=do))
-        if self.draws != "auto":
+        if self.draws is not None and self.draws != "auto":
             positive_integer(self.draws, "draws")
         positive_integer(1 if self.trial is None else self.trial, "trial")
         seed_integer(self.seed)

@@ -6,12 +6,13 @@ import time
 
 import numpy as np
 import pytest
+import torch
 from support.styles import mlp, seeded
 from torch import nn
 
 import initdiag
 from initdiag import InvalidInput, measure
-from initdiag.measuring import collect
+from initdiag.measuring import stopping
 
 
 def test_auto_stops_when_the_variance_is_known_well_enough():
@@ -51,7 +52,7 @@ def test_an_interrupt_returns_what_there_is(method, monkeypatch):
                 raise KeyboardInterrupt
             return super().forward(x)
 
-    monkeypatch.setattr(collect, "_AUTO_STEP", 256)
+    monkeypatch.setattr(stopping, "_AUTO_STEP", 256)
     model = seeded(lambda: nn.Sequential(Stopped(6, 8), nn.LayerNorm(8), nn.Linear(8, 3)))
     if method == "redraw":
         model[1] = nn.Identity()
@@ -90,3 +91,44 @@ def test_the_report_says_why_it_stopped():
 def test_bad_limits(options, message):
     with pytest.raises(InvalidInput, match=message):
         measure(mlp([4, 4]), **options)
+
+
+class Slow(nn.Module):
+    """Takes a moment of processor time a pass, and is random itself: draws run one by one."""
+
+    def __init__(self, seconds):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8))
+        self.seconds = seconds
+
+    def forward(self, x):
+        end = time.process_time() + self.seconds
+        while time.process_time() < end:
+            pass
+        return self.layers(x * torch.rand(()))
+
+
+def test_draws_that_nobody_asked_for_end_when_time_is_up(monkeypatch):
+    monkeypatch.setattr(stopping, "_PATIENCE", 0.2)
+    torch.manual_seed(0)
+    model = Slow(0.003)
+    found = initdiag.measure(model, input_size=(1, 8), draws=None, gradients=False)
+    assert found.stopped == "time"
+    assert 32 <= found.draws < 1024
+    asked = initdiag.measure(model, input_size=(1, 8), draws=found.draws + 1, gradients=False)
+    assert asked.stopped == "draws"
+    np.testing.assert_array_equal(asked.log_norms[: found.draws], found.log_norms)
+
+
+def test_however_slow_there_are_draws_enough_for_an_error(monkeypatch):
+    monkeypatch.setattr(stopping, "_PATIENCE", 1e-9)
+    found = initdiag.measure(Slow(0.0), input_size=(1, 8), draws=None, gradients=False)
+    assert (found.draws, found.stopped) == (32, "time")
+
+
+def test_quick_draws_are_all_made_and_are_those_that_are_asked_for():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8))
+    usual, asked = (initdiag.measure(model, draws=draws) for draws in (None, 1024))
+    assert (usual.draws, usual.stopped) == (1024, "draws")
+    np.testing.assert_array_equal(usual.log_norms, asked.log_norms)

@@ -80,7 +80,7 @@ def test_without_a_table_all_is_default(tmp_path):
         None,
     )
     (model,) = config.select(["net.py:build"], tmp_path)
-    assert (model.draws, model.thresholds, model.ignore) == (1024, Thresholds(), ())
+    assert (model.draws, model.thresholds, model.ignore) == (None, Thresholds(), ())
     with pytest.raises(TargetError, match=r"a TARGET, or models in \[tool.initdiag\]"):
         config.select([], tmp_path)
 
