@@ -18,6 +18,7 @@ from initdiag.diagnosing.agreement import agreement
 from initdiag.diagnosing.basis import Basis, past_zero_start
 from initdiag.diagnosing.causes import NO_BATCH, Batch
 from initdiag.diagnosing.findings import Finding
+from initdiag.diagnosing.measured import measured, simulation
 from initdiag.diagnosing.remarks import shared_state
 from initdiag.diagnosing.report import SCHEMA_VERSION, Report
 from initdiag.diagnosing.risk import PROVENANCE, Training
@@ -32,7 +33,7 @@ from initdiag.law.prediction import Prediction
 from initdiag.measuring.record import Measurement
 from initdiag.measuring.trial_plan import TrialPlan
 from initdiag.measuring.trial_record import Trial
-from initdiag.network.architecture import UNREPEATABLE, Architecture
+from initdiag.network.architecture import Architecture
 from initdiag.network.plain_pass import PlainPass
 from initdiag.spectrum.record import SpectralLaw
 
@@ -376,16 +377,16 @@ def diagnose(
             measure, example_input=subject.example, input_size=subject.size, draws=draws, seed=seed,
             architecture=architecture, progress=progress,
         )  # fmt: skip
-        measurement, reason = _measured(run, subject, method, init)
+        measurement, reason = measured(run, subject, architecture, method, init)
         seen = _Seen(
-            architecture, measurement, _simulation(run, subject.module, architecture), reason,
+            architecture, measurement, simulation(run, subject.module, architecture), reason,
             plain_pass(subject, architecture.unused),
             *_tried(plan, subject, architecture, seed, progress), foreign(),
             _batch(subject, rule.training),
         )  # fmt: skip
         report = _report(seen, rule, name, started)
         if method == "auto" and _is_refuted(report) and (subject.factory or init):
-            redrawn, _ = _measured(run, subject, "redraw", init)
+            redrawn, _ = measured(run, subject, architecture, "redraw", init)
             if redrawn is not None:
                 seen = dataclasses.replace(seen, measurement=redrawn)
                 report = _report(seen, rule, name, started)
@@ -424,47 +425,6 @@ def _is_refuted(report: Report) -> bool:
     """
     measured_by_signs = report.measurement is not None and report.measurement.method == "signs"
     return measured_by_signs and report.agreement is not None and not report.agreement.agrees
-
-
-def _measured(
-    run: Callable[..., Measurement], subject: Subject, method: Method, init: Any
-) -> tuple[Measurement | None, str | None]:
-    """Return the measurement, or why there is none."""
-    if method == "none":
-        return None, None
-    reasons: dict[str, list[str]] = {}
-    best: Measurement | None = None
-    for ensemble in ("signs", "redraw") if method == "auto" else (method,):
-        drawn = subject.factory if ensemble == "redraw" and init is None else None
-        try:
-            found = run(drawn or subject.module, method=ensemble, init=init)
-        except UnsupportedArchitecture as error:
-            reasons.setdefault(str(error), []).append(ensemble)
-            continue
-        if not found.fixed:
-            return found, None
-        best = found if best is None or len(found.fixed) < len(best.fixed) else best
-    if best is not None:
-        return best, None
-    return None, " ".join(
-        f"{', '.join(ensembles)}: {reason}" for reason, ensembles in reasons.items()
-    )
-
-
-def _simulation(
-    run: Callable[..., Measurement], module: nn.Module, architecture: Architecture
-) -> Measurement | None:
-    """Predict a module that is not a chain: by its own forward pass, with weights drawn
-    by the layers' laws.
-
-    None where that cannot be done, or where it would not show what training meets.
-    """
-    if not architecture.gaps or any(gap.kind in UNREPEATABLE for gap in architecture.gaps):
-        return None
-    try:
-        return run(module, method="law", architecture=past_zero_start(architecture))
-    except UnsupportedArchitecture:
-        return None
 
 
 def check(

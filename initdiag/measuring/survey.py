@@ -14,7 +14,7 @@ from torch import Tensor
 
 from initdiag.errors import UnsupportedArchitecture
 from initdiag.measuring.ensembles import random_numbers
-from initdiag.measuring.ensembles.networks import Signs
+from initdiag.measuring.ensembles.networks import Signs, sizes
 from initdiag.measuring.ensembles.redraw import Loaded
 from initdiag.measuring.passes.log_norms import log_norms, product
 from initdiag.measuring.passes.push_pull import Pull
@@ -41,6 +41,10 @@ _ALIKE = 1e-6
 networks of hundreds of layers."""
 
 
+_SENT = (1.0, 2.0**20, 2.0**-20)
+"""Sizes of what is sent back that are compared; clipping happens between them."""
+
+
 _FAINT = 1e-280
 """Smaller products may have lost digits: doubles have all of theirs above 1e-308."""
 
@@ -56,21 +60,15 @@ def surveyed(task: Task) -> Task:
     plain = task.as_it_is()
     sample, ensemble = range(_SAMPLE), Loaded()
     try:
-        seed_generators(random_numbers.draw_seed(task.seed, 0, "own noise"))
-        before = random_state()
-        once, _ = log_norms(plain, ensemble, sample)
-        is_random = random_state() != before
-        again, _ = log_norms(plain, ensemble, sample)
+        once, is_random, is_repeatable = _run_twice(plain)
     except UnsupportedArchitecture:
-        # out of range, or not in double precision: the measurement will say so
-        return task
-    is_repeatable = torch.equal(once, again)
-    found = dataclasses.replace(
-        task, is_random=is_random or not is_repeatable, is_repeatable=is_repeatable
-    )
+        return _in_reverse(task) if task.arch.gaps else task
+    found = dataclasses.replace(task, is_random=is_random, is_repeatable=is_repeatable)
     before = random_state()
     is_transpose = _is_transpose(plain)
     has_random_backward = not found.is_random and random_state() != before
+    if not is_transpose and not has_random_backward:
+        _require_linear(plain)
     if has_random_backward or not is_transpose:
         return dataclasses.replace(
             plain,
@@ -89,6 +87,61 @@ def surveyed(task: Task) -> Task:
                 plain, is_random=found.is_random, is_repeatable=is_repeatable
             )
     return found
+
+
+def _run_twice(plain: Task) -> tuple[Tensor, bool, bool]:
+    """Return the log-norms of a pass, whether passes are random, and whether one that
+    is made again is the same.
+    """
+    seed_generators(random_numbers.draw_seed(plain.seed, 0, "own noise"))
+    before = random_state()
+    once, _ = log_norms(plain, Loaded(), range(_SAMPLE))
+    is_random = random_state() != before
+    again, _ = log_norms(plain, Loaded(), range(_SAMPLE))
+    is_repeatable = torch.equal(once, again)
+    return once, is_random or not is_repeatable, is_repeatable
+
+
+def _in_reverse(task: Task) -> Task:
+    """Return the task measured by backward passes, where those run; a custom function
+    may have no derivative in forward mode.
+
+    What is out of range, or not in double precision, the measurement will say.
+    """
+    plain = dataclasses.replace(task.as_it_is(), derivative="reverse")
+    try:
+        _, is_random, is_repeatable = _run_twice(plain)
+    except UnsupportedArchitecture:
+        return task
+    _require_linear(plain)
+    return dataclasses.replace(plain, is_random=is_random, is_repeatable=is_repeatable)
+
+
+def _require_linear(task: Task) -> None:
+    """Raise unless what comes back is in proportion to what is sent back.
+
+    Raises
+    ------
+    UnsupportedArchitecture
+        Where it is not: a hook clips gradients, say. Then there is no Jacobian.
+    """
+    sample = range(_SAMPLE)
+    x = task.inputs(sample)
+    pull = Pull(task, Loaded(), sample, x)
+    size = sizes(task)[1]
+    v = random_numbers.directions(task.seed, sample, size, "cotangent")
+    v = v.to(x.device, task.dtype)
+    state = random_state()
+    results = [pull(v * scale)[0].double() / scale for scale in _SENT]
+    if random_state() != state:  # a backward pass that is random differs anyway
+        return
+    norm = float(torch.linalg.vector_norm(results[0]))
+    tolerance = _ALIKE if task.dtype == torch.float64 else 1e-2
+    if any(float((r - results[0]).norm()) > tolerance * norm for r in results[1:]):
+        raise UnsupportedArchitecture(
+            "the backward pass is not linear in what is sent back (a hook that clips?), so that "
+            "its gradients depend on the size of the loss. Measure it without the hook."
+        )
 
 
 def _is_transpose(task: Task) -> bool:

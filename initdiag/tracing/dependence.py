@@ -102,8 +102,7 @@ def dependences(
         if first.index != second.index:
             name = f"{UNLIKE}{names[first.index]}"
         found[second.index].setdefault(name, p)
-    families = (*KURTOSIS, "haar")
-    rows = [one for one in lines if not one.is_columns and laws[one.index].family in families]
+    rows = [one for one in lines if not one.is_columns and laws[one.index].family in KURTOSIS]
     for i, j, p in _correlated(rows):
         name = f"{UNLIKE}{names[i]}" if i != j else "independent rows"
         found[j].setdefault(name, p)
@@ -185,7 +184,9 @@ def _correlated(rows: Sequence[_Lines]) -> Iterator[tuple[int, int, float]]:
 def _pairs(group: Sequence[_Lines], width: int) -> Iterator[tuple[int, int, float]]:
     """Yield the p-values of all pairs of matrices of one width."""
     count = max(2, _IN_ALL // len(group))
-    units = [one.values[:count].astype(np.float32) for one in group[:_IN_ALL]]
+    parts = [one.values[:count] for one in group[:_IN_ALL]]
+    # a mean that is not 0 is found elsewhere
+    units = [(part - part.mean()).astype(np.float32) for part in parts]
     units = [u / np.maximum(np.linalg.norm(u, axis=1, keepdims=True), 1e-30) for u in units]
     ends = np.cumsum([0, *map(len, units)])
     stacked = np.concatenate(units)

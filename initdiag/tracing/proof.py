@@ -17,7 +17,7 @@ Going step by step keeps rounding errors from growing with depth in a chaotic ne
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -29,6 +29,7 @@ from initdiag.tracing.activated import activated
 from initdiag.tracing.flow import Flow
 from initdiag.tracing.fresh_weights import drawn, normal
 from initdiag.tracing.guard import seed_generators
+from initdiag.tracing.looks import reads_weights
 from initdiag.tracing.observed import (
     Array,
     BackwardFails,
@@ -59,6 +60,11 @@ _VANISHED = {torch.float64: 1e-280, torch.float32: 1e-30}
 
 _UNDECIDED = 100.0
 """Roundings of a row's largest pre-activation that leave a gate undecided."""
+
+_OFTEN, _LEAST_OFTEN, _REDRAWN = 150, 20, 10**8
+"""Redraws of a module that reads its weights, so many at least, and the weights that
+may be drawn for them. A branch that 3 % of networks take shows in 99 of 100 proofs.
+"""
 
 _LARGE = 1 << 20
 """Bytes of parameters above which the replica keeps the module's own precision."""
@@ -171,7 +177,12 @@ class _Prover:
         if changed is not None:
             return changed
         generator = torch.Generator("cpu").manual_seed(0)
-        for number, (trial, change) in enumerate(((ran[-1], _Step.redraw), (ran[0], _Step.negate))):
+        changes = [(ran[-1], _Step.redraw), (ran[0], _Step.negate)]
+        if reads_weights(self._copy, ran[0].rows):
+            size = sum(p.numel() for p in self._copy.parameters())
+            often = min(_OFTEN, max(_LEAST_OFTEN, _REDRAWN // max(1, size)))
+            changes += [(replace(ran[-1], has_gradients=False), _Step.redraw)] * often
+        for number, (trial, change) in enumerate(changes):
             for step in self._steps:
                 change(step, generator)
             found, _ = self._in_trial(afresh(trial, 50 + number), is_optional=False)

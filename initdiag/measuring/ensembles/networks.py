@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
@@ -46,6 +47,14 @@ _CHANGED_BY_SIGNS = (
     "zero mean", "symmetry", f"rows{NOT_REARRANGED}", f"columns{NOT_REARRANGED}", UNLIKE,
 )  # fmt: skip
 """How the hypotheses begin without which random signs make other weights."""
+
+
+_ABOUT_SIZES = frozenset(
+    ("equal variances", "finite fourth moment", "row norms at random", "column norms at random")
+)
+"""Hypotheses without which the sizes of weights, which signs keep, are part of their
+law: what the draws show is given these sizes.
+"""
 
 
 class _Networks:
@@ -148,7 +157,12 @@ class Signs(_Networks):
     def fixed(self) -> tuple[str, ...]:
         """Names of what random signs leave as it is although it was drawn."""
         flipped = {name for use, name, _ in self._biases if use.name in self._flipped}
-        return _not_varied(self._task, flipped)
+        uneven = {
+            layer.name: None
+            for layer in self._task.arch.layers
+            if not _ABOUT_SIZES.isdisjoint(layer.weight.failed)
+        }
+        return (*uneven, *_not_varied(self._task, flipped))
 
     def notes(self) -> tuple[str, ...]:
         """Return what was not varied."""
@@ -268,9 +282,15 @@ class Redraws(_Networks):
 
     at_once = 1
 
-    def __init__(self, task: Task, source: Source, log_mean_error: float = 0.0) -> None:
+    def __init__(
+        self,
+        task: Task,
+        source: Source,
+        log_mean_error: float = 0.0,
+        shuffled: tuple[str, ...] = (),
+    ) -> None:
         super().__init__(task)
-        self.source, self.log_mean_error = source, log_mean_error
+        self.source, self.log_mean_error, self._shuffled = source, log_mean_error, shuffled
 
     @classmethod
     def of_task(
@@ -304,13 +324,14 @@ class Redraws(_Networks):
     @functools.cached_property
     def fixed(self) -> tuple[str, ...]:
         """Names of what was not drawn afresh although it was drawn once."""
-        own = dict(self._task.module.named_parameters())
-        same = (*self.source.left, *self.source.kept)
-        return tuple(n for n in own if n in same and not _is_constant(own[n]))
+        same, written = {*self.source.left, *self.source.kept}, _written(self._task.original)
+        return tuple(n for n, _ in self._task.module.named_parameters() if n in same - written)
 
     def notes(self) -> tuple[str, ...]:
-        """Return what was not drawn afresh."""
-        return self._given(self.fixed)
+        """Return what was not drawn afresh, or only put in another order."""
+        names = ", ".join(self._shuffled)
+        shuffled = (f"the entries of {names} were shuffled: no initialiser is known",)
+        return (*(shuffled if names else ()), *self._given(self.fixed))
 
 
 def sizes(task: Task) -> tuple[int, int]:
@@ -392,13 +413,14 @@ def _not_varied(task: Task, varied: Collection[str]) -> tuple[str, ...]:
     """Return the names of parameters that an ensemble of layers leaves as they were
     drawn.
 
-    A parameter whose entries are all equal was not drawn.
+    A parameter that somebody wrote was not drawn (`_written`).
     """
+    written = _written(task.original)
     return tuple(
         name
         for name, p in task.module.named_parameters()
         if name not in varied
-        and not _is_constant(p)
+        and name not in written
         and not _is_unused(task.arch, name)
         and not (p.dim() > 1 and any(goes_into(name, layer.name) for layer in task.arch.layers))
     )
@@ -410,5 +432,21 @@ def _is_unused(architecture: Architecture, name: str) -> bool:
     return any(other in (name, f"{owner}.weight") for other in architecture.unused)
 
 
-def _is_constant(parameter: Tensor) -> bool:
-    return bool((parameter == parameter.reshape(-1)[:1]).all())
+def _written(module: nn.Module) -> set[str]:
+    """Return the names of the parameters that somebody wrote rather than drew: all
+    entries are one number, which is short, or which another parameter has, too.
+
+    A random number of single precision has four digits at most in one of a thousand.
+    """
+    values = {
+        name: float(p.detach().reshape(-1)[0])
+        for name, p in module.named_parameters()
+        if p.numel() and bool((p == p.reshape(-1)[:1]).all())
+    }
+    often = Counter(values.values())
+    own = dict(module.named_parameters())
+    return {
+        name
+        for name, value in values.items()
+        if often[value] > 1 or float(own[name].new_tensor(float(f"{value:.4g}"))) == value
+    }

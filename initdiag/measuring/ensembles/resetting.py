@@ -5,6 +5,10 @@ A parameter that looks like the draws of the module's own ``reset_parameters`` i
 by it; another is drawn from its initialiser, where that is recognised
 (`initdiag.tracing.initializers`), and keeps its present values where not. A doubt about
 the initialiser is a doubt about the scale, which the mean log-norm inherits.
+
+The weights of a layer whose entries look independent and of one law, which has no name
+(it is skewed, say), are shuffled: all orders of such entries are equally likely. Their
+mean square is then the sample's, with its error.
 """
 
 from __future__ import annotations
@@ -13,6 +17,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy import special, stats
 from torch import Tensor, nn
@@ -20,10 +25,10 @@ from torch import Tensor, nn
 from initdiag.errors import UnsupportedArchitecture
 from initdiag.measuring.ensembles.redraw import Source, reset_parameters, values_of
 from initdiag.network.architecture import Layer
-from initdiag.network.weights import WeightLaw
+from initdiag.network.weights import INDEPENDENT_OF, NOT_REARRANGED, UNLIKE, WeightLaw
 from initdiag.tracing.entries import EntrySums
 from initdiag.tracing.provenance import goes_into
-from initdiag.tracing.weights import kernel_laws
+from initdiag.tracing.weights import kernel_laws, weight_laws
 
 __all__ = ["own_source"]
 
@@ -49,9 +54,9 @@ Fill = Callable[[Tensor], object]
 """Draws a parameter's entries in place."""
 
 
-def own_source(module: nn.Module, layers: Sequence[Layer]) -> tuple[Source, float]:
-    """Return the draws by ``reset_parameters`` and recognised initialisers, and what
-    the mean log-norm may be off by.
+def own_source(module: nn.Module, layers: Sequence[Layer]) -> tuple[Source, float, tuple[str, ...]]:
+    """Return the draws by ``reset_parameters`` and recognised initialisers, what the
+    mean log-norm may be off by, and the names of the weights that are shuffled.
 
     Raises
     ------
@@ -67,17 +72,57 @@ def own_source(module: nn.Module, layers: Sequence[Layer]) -> tuple[Source, floa
     others = {n: p for n, p in own.items() if _stands_for_itself(n, weights)}
     laws = _recognised(others) | _of_layers(others, layers)
     drawn = {n: law for n, law in laws.items() if n not in reset}
-    unknown = next((n for n in own if n in weights and n not in reset | drawn.keys()), None)
+    nameless = {n: own[n] for n in own if n in weights and n not in reset | drawn.keys()}
+    shuffled = _exchangeable(nameless)
+    depending = [layer.name for layer in layers if any(map(_is_about_others, layer.weight.failed))]
+    if depending:
+        raise UnsupportedArchitecture(
+            f"the weights of {depending[0]!r} are not independent (rows that are others rearranged, "
+            "or mixed with those of another layer), so that it is not known how to draw them "
+            "afresh. Pass init=, as model.apply takes it, or a factory in place of the model."
+        )
+    unknown = next((n for n in nameless if n not in shuffled), None)
     if unknown is not None:
         raise UnsupportedArchitecture(
             f"the weights of {unknown!r} were not drawn by reset_parameters, nor by an initialiser "
             "that is recognised, so that it is not known how to draw them afresh. "
             "Pass init=, as model.apply takes it, or a factory in place of the model."
         )
-    kept = [n for n in own if n not in reset and n not in drawn and n not in resetting.left]
+    known = {*reset, *drawn, *shuffled, *resetting.left}
     fills = {n: _fill(law) for n, law in drawn.items()}
-    error = math.hypot(*(law.scale_error for law in drawn.values()))
-    return Source(module, weights, None, reset_parameters, fills, kept), error
+    fills |= {n: _shuffle(own[n]) for n in shuffled}
+    errors = [*(law.scale_error for law in drawn.values()), *shuffled.values()]
+    kept = [n for n in own if n not in known]
+    source = Source(module, weights, None, reset_parameters, fills, kept)
+    return source, math.hypot(*errors), tuple(shuffled)
+
+
+def _is_about_others(hypothesis: str) -> bool:
+    return hypothesis.startswith((UNLIKE, INDEPENDENT_OF)) or hypothesis.endswith(NOT_REARRANGED)
+
+
+def _exchangeable(parameters: Mapping[str, Tensor]) -> dict[str, float]:
+    """Return those matrices whose entries are independent and of one law, as far as the
+    tests about their mean tell, with the error of the log of their mean square.
+    """
+    matrices = {n: p for n, p in parameters.items() if p.dim() == 2 and bool(p.any())}
+    laws = weight_laws([(n, p - p.mean()) for n, p in matrices.items()])
+    sums = {n: EntrySums.of(p, n) for n, p in matrices.items()}
+    return {
+        n: math.sqrt(max(sums[n].kurtosis - 1, 0.0) / sums[n].count)
+        for n, law in zip(matrices, laws, strict=True)
+        if set(law.failed) <= {"symmetry"}
+    }
+
+
+def _shuffle(own: Tensor) -> Fill:
+    """Return what puts a matrix' own entries in a random order, in place."""
+    entries = own.reshape(-1).clone()
+
+    def fill(p: Tensor) -> None:
+        p.copy_(entries[torch.randperm(len(entries)).to(entries.device)].reshape(p.shape))
+
+    return fill
 
 
 def _stands_for_itself(name: str, weights: set[str]) -> bool:
