@@ -6,9 +6,9 @@ by it; another is drawn from its initialiser, where that is recognised
 (`initdiag.tracing.initializers`), and keeps its present values where not. A doubt about
 the initialiser is a doubt about the scale, which the mean log-norm inherits.
 
-The weights of a layer whose entries look independent and of one law, which has no name
-(it is skewed, say), are shuffled: all orders of such entries are equally likely. Their
-mean square is then the sample's, with its error.
+The weights of a layer whose entries look independent and of one skewed law without a
+name, around which random signs make other weights, are shuffled: all orders of such
+entries are equally likely. Their mean square is then the sample's, with its error.
 """
 
 from __future__ import annotations
@@ -50,6 +50,9 @@ _CUT_SD = 0.8796256610342398
 _ROUNDING = 1e-6
 """Least relative variance of squared entries, which signs of one size do not have."""
 
+_BY_SIGNS = frozenset(("zero mean", "symmetry"))
+"""Hypotheses without which random signs do not stand for redraws."""
+
 Fill = Callable[[Tensor], object]
 """Draws a parameter's entries in place."""
 
@@ -73,7 +76,8 @@ def own_source(module: nn.Module, layers: Sequence[Layer]) -> tuple[Source, floa
     laws = _recognised(others) | _of_layers(others, layers)
     drawn = {n: law for n, law in laws.items() if n not in reset}
     nameless = {n: own[n] for n in own if n in weights and n not in reset | drawn.keys()}
-    shuffled = _exchangeable(nameless)
+    leaning = {layer.name for layer in layers if not _BY_SIGNS.isdisjoint(layer.weight.failed)}
+    shuffled = _exchangeable({n: p for n, p in nameless.items() if n in leaning})
     depending = [layer.name for layer in layers if any(map(_is_about_others, layer.weight.failed))]
     if depending:
         raise UnsupportedArchitecture(
