@@ -232,8 +232,7 @@ def _redraws(task: Task, stopping: Stopping, gradients: Gradients, networks: Red
     """Stack many networks where that gives what they give one by one."""
     mixes = not task.is_chain and mixes_rows(task, networks.of(range(1)))
     is_worth_it = stopping.most >= _WORTH_STACKING or task.is_chain
-    is_possible = task.has_only_layers and not task.is_random and is_worth_it
-    is_possible = is_possible and all(gap.kind != "weights" for gap in task.arch.gaps)
+    is_possible = task.has_only_layers and not task.acts_by_itself and is_worth_it
     if is_possible and can_be_stacked(task, networks, mixes, _stack_in_budget(task, mixes)):
         return _plan(networks, gradients, _stacks(task, stopping, gradients, networks, mixes))
     # it is no such chain

@@ -101,6 +101,11 @@ class Task:
         return all(p.dim() <= 1 or name in used for name, p in self.module.named_parameters())
 
     @property
+    def acts_by_itself(self) -> bool:
+        """Whether it draws random numbers, or branches on its weights."""
+        return self.is_random or any(gap.kind == "weights" for gap in self.arch.gaps)
+
+    @property
     def rescales_tangent(self) -> bool:
         """Whether tangents are kept in range."""
         return self.is_chain and not self.is_native
