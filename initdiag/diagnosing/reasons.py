@@ -85,7 +85,7 @@ def of_batch(cause: Cause, probe: BatchProbe | None, training: Training) -> Find
         "saturation": _saturation,
         "inputs collapse": _collapse,
         "scrambled input": _scrambled,
-        "gain": _torn_by_gain,
+        "gain": _batch_gain,
         "step too large": _step,
         "step too small": _slow,
     }
@@ -97,12 +97,12 @@ _Text = tuple[Kind, str | None, str, str]
 
 
 def _input_scale(probe: BatchProbe, training: Training) -> _Text:
-    mean, std = f"{probe.input_mean:.3g}", f"{probe.input_std:.3g}"
+    mean, std = f"{probe.input_mean:.4g}", f"{probe.input_std:.4g}"
     message = (
         f"the inputs have mean {mean} and standard deviation {std}: with 0 and 1 nothing "
         "that this batch shows would be in the way"
     )
-    shift = f"x {'-' if probe.input_mean >= 0 else '+'} {abs(probe.input_mean):.3g}"
+    shift = f"x {'-' if probe.input_mean >= 0 else '+'} {abs(probe.input_mean):.4g}"
     return findings.INPUT_SCALE, None, message, f"scale the inputs: ({shift}) / {std}"
 
 
@@ -134,12 +134,18 @@ def _scrambled(probe: BatchProbe, training: Training) -> _Text:
     return findings.SCRAMBLED, None, message, remedy
 
 
-def _torn_by_gain(probe: BatchProbe, training: Training) -> _Text:
+def _batch_gain(probe: BatchProbe, training: Training) -> _Text:
     message = (
-        f"a short way from one row to another goes {probe.torn:.0%} of the way in the last hidden "
-        "layer: the weights' gain is too large for the gates, and neighbours are torn apart"
+        f"a short way from one row to another goes {probe.torn or 0.0:.0%} of the way in the last "
+        "hidden layer: the weights' gain is too large for the gates, and neighbours are torn apart"
     )
+    if probe.output_rms is not None and probe.output_rms > _FAR_OUT:
+        message = f"the outputs start at {probe.output_rms:.2g}, far from any usual target"
     return findings.EXPLODING, None, message, "weights of gain 1: initdiag.repair(model)"
+
+
+_FAR_OUT = 1e4
+"""Outputs of this size are what is said first: their curve stands at 1e5."""
 
 
 def _step(probe: BatchProbe, training: Training) -> _Text:
@@ -152,9 +158,13 @@ def _step(probe: BatchProbe, training: Training) -> _Text:
 def _slow(probe: BatchProbe, training: Training) -> _Text:
     safe = safe_rate(probe, training)
     message = f"{_rate(training)} too small a step: in 400 of them next to nothing is learnt"
-    larger = safe is not None and (training.lr is None or safe > training.lr)
+    larger = safe is not None and (training.lr or 0.0) < safe <= _USUAL_RATE
     rate = f"a learning rate of {safe:g}, or " if larger else ""
     return findings.STEP_TOO_SMALL, None, message, f"{rate}Adam at 0.001"
+
+
+_USUAL_RATE = 1.0
+"""A larger learning rate is no advice: it is the weights that are too small then."""
 
 
 def _rate(training: Training) -> str:

@@ -275,16 +275,17 @@ def _torn(
 ) -> float | None:
     """Return by how much of the way to another row a short way there leads.
 
-    The short way is that to the nearest row of the batch, relative to the mean
-    distance, and at most `_SHORT`: among many features every row is far from every
-    other.
+    The short way is that to the nearest of as many batches as a batch has rows,
+    relative to the mean distance: in d dimensions the nearest of n rows is about
+    n^(-1/d) away, so that among n^2 it is the square of that. It is at most `_SHORT`:
+    among many features every row is far from every other.
     """
     distances = torch.cdist(x.flatten(1), others.flatten(1))
     mean = float(distances.sum()) / (len(x) * (len(others) - 1))
     nearest = float(distances.fill_diagonal_(torch.inf).min(1).values.mean())
     if not (mean > 0 and nearest > 0):
         return None
-    part = min(nearest / mean, _SHORT)
+    part = min((nearest / mean) ** 2, _SHORT)
     moved = hidden_at(torch.lerp(x, x.roll(1, 0), part))
     whole = (hidden.roll(1, 0) - hidden).norm(dim=1).mean()
     if moved.shape != hidden.shape or not whole > 0:

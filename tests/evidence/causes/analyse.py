@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,21 @@ from numpy.typing import NDArray
 from scipy import special
 from sklearn.metrics import roc_auc_score
 
+from initdiag.diagnosing.causes import _RISES
+
 HERE = Path(__file__).parent
 STEPS = 400
+HEADING = """# What one batch adds: results
+
+Written by `python -m evidence.causes.analyse`. The plan asked for Spearman's rank correlation of distances first; a short way's share of the whole
+(`torn`) took its place after 88 runs, for in bottlenecks and among many inputs the ranks are noise; after 500 its short way became the square of the nearest
+row's distance, for the runs that started above 0.5 were all of two inputs. The curves' grid, the weight of a false alarm and the rule that takes the
+curve that sets in last were chosen after 88 to 179 runs, too. All columns but the outcomes were computed afterwards from the index. False alarms on 20 healthy
+settings of 25 seeds, `python -m evidence.causes.healthy`: 0 of 500.
+
+Not caught: learning rates of Adam that are too small; eleven unnormalised residual blocks at SGD 0.01 (their curvature grows after the first steps).
+
+"""
 FALSE_ALARM = 2.0
 """What a false alarm costs, where a failure that is missed costs 1."""
 Array = NDArray[np.float64]
@@ -143,6 +157,19 @@ def left_out(
     return out
 
 
+def _shipped(every: dict[str, Array], curve: Array, line: Callable[[str, Array], str]) -> list[str]:
+    """The package's own constants on the same runs."""
+    names = {
+        "step, cross entropy": "step, classification", "step, squared error": "step, regression",
+        "collapse, Adam": "collapse", "scrambled": "torn",
+    }  # fmt: skip
+    kept = [n for n in every if names.get(n, n) in _RISES]
+    at = [(_RISES[names.get(n, n)].middle, _RISES[names.get(n, n)].slope) for n in kept]
+    return [
+        line("the package's constants (in sample)", risk_of([every[n] for n in kept], at, curve))
+    ]
+
+
 def _family(row: dict[str, str]) -> str:
     """Bounded outputs count as a family each, so that the one may tell of the other."""
     return f"{row['family']} {row['detail']}" if row["family"] == "bounded" else row["family"]
@@ -191,6 +218,7 @@ def main() -> None:
         lines.append(line(f"and {name}{known}", trials[name]))
         print(lines[-1], flush=True)
         best = trials[name]
+    lines += ["", *_shipped(every, curve, line)]
     at = fitted([every[n] for n in kept], curve, failed)
     lines += ["", "Constants, all families:", ""]
     lines += [f"- {n}: 1/2 at {m:.3g}, slope {s:.3g}" for n, (m, s) in zip(kept, at, strict=True)]
@@ -211,7 +239,7 @@ def main() -> None:
             f"| {name} | {o.sum()} | {failed[o].sum()} | {np.mean((curve[o] - failed[o]) ** 2):.3f} | {np.mean((best[o] - failed[o]) ** 2):.3f} | {roc[0]} | {roc[1]} |"
         )
     text = "\n".join(lines) + "\n"
-    (HERE / "RESULTS.md").write_text("# What one batch adds: results\n\n" + text)
+    (HERE / "RESULTS.md").write_text(HEADING + text)
     print(text)
 
 
