@@ -68,6 +68,8 @@ def tried(
         raise UnsupportedArchitecture(
             "parameters on the meta device have no values to train. Give them values."
         )
+    if not any(p.requires_grad for p in subject.module.parameters()):
+        raise UnsupportedArchitecture("no parameter is trained: none requires a gradient.")
     x = _rows(subject, arch, seed)
     target = plan.target if plan.target is not None else subject.target
     target = mapped(target, lambda _, array: torch.as_tensor(array), (np.ndarray,))

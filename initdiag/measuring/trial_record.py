@@ -11,7 +11,15 @@ from numpy.typing import NDArray
 
 from initdiag._core.serialization import Record
 
-__all__ = ["LEAST_FALL", "LossTerm", "Trial", "TrialLayer", "TrialStopped", "fall_of"]
+__all__ = [
+    "FEWEST_STEPS",
+    "LEAST_FALL",
+    "LossTerm",
+    "Trial",
+    "TrialLayer",
+    "TrialStopped",
+    "fall_of",
+]
 
 TrialStopped = Literal["steps", "clear", "not finite", "time", "interrupted"]
 """Why a trial ended: after as many steps as asked for, because it was clear that the
@@ -22,6 +30,9 @@ LEAST_FALL = 0.1
 
 The share is chosen in ``tests/evidence/trial``, where it is compared with 400 steps.
 """
+
+FEWEST_STEPS = 50
+"""Steps from which on a loss that has not fallen tells something: the study's."""
 
 _LAST = 5
 """Losses at the end whose mean is judged: a choice, by which one noisy step is not."""
@@ -198,18 +209,22 @@ class Trial(Record):
 
     def _fate(self) -> str:
         if self.starts is None:
-            return "cut short before it was clear whether training starts"
+            return "too few steps to tell whether training starts"
         of = f" in {sum(self.started)} of {self.draws} draws" if self.draws > 1 else ""
         return f"training starts{of}" if self.starts or of else "training does not start"
 
     @property
     def starts(self) -> bool | None:
-        """Whether training starts in half of the draws or more; None where the trial
-        was cut short before that was clear.
+        """Whether training starts in half of the draws or more.
+
+        None where that is not clear: the trial was cut short, or asked for fewer steps
+        than the rule was compared with, and the loss has not fallen yet.
         """
         if self.share >= 0.5:
             return True
-        return None if self.is_cut else False
+        if self.nonfinite_step is not None:
+            return False
+        return None if self.is_cut or self.wanted < FEWEST_STEPS else False
 
 
 def fall_of(losses: NDArray[np.float64], constant_loss: float) -> float:

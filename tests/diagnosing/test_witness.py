@@ -204,7 +204,7 @@ def test_what_neither_law_nor_batch_can_know():
     model, x = nn.Sequential(nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 4)), torch.randn(16, 16)
     how = {"optimizer": torch.optim.Adam(model.parameters(), lr=1e-3), "draws": 64}
     y = 1000 * torch.randn(16, 4)
-    report = initdiag.diagnose(model, x, target=y, loss_fn=nn.MSELoss(), trial=20, **how)
+    report = initdiag.diagnose(model, x, target=y, loss_fn=nn.MSELoss(), trial=50, **how)
     assert report.basis is Basis.TRIAL
     assert report.verdict.is_at_risk
 

@@ -293,6 +293,17 @@ def test_dead_rows_and_bands():
     assert all(math.isnan(layer.low) for layer in trial(deep, x, 2).layers)
 
 
+@pytest.mark.parametrize(("steps", "starts"), [(3, None), (49, None), (50, False)])
+def test_fewer_steps_than_the_studys_do_not_tell_that_it_does_not_start(steps, starts):
+    x, y = batch()
+    assert trial(net(), x, steps, target=y, lr=1e-9).starts is starts
+
+
+def test_a_frozen_module_is_not_tried():
+    with pytest.raises(UnsupportedArchitecture, match="no parameter is trained"):
+        trial(net().requires_grad_(False), batch()[0], 3)
+
+
 def test_it_ends_when_it_is_clear():
     torch.manual_seed(0)
     x, y = batch()
