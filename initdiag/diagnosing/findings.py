@@ -414,6 +414,16 @@ STEP_TOO_SMALL = Kind(
     "Raise the learning rate up to the number that the finding names, or take Adam, whose steps "
     "do not depend on the gradient's size.",
 )
+SOFTMAX_BEFORE_LOSS = Kind(
+    "IND030",
+    "softmax-before-loss",
+    _WARNING,
+    "The output goes through a softmax, and the loss is a cross entropy, which in PyTorch takes "
+    "logits and has a softmax of its own: two of them leave hardly any gradient.",
+    "`nn.Softmax` as a last layer belongs to libraries whose loss takes probabilities.",
+    "Leave the softmax out, and apply it only where probabilities are read; or take `nn.NLLLoss` "
+    "behind a `log_softmax`.",
+)
 TRIAL_FAILED = Kind(
     "IND040",
     "trial-did-not-start",

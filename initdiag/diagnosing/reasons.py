@@ -5,6 +5,7 @@ belongs to the cause.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 from initdiag.diagnosing import findings
 from initdiag.diagnosing.basis import Numbers
@@ -13,7 +14,7 @@ from initdiag.diagnosing.causes import Cause, safe_rate
 from initdiag.diagnosing.findings import Finding, Kind, Severity
 from initdiag.measuring.probe_record import BatchProbe
 
-__all__ = ["of_batch", "of_law"]
+__all__ = ["beside", "of_batch", "of_law"]
 
 
 def of_law(
@@ -66,6 +67,24 @@ def _dead(numbers: Numbers, probe: BatchProbe | None) -> Finding:
     if gate is not None and gate.dead_units is not None:
         remedy = "a linear output, or softplus in place of the ReLU behind the last layer"
     return findings.DEAD.at(None, message, remedy)
+
+
+def beside(
+    numbers: Numbers | None, training: Training, probe: BatchProbe | None
+) -> Iterator[Finding]:
+    """Yield what does not decide: a share of dead networks, a softmax before a loss."""
+    if numbers is not None and _SOME_DEAD <= numbers.dead < _MOSTLY_DEAD:
+        dead = _dead(numbers, probe)
+        yield findings.DEAD.at(None, dead.message, dead.remedy, Severity.WARNING)
+    gate = None if probe is None else probe.output_gate
+    if gate is not None and gate.function == "softmax" and training.loss == "classification":
+        message = "a softmax comes before the loss, whose cross entropy has one of its own"
+        remedy = "leave the softmax out: nn.CrossEntropyLoss takes logits"
+        yield findings.SOFTMAX_BEFORE_LOSS.at(gate.layer or None, message, remedy)
+
+
+_SOME_DEAD, _MOSTLY_DEAD = 0.1, 0.5
+"""Shares of dead networks that are worth a warning, and that are the verdict."""
 
 
 def _depth_step(numbers: Numbers, training: Training) -> Finding:

@@ -118,9 +118,13 @@ def judge(
         What the user's batch shows beside.
     """
     numbers, basis = basis_of(architecture, prediction, measurement, agreement)
-    beside = remarks.remarks(
-        architecture, prediction, measurement, agreement, separation, numbers, basis, not_measured
-    )
+    beside = (
+        *reasons.beside(numbers, training, batch.probe),
+        *remarks.remarks(
+            architecture, prediction, measurement, agreement, separation, numbers, basis,
+            not_measured,
+        ),
+    )  # fmt: skip
     of_structure = {
         Verdict.SYMMETRIC: structural.symmetry(architecture),
         Verdict.EXPLODING: structural.not_numbers(shown),

@@ -12,7 +12,9 @@ from torch import nn
 
 import initdiag
 from initdiag import Report, Verdict
+from initdiag.diagnosing import findings
 from initdiag.diagnosing.causes import Batch, safe_rate, suspicions, with_suspicions
+from initdiag.diagnosing.diagnose import diagnose_architecture
 from initdiag.diagnosing.risk import Training
 from initdiag.measuring.probe_record import BatchProbe
 
@@ -223,6 +225,29 @@ def test_a_batch_of_equal_rows_accuses_nothing():
     assert report.verdict is Verdict.HEALTHY
     assert report.probe.contrast == {}
     assert report.probe.torn is report.probe.collapse is None
+
+
+def test_a_softmax_before_a_cross_entropy_is_named():
+    def codes(net, loss):
+        report = diagnosed(lambda: net, lambda: torch.randn(16, 8), "adam", 1e-3, loss)
+        return [finding.code for finding in report.findings]
+
+    soft, plain = nn.Sequential(mlp([8, 32, 3]), nn.Softmax(-1)), mlp([8, 32, 3])
+    code = findings.SOFTMAX_BEFORE_LOSS.code
+    assert code in codes(soft, C)
+    assert code not in codes(soft, R)
+    assert code not in codes(plain, C)
+
+
+def test_a_share_of_dead_networks_is_a_warning_from_a_tenth_on():
+    def found(width):
+        report = diagnose_architecture(
+            initdiag.Architecture.from_widths([8, width, 4], init="he_normal"), optimizer="adam"
+        )
+        return [f.severity for f in report.findings if f.code == findings.DEAD.code]
+
+    assert found(3) == ["warning"]  # 2^-3 of the networks are dead
+    assert found(4) == []
 
 
 def test_without_a_batch_nothing_is_probed():
