@@ -43,7 +43,7 @@ from initdiag.tracing.observed import (
     trials,
 )
 from initdiag.tracing.parameter_access import Slot, slots_of
-from initdiag.tracing.relative_errors import error_of_either_turn, relative_error
+from initdiag.tracing.relative_errors import error_of_outer, relative_error
 from initdiag.tracing.replica import copied, replica
 from initdiag.tracing.structures import are_equal
 
@@ -252,8 +252,8 @@ class _Prover:
             came_back = found.slope * run.gradients[index + 1]
             own = run.weight_gradients[index]
             if own is not None and rows.all():
-                formed = came_back.T @ run.values[index]
-                yield "weight's gradient", error_of_either_turn(own, formed, vanished)
+                error = error_of_outer(own, came_back, run.values[index], vanished)
+                yield "weight's gradient", error
 
     def _with_cause(self, gap: Gap, trial: Trial) -> Gap:
         """Return the gap; if the module does not repeat itself, as one of that kind."""

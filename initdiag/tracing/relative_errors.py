@@ -6,7 +6,7 @@ import numpy as np
 
 from initdiag.tracing.observed import Array
 
-__all__ = ["error_of_either_turn", "relative_error"]
+__all__ = ["error_of_outer", "relative_error"]
 
 
 def relative_error(actual: Array, expected: Array, scale: Array, vanished: float) -> float:
@@ -25,14 +25,15 @@ def relative_error(actual: Array, expected: Array, scale: Array, vanished: float
         return float(np.where(both_overflow, 0.0, np.nan_to_num(error, nan=1.0)).max())
 
 
-def error_of_either_turn(actual: Array, expected: Array, vanished: float) -> float:
-    """Return the relative error of a matrix, whichever way it is kept."""
-    turns = [a for a in (actual, actual.T) if a.shape == expected.shape] or [actual]
-    errors = (
-        relative_error(a.reshape(1, -1), expected.reshape(1, -1), expected.reshape(1, -1), vanished)
-        for a in turns
-    )
-    return min(errors)
+def error_of_outer(actual: Array, left: Array, right: Array, vanished: float) -> float:
+    """Return the relative error of a matrix that should be ``left^T right``, whichever
+    way it is kept, by its product with one vector.
+    """
+    v = np.cos(np.arange(right.shape[1]) ** 1.5).astype(actual.dtype)
+    expected = (left.T @ (right @ v))[None]
+    shape = left.shape[1], right.shape[1]
+    turns = [a for a in (actual, actual.T) if a.shape == shape]
+    return min(relative_error((a @ v)[None], expected, expected, vanished) for a in turns)
 
 
 def _norms(rows: Array) -> Array:
