@@ -16,7 +16,7 @@ from initdiag.diagnosing import findings
 from initdiag.diagnosing.advice import Advice, advise
 from initdiag.diagnosing.agreement import agreement
 from initdiag.diagnosing.basis import Basis, past_zero_start
-from initdiag.diagnosing.causes import NO_BATCH, Batch
+from initdiag.diagnosing.causes import LEARNT, NO_BATCH, Batch
 from initdiag.diagnosing.findings import Finding
 from initdiag.diagnosing.measured import measured, simulation
 from initdiag.diagnosing.remarks import shared_state
@@ -159,7 +159,7 @@ def _report(seen: _Seen, rule: _Rule, target: str | None, started: float) -> Rep
         verdict=judgement.verdict,
         basis=judgement.basis,
         risk=judgement.risk,
-        risk_provenance=PROVENANCE,
+        risk_provenance=PROVENANCE if seen.batch.probe is None else f"{PROVENANCE}; {LEARNT}",
         optimizer=rule.optimizer,
         thresholds=limits,
         architecture=arch,

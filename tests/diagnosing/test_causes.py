@@ -253,4 +253,7 @@ def test_a_share_of_dead_networks_is_a_warning_from_a_tenth_on():
 def test_without_a_batch_nothing_is_probed():
     report = initdiag.diagnose(mlp([8, 32, 2]), draws=16)
     assert report.probe is None
-    assert initdiag.diagnose(mlp([8, 32, 2]), torch.randn(16, 8), draws=16).probe is not None
+    assert "evidence/causes" not in report.risk_provenance
+    given = initdiag.diagnose(mlp([8, 32, 2]), torch.randn(16, 8), draws=16)
+    assert given.probe is not None
+    assert "evidence/causes" in given.risk_provenance
