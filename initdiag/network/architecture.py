@@ -109,8 +109,9 @@ _FIXED_MAP = "preprocessing"
 
 @dataclass(frozen=True, slots=True)
 class InputMap:
-    """A fixed map of the input in front of all layers, e.g. a positional encoding or a
-    division by 255: it has no parameter, and everything passes through it.
+    """A fixed map of the input in front of all layers, e.g. a positional encoding, a
+    division by 255 or a layer norm: it has no parameter but a norm's scale and shift,
+    and everything passes through it.
 
     It is not judged: what is judged begins at the first layer.
 

@@ -15,6 +15,12 @@ _HOMOGENEOUS = ("linear", "relu", "leaky_relu", "rrelu")
 """Activations with ``phi(s x) = s phi(x)`` for ``s > 0``."""
 
 
+_ROW_NORMS = ("layer_norm", "rms_norm", "group_norm", "instance_norm")
+"""Normalisations of each row by itself. In front of all layers they take the input's
+unit out, whether or not they have a scale and a shift of their own.
+"""
+
+
 class Flow:
     """The calls of a forward pass that its output depends on, in the order of
     execution.
@@ -93,8 +99,8 @@ class Flow:
 
     def input_map_calls(self) -> tuple[Call, ...]:
         """Return the calls of the `InputMap`: those in front of the first linear map
-        where everything passes through them and none of them has a parameter; most
-        networks have none.
+        where everything passes through them and none of them has a parameter, but for
+        a norm's; most networks have none.
         """
         if not self.linear_calls or self._last is None or self.linear_calls[0].inputs == (-1,):
             return ()
@@ -107,7 +113,8 @@ class Flow:
         passed = inside | {-1}
         around = (set(call.inputs) & passed for call in self.live if call.index not in inside)
         is_fixed = all(
-            call.kind not in ("linear", "bias", "dropout") and call.path not in self._learnt
+            call.kind not in ("linear", "bias", "dropout")
+            and (call.path not in self._learnt or call.function in _ROW_NORMS)
             for call in before
         )
         changes = any(call.kind != "reshape" for call in before)

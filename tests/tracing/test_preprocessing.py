@@ -152,8 +152,7 @@ def test_what_is_learnt_or_gone_around_is_no_preprocessing():
     convolution = nn.Sequential(
         nn.Unflatten(1, (1, 3)), nn.Conv1d(1, 4, 3), nn.Flatten(), nn.Linear(4, 2)
     )
-    normed = nn.Sequential(nn.LayerNorm(3), nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
-    for model in (Around(), Learnt(), convolution, normed):
+    for model in (Around(), Learnt(), convolution):
         assert "preprocessing" not in kinds(model)
     assert kinds(Again())[0] == "preprocessing"
     assert kinds(nn.Sequential(nn.Flatten(), nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))) == []
@@ -207,3 +206,37 @@ def test_of_several_outputs_the_first_is_judged_and_the_report_says_so():
     assert report.architecture.output_size == 4
     assert "judged: output[0]" in {f.message for f in report.findings if f.code == "IND019"}
     assert report.architecture.gaps == (), "what is not judged takes no coverage away"
+
+
+def behind(norm, depth=4, width=24):
+    torch.manual_seed(0)
+    layers = [norm]
+    for _ in range(depth):
+        layers += [nn.Linear(width, width), nn.ReLU()]
+        nn.init.kaiming_normal_(layers[-2].weight)
+    return nn.Sequential(*layers, nn.Linear(width, 3))
+
+
+NORMS = {
+    "layer norm": lambda: nn.LayerNorm(24),
+    "layer norm without a scale": lambda: nn.LayerNorm(24, elementwise_affine=False),
+    "root mean square": lambda: nn.RMSNorm(24),
+    "groups": lambda: nn.GroupNorm(4, 24),
+}
+
+
+@pytest.mark.parametrize("norm", NORMS.values(), ids=NORMS)
+def test_a_norm_in_front_of_all_layers_takes_the_inputs_unit_out(norm):
+    x = torch.randn(16, 24)
+    reports = [initdiag.diagnose(behind(norm()), x * unit, draws=64) for unit in (0.01, 1.0, 255.0)]
+    assert {report.verdict for report in reports} == {Verdict.HEALTHY}
+    assert all(report.architecture.input_map is not None for report in reports)
+    risks = [report.risk["sgd"] for report in reports]
+    assert max(risks) - min(risks) < 0.01
+    chain = initdiag.predict(reports[0].architecture.chain)
+    assert reports[1].prediction.hidden_drift == pytest.approx(chain.hidden_drift, abs=0.1)
+
+
+def test_a_norm_between_layers_is_no_map_of_the_input():
+    model = nn.Sequential(nn.Linear(24, 24), nn.LayerNorm(24), nn.Linear(24, 3))
+    assert initdiag.trace(model).input_map is None
