@@ -17,9 +17,7 @@ _WIDTH = 88
 @click.command(
     "explain",
     short_help="Explain a finding: what it means, why it happens, how to mend it.",
-    epilog=examples(
-        "initdiag explain", "initdiag explain IND012", "initdiag explain vanishing-gradient"
-    ),
+    epilog=examples("initdiag explain", "initdiag explain vanishing-gradient"),
 )
 @click.argument("code", required=False)
 def explain_command(code: str | None) -> None:

@@ -19,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 from initdiag._core.choices import LOSSES, Loss
 from initdiag.errors import UnsupportedArchitecture
 from initdiag.measuring.curvature import Curvature
+from initdiag.measuring.neighbours import Seen, mean_cosine, torn
 from initdiag.measuring.passes.attention import attention_by_formula
 from initdiag.measuring.probe_record import BatchProbe, GateProbe
 from initdiag.tracing.guard import seed_generators
@@ -39,11 +40,6 @@ _LARGEST = 1 << 27
 
 _STILL = 0.01
 """Share of its largest value under which a gate's derivative counts as saturated."""
-
-_SHORT = 0.3
-"""Part of the way from one row to another over which a network should not change its
-mind: half way two rows' sum is as much the one as the other.
-"""
 
 _ALIKE = 1e-6
 """Rows that differ by less, relative to the largest number, are one row."""
@@ -76,16 +72,19 @@ class _Watch(TorchFunctionMode):
     """Keep what each gate returned, and what went into the last linear map."""
 
     rows: int
+    buffers: frozenset[int] = frozenset()
     stack: list[str] = field(default_factory=list)
     gates: list[tuple[str, str, Tensor, int]] = field(default_factory=list)
     hidden: Tensor | None = None
+    mapped: Tensor | None = None
     products: int = 0
     out: Tensor | None = None
 
     @property
-    def last_hidden(self) -> Tensor | None:
-        """What went into the last of several linear maps, one line a row."""
-        return None if self.hidden is None or self.products < 2 else self.hidden.flatten(1)
+    def seen(self) -> Seen:
+        """What went into the first linear map, and into the last of several."""
+        hidden = self.hidden if self.products > 1 else None
+        return Seen(self.mapped, None if hidden is None else hidden.flatten(1))
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -95,11 +94,17 @@ class _Watch(TorchFunctionMode):
         out = func(*args, **(kwargs or {}))
         if name in _LINEAR and args and self._is_of_rows(args[0]):
             self.hidden = args[0].detach().clone()
+            if self.mapped is None and not any(map(self._is_buffer, args[1:])):
+                self.mapped = self.hidden
             self.products += 1
         elif (name in _SLOPES or name in _CLOSING or name in _OPEN) and self._is_of_rows(out):
             path = self.stack[-1] if self.stack else ""
             self.gates.append((path, name, out.detach().clone(), self.products))
         return out
+
+    def _is_buffer(self, value: Any) -> bool:
+        """Return whether a product's other factor is fixed, as in an encoding."""
+        return isinstance(value, Tensor) and value.untyped_storage().data_ptr() in self.buffers
 
     def _is_of_rows(self, value: Any) -> bool:
         return (
@@ -134,7 +139,8 @@ def probe_batch(module: nn.Module, example: Any, loss: Loss | None = None) -> Ba
 
 
 def _watched(module: nn.Module, x: Tensor) -> _Watch:
-    watch = _Watch(len(x))
+    buffers = (buffer.untyped_storage().data_ptr() for buffer in module.buffers())
+    watch = _Watch(len(x), frozenset(buffers))
     with _running(module), modules_named(module, watch.stack), watch, torch.no_grad():
         out = module(x.clone())
     if not isinstance(out, Tensor) or not out.is_floating_point():
@@ -217,19 +223,15 @@ _NO_ANGLES = _Angles()
 
 
 def _angles(module: nn.Module, x: Tensor, others: Tensor, watch: _Watch) -> _Angles:
-    hidden = watch.last_hidden
+    hidden = watch.seen.hidden
     if hidden is None or _are_alike(x) or not bool(torch.isfinite(hidden).all()):
         return _Angles(absent=(_NO_PAIRS,))
 
-    def hidden_at(rows: Tensor) -> Tensor:
-        found = _watched(module, rows).last_hidden
-        assert found is not None
-        return found
-
     try:
-        return _Angles(_mean_cosine(hidden), _torn(x, others, hidden, hidden_at))
+        found = torn(x, others, watch.seen, lambda rows: _watched(module, rows).seen)
     except Exception as error:
-        return _Angles(_mean_cosine(hidden), absent=(f"rows between rows do not run: {error}",))
+        return _Angles(mean_cosine(hidden), absent=(f"rows between rows do not run: {error}",))
+    return _Angles(mean_cosine(hidden), found)
 
 
 def _record(x: Tensor, watch: _Watch, angles: _Angles, bends: _Bends) -> BatchProbe:
@@ -259,36 +261,3 @@ def _gate(path: str, name: str, value: Tensor, before: int, products: int) -> Ga
         if dead is None:
             dead = float((value <= 0).movedim(unit, 0).flatten(1).all(1).double().mean())
     return GateProbe(path, name, before == products, saturated, dead)
-
-
-def _mean_cosine(hidden: Tensor) -> float | None:
-    norms = hidden.norm(dim=1, keepdim=True)
-    units = hidden[norms[:, 0] > 0] / norms[norms[:, 0] > 0]
-    n = len(units)
-    if n < 2:
-        return None
-    return float((units.sum(0).square().sum() - n) / (n * (n - 1)))
-
-
-def _torn(
-    x: Tensor, others: Tensor, hidden: Tensor, hidden_at: Callable[[Tensor], Tensor]
-) -> float | None:
-    """Return by how much of the way to another row a short way there leads.
-
-    The short way is that to the nearest of as many batches as a batch has rows,
-    relative to the mean distance: in d dimensions the nearest of n rows is about
-    n^(-1/d) away, so that among n^2 it is the square of that. It is at most `_SHORT`:
-    among many features every row is far from every other.
-    """
-    distances = torch.cdist(x.flatten(1), others.flatten(1))
-    mean = float(distances.sum()) / (len(x) * (len(others) - 1))
-    nearest = float(distances.fill_diagonal_(torch.inf).min(1).values.mean())
-    if not (mean > 0 and nearest > 0):
-        return None
-    part = min((nearest / mean) ** 2, _SHORT)
-    moved = hidden_at(torch.lerp(x, x.roll(1, 0), part))
-    whole = (hidden.roll(1, 0) - hidden).norm(dim=1).mean()
-    if moved.shape != hidden.shape or not whole > 0:
-        return None
-    ratio = float((moved - hidden).norm(dim=1).mean() / whole)
-    return (ratio - part) / (1 - part)

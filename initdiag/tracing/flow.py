@@ -16,9 +16,7 @@ _HOMOGENEOUS = ("linear", "relu", "leaky_relu", "rrelu")
 
 
 _ROW_NORMS = ("layer_norm", "rms_norm", "group_norm", "instance_norm")
-"""Normalisations of each row by itself. In front of all layers they take the input's
-unit out, whether or not they have a scale and a shift of their own.
-"""
+"""Norms of each row by itself: in front of all layers they take the unit out."""
 
 
 class Flow:

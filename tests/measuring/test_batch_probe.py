@@ -127,6 +127,36 @@ class Refuses(nn.Module):
         return self.layer(x)
 
 
+class Waves(nn.Module):
+    """Sines and cosines of products with these frequencies, one column each."""
+
+    def __init__(self, frequencies):
+        super().__init__()
+        self.register_buffer("frequencies", frequencies)
+
+    def forward(self, x):
+        turns = x @ self.frequencies.to(x)
+        return torch.cat([turns.sin(), turns.cos()], 1)
+
+
+@pytest.mark.parametrize("inputs", [1, 2, 3])
+@pytest.mark.parametrize("octaves", [6, 8, 10])
+def test_an_encoding_of_many_octaves_has_features_that_keep_neighbours_together(inputs, octaves):
+    with seeded(0):
+        x = torch.rand(32, inputs) * 2 - 1
+        scales = math.pi * 2.0 ** torch.arange(octaves)
+        octave_wise = torch.cat([torch.eye(inputs) * scale for scale in scales], 1)
+        high_alone = torch.eye(inputs).repeat(1, octaves) * scales[-1]
+        nets = [
+            nn.Sequential(Waves(waves), mlp([2 * inputs * octaves, 32, 32, 1]))
+            for waves in (octave_wise, high_alone)
+        ]
+    encoded, torn = (probe_batch(net, x).torn for net in nets)
+    assert encoded < 0.4
+    assert torn > encoded
+    assert torn > 0.6 or inputs == 1  # of one input a batch of 32 rows is dense
+
+
 def test_what_cannot_be_had_is_absent_and_says_why():
     probe = probe_batch(Refuses(), torch.randn(8, 3))
     assert probe.sharpness == {}
