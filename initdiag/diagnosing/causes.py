@@ -20,6 +20,7 @@ from initdiag.diagnosing.calibration import FAMILIES, Training, calibration
 from initdiag.measuring.probe_record import BatchProbe
 
 __all__ = [
+    "LEARNT",
     "NO_BATCH",
     "OF_BATCH",
     "Batch",
