@@ -83,8 +83,11 @@ def _unless_redraws_differ(
     module: nn.Module,
 ) -> Measurement:
     """Return the measurement by signs if a sample of the factory's builds is like it,
-    else one by as many builds as there are draws.
+    else one by as many builds as there are draws. A factory that sets its own seed
+    builds one network, which is no ensemble.
     """
+    if _builds_one_network(factory):
+        return signs
     weights = sum(p.numel() for p in module.parameters())
     builds = min(signs.draws, max(16, min(_SAMPLE, _BUILT // max(1, weights))))
     try:
@@ -94,6 +97,11 @@ def _unless_redraws_differ(
         return run(factory, method="redraw", init=None)
     except UnsupportedArchitecture:
         return signs
+
+
+def _builds_one_network(factory: Callable[[], nn.Module]) -> bool:
+    first, second = (dict(factory().named_parameters()) for _ in range(2))
+    return first.keys() == second.keys() and all(first[n].equal(second[n]) for n in first)
 
 
 def _are_alike(first: Measurement, second: Measurement) -> bool:

@@ -164,3 +164,14 @@ def test_a_hook_that_clips_is_no_verdict():
     report = diagnose(Hooked(), X, draws=32)
     assert report.verdict.name == "NO_VERDICT"
     assert any("not linear" in finding.message for finding in report.findings)
+
+
+def test_a_factory_that_sets_its_own_seed_is_measured_by_signs_and_agrees():
+    def build():
+        torch.manual_seed(0)
+        layers = [nn.Sequential(nn.Linear(16, 16), nn.ReLU()) for _ in range(12)]
+        return nn.Sequential(*layers, nn.Linear(16, 4))
+
+    report = diagnose(build, draws=512)
+    assert report.measurement.method == "signs"
+    assert report.agreement.agrees
