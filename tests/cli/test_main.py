@@ -36,10 +36,12 @@ DEEP, FIXED = "examples/deep_mlp.py:build", "examples/deep_mlp.py:build_fixed"
 
 def test_check_exit_codes(run, tmp_path):
     (tmp_path / "odd.py").write_text(
+        "import torch\n"
         "from torch import nn\n"
         "def build():\n"
         "    m = nn.Sequential(nn.Linear(16, 16), nn.LayerNorm(16))\n"
-        "    nn.init.uniform_(m[0].weight, 0.5, 1.5)\n"
+        "    row = m[0].weight.detach()[0].clone()\n"
+        "    m[0].weight.data = torch.stack([row.roll(k) for k in range(16)])\n"
         "    return m\n"
         "model = build()\n"
     )
