@@ -6,7 +6,6 @@ PYTHONPATH=.:tests python -m evidence.calibration2.analysis --refit  # and curve
 
 from __future__ import annotations
 
-import argparse
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -117,14 +116,14 @@ def filled(values: Array) -> Array:
     return np.where(np.isnan(values), np.nanmean(values), values)
 
 
-def figures(runs: Runs, risk: Array) -> str:
+def figures(runs: Runs, risk: Array, count: int = RESAMPLES) -> str:
     """One row of a table: count, failures, ROC area, calibration error, Brier score, intervals."""
     failed, risk = runs.failed, filled(risk)
     text = f"{len(runs):6d} {failed.mean():6.1%} {roc_area(failed, risk):6.3f}"
     text += f" {calibration_error(failed, risk):6.3f} {brier(failed, risk):6.3f}"
     for measure in (roc_area, calibration_error):
         low, high = interval(
-            np.array([measure(failed[i], risk[i]) for i in resamples(runs.group, RESAMPLES)])
+            np.array([measure(failed[i], risk[i]) for i in resamples(runs.group, count)])
         )
         text += f"  [{low:.3f}, {high:.3f}]"
     missed, alarms = share(risk < 0.5, failed), share(risk >= 0.5, ~failed)
@@ -232,17 +231,7 @@ def misses(runs: Runs) -> Iterator[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--refit", action="store_true")
-    runs = load()
-    lines = list(summary(runs))
-    if parser.parse_args().refit:
-        from . import refit
-
-        lines += refit.summary(runs)
-    SUMMARY.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    SUMMARY.write_text("\n".join(summary(load())) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

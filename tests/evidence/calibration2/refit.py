@@ -4,11 +4,14 @@ Three are compared with today's risk: the first study's form of curve fitted to 
 other families (or tasks); the same fitted to these and to the first study's runs; and, beyond
 the plan, a logistic curve in today's log-odds and in what one batch says beside them: the loss
 over the constant guess's, and the size of the first step.
+
+    PYTHONPATH=.:tests python -m evidence.calibration2.refit   # refit.txt
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -21,6 +24,8 @@ from scipy import optimize, special
 from . import analysis
 from .analysis import Array, Runs
 
+REFIT = Path(__file__).parent / "refit.txt"
+RESAMPLES = 200
 FAR = 200.0
 """A drift of networks that overflow or are dead counts as this."""
 
@@ -135,7 +140,7 @@ def differences(runs: Runs, risk: Array) -> str:
     for name, measure in (("ROC", roc_area), ("ECE", calibration_error)):
         gaps = [
             measure(runs.failed[i], new[i]) - measure(runs.failed[i], now[i])
-            for i in resamples(runs.group, analysis.RESAMPLES)
+            for i in resamples(runs.group, RESAMPLES)
         ]
         low, high = interval(np.array(gaps))
         text.append(f"{name} [{low:+.3f}, {high:+.3f}]")
@@ -155,7 +160,7 @@ def summary(runs: Runs) -> list[str]:
         found = {name: of(by) for name, of in forms.items()}
         lines.append(f"\n{what} left out; then the difference to today's risk\n{analysis.HEAD}")
         for name, risk in {"today's": runs.risk, **found}.items():
-            lines.append(f"{name:24s} {analysis.figures(runs, risk)}")
+            lines.append(f"{name:24s} {analysis.figures(runs, risk, RESAMPLES)}")
             if name in found:
                 lines.append(f"{'':24s} {differences(runs, risk)}")
         lines += _by_name(runs, by, {"today": runs.risk, **found})
@@ -181,3 +186,11 @@ def _by_name(runs: Runs, by: NDArray[np.str_], found: dict[str, Array]) -> Itera
             one = analysis.filled(risk)[of]
             pairs.append(f"{roc_area(failed, one):.3f}, {calibration_error(failed, one):.3f}")
         yield f"{name:18s} " + " ".join(f"{pair:>26s}" for pair in pairs)
+
+
+def main() -> None:
+    REFIT.write_text("\n".join(summary(analysis.load())) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
