@@ -16,7 +16,7 @@ from initdiag.diagnosing import findings
 from initdiag.diagnosing.advice import Advice, advise
 from initdiag.diagnosing.agreement import agreement
 from initdiag.diagnosing.basis import Basis, past_zero_start
-from initdiag.diagnosing.causes import LEARNT, NO_BATCH, Batch
+from initdiag.diagnosing.causes import LEARNT, NO_BATCH, OF_BATCH, Batch
 from initdiag.diagnosing.findings import Finding
 from initdiag.diagnosing.measured import measured, simulation
 from initdiag.diagnosing.remarks import shared_state
@@ -225,10 +225,13 @@ def _advice(
     limits: Thresholds,
 ) -> tuple[Advice, ...]:
     """Return what to change in a chain at risk, also behind a fixed map of the input.
-    There is no advice where a measurement was judged.
+    There is no advice where a measurement was judged, or where the cause is one that
+    the law does not know: its remedy is in the finding.
     """
     chain = architecture.chain
     if chain is None or not judgement.verdict.is_at_risk or judgement.basis is not Basis.LAW:
+        return ()
+    if judgement.cause in OF_BATCH:
         return ()
     return advise(
         chain, prediction if chain is architecture else predict(chain), training, limits.max_risk

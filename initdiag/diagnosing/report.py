@@ -118,6 +118,15 @@ class Report(Record):
         """Whether the network was judged, and called healthy."""
         return self.verdict is Verdict.HEALTHY
 
+    @property
+    def code(self) -> str:
+        """The remedy as Python that runs as it stands: the network is ``model``, the
+        batch as ``x``; empty where there is none to run.
+        """
+        from initdiag.rendering.remedy import code_of
+
+        return code_of(self)
+
     def to_json(self, indent: int | None = None) -> str:
         """Return `to_dict` as strict JSON text."""
         return json.dumps(self.to_dict(), indent=indent, allow_nan=False)
