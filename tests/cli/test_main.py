@@ -124,7 +124,7 @@ def test_a_trial_on_ones_own_batches(run, tmp_path):
     for data in ("batches", "pair"):
         code, out, _ = run("check", f"{net}:build", "--data", f"{net}:{data}", *how)
         assert (code, "Trial" in out, "made up" in out) == (1, True, False)
-        assert f"{net}:build" in out.replace("\n", "")
+        assert f"{net}:build" in "".join(out.split())
     code, out, _ = run("check", f"{net}:build", *how, "--output-format", "json")
     assert json.loads(out)["trial"]["made_up"] == ["random inputs", "random labels"]
     code, _, err = run("check", f"{net}:build", "--data", f"{net}:none", *how)
