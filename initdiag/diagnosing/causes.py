@@ -11,7 +11,7 @@ The study is ``tests/evidence/causes``.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -124,9 +124,10 @@ def suspicions(probe: BatchProbe | None, training: Training) -> tuple[Suspicion,
     """Return what a batch makes one suspect, the worst first."""
     if probe is None:
         return ()
+    large, small = _steps(probe, training)
     found = [
-        Suspicion("step too large", _averaged(_overshoot, probe, training)),
-        Suspicion("step too small", _averaged(_slow, probe, training)),
+        Suspicion("step too large", large),
+        Suspicion("step too small", small),
         Suspicion("saturation", _saturation(probe)),
         Suspicion("inputs collapse", _collapse(probe, training)),
         Suspicion("scrambled input" if probe.has_sines else "gain", _torn(probe)),
@@ -140,23 +141,23 @@ def with_suspicions(risk: float, found: tuple[Suspicion, ...]) -> float:
     return 1 - (1 - risk) * math.prod(1 - suspicion.probability for suspicion in found)
 
 
-def _rates(training: Training) -> Iterator[tuple[float, Loss, float]]:
-    """Yield the learning rates and losses that a training may have, with shares."""
+def _steps(probe: BatchProbe, training: Training) -> tuple[float, float]:
+    """Return the probabilities that steps are too large and too small, as a mean over
+    the losses that it may be. Of the usual learning rates, where none is told, it is
+    the best that counts: the others are not chosen yet.
+    """
     losses = LOSSES if training.loss is None else (training.loss,)
+    large = small = 0.0
     for loss in losses:
-        if training.lr is not None:
-            yield training.lr, loss, 1 / len(losses)
-            continue
-        usual = calibration().rates[training.optimizer, loss]
-        total = sum(share for _, share in usual) * len(losses)
-        yield from ((lr, loss, share / total) for lr, share in usual)
-
-
-def _averaged(
-    of: Callable[[BatchProbe, Training, float, Loss], float], probe: BatchProbe, training: Training
-) -> float:
-    """Return a probability averaged over the rates and losses that are not known."""
-    return sum(share * of(probe, training, lr, loss) for lr, loss, share in _rates(training))
+        usual = (lr for lr, _ in calibration().rates[training.optimizer, loss])
+        rates = usual if training.lr is None else (training.lr,)
+        pairs = (
+            (_overshoot(probe, training, lr, loss), _slow(probe, training, lr, loss))
+            for lr in rates
+        )
+        best = max(pairs, key=lambda pair: (1 - pair[0]) * (1 - pair[1]))
+        large, small = large + best[0] / len(losses), small + best[1] / len(losses)
+    return large, small
 
 
 def _is_adaptive(training: Training) -> bool:
@@ -229,8 +230,11 @@ def _collapse(probe: BatchProbe, training: Training) -> float:
 
 def _torn(probe: BatchProbe) -> float:
     """Return the probability that neighbours are torn apart, by sines that turn too
-    fast or by gains far above 1.
+    fast or by gains far above 1 of gates with flat ends. Piecewise linear gates do not
+    fold: one of the study's 400 networks without sines is above 0.45.
     """
+    if not (probe.has_sines or probe.has_flat_ends):
+        return 0.0
     return _risen("torn", probe.torn)
 
 

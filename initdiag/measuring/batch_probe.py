@@ -86,6 +86,11 @@ class _Watch(TorchFunctionMode):
         hidden = self.hidden if self.products > 1 else None
         return Seen(self.mapped, None if hidden is None else hidden.flatten(1))
 
+    def ends_in(self, function: str) -> bool:
+        """Return whether this function is the last, behind all linear maps."""
+        last = self.gates[-1] if self.gates else None
+        return last is not None and last[1] == function and last[3] == self.products
+
     def __post_init__(self) -> None:
         super().__init__()
 
@@ -135,7 +140,7 @@ def probe_batch(module: nn.Module, example: Any, loss: Loss | None = None) -> Ba
     except Exception as error:
         reason = f"the batch does not run in double precision: {error}"
         return _record(x, _Watch(len(x)), _NO_ANGLES, _Bends(absent=(reason,)))
-    return _record(x, watch, _angles(copy, x, others, watch), _curvature(copy, x, watch.out, loss))
+    return _record(x, watch, _angles(copy, x, others, watch), _curvature(copy, x, watch, loss))
 
 
 def _watched(module: nn.Module, x: Tensor) -> _Watch:
@@ -186,7 +191,7 @@ class _Bends:
     absent: tuple[str, ...] = ()
 
 
-def _curvature(module: nn.Module, x: Tensor, out: Tensor | None, loss: Loss | None) -> _Bends:
+def _curvature(module: nn.Module, x: Tensor, watch: _Watch, loss: Loss | None) -> _Bends:
     """Return the curvature of the batch's mean loss, for each kind that it may be."""
 
     def forward() -> Tensor:
@@ -195,11 +200,11 @@ def _curvature(module: nn.Module, x: Tensor, out: Tensor | None, loss: Loss | No
         assert isinstance(result, Tensor)
         return result
 
-    if out is None or not bool(torch.isfinite(out).all()):
+    if watch.out is None or not bool(torch.isfinite(watch.out).all()):
         return _Bends(absent=("no curvature: the output is not finite",))
     kinds = [loss] if loss else list(LOSSES)
     try:
-        curvature = Curvature.of(module, forward)
+        curvature = Curvature.of(module, forward, watch.ends_in("sigmoid"))
         if curvature is None:
             return _Bends(absent=("no curvature: no parameter gets a gradient",))
         sharp = {kind: curvature.largest(kind, centred=False) for kind in kinds}

@@ -43,21 +43,26 @@ class Curvature:
         Runs the replica on the batch.
     out : Tensor
         What it returned, with its graph.
+    are_odds : bool
+        Whether the outputs are probabilities, each by itself, as of a sigmoid.
     """
 
     parameters: Sequence[Tensor]
     forward: Callable[[], Tensor]
     out: Tensor
+    are_odds: bool = False
 
     @classmethod
-    def of(cls, module: nn.Module, forward: Callable[[], Tensor]) -> Curvature | None:
+    def of(
+        cls, module: nn.Module, forward: Callable[[], Tensor], are_odds: bool = False
+    ) -> Curvature | None:
         """Return the curvature of a replica; None if no parameter gets a gradient."""
         parameters = [p for p in module.parameters() if p.is_floating_point()]
         for parameter in parameters:
             parameter.requires_grad_()
         with torch.enable_grad():
             out = forward()
-        return cls(parameters, forward, out) if out.requires_grad else None
+        return cls(parameters, forward, out, are_odds) if out.requires_grad else None
 
     def largest(self, loss: Loss, *, centred: bool) -> float:
         """Return the largest eigenvalue, by power iteration.
@@ -98,10 +103,13 @@ class Curvature:
         The mean of squared errors has 2 over the number of outputs. A cross entropy is
         taken at even odds, where it bends most: logits that start far out are on its
         flat ends, and training passes the middle. Its classes are the last axis, or the
-        second of a batch of images; a single output is a logit.
+        second of a batch of images; a single output is a logit. Of probabilities the
+        binary cross entropy bends by 1/(p (1 - p)), 4 at even odds.
         """
         if loss == "regression":
             return 2 * v / v.numel()
+        if self.are_odds:
+            return 4 * v / v.numel()
         axis = 1 if v.dim() in (2, 4, 5) else -1
         if v.shape[axis] == 1:
             return v / (4 * v.numel())

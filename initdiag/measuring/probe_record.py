@@ -107,6 +107,11 @@ class BatchProbe:
         return max((g.dead_units for g in self.gates if g.dead_units is not None), default=None)
 
     @property
+    def has_flat_ends(self) -> bool:
+        """Whether hidden values go through a gate with two flat ends, such as tanh."""
+        return self.saturated is not None
+
+    @property
     def has_sines(self) -> bool:
         """Whether hidden values go through a sine or a cosine."""
         return any(gate.function in ("sin", "cos") for gate in self.gates)
