@@ -140,10 +140,10 @@ def risk_map(
 
     Examples
     --------
-    >>> found = risk_map([784, *[32] * 60, 10], init="he_normal")
+    >>> found = risk_map([784, *[16] * 60, 10], init="he_normal")
     >>> found.own_risk >= found.max_risk
     True
-    >>> found.deepest[found.widths.index(32)] < 60
+    >>> found.deepest[found.widths.index(16)] < 60
     True
     """
     max_risk = probability(max_risk, "max_risk")
