@@ -50,14 +50,14 @@ def test_json_is_the_record(saved):
     assert Comparison.from_dict(json.loads(found.output)).first == "before"
 
 
-def test_reports_of_several_targets_are_paired_by_name(saved, capsys):
+def test_reports_of_several_targets_are_paired_by_name(saved):
     first = saved("a.json", report("x", "torch_default"), report("y", "he_normal"))
     second = saved("b.json", report("y", "he_normal"), report("z", "he_normal"))
     found = run(first, second, "--output-format", "markdown")
     assert found.output.count("## ") == 1
     assert "`y` beside `y`" in found.output
-    assert "in one file alone: x" in found.stderr
-    assert "in one file alone: z" in found.stderr
+    assert "in one file alone: x" in found.output
+    assert "in one file alone: z" in found.output
 
 
 def test_no_common_target_is_an_error_in_words(saved):
