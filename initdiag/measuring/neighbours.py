@@ -42,8 +42,8 @@ def mean_cosine(hidden: Tensor) -> float | None:
 
 def torn(x: Tensor, others: Tensor, seen: Seen, seen_at: Callable[[Tensor], Seen]) -> float | None:
     """Return by how much of the way to another row a short way there leads, in the last
-    hidden layer; behind a fixed map of the input no further than in those of the map's
-    features that move least.
+    hidden layer; without what a fixed map of the input adds to those of its features
+    that move least.
 
     The short way is that to the nearest of as many batches as a batch has rows,
     relative to the mean distance: in d dimensions the nearest of n rows is about
@@ -64,17 +64,18 @@ def torn(x: Tensor, others: Tensor, seen: Seen, seen_at: Callable[[Tensor], Seen
     if not whole > 0:
         return None
     ratio = float((moved - hidden).norm(dim=1).mean() / whole)
-    return (min(ratio, _of_the_map(x, seen.mapped, found.mapped)) - part) / (1 - part)
+    return (ratio - _torn_by_the_map(seen.mapped, found.mapped) - part) / (1 - part)
 
 
-def _of_the_map(x: Tensor, mapped: Tensor | None, moved: Tensor | None) -> float:
-    """Return how much of the way the features of a fixed map of the input go, those of
-    them that move least; infinity where there is no such map.
+def _torn_by_the_map(mapped: Tensor | None, moved: Tensor | None) -> float:
+    """Return by how much further a fixed map of the input goes than those of its
+    features that move least: they are what the layers can learn from. A map that keeps
+    all neighbours together, such as a scaling or a reshape, has 0.
     """
     if mapped is None or moved is None or mapped.dim() != 2 or mapped.shape != moved.shape:
-        return torch.inf
-    if mapped.shape == x.shape and torch.equal(mapped, x):
-        return torch.inf
+        return 0.0
     whole = (mapped.roll(1, 0) - mapped).abs().mean(dim=0)
     ratios = ((moved - mapped).abs().mean(dim=0) / whole)[whole > 0]
-    return float(ratios.quantile(_FEW, interpolation="lower")) if len(ratios) else torch.inf
+    if not len(ratios):
+        return 0.0
+    return float(ratios.mean() - ratios.quantile(_FEW, interpolation="lower"))

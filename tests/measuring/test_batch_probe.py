@@ -157,6 +157,33 @@ def test_an_encoding_of_many_octaves_has_features_that_keep_neighbours_together(
     assert torn > 0.6 or inputs == 1  # of one input a batch of 32 rows is dense
 
 
+class Halved(nn.Module):
+    def forward(self, x):
+        return x / 2
+
+
+class Turned(nn.Module):
+    def forward(self, x):
+        return torch.sin(30 * x)
+
+
+@pytest.mark.parametrize(
+    ("front", "shape", "unit"),
+    [
+        (nn.Identity(), (64, 16), 1.0),
+        (nn.Flatten(), (64, 1, 4, 4), 1.0),
+        (Halved(), (64, 16), 2.0),
+        (nn.LayerNorm(16), (64, 16), 1.0),
+    ],
+    ids=["nothing", "reshape", "scaling", "norm"],
+)
+def test_a_front_that_keeps_neighbours_together_does_not_excuse_sines_behind_it(front, shape, unit):
+    with seeded(0):
+        net = mlp([16, 64, 64, 64, 10], Turned)
+        x = torch.randn(shape) * unit
+    assert probe_batch(nn.Sequential(front, net), x).torn > 0.8
+
+
 def test_what_cannot_be_had_is_absent_and_says_why():
     probe = probe_batch(Refuses(), torch.randn(8, 3))
     assert probe.sharpness == {}
