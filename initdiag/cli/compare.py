@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Literal
 
@@ -12,6 +11,7 @@ from initdiag.cli.group import examples
 from initdiag.cli.options import FILE
 from initdiag.cli.output import emit, saved, terminal
 from initdiag.errors import InvalidInput, explain
+from initdiag.rendering.formats import as_json
 
 if TYPE_CHECKING:
     from initdiag.diagnosing.comparison import Comparison
@@ -82,7 +82,6 @@ def _pairs(first: IO[str], second: IO[str]) -> list[tuple[Report, Report]]:
 
 def _written(found: list[Comparison], output_format: str) -> str:
     if output_format == "json":
-        data = [one.to_dict() for one in found]
-        return json.dumps(data[0] if len(data) == 1 else data, indent=2, allow_nan=False) + "\n"
+        return as_json(found)
     is_markdown = output_format == "markdown"
     return "\n".join(one.to_markdown() if is_markdown else str(one) for one in found)

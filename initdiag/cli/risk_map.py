@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +11,7 @@ from initdiag._core.choices import Family, Loss
 from initdiag.cli.group import examples
 from initdiag.cli.options import FILE, assumption_options, training_options
 from initdiag.cli.output import emit, terminal
+from initdiag.rendering.formats import as_json
 
 __all__ = ["map_command"]
 
@@ -58,7 +58,7 @@ def map_command(
         **assumptions,
     )
     if output_format == "json":
-        emit(json.dumps(found.to_dict(), indent=2, allow_nan=False) + "\n", output_file)
+        emit(as_json([found]), output_file)
     elif output_file is not None:
         emit(str(found), output_file)
     else:

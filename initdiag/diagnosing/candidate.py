@@ -15,6 +15,7 @@ from initdiag._core.validation import seed_integer
 from initdiag.diagnosing.diagnose import diagnose, diagnose_architecture
 from initdiag.diagnosing.report import Report
 from initdiag.errors import InitdiagError
+from initdiag.measuring.stopping import USUAL
 from initdiag.network.architecture import Architecture
 
 __all__ = ["OF_WIDTHS", "Checked", "Task", "candidate_seed", "run"]
@@ -113,13 +114,9 @@ def _judged(candidate: Any, task: Task) -> Report:
     )
 
 
-_DRAWS = 1024
-"""Draws of a candidate's measurement, however slow: its record depends on no clock."""
-
-
 def _measured(candidate: Any, seed: int, options: Mapping[str, Any]) -> Report:
     """Diagnose a factory's module, whose weights are drawn from ``seed``, on one
-    thread.
+    thread: with the usual draws, however slow, for no record depends on a clock.
     """
     import torch
 
@@ -133,6 +130,6 @@ def _measured(candidate: Any, seed: int, options: Mapping[str, Any]) -> Report:
         np.random.seed(seed % 2**32)
         random.seed(seed)
         try:
-            return diagnose(candidate, seed=seed, **{"draws": _DRAWS, **options})
+            return diagnose(candidate, seed=seed, **{"draws": USUAL, **options})
         finally:
             torch.set_num_threads(threads)

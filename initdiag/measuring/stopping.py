@@ -17,12 +17,12 @@ from initdiag._core.validation import positive_integer, positive_number
 from initdiag.errors import InvalidInput, explain
 from initdiag.network.log_moments import LogMoments
 
-__all__ = ["Clock", "Stopping", "chunks"]
+__all__ = ["USUAL", "Clock", "Stopping", "chunks"]
 
 _AUTO_STEP = 256
 """Draws between two looks at the precision."""
 
-_USUAL = 1024
+USUAL = 1024
 """Draws where none are asked for: the standard error of a log-variance is then 4.4 % of
 it, ``sqrt(2/1024)`` for a normal law.
 """
@@ -87,7 +87,7 @@ class Stopping:
         for name, value in (("relative_error", relative_error), ("time_budget", time_budget)):
             positive_number(value, name, "Pass e.g. 0.05 and 60.0.")
         if draws is None:
-            return cls(_USUAL, relative_error, time_budget, _PATIENCE)
+            return cls(USUAL, relative_error, time_budget, _PATIENCE)
         if isinstance(draws, str) and draws != "auto":
             raise InvalidInput(
                 explain(

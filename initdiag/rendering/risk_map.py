@@ -60,16 +60,10 @@ def renderable(found: RiskMap) -> RenderableType:
     )
 
 
-def _training(found: RiskMap) -> str:
-    name = words.OPTIMIZER_NAMES[found.optimizer or "sgd"]
-    rate = "" if found.lr is None else f" at learning rate {found.lr:g}"
-    return f"{name}{rate}{'' if found.loss is None else f', {found.loss}'}"
-
-
 def _title(found: RiskMap) -> str:
     return (
         f"Risk in %, over hidden layers and their width, {found.fan_in} inputs, "
-        f"{found.fan_out} outputs, {_training(found)}"
+        f"{found.fan_out} outputs, {words.training(found)}"
     )
 
 
@@ -179,7 +173,7 @@ def figure(found: RiskMap) -> Figure:
     axes.set_yticks(rows, [str(d) for d in found.depths])
     axes.set_xlabel("width of the hidden layers")
     axes.set_ylabel("hidden layers")
-    axes.set_title(f"risk that training does not start, {_training(found)}")
+    axes.set_title(f"risk that training does not start, {words.training(found)}")
     axes.legend(loc="upper right")
     shown.colorbar(image, label="risk")
     return shown

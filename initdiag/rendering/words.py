@@ -17,6 +17,7 @@ from initdiag.measuring.judged import judged_moments
 from initdiag.measuring.record import Measurement
 from initdiag.network.architecture import Architecture
 from initdiag.rendering import trial_words
+from initdiag.screening.depth_width import RiskMap
 
 __all__ = [
     "OPTIMIZER_NAMES",
@@ -159,11 +160,11 @@ def risks(report: Report) -> str:
     )
 
 
-def training(report: Report) -> str:
+def training(found: Report | RiskMap) -> str:
     """Return for what training it was judged, e.g. ``SGD at learning rate 0.1``."""
-    judged = report.optimizer or "sgd"
-    rate = "" if report.lr is None else f" at learning rate {report.lr:g}"
-    return f"{OPTIMIZER_NAMES.get(judged, judged)}{rate}{', ' + report.loss if report.loss else ''}"
+    judged = found.optimizer or "sgd"
+    rate = "" if found.lr is None else f" at learning rate {found.lr:g}"
+    return f"{OPTIMIZER_NAMES.get(judged, judged)}{rate}{', ' + found.loss if found.loss else ''}"
 
 
 def verdict_name(report: Report) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import struct
 from pathlib import Path
@@ -31,7 +32,7 @@ def test_tensorboard_gets_numbers_text_and_figure(tmp_path):
         assert event.value == pytest.approx(value, rel=1e-6, abs=1e-30)  # written as float32
     (text,) = found.Tensors("initdiag/report/text_summary")
     assert "VANISHING" in text.tensor_proto.string_val[0].decode()
-    if pytest.importorskip("matplotlib"):
+    if importlib.util.find_spec("matplotlib"):
         assert found.Tags()["images"] == ["initdiag/report_figure"]
 
 
