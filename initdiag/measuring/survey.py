@@ -22,7 +22,7 @@ from initdiag.measuring.passes.rows import Rows, Scales, flat
 from initdiag.measuring.passes.sign_chain import Step, fast_log_norms, taped
 from initdiag.measuring.passes.underflow import LOWEST
 from initdiag.measuring.task import Task
-from initdiag.tracing.guard import random_state, seed_generators
+from initdiag.tracing.guard import seed_generators, seen_to_draw
 
 __all__ = [
     "equal_draws",
@@ -64,9 +64,8 @@ def surveyed(task: Task) -> Task:
     except UnsupportedArchitecture:
         return _in_reverse(task) if task.arch.gaps else task
     found = dataclasses.replace(task, is_random=is_random, is_repeatable=is_repeatable)
-    before = random_state()
-    is_transpose = _is_transpose(plain)
-    has_random_backward = not found.is_random and random_state() != before
+    is_transpose, draws = seen_to_draw(lambda: _is_transpose(plain))
+    has_random_backward = draws and not found.is_random
     if not is_transpose and not has_random_backward:
         _require_linear(plain)
     if has_random_backward or not is_transpose:
@@ -94,9 +93,7 @@ def _run_twice(plain: Task) -> tuple[Tensor, bool, bool]:
     is made again is the same.
     """
     seed_generators(random_numbers.draw_seed(plain.seed, 0, "own noise"))
-    before = random_state()
-    once, _ = log_norms(plain, Loaded(), range(_SAMPLE))
-    is_random = random_state() != before
+    (once, _), is_random = seen_to_draw(lambda: log_norms(plain, Loaded(), range(_SAMPLE)))
     again, _ = log_norms(plain, Loaded(), range(_SAMPLE))
     is_repeatable = torch.equal(once, again)
     return once, is_random or not is_repeatable, is_repeatable
@@ -131,9 +128,8 @@ def _require_linear(task: Task) -> None:
     size = sizes(task)[1]
     v = random_numbers.directions(task.seed, sample, size, "cotangent")
     v = v.to(x.device, task.dtype)
-    state = random_state()
-    results = [pull(v * scale)[0].double() / scale for scale in _SENT]
-    if random_state() != state:  # a backward pass that is random differs anyway
+    results, draws = seen_to_draw(lambda: [pull(v * scale)[0].double() / scale for scale in _SENT])
+    if draws:  # a backward pass that is random differs anyway
         return
     norm = float(torch.linalg.vector_norm(results[0]))
     tolerance = _ALIKE if task.dtype == torch.float64 else 1e-2

@@ -9,10 +9,10 @@ from __future__ import annotations
 import re
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -25,9 +25,11 @@ from initdiag.tracing.keeper import Keeper
 from initdiag.tracing.objects import fingerprint
 
 __all__ = [
-    "draws_at_random", "foreign", "look_at", "random_state", "seed_generators", "untouched",
+    "draws_at_random", "foreign", "look_at", "seed_generators", "seen_to_draw", "untouched",
     "watched",
 ]  # fmt: skip
+
+T = TypeVar("T")
 
 _ONE_AT_A_TIME = threading.RLock()
 
@@ -171,11 +173,21 @@ def seed_generators(seed: int, *, is_used: bool = False) -> None:
         process.seed(seed)
 
 
-def random_state() -> tuple[object, ...]:
-    """Return the state of every generator that the module may draw from; nothing where
-    it draws from none while other threads do.
+def seen_to_draw(run: Callable[[], T]) -> tuple[T, bool]:
+    """Run, and say whether that draws from the process's generators.
+
+    Another thread may draw from them meanwhile. So what moved them is run again, and
+    draws itself only if they move again.
     """
-    return process.comparable(process.random_states()) if _may_seed() else ()
+    if not _may_seed():
+        return run(), _may_seed()  # it draws if it was seen to (`watched`)
+    states = process.random_states()
+    before = process.comparable(states)
+    result = run()
+    if process.comparable(process.random_states()) == before:
+        return result, False
+    process.set_random_states(states)
+    return run(), process.comparable(process.random_states()) != before
 
 
 def _may_seed() -> bool:

@@ -20,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 
 from initdiag.tracing import torch_calls
 from initdiag.tracing.forward_pass import paired
-from initdiag.tracing.guard import random_state, seed_generators
+from initdiag.tracing.guard import seed_generators, seen_to_draw
 
 __all__ = [
     "Array",
@@ -199,13 +199,16 @@ def _observed(module: nn.Module, trial: Trial, places: Places) -> Observed:
         points[0], values[0] = leaf, trial.rows
         tangents[:1] = [tangent] if trial.has_tangents else []
     own = [p for p in places.parameters if p is not None]
-    before = random_state() if trial.has_gradients else ()
-    gradients, of_own = _gradients(points, own) if trial.has_gradients else ([], [])
+    gradients: list[Tensor] = []
+    of_own: list[Tensor | None] = []
+    draws = False
+    if trial.has_gradients:
+        (gradients, of_own), draws = seen_to_draw(lambda: _gradients(points, own))
     idle = sum(gradient is None for gradient in of_own)
     left = iter(of_own)
     of_weights = [None if p is None else next(left, None) for p in places.parameters]
     fault = f"{idle} of the layers' weights get no gradient" if idle else ""
-    if trial.has_gradients and random_state() != before:
+    if draws:
         fault = "the backward pass draws random numbers"
     return Observed(
         [one.weight for one in used],
@@ -273,7 +276,11 @@ def _gradients(
     inputs = [*wanted, *parameters]
     reached = [one for one in inputs if one.requires_grad and output.requires_grad]
     try:
-        found = torch.autograd.grad(product, reached, allow_unused=True) if reached else ()
+        found = (  # the graph is kept: it may be seen twice
+            torch.autograd.grad(product, reached, retain_graph=True, allow_unused=True)
+            if reached
+            else ()
+        )
     except Exception as error:
         first_line = next(iter(str(error).splitlines()), "").partition(" Hint: ")[0]
         raise BackwardFails(f"{type(error).__name__}: {first_line}") from error
