@@ -199,11 +199,9 @@ def _observed(module: nn.Module, trial: Trial, places: Places) -> Observed:
         points[0], values[0] = leaf, trial.rows
         tangents[:1] = [tangent] if trial.has_tangents else []
     own = [p for p in places.parameters if p is not None]
-    gradients: list[Tensor] = []
-    of_own: list[Tensor | None] = []
-    draws = False
-    if trial.has_gradients:
-        (gradients, of_own), draws = seen_to_draw(lambda: _gradients(points, own))
+    (gradients, of_own), draws = seen_to_draw(
+        lambda: _gradients(points, own) if trial.has_gradients else ([], [])
+    )
     idle = sum(gradient is None for gradient in of_own)
     left = iter(of_own)
     of_weights = [None if p is None else next(left, None) for p in places.parameters]
@@ -267,7 +265,7 @@ def _gradients(
     points: Sequence[Tensor], parameters: Sequence[Tensor]
 ) -> tuple[list[Tensor], list[Tensor | None]]:
     """Return the gradients of one combination of outputs: at points (or 0), of
-    parameters.
+    parameters. The graph is kept.
     """
     *wanted, last = points
     output = forward_ad.unpack_dual(last).primal
@@ -276,11 +274,9 @@ def _gradients(
     inputs = [*wanted, *parameters]
     reached = [one for one in inputs if one.requires_grad and output.requires_grad]
     try:
-        found = (  # the graph is kept: it may be seen twice
-            torch.autograd.grad(product, reached, retain_graph=True, allow_unused=True)
-            if reached
-            else ()
-        )
+        found: tuple[Tensor | None, ...] = ()
+        if reached:
+            found = torch.autograd.grad(product, reached, retain_graph=True, allow_unused=True)
     except Exception as error:
         first_line = next(iter(str(error).splitlines()), "").partition(" Hint: ")[0]
         raise BackwardFails(f"{type(error).__name__}: {first_line}") from error
