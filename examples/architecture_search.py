@@ -9,7 +9,7 @@ risk's calibration has seen the digits, not the second task. The search goes by 
 
 *Space.* ReLU networks of 2 to 40 hidden layers (uniform), all of one width of 8 to 128 (log-uniform); initialiser one of PyTorch's default, Xavier uniform, He
 normal, orthogonal times sqrt 2 (biases 0 but under the default); SGD with momentum 0.9 or Adam; learning rate 0.001, 0.003 or 0.01. Depth and width are those of the
-README's Optuna study. Healthy networks train under all six settings on both tasks (tried beforehand on the eight of "failed", below, alone).
+Optuna study of docs/recipes/trainers.md. Healthy networks train under all six settings on both tasks (tried beforehand on the eight of "failed", below, alone).
 
 *Strategies.* Random search. Regularised evolution (Real et al. 2018, arXiv 1802.01548): the population is the last 8 trials; the best of 3 of them drawn at random is
 mutated in one of its five choices. With the filter, a candidate of which `initdiag.accepts`, told optimiser, learning rate and loss, says that its risk is 0.1 or

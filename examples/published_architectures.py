@@ -1,7 +1,7 @@
 """Fully connected ReLU architectures from the literature, each under three initialisations: what their gradients look like.
 
 python examples/published_architectures.py               # a table for the terminal
-python examples/published_architectures.py --markdown    # the same for a README
+python examples/published_architectures.py --markdown    # the same for docs/published-architectures.md
 
 Widths are the papers'; where a network is more than a chain, its chain parts are listed. Nothing here loads torch.
 """

@@ -23,10 +23,24 @@ PAGES = [page for page in sorted((ROOT / "docs").rglob("*.md")) if BLOCK.search(
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_the_code_of_a_page_runs(page):
+    text = page.read_text(encoding="utf-8")
+    if "import optuna" in text:
+        pytest.importorskip("optuna", reason="needs optuna: pip install 'initdiag[optuna]'")
     names: dict = {}
     with redirect_stdout(io.StringIO()):
-        for block in BLOCK.findall(page.read_text(encoding="utf-8")):
+        for block in BLOCK.findall(text):
             exec(compile(block, str(page), "exec"), names)
+
+
+def test_the_study_prunes_what_is_at_risk():
+    optuna = pytest.importorskip("optuna", reason="needs optuna: pip install 'initdiag[optuna]'")
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    page = (ROOT / "docs/recipes/trainers.md").read_text(encoding="utf-8")
+    names: dict = {}
+    exec(next(block for block in BLOCK.findall(page) if "import optuna" in block), names)
+    trials = names["study"].trials
+    assert len(trials) == 20
+    assert all((t.state.name == "PRUNED") == (t.user_attrs["initdiag_risk"] >= 0.3) for t in trials)
 
 
 @pytest.mark.slow

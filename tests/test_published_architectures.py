@@ -13,7 +13,7 @@ EXAMPLE = Path(__file__).parent.parent / "examples" / "published_architectures.p
 
 @pytest.mark.slow
 def test_published_architectures():
-    """The README's own test runs it with ``--markdown``."""
+    """The test of its page runs it with ``--markdown``."""
     code = f"import sys, runpy; sys.argv[1:] = []; runpy.run_path({str(EXAMPLE)!r}, run_name='__main__'); assert 'torch' not in sys.modules"
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False

@@ -12,7 +12,7 @@ from support import installation
 
 pytest_plugins = ["pytester"]
 
-README = installation.ROOT / "README.md"
+PAGE = installation.ROOT / "docs/recipes/ci.md"
 
 
 @pytest.fixture
@@ -90,11 +90,9 @@ def test_the_fixture(inner):
             initdiag_check(net.build())
         """
     )
-    snippet = re.search(r"```python\n(def test_.*?)```", README.read_text(encoding="utf-8"), re.S)
+    snippet = re.search(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.S)
     assert snippet is not None
-    inner.makepyfile(
-        test_readme=f"import torch\nfrom net import wide as build_model\n\n{snippet[1]}"
-    )
+    inner.makepyfile(test_of_the_page=snippet[1])
     result = inner.runpytest_subprocess(*STRICT, "--junit-xml=junit.xml")
     result.assert_outcomes(passed=5, failed=2)
     result.stdout.fnmatch_lines(

@@ -1,4 +1,4 @@
-"""The README says what the program prints."""
+"""README and documentation say what the program prints."""
 
 from __future__ import annotations
 
@@ -20,6 +20,13 @@ from initdiag.project.targets import load
 from initdiag.rendering.console import to_text
 
 ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
+PAGE = ROOT / "docs/reading-a-report.md"
+
+
+def shown(page: Path) -> str:
+    """Return the report that a page shows."""
+    return re.search(r"```text\n(initdiag .*?)```", page.read_text(encoding="utf-8"), re.S)[1]
 
 
 def without_clock(text: str) -> str:
@@ -38,40 +45,59 @@ def without_last_digits(text: str) -> str:
     return "\n".join(lines)
 
 
-def test_the_readmes_report_is_what_is_printed(monkeypatch):
+def test_the_report_shown_is_what_is_printed(monkeypatch):
+    """Whole in the documentation; in parts, between "[...]", in the README."""
     monkeypatch.chdir(ROOT)
     target = "examples/deep_mlp.py:build"
     printed = to_text(initdiag.diagnose(load(target), target=target), width=80)
-    path = ROOT / "README.md"
-    shown = re.search(r"```text\n(initdiag .*?)```", path.read_text(encoding="utf-8"), re.S)
-    assert shown is not None
+    whole = shown(PAGE)
     if os.environ.get("INITDIAG_OVERWRITE_GOLDEN") == "1":
-        path.write_text(
-            path.read_text(encoding="utf-8").replace(shown[1], printed), encoding="utf-8"
-        )
+        PAGE.write_text(PAGE.read_text(encoding="utf-8").replace(whole, printed), encoding="utf-8")
         return
-    assert without_last_digits(shown[1]) == without_last_digits(printed)
+    assert without_last_digits(whole) == without_last_digits(printed)
+    parts = shown(README).split("\n[...]\n")
+    assert len(parts) == 2
+    for part in parts:
+        assert without_last_digits(part) in without_last_digits(printed)
+
+
+def words(svg: str) -> set[str]:
+    return set(re.findall(r"<text [^>]*>([^<]*[A-Za-z]{3}[^<]*)</text>", svg))
+
+
+def picture(page: Path) -> Path:
+    (name,) = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", page.read_text(encoding="utf-8"))
+    return (page.parent / name).resolve()
 
 
 @pytest.mark.slow
-def test_the_readmes_picture_is_the_reports_figure(monkeypatch):
+def test_the_picture_of_a_report_is_its_figure(monkeypatch):
     """Committed as text: what it says is compared, not the measured digits."""
     monkeypatch.chdir(ROOT)
-    (name,) = re.findall(
-        r"!\[[^\]]+\]\(([^)]+)\)", (ROOT / "README.md").read_text(encoding="utf-8")
-    )
-    target, path, drawn = "examples/deep_mlp.py:build", ROOT / name, io.StringIO()
+    target, path, drawn = "examples/deep_mlp.py:build", picture(PAGE), io.StringIO()
     report = initdiag.diagnose(load(target), target=target)
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "initdiag"}):
         report.figure().savefig(drawn, format="svg", metadata={"Date": None})
     if os.environ.get("INITDIAG_OVERWRITE_GOLDEN") == "1":
         path.write_text(drawn.getvalue(), encoding="utf-8")
-    words = [
-        re.findall(r"<text [^>]*>([^<]*[A-Za-z]{3}[^<]*)</text>", text)
-        for text in (drawn.getvalue(), path.read_text(encoding="utf-8"))
-    ]
-    assert set(words[0]) <= set(words[1])
-    assert "VANISHING: examples/deep_mlp.py:build" in words[1]
+    committed = words(path.read_text(encoding="utf-8"))
+    assert words(drawn.getvalue()) <= committed
+    assert "VANISHING: examples/deep_mlp.py:build" in committed
+
+
+@pytest.mark.slow
+def test_the_readmes_picture_is_the_examples(tmp_path):
+    drawn = tmp_path / "loss.svg"
+    subprocess.run([sys.executable, ROOT / "examples/digits.py", "--figure", drawn], check=True)
+    path = picture(README)
+    if os.environ.get("INITDIAG_OVERWRITE_GOLDEN") == "1":
+        path.write_bytes(drawn.read_bytes())
+    assert words(drawn.read_text(encoding="utf-8")) == words(path.read_text(encoding="utf-8"))
+    assert any("ln 10" in word for word in words(path.read_text(encoding="utf-8")))
+
+
+def test_the_readme_is_short():
+    assert len(README.read_text(encoding="utf-8").splitlines()) <= 150
 
 
 def test_the_readmes_diagnoses_are_what_the_commands_say():
@@ -84,54 +110,24 @@ def test_the_readmes_diagnoses_are_what_the_commands_say():
         assert json.loads(printed)["verdict"] == verdict
 
 
-@pytest.mark.slow
-def test_the_readmes_python_runs():
-    blocks = re.findall(
-        r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S
-    )
-    names = {
-        "initdiag": initdiag,
-        "model": load(str(ROOT / "examples/deep_mlp.py") + ":build_fixed")(),
-    }
-    import torch
-
-    names |= {"batch": torch.ones(4, 64), "target": torch.zeros(4, 10)}
-    names["train"] = lambda widths: (
-        -abs(len(widths) - 12)
-    )  # the recipes for a search: a score of the reader's own
-    assert len(blocks) >= 3
-    for block in blocks:
-        if "import optuna" not in block:
-            exec(block.replace("(1, 784)", "(1, 64)"), names)
-    assert names["report"].ok
-    assert names["kept"] == [0, 2, 3]
-
-
-def test_the_readmes_study_runs():
-    optuna = pytest.importorskip("optuna", reason="needs optuna: pip install 'initdiag[optuna]'")
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    names: dict = {}
-    (block,) = re.findall(
-        r"```python\n(import optuna.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S
-    )
-    exec(block, names)
-    trials = names["study"].trials
-    assert len(trials) == 20
-    assert all((t.state.name == "PRUNED") == (t.user_attrs["initdiag_risk"] >= 0.3) for t in trials)
+def test_the_readmes_python_runs(capsys):
+    (block,) = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.S)
+    exec(block, {})
+    assert "VANISHING" in capsys.readouterr().out
 
 
 @pytest.mark.slow
-def test_the_readmes_table_is_what_the_example_prints():
-    path = ROOT / "README.md"
-    shown = re.search(
+def test_the_table_of_architectures_is_what_the_example_prints():
+    path = ROOT / "docs/published-architectures.md"
+    table = re.search(
         r"<details>.*?</summary>\n\n(.*?)\n\n</details>", path.read_text(encoding="utf-8"), re.S
     )
-    assert shown is not None
+    assert table is not None
     example = [sys.executable, str(ROOT / "examples/published_architectures.py"), "--markdown"]
     printed = subprocess.run(example, capture_output=True, text=True, check=True).stdout.strip()
     if os.environ.get("INITDIAG_OVERWRITE_GOLDEN") == "1":
         path.write_text(
-            path.read_text(encoding="utf-8").replace(shown[1], printed), encoding="utf-8"
+            path.read_text(encoding="utf-8").replace(table[1], printed), encoding="utf-8"
         )
         return
-    assert shown[1] == printed
+    assert table[1] == printed

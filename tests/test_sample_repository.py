@@ -14,7 +14,7 @@ import yaml
 from support import installation
 
 ROOT = Path(__file__).parent.parent
-README = ROOT / "README.md"
+PAGE = ROOT / "docs/recipes/ci.md"
 ACTION = yaml.safe_load((ROOT / ".github/actions/initdiag/action.yml").read_text(encoding="utf-8"))
 
 BAD = """
@@ -124,15 +124,15 @@ def remedy(message: str) -> str:
     return found[1]
 
 
-def assert_readme_shows(message: str) -> None:
-    """The README's example of a failing check is this one; ``INITDIAG_OVERWRITE_GOLDEN=1`` writes it instead."""
+def assert_page_shows(message: str) -> None:
+    """The documented example of a failing check is this one; ``INITDIAG_OVERWRITE_GOLDEN=1`` writes it instead."""
     printed = re.search(r"^model\.py:build: .*\n    to change: .*\n", message, re.M)
-    text = README.read_text(encoding="utf-8")
+    text = PAGE.read_text(encoding="utf-8")
     shown = re.search(r"```text\n(model\.py:build: .*?)```", text, re.S)
     assert printed is not None
     assert shown is not None
     if os.environ.get("INITDIAG_OVERWRITE_GOLDEN") == "1":
-        README.write_text(text.replace(shown[1], printed[0]), encoding="utf-8")
+        PAGE.write_text(text.replace(shown[1], printed[0]), encoding="utf-8")
     else:
         assert shown[1] == printed[0]
 
@@ -160,7 +160,7 @@ def test_each_door_refuses_the_bad_commit_and_its_message_mends_it(repository):
         remedies.add(remedy(message))
     assert repository.run("git", "rev-parse", "--verify", "-q", "HEAD")[0] != 0
     assert len(remedies) == 1
-    assert_readme_shows(refused["ci"][1])
+    assert_page_shows(refused["ci"][1])
     repository.write({"model.py": mended(remedies.pop())})
     for name, door in doors.items():
         code, message = door()
@@ -187,8 +187,8 @@ def test_the_actions_inputs_reach_the_shell_through_the_environment_only():
     assert not any("${{" in step["run"] for step in steps)
 
 
-def test_the_readmes_hook_and_action_are_these():
-    blocks = re.findall(r"```yaml\n(.*?)```", README.read_text(encoding="utf-8"), re.S)
+def test_the_documented_hook_and_action_are_these():
+    blocks = re.findall(r"```yaml\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.S)
     (hooks,), (step,) = (yaml.safe_load(block) for block in blocks)
     shipped = yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text(encoding="utf-8"))
     assert [hook["id"] for hook in hooks["hooks"]] == [hook["id"] for hook in shipped]

@@ -161,8 +161,8 @@ def test_check_takes_a_flag(run):
     assert json.loads(out)["spectrum"] is None
 
 
-def test_the_readmes_output_is_what_is_printed(run, monkeypatch):
-    path = ROOT / "README.md"
+def test_the_documented_output_is_what_is_printed(run, monkeypatch):
+    path = ROOT / "docs/recipes/spectrum.md"
     shown = re.search(
         r"^initdiag (spectrum .*)\n```\n\n```text\n(.*?)```",
         path.read_text(encoding="utf-8"),

@@ -173,8 +173,8 @@ def test_no_toml_and_no_table(write):
         find_config(write("[tool]\ninitdiag = 3\n"))
 
 
-def test_the_readmes_table_is_understood(write):
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+def test_the_documented_table_is_understood(write):
+    text = (ROOT / "docs/recipes/ci.md").read_text(encoding="utf-8")
     (table,) = re.findall(r"```toml\n(.*?)```", text, re.S)
     plain, big = find_config(write(table)).models
     assert (plain.name, big.name, big.input_size) == (
