@@ -9,7 +9,7 @@ from support.styles import mlp
 from torch import nn
 
 import initdiag
-from initdiag import InvalidInput, TargetError, Verdict
+from initdiag import InvalidInput, TargetError, UnsupportedArchitecture, Verdict
 from initdiag.project.targets import load, parse_size, parse_widths
 
 
@@ -50,6 +50,10 @@ CASES = {
     "infinite weight": (lambda: _with_weight(torch.inf), None, "finite weights in '2.weight'"),
     "complex": (lambda: mlp([4, 8, 2]).to(torch.complex64), None, "real parameters, got '0.weight' of torch.complex64"),
     "forward raises": (lambda: Raising(), torch.ones(2, 4), "ZeroDivisionError on a batch .*my own fault"),
+    "no outputs": (lambda: nn.Linear(8, 0), None, r"weights in 'weight' that have entries, got shape \(0, 8\)"),
+    "nothing inside": (
+        lambda: nn.Sequential(nn.Linear(8, 0), nn.ReLU(), nn.Linear(0, 4)), None, "weights in '0.weight' that have entries",
+    ),
     "factory of something else": (lambda: _wrong_factory, None, "returns a torch.nn.Module, got _wrong_factory.. -> str"),
     "factory with arguments": (lambda: _needs_arguments, None, "called without arguments, got TypeError from _needs_arguments"),
     "lazy": (lambda: nn.Sequential(nn.LazyLinear(4)), None, "example_input or input_size for a module with lazy layers, got neither"),
@@ -59,7 +63,11 @@ CASES = {
 }  # fmt: skip
 
 
-@pytest.mark.filterwarnings("ignore:Complex modules are a new feature", "ignore:Lazy modules")
+@pytest.mark.filterwarnings(
+    "ignore:Complex modules are a new feature",
+    "ignore:Lazy modules",
+    "ignore:Initializing zero-element",
+)
 @pytest.mark.parametrize(
     "entry", [initdiag.trace, initdiag.measure, initdiag.diagnose, initdiag.check]
 )
@@ -94,6 +102,29 @@ def test_bad_options(options, message):
 def test_example_and_size_exclude_each_other():
     with pytest.raises(InvalidInput, match="example_input or input_size, got both"):
         initdiag.trace(mlp([4, 2]), torch.ones(2, 4), input_size=(2, 4))
+
+
+class Cut(nn.Linear):
+    """Returns none of its outputs."""
+
+    def forward(self, x):
+        return super().forward(x)[:, :0]
+
+
+def test_an_output_without_entries_is_not_judged_and_said():
+    for method in ("signs", "redraw", "law"):
+        with pytest.raises(UnsupportedArchitecture, match="which has no entries"):
+            initdiag.measure(Cut(4, 2), draws=4, method=method)
+    report = initdiag.diagnose(Cut(4, 2), draws=4)
+    assert report.verdict is Verdict.NO_VERDICT
+    assert "shape (4, 0), which has no entries" in " ".join(str(report).split())
+
+
+@pytest.mark.parametrize("size", [(10**12, 4), (2, 4, 10**9), [(2, 4), (10**12, 4)]])
+def test_a_batch_that_would_not_fit_is_refused_before_memory_is_asked_for(size):
+    for entry in (initdiag.trace, initdiag.diagnose, initdiag.measure_spectrum):
+        with pytest.raises(InvalidInput, match="input_size of at most 134,217,728 numbers"):
+            entry(mlp([4, 8, 2]), input_size=size)
 
 
 def test_bad_fail_on_is_said_before_any_work():

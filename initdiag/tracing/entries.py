@@ -42,16 +42,10 @@ class EntrySums:
         Raises
         ------
         InvalidInput
-            If an entry is NaN or infinite, or the dtype is complex or integer.
+            If there is no entry, one is NaN or infinite, or the dtype is complex or
+            integer.
         """
-        if not tensor.is_floating_point():
-            raise InvalidInput(
-                explain(
-                    expected=f"real floating-point weights in {name!r}",
-                    got=str(tensor.dtype),
-                    do="Convert the module, e.g. model.float().",
-                )
-            )
+        _check(tensor, name)
         sums = np.zeros(7)
         largest = 0.0
         with np.errstate(all="ignore"):  # what is not finite is found below
@@ -95,3 +89,23 @@ def _signs(x: NDArray[np.float64]) -> tuple[int, int]:
     """Sum of the signs, and number of entries that are not 0."""
     positive, negative = np.count_nonzero(x > 0), np.count_nonzero(x < 0)
     return int(positive) - int(negative), int(positive) + int(negative)
+
+
+def _check(tensor: Tensor, name: str) -> None:
+    """Refuse a weight that is not of floating numbers, or has none."""
+    if not tensor.is_floating_point():
+        raise InvalidInput(
+            explain(
+                expected=f"real floating-point weights in {name!r}",
+                got=str(tensor.dtype),
+                do="Convert the module, e.g. model.float().",
+            )
+        )
+    if tensor.numel() == 0:
+        raise InvalidInput(
+            explain(
+                expected=f"weights in {name!r} that have entries",
+                got=f"shape {tuple(tensor.shape)}",
+                do="Give the layer at least one input and one output.",
+            )
+        )

@@ -5,6 +5,7 @@ values in its weights, and inputs that it may take.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from initdiag._core.validation import positive_integer
-from initdiag.errors import InvalidInput, explain
+from initdiag.errors import InvalidInput, explain, shown
 from initdiag.tracing import guard
 from initdiag.tracing.adapter import Adapter, Call, Output
 from initdiag.tracing.adapting import adapted, run_first
@@ -34,6 +35,11 @@ __all__ = [
 
 _ROWS = 64
 """Random rows that a whole model is given to see what it hands to a part."""
+
+_LARGEST_BATCH = 1 << 27
+"""Numbers in a batch that is made up: 1 GiB in float64, in which they are drawn. A
+choice: the largest images and films of one batch have fewer.
+"""
 
 _ONE_TENSOR = (
     "Pass the other arguments, too, in a tuple of all, example_args=(...) or example_kwargs={...}."
@@ -324,6 +330,14 @@ def _checked_size(size: Any) -> tuple[int, ...]:
                 expected="input_size with the batch dimension first, e.g. (2, 784)",
                 got=repr(size),
                 do="Put the number of rows in front.",
+            )
+        )
+    if math.prod(sizes) > _LARGEST_BATCH:
+        raise InvalidInput(
+            explain(
+                expected=f"input_size of at most {_LARGEST_BATCH:,} numbers in all",
+                got=shown(sizes),
+                do="Give fewer rows, e.g. 2.",
             )
         )
     return sizes

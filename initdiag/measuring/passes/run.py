@@ -175,6 +175,10 @@ def _warm_up() -> None:
 
 def _one_tensor(out: Any) -> Tensor:
     if isinstance(out, Tensor):
+        if out.numel() == 0:
+            raise UnsupportedArchitecture(
+                f"the forward pass returns shape {tuple(out.shape)}, which has no entries."
+            )
         return out
     raise UnsupportedArchitecture(
         f"the forward pass returns {type(out).__name__}, in which no tensor was found."
