@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from initdiag._core.serialization import Record
+from initdiag._core.summary import preformatted
 from initdiag.diagnosing.findings import Finding
 from initdiag.diagnosing.report import Report
 from initdiag.errors import InvalidInput, explain
@@ -130,6 +131,9 @@ class Comparison(Record):
 
     def __repr__(self) -> str:
         return f"<initdiag.Comparison {self.first}, {self.second}>"
+
+    def _repr_html_(self) -> str:
+        return preformatted(str(self))
 
     def __rich__(self) -> Any:
         from initdiag.rendering.comparison import renderable

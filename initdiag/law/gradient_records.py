@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from initdiag._core.serialization import Record
+from initdiag._core.summary import Summarised
 from initdiag.law.prediction import Coverage, Prediction
 
 __all__ = ["LayerGradients", "NormLaw", "ParameterGradients"]
@@ -87,8 +88,8 @@ class LayerGradients(Record):
     bias_gradient: NormLaw
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class ParameterGradients(Record):
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class ParameterGradients(Summarised, Record):
     """What `initdiag.parameter_gradients` returns: the laws of a chain's squared norms
     at initialisation (natural log).
 
@@ -102,3 +103,6 @@ class ParameterGradients(Record):
 
     input_gradient: NormLaw
     layers: tuple[LayerGradients, ...]
+
+    def _summary(self) -> dict[str, str]:
+        return {"layers": str(len(self.layers)), "coverage": self.input_gradient.coverage}

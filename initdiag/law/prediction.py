@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from initdiag._core.serialization import FLAT, Record
+from initdiag._core.summary import Summarised, number, with_error
 from initdiag.errors import UnsupportedArchitecture
 from initdiag.network.architecture import Architecture, Gate
 from initdiag.network.log_moments import LogMoments
@@ -145,8 +146,8 @@ class PredictedMoments:
     log_variance_error: float = 0.0
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Prediction(Record):
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Prediction(Summarised, Record):
     """The law of ``ln||Ju||^2``, ``||u|| = 1``, of a network at initialisation.
 
     Attributes
@@ -183,6 +184,18 @@ class Prediction(Record):
     samples: NDArray[np.float64] | None = None
     u_fourth: float | None = None
     depth: int | None = None
+
+    def _summary(self) -> dict[str, str]:
+        m = self.moments
+        if m is None:
+            return {"coverage": self.coverage, "why": "; ".join(self.reasons)}
+        return {
+            "coverage": self.coverage,
+            "log-mean": with_error(m.log_mean, m.log_mean_se),
+            "log-variance": with_error(m.log_variance, m.log_variance_se),
+            "beta": number(self.beta),
+            "dead": number(m.dead_probability),
+        }
 
     @property
     def known(self) -> PredictedMoments:

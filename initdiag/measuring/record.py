@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from initdiag._core.choices import Ensemble, Stopped
 from initdiag._core.serialization import Record
+from initdiag._core.summary import Summarised, number, with_error
 from initdiag.network.log_moments import LogMoments
 
 __all__ = ["LayerMeasurement", "LogSummary", "Measurement"]
@@ -84,8 +85,8 @@ class LayerMeasurement:
     bias_gradient: LogSummary | None = None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Measurement(Record):
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Measurement(Summarised, Record):
     """Log-norms of the Jacobian-vector products of a module at initialisation.
 
     Attributes
@@ -137,6 +138,14 @@ class Measurement(Record):
     notes: tuple[str, ...] = ()
     stopped: Stopped = "draws"
     fixed: tuple[str, ...] = ()
+
+    def _summary(self) -> dict[str, str]:
+        return {
+            "draws": f"{self.draws} by {self.method}",
+            "log-mean": with_error(self.log_mean, self.log_mean_se),
+            "log-variance": with_error(self.log_variance, self.log_variance_se),
+            "dead": number(self.dead_fraction),
+        }
 
     @classmethod
     def of(

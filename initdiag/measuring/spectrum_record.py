@@ -10,13 +10,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from initdiag._core.choices import WeightEnsemble
 from initdiag._core.serialization import Record
+from initdiag._core.summary import Summarised, number
 from initdiag.errors import InvalidInput, explain
 
 __all__ = ["SpectralMeasurement"]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class SpectralMeasurement(Record):
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class SpectralMeasurement(Summarised, Record):
     """Squared singular values of the Jacobian of a module at initialisation:
     eigenvalues of ``J^T J`` (``n_0 x n_0``).
 
@@ -62,6 +63,14 @@ class SpectralMeasurement(Record):
     log_smallest: NDArray[np.float64]
     log_resolution: float
     notes: tuple[str, ...] = ()
+
+    def _summary(self) -> dict[str, str]:
+        known = self.log_largest[np.isfinite(self.log_largest)]
+        return {
+            "draws": f"{self.draws} by {self.method}",
+            "eigenvalues of J^T J": str(self.input_size),
+            "mean log of the largest": number(float(known.mean()) if len(known) else None),
+        }
 
     def __post_init__(self) -> None:
         rank = min(self.input_size, self.output_size)

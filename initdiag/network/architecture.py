@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from initdiag._core.summary import Summarised
 from initdiag._core.validation import number_in, positive_integer
 from initdiag.errors import InvalidInput, explain
 from initdiag.network.activation import ACTIVATIONS, Activation, ActivationName, Gate
@@ -152,8 +153,8 @@ not do the same each time, or not with other weights.
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Architecture:
+@dataclass(frozen=True, slots=True, repr=False)
+class Architecture(Summarised):
     """A network as the theory sees it: the linear layers in the order of execution, and
     the gaps.
 
@@ -192,6 +193,15 @@ class Architecture:
     input_rms: float = 1.0
     shortest: int | None = None
     ways: tuple[str, ...] = ()
+
+    def _summary(self) -> dict[str, str]:
+        facts = {"source": self.source, "linear layers": str(len(self.layers))}
+        if self.gaps:
+            return facts | {"gaps": str(len(self.gaps))}
+        widths = [str(width) for width in self.widths]
+        if len(widths) > 8:
+            widths[4:-2] = ["..."]
+        return facts | {"widths": ", ".join(widths)}
 
     def __post_init__(self) -> None:
         positive_integer(self.input_size, "input_size")

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from initdiag._core.summary import Summarised, number
 from initdiag._core.validation import seed_integer
 from initdiag.errors import InvalidInput, UnsupportedArchitecture, explain
 from initdiag.repairing.plan import METHODS, Basis, Method, Plan, planned, rms, values
@@ -39,8 +40,8 @@ class Change:
     std_after: float
 
 
-@dataclass(frozen=True, slots=True)
-class Repair:
+@dataclass(frozen=True, slots=True, repr=False)
+class Repair(Summarised):
     """What `repair` did.
 
     Attributes
@@ -66,6 +67,13 @@ class Repair:
     drift_before: float
     drift_after: float
     changes: tuple[Change, ...]
+
+    def _summary(self) -> dict[str, str]:
+        return {
+            "method": f"{self.method} by {self.basis}",
+            "drift": f"{number(self.drift_before)} -> {number(self.drift_after)}",
+            "parameters changed": str(len(self.changes)),
+        }
 
 
 def repair(

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from initdiag._core.choices import Family, Loss
 from initdiag._core.serialization import Record
+from initdiag._core.summary import preformatted
 from initdiag._core.validation import probability
 from initdiag.errors import InvalidInput, explain
 from initdiag.screening.screen import screen
@@ -95,6 +96,9 @@ class RiskMap(Record):
 
     def __repr__(self) -> str:
         return f"<initdiag.RiskMap {self.depth} x {self.width}: risk {self.own_risk:.2g}>"
+
+    def _repr_html_(self) -> str:
+        return preformatted(str(self))
 
     def __rich__(self) -> Any:
         from initdiag.rendering.risk_map import renderable

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from initdiag._core.choices import Family, Loss
+from initdiag._core.summary import Summarised, number
 from initdiag._core.validation import choice, probability
 from initdiag.diagnosing.risk import Training, failure_risk, risks
 from initdiag.errors import InvalidInput, explain
@@ -28,8 +29,8 @@ _CHUNK = 1 << 13
 """Architectures whose risk is computed together."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Screening:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Screening(Summarised):
     """What `screen` found: arrays of one length, in the order of the architectures.
 
     Attributes
@@ -52,6 +53,15 @@ class Screening:
     dead_probability: Array
     risk: Array
     accepted: NDArray[np.bool_]
+
+    def _summary(self) -> dict[str, str]:
+        known = self.risk[np.isfinite(self.risk)]
+        ends = f"{number(known.min())} to {number(known.max())}" if len(known) else "-"
+        return {
+            "architectures": str(len(self)),
+            "accepted": str(int(self.accepted.sum())),
+            "risk": ends,
+        }
 
     def __len__(self) -> int:
         return len(self.accepted)

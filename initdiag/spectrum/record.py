@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from initdiag._core.serialization import Record
+from initdiag._core.summary import Summarised, number
 
 __all__ = ["Atom", "SpectralFactor", "SpectralLaw"]
 
@@ -88,8 +89,8 @@ class Atom:
     mass: float
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class SpectralLaw(Record):
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class SpectralLaw(Summarised, Record):
     """The limiting distribution of the eigenvalues of ``J^T J`` (``n_0 x n_0``): the
     squared singular values of ``J``.
 
@@ -121,6 +122,15 @@ class SpectralLaw(Record):
     log_upper_edge: float
     log_mean_eigenvalue: float
     atoms: tuple[Atom, ...] = ()
+
+    def _summary(self) -> dict[str, str]:
+        return {
+            "layers": str(len(self.factors)),
+            "eigenvalues of J^T J": str(self.input_size),
+            "share that is 0": number(self.zero_mass),
+            "support": f"{number(self.lower_edge)} to {number(self.upper_edge)}",
+            "mean": number(self.mean),
+        }
 
     @property
     def lower_edge(self) -> float:

@@ -51,7 +51,10 @@ def digest(records: Iterator[initdiag.diagnosing.parallel.Checked], count: int) 
     for place, record in enumerate(records):
         assert record.index == place
         report = record.report
-        text = record.error if report is None else repr([getattr(report, name) for name in HASHED])
+        text = record.error
+        if report is not None:
+            written = report.to_dict()
+            text = json.dumps([written[name] for name in HASHED])
         found.update(text.encode())
         errors, kept = errors + (report is None), kept + record.ok
     assert place == count - 1
