@@ -14,6 +14,7 @@ from initdiag.errors import InvalidInput, explain
 
 __all__ = [
     "DISTINCT_UNITS",
+    "EQUAL_NORMS",
     "INDEPENDENT_OF",
     "INITIALIZERS",
     "KURTOSIS",
@@ -119,6 +120,11 @@ turned, negated or mixed with others; that one's name follows.
 NOT_REARRANGED = " not rearranged"
 """How the hypothesis ends that no row (or column) of a layer's weights is another one,
 rearranged, turned or negated.
+"""
+
+EQUAL_NORMS = "norms of matrices at random"
+"""How the hypothesis is named that the norms of whole weight matrices vary as those of
+independent entries do: a matrix that was divided by its norm has one that does not.
 """
 
 DISTINCT_UNITS = "distinct units"

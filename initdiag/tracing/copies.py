@@ -136,12 +136,16 @@ class Copies:
         if not isinstance(value, nn.Parameter):
             return tensor
         hooks = [self.part(hook, where) for hook in (value._backward_hooks or {}).values()]
+        done = getattr(value, "_post_accumulate_grad_hooks", None) or {}
+        after = [self.part(hook, where) for hook in done.values()]
         if tensor is value:
             return tensor
         wants = value.requires_grad and tensor.is_floating_point()
         parameter = nn.Parameter(tensor, requires_grad=wants)
         for hook in hooks if wants else ():
             parameter.register_hook(hook)
+        for hook in after if wants else ():
+            parameter.register_post_accumulate_grad_hook(hook)
         return parameter
 
     def _module(self, value: nn.Module, where: str) -> Any:

@@ -1,13 +1,14 @@
 """Whether weights depend on one another, within a matrix and between matrices, in ways
 that products of neighbours do not show.
 
-Four tests, each at ``_LEVEL`` for all matrices of a network together:
+Six tests, each at ``_LEVEL`` for all matrices of a network together:
 
 *Same sizes.* Two rows (or columns, or a row and a column) of one length whose sorted
 absolute values agree to rounding, up to a factor: one is the other turned, negated or
 rearranged. For ``m`` distinct values of relative precision ``e`` chance makes that with
 a probability below ``m! (8 e)^m``: a value lies within ``4 e`` of itself of another
 with at most ``8 e``, since ``x f(x) <= 1`` for the density of every usual initialiser.
+Biases are such rows, too.
 
 *Correlation.* Each row's largest correlation with the rows of an earlier matrix. Its
 square is a Beta variable with parameters 1/2 and (n - 1)/2 for normal entries, and no
@@ -19,27 +20,35 @@ independent given the other matrix, so that their p-values are pooled by Fisher'
 that were normalised are too even, rows of different scales too uneven; pooled over
 layers.
 
-*Tails.* Where no family is recognised, a rule instead of a test: the fourth moment of
-all entries together may not rest on a few of them.
+*Equal norms* of whole matrices (`initdiag.tracing.norms`), and *biases computed from
+weights* (`initdiag.tracing.explained`).
+
+*Tails.* Where no family is recognised, a choice instead of a test: no law without a
+fourth moment may be likelier than those with one (`initdiag.tracing.tails`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import special
+from torch import Tensor
 
-from initdiag.network.weights import KURTOSIS, NOT_REARRANGED, UNLIKE, WeightLaw
+from initdiag.network.weights import EQUAL_NORMS, KURTOSIS, NOT_REARRANGED, UNLIKE, WeightLaw
+from initdiag.tracing.explained import BiasedLayer, explained
 from initdiag.tracing.families import Sample
+from initdiag.tracing.norms import equal_norms
+from initdiag.tracing.tails import are_without_fourth_moment
 
 __all__ = ["Failures", "dependences"]
 
 _LEVEL = 1e-6
-"""Probability that an honest network fails one of the four tests."""
+"""Probability that an honest network fails one of the tests."""
 
 _LINES = 256
 """Rows and columns of a matrix that are looked at, its first ones."""
@@ -52,13 +61,6 @@ _LEAST_WIDTH = 8
 that are not normal the tails differ.
 """
 
-_FEW, _SHARE, _LEAST_ENTRIES = 5, 0.7, 512
-"""Largest entries that may not make this share of all fourth powers, of so many at
-least. A choice: those of Laplace's law make as much in one of 50 networks of 512
-entries and one of 2,000 of 1,500, those of Student's with 3 degrees of freedom in 3 of
-5 (20,000 draws).
-"""
-
 Matrix = NDArray[np.float64]
 Failures = dict[str, float]
 """Hypothesis -> p-value, of those that do not hold."""
@@ -66,15 +68,11 @@ Failures = dict[str, float]
 
 @dataclass(frozen=True, slots=True)
 class _Lines:
-    """Some rows, or some columns, of one matrix, at their full length."""
+    """Some rows, or some columns, of one matrix, at their full length; or its bias."""
 
     index: int
-    is_columns: bool
+    name: Literal["rows", "columns", "bias"]
     values: Matrix
-
-    @property
-    def name(self) -> str:
-        return "columns" if self.is_columns else "rows"
 
 
 def dependences(
@@ -82,6 +80,7 @@ def dependences(
     samples: Sequence[Sample],
     laws: Sequence[WeightLaw],
     earlier: Mapping[str, str],
+    biased: Sequence[BiasedLayer] = (),
 ) -> list[Failures]:
     """Return for each matrix which hypotheses of independence do not hold.
 
@@ -91,22 +90,27 @@ def dependences(
         Of the matrices, in the order of execution.
     earlier : mapping
         Names of known copies, which are not looked at again.
+    biased : sequence of BiasedLayer
+        Biases of the layers that the matrices belong to, each once.
     """
     found: list[Failures] = [{} for _ in samples]
     firsts = {name: i for i, name in reversed(list(enumerate(names))) if name not in earlier}
     drawn = sorted(i for i in firsts.values() if samples[i].sums.s2 > 0)
     lines = [one for i in drawn for one in _lines(i, samples[i])]
     eps = max((samples[i].eps for i in drawn), default=0.0)
-    for first, second, p in _of_same_sizes(lines, eps):
+    added = [b for b in biased if b.index in drawn and bool(b.bias.any())]
+    for first, second, p in _of_same_sizes([*lines, *map(_bias_line, added)], eps):
         name = f"{second.name}{NOT_REARRANGED}"
-        if first.index != second.index:
+        if first.index != second.index or "bias" in (first.name, second.name):
             name = f"{UNLIKE}{names[first.index]}"
         found[second.index].setdefault(name, p)
-    rows = [one for one in lines if not one.is_columns and laws[one.index].family in KURTOSIS]
+    for i, p in explained(added, _LEVEL):
+        found[i].setdefault(f"{UNLIKE}its bias", p)
+    rows = [one for one in lines if one.name == "rows" and laws[one.index].family in KURTOSIS]
     for i, j, p in _correlated(rows):
         name = f"{UNLIKE}{names[i]}" if i != j else "independent rows"
         found[j].setdefault(name, p)
-    for name, members, p in (*_uneven(lines, laws), *_heavy(drawn, samples, laws)):
+    for name, members, p in (*_uneven(lines, laws), *_wholes(drawn, samples, laws)):
         for i in members:
             found[i].setdefault(name, p)
     return found
@@ -114,9 +118,18 @@ def dependences(
 
 def _lines(index: int, sample: Sample) -> Iterator[_Lines]:
     w = sample.matrix.detach()
-    for is_columns, part in ((False, w[:_LINES]), (True, w[:, :_LINES].T)):
-        values = part.double().cpu().numpy()
-        yield _Lines(index, is_columns, np.ascontiguousarray(values))
+    for name, part in _NAMES:
+        yield _Lines(index, name, np.ascontiguousarray(part(w).double().cpu().numpy()))
+
+
+_NAMES: tuple[tuple[Literal["rows", "columns"], Callable[[Tensor], Tensor]], ...] = (
+    ("rows", lambda w: w[:_LINES]),
+    ("columns", lambda w: w[:, :_LINES].T),
+)
+
+
+def _bias_line(one: BiasedLayer) -> _Lines:
+    return _Lines(one.index, "bias", one.bias.detach().double().cpu().numpy().reshape(1, -1))
 
 
 def _of_same_sizes(lines: Sequence[_Lines], eps: float) -> Iterator[tuple[_Lines, _Lines, float]]:
@@ -216,11 +229,11 @@ def _uneven(
     """Yield the matrices whose norms of rows, or of columns, are not those of
     independent entries.
     """
-    for is_columns in (False, True):
+    for lines_name in ("rows", "columns"):
         kind = [
             one
             for one in lines
-            if one.is_columns == is_columns
+            if one.name == lines_name
             and laws[one.index].family in ("other", *KURTOSIS)
             and one.values.shape[1] >= _LEAST_WIDTH
             and len(one.values) > 1
@@ -234,8 +247,8 @@ def _uneven(
             below = special.chdtr(freedom, total) if is_known else 1.0
             p = 4 * (len(found) + 1) * min(float(below), float(special.chdtrc(freedom, total)))
             if p < _LEVEL:
-                name = "column" if is_columns else "row"
-                yield f"{name} norms at random", [i for i, *_ in group], p
+                name = f"{lines_name.removesuffix('s')} norms at random"
+                yield name, [i for i, *_ in group], p
 
 
 def _bartlett(values: Matrix, law: WeightLaw) -> float:
@@ -248,29 +261,17 @@ def _bartlett(values: Matrix, law: WeightLaw) -> float:
     return float(width * rows * spread / correction / ((kurtosis - 1) / 2))
 
 
-def _heavy(
+def _wholes(
     drawn: Sequence[int], samples: Sequence[Sample], laws: Sequence[WeightLaw]
 ) -> Iterator[tuple[str, list[int], float]]:
-    """Yield the matrices of no recognised family, where a few entries make most of all
-    fourth powers.
+    """Yield the matrices whose norms are equal, and those of no recognised family whose
+    tails are too heavy.
     """
+    for alike, p in equal_norms(drawn, samples, laws):
+        if p < _LEVEL:
+            yield EQUAL_NORMS, alike, p
     strangers = [i for i in drawn if laws[i].family == "other"]
-    entries = [samples[i] for i in drawn if laws[i].family in ("other", *KURTOSIS)]
-    if strangers and _is_few(entries):
+    all_drawn = [i for i in drawn if laws[i].family in ("other", *KURTOSIS)]
+    groups = [[samples[i] for i in group] for group in (strangers, all_drawn)]
+    if strangers and any(map(are_without_fourth_moment, groups)):
         yield "finite fourth moment", strangers, 0.0
-
-
-def _is_few(samples: Sequence[Sample]) -> bool:
-    """Return whether a few of the entries make most of the sum of their fourth powers.
-
-    Then the sample's kurtosis says little of the law's.
-    """
-    entries = [
-        s.matrix[:_LINES, :_LINES].detach().double().cpu().numpy() / math.sqrt(s.sums.variance)
-        for s in samples
-    ]
-    fourths = np.concatenate([e.reshape(-1) for e in entries]) ** 4
-    if len(fourths) < _LEAST_ENTRIES:
-        return False
-    largest = np.partition(fourths, -_FEW)[-_FEW:]
-    return bool(largest.sum() > _SHARE * fourths.sum())

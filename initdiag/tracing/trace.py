@@ -23,6 +23,7 @@ from initdiag.network.architecture import (
 )
 from initdiag.tracing import sharing, weights
 from initdiag.tracing.adapter import Output
+from initdiag.tracing.explained import BiasedLayer
 from initdiag.tracing.flow import Flow
 from initdiag.tracing.forward_pass import Sighting, watch
 from initdiag.tracing.guard import untouched
@@ -234,7 +235,9 @@ def _layers(
     laws = (
         weights.assumed_laws(matrices)
         if is_meta(module)
-        else weights.weight_laws(matrices, kin, slopes)
+        else weights.weight_laws(
+            matrices, kin, slopes, _biased(flow, matrices, values, activations)
+        )
     )
     biases = weights.bias_laws(
         {
@@ -256,6 +259,22 @@ def _layers(
             flow.linear_calls, matrices, laws, activations, strict=True
         )
     )
+
+
+def _biased(
+    flow: Flow,
+    matrices: Sequence[tuple[str, Tensor]],
+    values: Mapping[str, Tensor],
+    activations: Sequence[Activation],
+) -> list[BiasedLayer]:
+    """Return the biases of one number a unit, each once, with their matrices."""
+    asks_for_signs = all(a.name in ("linear", "relu", "leaky_relu", "rrelu") for a in activations)
+    firsts: dict[str, BiasedLayer] = {}
+    for i, (call, (_, matrix)) in enumerate(zip(flow.linear_calls, matrices, strict=True)):
+        for name in flow.biases_of(call):
+            if values[name].numel() == len(matrix):
+                firsts.setdefault(name, BiasedLayer(i, matrix, values[name], asks_for_signs))
+    return list(firsts.values())
 
 
 def _bias(added: Sequence[tuple[BiasLaw, Tensor]], matrix: Tensor) -> BiasLaw | None:

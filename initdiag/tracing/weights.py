@@ -15,6 +15,7 @@ from torch import Tensor
 from initdiag.network.weights import INDEPENDENT_OF, BiasLaw, Hypothesis, WeightLaw
 from initdiag.tracing.dependence import Failures, dependences
 from initdiag.tracing.entries import EntrySums
+from initdiag.tracing.explained import BiasedLayer
 from initdiag.tracing.hypotheses import (
     NETWORK_LEVEL,
     pooled,
@@ -56,6 +57,7 @@ def weight_laws(
     matrices: Sequence[tuple[str, Tensor]],
     kin: Mapping[str, Sequence[str]] | None = None,
     slopes: Iterable[float] = (),
+    biased: Sequence[BiasedLayer] = (),
 ) -> tuple[WeightLaw, ...]:
     """Return the law of each weight matrix of shape ``(fan_out, fan_in)``.
 
@@ -64,7 +66,8 @@ def weight_laws(
     small matrix fits several initialisers: then the one that fits most of the model's
     matrices is taken, and of equals the likelier. A weight that is computed from an
     earlier one's parameters (``kin``), or has its values, fails a hypothesis.
-    ``slopes`` of the network's leaky ReLUs tell which gains to expect.
+    ``slopes`` of the network's leaky ReLUs tell which gains to expect. The biases of
+    the ``biased`` layers may be computed from weights: then these fail a hypothesis.
 
     Raises
     ------
@@ -87,7 +90,7 @@ def weight_laws(
         for name, first in earlier.items()
         if values[name].shape == values[first].shape and are_multiples(values[first], values[name])
     }
-    depending = dependences(names, samples, laws, same)
+    depending = dependences(names, samples, laws, same, biased)
     return tuple(
         dataclasses.replace(
             law,

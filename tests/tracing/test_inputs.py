@@ -10,6 +10,7 @@ from torch import nn
 
 import initdiag
 from initdiag import InvalidInput, trace
+from initdiag.tracing.replica import copied, replica
 
 
 class Language(nn.Module):
@@ -95,3 +96,21 @@ def test_a_users_backward_hooks_take_no_coverage_away():
     arch = trace(model)
     assert arch.gaps == ()
     assert arch == expected
+
+
+def test_hooks_after_a_gradient_has_been_accumulated_run_on_the_replica():
+    """They change what training sees, and only `backward()` calls them."""
+    net, seen = mlp([4, 8, 2]), []
+
+    def halved(parameter):
+        seen.append(parameter)
+        parameter.grad *= 0.5
+
+    plain, x = replica(net, copied), torch.randn(3, 4)
+    net[0].weight.register_post_accumulate_grad_hook(halved)
+    hooked = replica(net, copied)
+    for one in (plain, hooked):
+        one(x).sum().backward()
+    assert torch.equal(hooked[0].weight.grad, 0.5 * plain[0].weight.grad)
+    assert net[0].weight.grad is None
+    assert not seen or seen[0] is not net[0].weight

@@ -27,7 +27,13 @@ from initdiag.measuring.passes.log_norms import log_norms, log_norms_in_batch
 from initdiag.measuring.passes.push_pull import Push
 from initdiag.measuring.task import Task
 from initdiag.network.architecture import Architecture, Layer
-from initdiag.network.weights import INDEPENDENT_OF, NOT_REARRANGED, UNLIKE
+from initdiag.network.weights import (
+    DISTINCT_UNITS,
+    EQUAL_NORMS,
+    INDEPENDENT_OF,
+    NOT_REARRANGED,
+    UNLIKE,
+)
 from initdiag.tracing.provenance import goes_into
 from initdiag.tracing.trace import require_layers
 
@@ -45,13 +51,17 @@ in all but one run of 2^15.
 
 _CHANGED_BY_SIGNS = (
     "zero mean", "symmetry", f"rows{NOT_REARRANGED}", f"columns{NOT_REARRANGED}", UNLIKE,
+    DISTINCT_UNITS,
 )  # fmt: skip
 """How the hypotheses begin without which random signs make other weights."""
 
 
 _ABOUT_SIZES = frozenset(
-    ("equal variances", "finite fourth moment", "row norms at random", "column norms at random")
-)
+    (
+        "equal variances", "finite fourth moment", "row norms at random", "column norms at random",
+        EQUAL_NORMS,
+    )
+)  # fmt: skip
 """Hypotheses without which the sizes of weights, which signs keep, are part of their
 law: what the draws show is given these sizes.
 """

@@ -469,6 +469,35 @@ def biased(draw, n=12, only=None) -> Case:
     return build, rows(n)
 
 
+def following(gate=torch.tanh, **functions) -> dict[str, Case]:
+    """Chains whose biases are what a function makes of their layer's weights."""
+
+    def build(function):
+        net = Chain(gate)
+        for layer in net.layers:
+            layer.bias = nn.Parameter(function(layer.weight.detach()).clone())
+        return net
+
+    return {name: (partial(build, f), rows(12)) for name, f in functions.items()}
+
+
+def divided(**functions) -> dict[str, Case]:
+    """Narrow chains whose matrices are divided by something of their size."""
+
+    def build(function):
+        net = Chain(n=8, depth=6)
+        for layer in net.layers:
+            w = layer.weight.data
+            layer.weight.data = w / function(w)
+        return net
+
+    return {name: (partial(build, f), rows(8)) for name, f in functions.items()}
+
+
+def centred(x):
+    return x - x.mean()
+
+
 def sizes(widths, scales=None, dropout=0.0, biases=False) -> nn.Module:
     """He-normal layers times ``scales``, a dropout behind the last of them."""
     parts: list[nn.Module] = []
@@ -631,6 +660,27 @@ KINDS: dict[str, dict[str, Case]] = {
         scaled=lambda net, layer, i: net.bias[:12] * 0.5,
         sum_of_weights=lambda net, layer, i: layer.weight.sum(1),
         a_column_of_weights=lambda net, layer, i: 2 * layer.weight[:, 0],
+    ),
+    "biases computed from weights": {
+        **following(
+            minus_the_sum=lambda w: -w.sum(1),
+            half_a_column=lambda w: 2 * w[:, 5],
+            a_mean_input=lambda w: -w @ torch.linspace(0, 2, w.shape[1]),
+        ),
+        **following(
+            torch.relu,
+            norms=lambda w: 3 * centred(w.norm(dim=1)),
+            ranges=lambda w: centred(w.amax(1) - w.amin(1)),
+            sizes_of_a_column=lambda w: 4 * centred(w[:, 2].abs()),
+        ),
+    },
+    "norms that do not vary": divided(
+        frobenius=lambda w: w.norm() / (2 * w.shape[0]) ** 0.5,
+        half_of_it=lambda w: 2 * w.norm() / w.shape[0] ** 0.5,
+        spectral=lambda w: torch.linalg.matrix_norm(w, 2) / 1.6,
+        largest=lambda w: w.abs().max() / 1.1,
+        absolute=lambda w: w.abs().mean() / 0.4,
+        nearly=lambda w: w.double().norm().float() * 0.3,
     ),
     "biases of one sign": {
         "uniform": biased(lambda n: 2 * torch.rand(n)),
