@@ -11,8 +11,10 @@ from initdiag.network.weights import WeightLaw
 
 __all__ = ["drawn", "normal"]
 
-_TILE = 1 << 16
-"""Numbers that are drawn for one weight; a larger weight repeats them."""
+_TILE = 8191
+"""Numbers that are drawn for one weight; a larger weight repeats them. A prime: so no
+two rows begin at one place.
+"""
 
 
 def drawn(law: WeightLaw, like: Tensor, generator: torch.Generator) -> Tensor:

@@ -9,15 +9,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from initdiag.tracing.guard import seed_generators
 from initdiag.tracing.structures import tensors_in
 from initdiag.tracing.torch_calls import function_name
 
-__all__ = ["reads_weights"]
+__all__ = ["Reads"]
 
 _READS = frozenset(
     "item bool float int index tolist numpy array equal allclose is_nonzero isclose "
@@ -26,8 +24,14 @@ _READS = frozenset(
 """What takes a number, or an answer of yes or no, out of a tensor."""
 
 
-class _Reads(TorchFunctionMode):
-    """Follows what is computed from parameters alone, and sees when it is read."""
+class Reads(TorchFunctionMode):
+    """Follows what is computed from parameters alone, and sees when it is read.
+
+    Attributes
+    ----------
+    found : bool
+        Whether a pass under this mode has read them.
+    """
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
@@ -47,15 +51,3 @@ class _Reads(TorchFunctionMode):
 
     def _is_of_weights(self, tensor: Tensor) -> bool:
         return tensor.untyped_storage().data_ptr() in self._memory
-
-
-def reads_weights(module: nn.Module, x: Tensor) -> bool:
-    """Return whether a pass on ``x`` reads them; True where that cannot be seen."""
-    seed_generators(0)
-    reads = _Reads(module)
-    try:
-        with torch.no_grad(), reads:
-            module(x.clone())
-    except Exception:
-        return True
-    return reads.found
