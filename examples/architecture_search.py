@@ -436,12 +436,12 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--trials", type=int, default=15, help="that a budget buys, of mean cost")
     parser.add_argument(
-        "--quick", action="store_true", help="2 seeds, 3 trials, the digits alone: too few to tell"
+        "--quick", action="store_true", help="2 seeds, 2 trials, the digits alone: too few to tell"
     )
     arguments = parser.parse_args()
     tasks, seeds, trials = list(TASKS), arguments.seeds, arguments.trials
     if arguments.quick:
-        tasks, seeds, trials = ["digits"], 2, 3
+        tasks, seeds, trials = ["digits"], 2, 2
     work = itertools.product(range(seeds), arguments.strategies, tasks, [trials])
     found = list(itertools.chain.from_iterable(map(both_arms, work)))
     print(text(found))

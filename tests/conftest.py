@@ -27,6 +27,25 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     return 0 if all(path.is_file() for path in named) else None
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add ``--one-case``: what depends on a library's version shows in any case of a test."""
+    parser.addoption(
+        "--one-case", action="store_true", help="of every test only the first of its cases"
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out all cases of a test but its first, where that is asked for."""
+    if not config.getoption("--one-case"):
+        return
+    first: dict[str, pytest.Item] = {}
+    for item in items:
+        first.setdefault(item.nodeid.partition("[")[0], item)
+    kept = list(first.values())
+    config.hook.pytest_deselected(items=[item for item in items if item not in set(kept)])
+    items[:] = kept
+
+
 @pytest.fixture
 def golden():
     """Compare a text with a golden file; ``INITDIAG_OVERWRITE_GOLDEN=1`` writes it instead."""
