@@ -11,6 +11,9 @@ from hypothesis import settings
 # The processes share the cores, so each takes one thread. NumPy and torch read this when they load.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# What is printed does not depend on where the tests run; the test of the annotations sets it.
+os.environ.pop("GITHUB_ACTIONS", None)
+
 settings.register_profile("initdiag", deadline=None, derandomize=True, max_examples=50)
 settings.load_profile("initdiag")
 
@@ -34,6 +37,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+@pytest.hookimpl(trylast=True)  # of those that `-m` has left
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out all cases of a test but its first, where that is asked for."""
     if not config.getoption("--one-case"):

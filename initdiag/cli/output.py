@@ -56,14 +56,18 @@ def terminal() -> Console:
 
 
 def write(reports: list[Report], output_format: OutputFormat, output_file: Path | None) -> None:
-    """Write reports in a format, to a file or standard output; under GitHub Actions to
-    the step's summary, too.
+    """Write reports in a format, to a file or standard output.
+
+    Under GitHub Actions what is shown on the console is followed by its annotations,
+    and annotations go to the step's summary, too.
     """
     if output_format == "console" and output_file is None:
         console = terminal()
         for report in reports:
             console.print(report)
-        return
+        if os.environ.get("GITHUB_ACTIONS") != "true":
+            return
+        output_format = "github"
     emit(render(reports, output_format), output_file)
     summary = os.environ.get("GITHUB_STEP_SUMMARY")
     if output_format == "github" and summary:

@@ -335,6 +335,19 @@ def test_github_writes_the_step_summary(run, saved, tmp_path, monkeypatch):
     assert run("report", str(saved), "--output-format", "github")[0] == 2
 
 
+def test_under_github_the_console_is_followed_by_annotations(run, saved, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
+    _, alone, _ = run("report", str(saved))
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    _, out, _ = run("report", str(saved))
+    annotations = lines_of(render(everything(), "github"))
+    assert annotations[0].startswith("::error ")
+    assert lines_of(out) == lines_of(alone) + annotations
+    _, plain, _ = run("report", str(saved), "--output-format", "markdown")
+    assert "::error" not in plain
+
+
 def test_no_format_loads_torch(saved):
     code = (
         "import sys; from initdiag.cli.main import _group\n"
