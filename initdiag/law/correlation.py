@@ -1,20 +1,10 @@
 """Two inputs through depth: the angle between their images, and when the network can no
 longer tell them apart.
 
-At infinite width the cosine after a ReLU is ``(sin a + (pi - a) cos a)/pi`` of the
-angle ``a`` before it (Cho and Saul 2009): angles shrink, slowly. A bias, which both
-inputs share, shrinks them fast where the signal is small beside it. At width ``n`` each
-ReLU layer takes about ``2/n`` more off the mean of ``ln sin^2`` (Jakub and Nica 2023,
-arXiv 2302.09712).
-
-Where two inputs ``x`` and ``x'`` are close, they see the same open gates: of ``m`` of
-them the part of ``x' - x`` across ``x`` is Gaussian in ``m - 1`` dimensions and the
-image in ``m``, so that a ReLU layer of width ``n`` takes ``E [psi(m/2) -
-psi((m-1)/2)]`` off ``ln sin^2``, ``m`` binomial, about ``2/n``; at ``m = 1`` the images
-are parallel. That is exact for small angles (and at any angle without an
-activation: ``1 - r^2`` of a sample correlation), and too much for large ones in narrow
-layers, by half or less. Taken off the infinite-width recursion layer by layer, it costs
-microseconds. `initdiag.law.simulate.angles` draws the angles instead.
+The infinite-width recursion of the cosine (Cho and Saul 2009), with what a finite width
+takes off the mean of ``ln sin^2`` layer by layer: exact for small angles, and too much
+for large ones in narrow layers, by half or less. ``docs/theory/one-direction.md`` has
+the derivation. `initdiag.law.simulate.angles` draws the angles instead.
 """
 
 from __future__ import annotations

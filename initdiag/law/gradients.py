@@ -1,17 +1,10 @@
 """Activations, weight and bias gradients, and the gradient at the input, layer by
 layer: their laws at initialisation.
 
-With ``a_0 = x``, ``h_l = W_l a_{l-1} + b_l``, ``a_l = D_l h_l`` and ``v =
-dLoss/d(output)``, back-propagation is ``delta_L = D_L v``, ``delta_l = D_l W_{l+1}^T
-delta_{l+1}``; ``dLoss/dW_l = delta_l a_{l-1}^T``, ``dLoss/db_l = delta_l``, and ``J^T v
-= W_1^T delta_1``.
-
-For weights whose law is kept by changing signs of rows and columns, ``||a_{l-1}||`` and
-``||delta_l||`` are independent, and each has the law of a chain. For Gaussian weights,
-without biases and with a linear output, the gradients of all weights therefore have one
-law up to a factor. ``docs/theory/gradients.md`` derives both, and states what they
-assume. Wherever the closed form ends, the norm is simulated
-(`initdiag.law.simulate.backward`), and its coverage says so.
+For Gaussian weights, without biases and with a linear output, the gradients of all
+weights have one law up to a factor: ``docs/theory/gradients.md`` derives it, with the
+letters used here, and states what it assumes. Wherever the closed form ends, the norm
+is simulated (`initdiag.law.simulate.backward`), and its coverage says so.
 """
 
 from __future__ import annotations

@@ -1,23 +1,9 @@
 """Hanin and Nica's asymptotic law: ``ln||Ju||^2`` is nearly normal, with log-variance
-``beta``.
+``beta = sum_l (3 c_l - 1)/n_l + (mu4 - 3) ||u||_4^4 c_1/n_1``.
 
-Source: B. Hanin and M. Nica, "Products of Many Large Random Matrices and Gradients in
-Deep Neural Networks", arXiv 1812.05994. With gates whose kurtosis is ``c = E d^4/(E
-d^2)^2`` (``1/p`` for Bernoulli(p)), ``mu4`` the kurtosis of an entry and ``u`` the unit
-vector that is propagated,
-
-    beta = sum_l (3 c_l - 1)/n_l + (mu4 - 3) ||u||_4^4 c_1/n_1.
-
-All ReLU and Gaussian: ``5 sum_l 1/n_l`` over ``l = 1..L``: the input width is not in
-the sum. A linear output adds ``2/n_L``.
-
-*Law.* ``ln[(n_0/n_L) ||Ju||^2]`` is nearly ``N(-beta/2, beta)`` where every layer's
-mean gain is 1 (the mean is *minus* ``beta/2``, which keeps ``E||Ju||^2``); the
-Kolmogorov distance goes to 0 like `kolmogorov_rate`, a rate without its constant.
-`ks_distance` is the distance itself.
-
-*Moments.* ``E||Ju||^{2k} ~ (E||Ju||^2)^k exp(k (k - 1) beta/2)``, dead draws counting
-0: `log_moment`.
+``c`` is a gate's kurtosis and ``mu4`` an entry's. Source: B. Hanin and M. Nica,
+"Products of Many Large Random Matrices and Gradients in Deep Neural Networks", arXiv
+1812.05994; ``docs/theory/one-direction.md`` states the theorem.
 """
 
 from __future__ import annotations

@@ -1,24 +1,10 @@
 """The exact law of one layer at finite width: moments of the log of a gated chi-square.
 
-For Gaussian weights and independent gates, ``||D W u||^2`` is distributed as ``v X``
-with ``X = sum_i d_i^2 z_i^2``, ``z`` standard normal, whatever the unit vector ``u``:
-so the layers of a chain are independent, and ``ln||Ju||^2`` is a sum of independent
-terms, each taken given that its layer is not dead (some gate is open).
-
-*Bernoulli gates.* Given the number ``K`` of open gates, ``X`` is chi-square with ``K``
-degrees of freedom: ``E ln = ln 2 + psi(K/2)``, ``Var ln = psi'(K/2)``, averaged over
-the binomial ``K`` given ``K >= 1``.
-
-*Any discrete gate.* ``E exp(-t X) = (sum_a p_a (1 + 2 t d_a^2)^(-1/2))^n = L(t)``;
-given not dead, with ``P0 = P(d = 0)^n``, ``Lc = (L - P0)/(1 - P0)``. From ``ln x = int
-(e^-t - e^-tx)/t dt`` and its derivative in an exponent, ``E ln X = -I0`` and ``E ln^2 X
-= 2 (I1 + gamma I0)``, where ``I_k = int (ln t)^k (Lc - e^-t)/t dt``, gamma Euler's
-constant.
-
-*Haar weights.* ``z = |z| y`` with ``y`` uniform on the sphere of R^N, ``N = max(fan_in,
-fan_out)``, and ``|z|^2``, a chi-square with ``N`` degrees of freedom, independent of
-``y``: the Haar layer is the Gaussian one without its radius, so subtract ``ln 2 +
-psi(N/2)`` and ``psi'(N/2)``.
+For Gaussian weights and independent gates ``||D W u||^2`` is distributed as ``v X``,
+``X = sum_i d_i^2 z_i^2``, whatever the unit vector ``u``: so the layers of a chain are
+independent, each taken given that it is not dead. ``docs/theory/one-direction.md``
+derives the moments for gates 0 or 1 (``psi`` functions), for any discrete gate (the
+integrals ``I_k`` of ``Lc``), and for Haar weights (without the radius).
 """
 
 from __future__ import annotations

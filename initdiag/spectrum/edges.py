@@ -1,17 +1,8 @@
 """Where a chain's spectrum begins and ends, and its atoms.
 
-*Edges.* Outside the spectrum ``m(z)`` is real and monotone, so that ``z(m)`` is too, up
-to the first critical point: from ``m = 0`` (``z`` infinite) upwards to the upper edge,
-and, where one factor alone vanishes at ``-a``, from there downwards (``z`` rising from
-0) to the lower edge. With several such factors the spectrum reaches 0. Without a
-critical point there is an atom at the end (Haar chains), or the edge is the limit ``m``
-to infinity. For iid layers with gates 0 or 1 the upper edge is the root of ``1/(n_0 +
-s) - 1/s + sum 1/(K_l + s) = 0``.
-
-*Atoms.* Projections in general position intersect where their ranks exceed the room: a
-chain of Haar layers keeps the eigenvalue ``prod g_l^2 d_l^2`` with mass ``(n_0 - sum_l
-(N_l - n_l P(d_l)))/n_0`` if that is positive. At most one layer can then deviate from
-its likeliest gate.
+Outside the spectrum ``m(z)`` is real and monotone up to the first critical point, which
+is an edge; a chain of Haar layers may have an atom there. ``docs/theory/spectrum.md``
+derives both.
 """
 
 from __future__ import annotations

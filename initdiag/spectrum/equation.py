@@ -1,32 +1,11 @@
-"""The equation between an eigenvalue and the moment transform of a chain, from which
-all else follows.
+"""The equation between an eigenvalue ``z`` and the moment transform ``m`` of a chain,
+from which all else follows: ``z = (n_0 + s)/s * prod_l f_l(s)`` with ``s = n_0 m``.
 
-Let ``z G(z) - 1 = m`` for the spectrum of ``J^T J`` (``n_0 x n_0``), ``J = D_L W_L ...
-D_1 W_1``. The S-transform of a free product is the product of S-transforms, once each
-is written for the dimension it lives in (``s = n_0 m`` is the same in all), so that
-
-    z = (n_0 + s)/s * prod_l f_l(s),      f_l = v_l s tau_l  (iid),      f_l = g_l^2 s
-    tau_l/(N_l + s)  (Haar),
-
-``N_l = max(n_{l-1}, n_l)``, and ``tau_l`` the solution of ``E[d^2/(tau - d^2)] =
-s/n_l`` for the squared gate ``d^2``. A gate that is open (``d = 1``) with probability
-``p`` has ``s tau = K + s``, ``K = p n``. Sources: Pennington, Schoenholz and Ganguli,
-arXiv 1711.04735 and 1802.09979; any iid entries with a finite fourth moment: Pastur and
-Slavin, arXiv 2011.11439.
-
-With ``c = K/n_0`` and ``C = N/n_0``: ``ln z = const + sum_j q_j ln(m + c_j) + sum_g q_g
-ln(m tau_g)``, equal ``c`` merged into powers ``q``, and two facts used throughout. The
-density **of ln lambda** is ``-Im m/pi``. And ``int m d ln z`` is elementary,
-
-    A(m) = sum_j q_j (m - c_j ln(m + c_j)) + sum_g q_g (m + nu_g E ln(1 - d^2/tau_g)),
-    nu = n_l/n_0,
-
-(the last because ``m = nu E d^2/(tau - d^2)`` and ``d^2/(tau (tau - d^2)) = d/dtau ln(1
-- d^2/tau)``), so that ``P(Lambda > lambda) = Im A(m)/pi``, atoms included.
-
-``m`` starts at 0 (z = infinity) and ends at ``-a``, ``a = min(1, min c_l)``; it is held
-as ``y = m + a`` and every factor computed as ``y + (c - a)``, without cancellation near
-either end.
+``docs/theory/spectrum.md`` derives it, its factors ``f_l`` and ``tau_l``, the powers
+``q_j`` of ``m + c_j`` and the elementary integral ``A(m)``, whose imaginary part is the
+mass above an eigenvalue, atoms included. ``m`` runs from 0 (``z`` infinite) to ``-a``,
+``a = min(1, min c_l)``; it is held as ``y = m + a`` and every factor computed as ``y +
+(c - a)``, without cancellation near either end.
 """
 
 from __future__ import annotations

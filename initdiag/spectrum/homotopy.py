@@ -1,18 +1,9 @@
 """The spectrum of any chain at any wanted eigenvalue: one path through the upper half
 plane.
 
-Gates with several values (leaky ReLU, smooth activations) make ``tau(m)`` algebraic,
-with branch points in the lower half plane; and such spectra may have gaps. What is
-unambiguous is ``m(z)``, ``tau(z)`` at ``z`` in the upper half plane (subordination).
-So: at ``z = -lambda`` all is real and monotone (``m`` from 0 to ``-a``, ``tau < 0``):
-tabulate and interpolate. Then turn ``z = lambda exp(i phi)`` from ``phi = pi`` to 0,
-following the solution by Newton's method in ``ln y``, ``ln tau_g``, for all ``lambda``
-at once. Near an edge ``m`` has a square root, which Newton's method meets from the
-right side.
-
-One Newton step: each gate's equation ``ln E[tau/(tau - d^2); open] = ln share(y)`` is
-linear in ``d ln tau_g`` and ``d ln y``; eliminating the former leaves one equation for
-``d ln y``.
+The solution at ``z = -lambda``, where all is real and monotone, is followed along ``z =
+lambda exp(i phi)`` from ``phi = pi`` to 0 by Newton's method in ``ln y`` and ``ln
+tau_g``, for all ``lambda`` at once. ``docs/theory/spectrum.md`` says why.
 """
 
 from __future__ import annotations

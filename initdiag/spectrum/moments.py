@@ -1,17 +1,8 @@
-"""Moments of a chain's spectrum: in the limit, and exactly at finite width.
+"""Moments of a chain's spectrum: in the limit, by Lagrange's inversion, and exactly at
+finite width, by four traces that each layer maps linearly.
 
-*Limit.* ``m = M(1/z)`` inverts ``z(m) = f(m)/m``, ``f`` analytic at 0, so that by
-Lagrange ``m_k = (1/k) [t^(k-1)] f(t)^k``; for gates 0 or 1 ``f(t) = (1 + t) prod_l n_l
-v_l (p_l + (n_0/n_l) t)``. Square and all open: Fuss-Catalan, ``C((L+1)k, k)/(Lk+1)``.
-
-*Finite width.* For ``G = J J^T`` after ``l`` layers let ``t = E tr G``, ``a = E tr
-G^2``, ``b = E (tr G)^2``, ``c = E sum_i G_ii^2``. With rows ``w_i`` of ``W``, ``G'_ij =
-d_i d_j w_i G w_j``, and gates that are independent of the rows up to signs, iid
-symmetric entries give ``E (w_i G w_i)^2 = v^2 (b + 2a + (mu4 - 3) c)``, and for ``i !=
-j`` ``E (w_i G w_j)^2 = v^2 a``, ``E w_i G w_i w_j G w_j = v^2 b``. Rows of a Haar
-matrix are rows of an orthogonal ``N x N`` one, whose fourth moments (Weingarten) give
-``(b + 2a)/(N(N+2))``, ``(N a - b)/(N(N-1)(N+2))`` and ``((N+1) b - 2a)/(N(N-1)(N+2))``
-instead, times ``g^4``.
+``docs/theory/spectrum.md`` derives both, with the letters used here (``t``, ``a``,
+``b``, ``c``).
 """
 
 from __future__ import annotations

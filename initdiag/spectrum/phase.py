@@ -1,26 +1,10 @@
 """The spectrum's curve by its phase: no choice of branch, no polynomial roots.
 
-For chains whose gates are 0 or one value.
-
-Along the spectrum ``m`` runs through the lower half plane from the upper edge to
-``-a``. Put ``y = m + a = r exp(-i theta)`` with ``theta`` in ``(0, pi/k)``, ``k`` the
-number of factors that vanish at ``-a``: ``z`` is real and positive where the total
-phase ``sum_j q_j arg(m + c_j)`` is 0. As ``r`` goes to 0 the phase goes to ``pi - k
-theta > 0``; every ``arg(m + c_j)`` falls with ``r``; so with iid layers there is one
-root, and one safeguarded Newton iteration in ``ln r``, over all ``theta`` at once,
-gives the whole curve.
-
-Haar layers have poles ``m = -C``, whose phases rise. With ``C`` the largest, ``t = y/(y
-+ C - a)`` puts it at infinity, where it has no phase: ``m + c`` becomes ``((c - a) + t
-(C - c))/(1 - t)``, and ``t = r exp(-i theta)``. All poles equal (equal widths): one
-root again, atoms or not. Several poles: a ray can meet the curve more than once; so
-`phase_curve` tries one pole after the other, takes the first curve that goes down from
-the upper edge, without turning, over the whole mass, and says None if there is none.
-
-``theta = (pi/k) sin^2(pi u/2)`` with ``u`` equally spaced is clustered at both ends,
-where it must be: at either edge the density goes like a square root, and with ties
-``lambda`` goes to 0 like a power. These are Chebyshev's points, in which everything is
-smooth in ``theta``, so that Fejer's quadrature converges exponentially.
+For chains whose gates are 0 or one value. ``z`` is real and positive where the total
+phase of its factors is 0; on each ray ``y = m + a = r exp(-i theta)`` that is one root
+in ``ln r``, found for all ``theta`` at once. ``docs/theory/spectrum.md`` derives it,
+says what Haar layers' poles need (``t = y/(y + C - a)``), and why ``theta`` is spaced
+as it is.
 """
 
 from __future__ import annotations

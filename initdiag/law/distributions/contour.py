@@ -1,19 +1,10 @@
-r"""Distribution functions of chains of Haar weights alone, whose transforms hardly
+"""Distribution functions of chains of Haar weights alone, whose transforms hardly
 decay on vertical lines.
 
-Such a layer is ``ln`` of a scale times ``Beta(K/2, (N - K)/2)``, 1 if ``K = N``: it
-never exceeds an *upper edge*, may have an atom there, and its transform, relative to
-the edge,
-
-    M(s) = sum_K P(K) Gamma(K/2 + s) Gamma(N/2) / (Gamma(N/2 + s) Gamma(K/2)),
-
-falls off like a power of ``|s|``. But it has no singularities but poles on the negative
-axis, so that the inversion integral (`initdiag.law.distributions.line`) may be taken
-over a parabola around them (Talbot 1979; Weideman and Trefethen 2007), ``s = c + m (2 i
-u - u^2)``, ``c`` the saddlepoint, ``m`` at least ``N/2``, the scale of ``M``: left of
-the edge, ``y = x - edge < 0``, the factor ``e^{-s y}`` then decays like ``exp(m y
-u^2)``, and the trapezium rule in ``u`` converges exponentially, in the tails relatively
-to them.
+The inversion integral is taken over a parabola around the poles of the transform
+(Talbot 1979; Weideman and Trefethen 2007); its trapezium rule converges exponentially.
+``docs/theory/distribution-functions.md`` has the derivation and the letters used here:
+``M``, ``K``, ``N``, the edge, ``c`` and ``m``.
 """
 
 from __future__ import annotations

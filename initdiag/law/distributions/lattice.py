@@ -1,25 +1,10 @@
-r"""Distribution functions of chains of Haar weights and leaky gates whose transforms
+"""Distribution functions of chains of Haar weights and leaky gates whose transforms
 hardly decay: by convolution on a lattice.
 
-Such a layer is ``ln(v N a^2) - W``, ``W = -ln(S/a^2) - ln B >= 0``
-(`initdiag.law.distributions.mixture`): ``S`` between ``b^2`` and ``a^2``, with atoms at
-both, and ``B ~ Beta(K/2, (N - K)/2)``, 1 if ``K = N``. Where the layers are narrow
-their atoms and the jumps of their densities count, no vertical line ends
-(`initdiag.law.distributions.line`), and between two edges no contour can be bent
-(`initdiag.law.distributions.contour`). But the law is bounded above and can be laid
-out.
-
-A summand has atoms ``A`` on the lattice of step ``h`` and a rest whose masses ``g`` in
-the cells ``[i h, (i + 1) h)`` are differences of its distribution function, exact for
-any density. In generating functions ``A(z)``, ``g(z)``: the sum of two points is a
-point, of a point and a cell a cell; the sum of two cells is a triangle over two cells,
-half in each. So, adding summands one by one, points ``P`` and cells ``C`` become
-
-    C <- C (A + g (1 + z)/2) + P g,   P <- P A,
-
-with nothing but positive numbers: the error stays as small in the tails, relatively.
-``h`` divides ``ln(a^2/b^2)``, so that the atoms of equal gates are on the lattice. What
-is smeared is the law of two densities' sum, by a step: ``h^2`` times its curvature.
+The law is bounded above, and each summand is laid out as atoms ``A`` on the lattice and
+masses ``g`` in its cells. ``docs/theory/distribution-functions.md`` derives how sums of
+points ``P`` and cells ``C`` are formed, ``C <- C (A + g (1 + z)/2) + P g, P <- P A``,
+and what is smeared by that.
 """
 
 from __future__ import annotations

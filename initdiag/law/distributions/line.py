@@ -1,25 +1,10 @@
-r"""Distribution functions from moment generating functions, with *relative* accuracy in
+"""Distribution functions from moment generating functions, with *relative* accuracy in
 both tails.
 
-On a vertical line ``Re s = c`` the tails of ``Y`` with ``M(s) = E e^{sY}`` are
-
-    P(Y > x) = (1/2 pi i) int M(s) e^{-sx}/s ds  (c > 0),   P(Y <= x) = -(the same)  (c
-    < 0).
-
-Let ``H(x) = e^{cx} P(Y > x)/M(c)``, of order 1 where the tilted law (mean ``M'/M(c)``)
-lives, however small the tail. The trapezium rule of step ``h`` gives, by Poisson's
-summation formula and without any other error, ``sum_m H(x + mT)``, ``T = 2 pi/h``; and
-by Chernoff's inequality
-
-    H(x) <= exp(ln M(c + b) - ln M(c) - b x)   for every b with c + b >= 0  (left of 0:
-    c + b <= 0),
-
-so that ``T`` is chosen to leave the terms ``m != 0`` below ``exp(-LOG_ACCURACY)``. A
-few lines, whose tilted means are about five tilted standard deviations apart, serve
-every ``x``; each is computed when it is first needed. (The saddlepoint of ``x`` is the
-line whose mean is ``x``; being off it by ``k`` standard deviations costs a factor
-``exp(k^2/2)`` of rounding error: 23 here, more only where a pole keeps the line from
-its place; see `_RELIABLE`.)
+The tails are integrals of ``M(s) e^{-sx}/s`` over a vertical line ``Re s = c``, by a
+trapezium rule whose only error is bounded by Chernoff's inequality. A few lines, about
+five tilted standard deviations apart, serve every ``x``; each is computed when it is
+first needed. ``docs/theory/distribution-functions.md`` has the derivation.
 """
 
 from __future__ import annotations

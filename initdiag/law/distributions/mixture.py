@@ -1,20 +1,9 @@
-r"""One layer's ``X = ||D z||^2`` as a mixture of chi-squares with positive weights: the
+"""One layer's ``X = ||D z||^2`` as a mixture of chi-squares with positive weights: the
 form in which the law is transformed.
 
-Given the number ``K`` of open gates, ``||D z||^2 = chi2_K S_K``, where the chi-square
-is the squared radius of the ``K`` normals and ``S_K = sum_i d_i^2 y_i^2`` depends on
-their direction ``y`` alone, so that the two are independent.
-
-*One nonzero gate value*: ``S_K = d^2``, and ``K`` is binomial given ``K >= 1``.
-
-*Two nonzero values* ``a^2 > b^2`` (leaky ReLU, with or without dropout): if ``j`` of
-the ``K`` gates have the larger value, ``S_K = b^2 + (a^2 - b^2) B``, ``B ~ Beta(j/2, (K
-- j)/2)``, ``j ~ Bin(K, q)``. In the logit ``y = ln B/(1 - B)`` this density, and any
-power of ``S_K``, is analytic in the strip ``|Im y| < pi``, whatever ``j`` and ``b/a``,
-so that the trapezium rule in ``y`` turns ``S_K`` into positive weights on fixed nodes
-with an exponentially small error. ``j = 0`` and ``j = K`` are two atoms.
-
-Terms of probability below ``FLOOR`` are left out: what remains is a law whose
+Given the number ``K`` of open gates, ``X = chi2_K S_K`` with two independent factors;
+``docs/theory/distribution-functions.md`` gives ``S_K`` for one and two nonzero gate
+values. Terms of probability below ``FLOOR`` are left out: what remains is a law whose
 distribution function is off by less than ``FLOOR`` a term.
 """
 

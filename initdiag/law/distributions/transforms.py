@@ -1,16 +1,11 @@
-r"""Moment generating functions of ``ln||Ju||^2``, on the real axis and on vertical
+"""Moment generating functions of ``ln||Ju||^2``, on the real axis and on vertical
 lines.
 
-A layer is ``ln(v X)``, ``X`` a mixture of chi-squares
-(`initdiag.law.distributions.mixture`), for Haar weights divided by an independent
-chi-square in the sense of Mellin transforms. With ``a = K/2``, ``E chi2_K^s = 2^s
-Gamma(a + s)/Gamma(a)``, for every complex ``s`` with ``Re s > -a``; so
-
-    E e^{s ln(v X)} = sum_ij w_ij (2 v S_j)^s Gamma(a_i + s)/Gamma(a_i),
-
-over ``Gamma(N/2 + s)/Gamma(N/2) (N/2)^{-s}`` times ``2^s`` for Haar weights. Everything
-is kept relative to a location, so that wide and deep networks lose no digits: ``ln
-Gamma(a + s) - ln Gamma(a) - s ln a`` is small where ``s^2`` is small against ``a``.
+A layer's is a sum of ratios of gamma functions over its mixture of chi-squares
+(`initdiag.law.distributions.mixture`; ``docs/theory/distribution-functions.md``).
+Everything is kept relative to a location, so that wide and deep networks lose no
+digits: ``ln Gamma(a + s) - ln Gamma(a) - s ln a`` is small where ``s^2`` is small
+against ``a``.
 """
 
 from __future__ import annotations

@@ -1,29 +1,10 @@
-r"""iid symmetric weights that are not Gaussian: mean and variance of ``ln||Ju||^2``,
+"""iid symmetric weights that are not Gaussian: mean and variance of ``ln||Ju||^2``,
 with an error, and ``E||Ju||^4`` exactly.
 
-Given the vector ``x`` that enters a layer, an entry of ``W x`` has excess kurtosis
-``(mu4 - 3) k``, ``k = ||x||_4^4/||x||_2^4``. To leading order that adds ``(mu4 - 3) k
-c/n`` to the log-variance of ``||D W x||^2`` (``c`` the gate's kurtosis) and minus half
-of it to the log-mean; for the first layer this is Hanin and Nica's term (arXiv
-1812.05994). Here it is taken at finite width: the entries' law is closed by its
-kurtosis (`initdiag.law.kurtosis.entry_squares`), the layer is then exact
-(`initdiag.law.kurtosis.layer_response`), and ``k`` goes from layer to layer with its
-mean, its spread (two points, one standard deviation to either side) and its covariance
-with the log-norm so far: few open gates make the norm small *and* the output
-concentrated.
-
-*Second moment.* ``(E||y||_4^4, E||y||^4)`` is a linear function of the same pair of the
-layer's input, whatever the kurtosis and the gate:
-
-    E||y||_4^4 = n v^2 E d^4 (3 E||x||^4 + (mu4 - 3) E||x||_4^4),   E||y||^4 =
-    E||y||_4^4 + n (n-1) v^2 (E d^2)^2 E||x||^4;
-
-for Haar weights both coefficients of ``E||x||^4`` have the factor ``N/(N+2)`` and there
-is no kurtosis, ``N = max(fan_in, fan_out)``.
-
-*Error.* `Correction` states how far off the log-mean and log-variance may be (one
-standard deviation): a share of the correction found by explicit products (see
-`_error_share`).
+The entries' law is closed by its kurtosis (`initdiag.law.kurtosis.entry_squares`), the
+layer is then exact (`initdiag.law.kurtosis.layer_response`), and the concentration
+``k = ||x||_4^4/||x||_2^4`` goes from layer to layer with its mean, its spread and its
+covariance with the log-norm so far. ``docs/theory/other-weights.md`` derives it.
 """
 
 from __future__ import annotations

@@ -1,21 +1,10 @@
-r"""The law of ``h^2``, ``h = (W x)_i/sqrt(v)``, ``||x|| = 1``, for iid symmetric
+"""The law of ``h^2``, ``h = (W x)_i/sqrt(v)``, ``||x|| = 1``, for iid symmetric
 entries: its Laplace transform and weighted moments.
 
-Given ``x``, an entry ``h`` of ``W x`` has mean 0, variance 1 and excess kurtosis ``q =
-(mu4 - 3) ||x||_4^4``. Its law in between is closed by Pearson's symmetric laws, one for
-each kurtosis (K. Pearson, Phil. Trans. A 216, 1916, types II and VII):
-
-- ``q < 0``: one coordinate of a uniform vector on the sphere of radius ``sqrt m`` in
-  "R^m", ``m = -6/q - 2``;
-- ``q > 0``: Student's t with ``4 + 6/q`` degrees of freedom, scaled to variance 1.
-
-To first order in ``q`` any closure gives the same. This one is exact besides for
-one-hot ``x`` and Rademacher (``m = 1``), uniform (``m = 3``) or Student-t entries, and
-for Gaussian ones. Entries that are 0 but for a share ``s``, Gaussian there, have ``h =
-sigma z`` with ``sigma^2`` the mean of ``1/||x||_4^4`` coins of probability ``s``, over
-``s``: exact for one-hot ``x`` and for any ``x`` of equal entries.
-
-All are mixtures: of Gaussians ``sigma^2 z^2`` (``q > 0``), else of points.
+It is closed by Pearson's symmetric laws, one for each excess kurtosis ``q = (mu4 - 3)
+||x||_4^4`` (K. Pearson, Phil. Trans. A 216, 1916, types II and VII): a mixture of
+Gaussians ``sigma^2 z^2`` (``q > 0``), else of points. ``docs/theory/other-weights.md``
+says where that is exact.
 """
 
 from __future__ import annotations

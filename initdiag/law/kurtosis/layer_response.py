@@ -1,17 +1,9 @@
-r"""One layer with symmetric iid entries: moments of ``ln S``, ``S = sum_i d_i^2
+"""One layer with symmetric iid entries: moments of ``ln S``, ``S = sum_i d_i^2
 h_i^2``, and how concentrated its output is.
 
-Given the input, the ``h_i`` (`initdiag.law.kurtosis.entry_squares`) and the gates are
-independent, so that with ``l(t) = E e^{-t d^2 h^2}``
-
-    E e^{-t S} = l^n,   E[e^{-tS} sum d_i^4 h_i^4] = n l^{n-1} l_2,   E[e^{-tS} (sum
-    d_i^4 h_i^4)^2] = n l^{n-1} l_4 + n (n-1) l^{n-2} l_2^2,
-
-``l_k = E d^{2k} h^{2k} e^{-t d^2 h^2}``. Log-moments are the two integrals of
-`initdiag.law.layer`. The output ``y`` has the concentration ``k = ||y||_4^4/||y||_2^4 =
-S^{-2} sum d_i^4 h_i^4``, and ``E[S^{-a} X] = (1/Gamma(a)) int t^{a-1} E[X e^{-tS}]
-dt``; its derivative in ``a`` is ``-E[S^{-a} X ln S]``. Everything is given not dead
-(``S > 0``), in ``y = ln t`` by the trapezium rule, exact to rounding.
+Both are integrals of ``l^n`` and of ``l_k(t) = E d^{2k} h^{2k} e^{-t d^2 h^2}``, which
+``docs/theory/other-weights.md`` derives. Everything is given not dead (``S > 0``), in
+``y = ln t`` by the trapezium rule, exact to rounding.
 """
 
 from __future__ import annotations

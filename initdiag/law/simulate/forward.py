@@ -1,18 +1,9 @@
 """The law of a chain with any activation, simulated in three scalars a draw instead of
-matrices.
+matrices: ``|x|^2``, ``|t|^2`` and their correlation, for input ``x`` and tangent ``t``.
 
-Given the input ``x`` and tangent ``t`` of a linear layer with Gaussian weights, used
-once, ``(W x, W t)`` is a pair of Gaussian vectors, iid over outputs, with covariance
-``v [[x.x, x.t], [x.t, t.t]]``: nothing else of ``x`` and ``t`` matters. So a network's
-draw is carried through the chain by ``|x|^2``, ``|t|^2`` and their correlation, at the
-cost of a layer's width instead of its square. A symmetric bias adds its variance to the
-first of the pair. For orthogonal weights the pair of Gaussian vectors is made
-orthonormal first: the image of two orthonormal vectors under a Haar matrix is a uniform
-pair of them.
-
-Exact for Gaussian and Haar weights up to the standard errors of the simulation; other
-iid weights are taken for Gaussian ones of their variance, which is off by the order of
-1/width.
+Exact for Gaussian and Haar weights up to the standard errors of the simulation
+(``docs/theory/one-direction.md``); other iid weights are taken for Gaussian ones of
+their variance, which is off by the order of 1/width.
 """
 
 from __future__ import annotations

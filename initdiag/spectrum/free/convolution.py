@@ -1,18 +1,9 @@
 """Sums and products of free matrices: the laws of their eigenvalues.
 
-R and S have branches (for two fair projections the right one already changes in
-mid-spectrum); ``G`` in the upper half plane has none. So the rules are written for the
-arguments ``omega_i`` at which the transforms of the single laws agree, which is called
-subordination (P. Biane, Math. Z. 227 (1998), 143):
-
-- With ``omega = (1 + R(g))/g``, so that ``G_i(omega_i) = g``, "R adds" becomes
-  ``sum_i omega_i = z + (k - 1)/g`` for ``k`` laws.
-- With ``omega = (1 + m)/(m S(m))``, so that ``omega_i G_i(omega_i) - 1 = m``, "S
-  multiplies" becomes ``prod_i omega_i = z ((1 + m)/m)^(k - 1)``.
-
-Newton's method follows both from ``z`` far up, where they are explicit, down to the
-wanted ``z``. The ``k`` laws are solved for at once: nesting sums of two would make each
-evaluation of the outer law follow a whole path of the inner.
+The rules are written for the arguments ``omega_i`` at which the transforms of the
+single laws agree (subordination; P. Biane, Math. Z. 227 (1998), 143), and followed by
+Newton's method from ``z`` far up, for all laws at once. ``docs/theory/spectrum.md``
+states them.
 """
 
 from __future__ import annotations
