@@ -13,10 +13,11 @@ from initdiag import __version__
 from initdiag._core.choices import METHODS, DrawCount, FailOn, Family, Loss, Method
 from initdiag._core.validation import choice, optional_choice
 from initdiag.diagnosing import findings
-from initdiag.diagnosing.advice import Advice, advise
+from initdiag.diagnosing.advice import Advice, advise_case
 from initdiag.diagnosing.agreement import agreement
 from initdiag.diagnosing.basis import Basis, past_zero_start
-from initdiag.diagnosing.causes import LEARNT, NO_BATCH, OF_BATCH, Batch
+from initdiag.diagnosing.case import Case, Look
+from initdiag.diagnosing.causes import LEARNT, NO_BATCH, Batch
 from initdiag.diagnosing.findings import Finding
 from initdiag.diagnosing.measured import measured, simulation
 from initdiag.diagnosing.remarks import shared_state
@@ -30,6 +31,7 @@ from initdiag.errors import AtRisk, InvalidInput, UnsupportedArchitecture, expla
 from initdiag.law.correlation import Separation, separation
 from initdiag.law.predict import predict
 from initdiag.law.prediction import Prediction
+from initdiag.measuring.probe_record import BatchProbe
 from initdiag.measuring.record import Measurement
 from initdiag.measuring.trial_plan import TrialPlan
 from initdiag.measuring.trial_record import Trial
@@ -89,7 +91,8 @@ class _Seen:
     does not cover. ``not_measured`` says why there is no measurement, if one was
     wanted; ``shown`` is what a plain pass shows; ``foreign`` names what could be
     neither copied nor put back. ``trial`` is what some steps of training did, and
-    ``not_tried`` why there is none, if one was wanted.
+    ``not_tried`` why there is none, if one was wanted. ``look`` shows the batch to a
+    chain that might be advised.
     """
 
     architecture: Architecture
@@ -101,6 +104,7 @@ class _Seen:
     not_tried: str | None = None
     foreign: tuple[str, ...] = ()
     batch: Batch = NO_BATCH
+    look: Look | None = None
 
 
 def diagnose_architecture(
@@ -168,7 +172,7 @@ def _report(seen: _Seen, rule: _Rule, target: str | None, started: float) -> Rep
         spectrum=spectral.law,
         agreement=test,
         findings=(*judgement.findings, *spectral.findings, *shared_state(seen.foreign)),
-        advice=_advice(usual, prediction, judgement, training, limits),
+        advice=_advice(seen, usual, prediction, judgement, training, limits),
         elapsed=time.perf_counter() - started,
         lr=training.lr,
         loss=training.loss,
@@ -218,24 +222,32 @@ def _spectral(architecture: Architecture) -> _Spectral:
 
 
 def _advice(
+    seen: _Seen,
     architecture: Architecture,
     prediction: Prediction,
     judgement: Judgement,
     training: Training,
     limits: Thresholds,
 ) -> tuple[Advice, ...]:
-    """Return what to change in a chain at risk, also behind a fixed map of the input.
-    There is no advice where a measurement was judged, or where the cause is one that
-    the law does not know: its remedy is in the finding.
+    """Return what to do about a network at risk. Another chain is advised where the law
+    was judged, also behind a fixed map of the input; the batch is shown to it where it
+    is what the chain is given.
     """
-    chain = architecture.chain
-    if chain is None or not judgement.verdict.is_at_risk or judgement.basis is not Basis.LAW:
+    numbers = judgement.numbers
+    if numbers is None or judgement.basis not in (Basis.LAW, Basis.MEASUREMENT):
         return ()
-    if judgement.cause in OF_BATCH:
+    is_of_law = judgement.basis is Basis.LAW or judgement.cause == "input scale"
+    chain = architecture.chain if is_of_law else None
+    if chain is None and seen.batch.probe is None:
         return ()
-    return advise(
-        chain, prediction if chain is architecture else predict(chain), training, limits.max_risk
-    )
+    look = seen.look if chain is architecture else None
+    risk = judgement.risk[training.optimizer]
+    case = Case(
+        numbers, training, limits.max_risk, risk, judgement.cause, chain, seen.batch, look
+    )  # fmt: skip
+    if chain is None:
+        return advise_case(case)
+    return advise_case(case, prediction if chain is architecture else predict(chain))
 
 
 def _separation(architecture: Architecture, prediction: Prediction) -> Separation | None:
@@ -385,7 +397,7 @@ def diagnose(
             architecture, measurement, simulation(run, subject.module, architecture), reason,
             plain_pass(subject, architecture.unused),
             *_tried(plan, subject, architecture, seed, progress), foreign(),
-            _batch(subject, rule.training),
+            *_batch(subject, rule.training),
         )  # fmt: skip
         report = _report(seen, rule, name, started)
         if method == "auto" and _is_refuted(report) and (subject.factory or init):
@@ -410,15 +422,24 @@ def _tried(
         return None, str(error)
 
 
-def _batch(subject: Subject, training: Training) -> Batch:
-    """Return what the user's batch shows, and standardised, where it is off that."""
+def _batch(subject: Subject, training: Training) -> tuple[Batch, Look | None]:
+    """Return what the user's batch shows, and standardised, where it is off that; and
+    what shows it to another chain.
+    """
     from initdiag.measuring.batch_probe import probe_batch, standardised
+    from initdiag.measuring.built import probe_built
 
-    probe = probe_batch(subject.module, subject.example, training.loss)
-    if probe is None or (abs(probe.input_mean) < 1 and 1 / 3 < probe.input_std < 3):
-        return Batch(probe)
-    scaled = standardised(subject.example)
-    return Batch(probe, probe_batch(subject.module, scaled, training.loss))
+    example = subject.example
+    probe = probe_batch(subject.module, example, training.loss)
+    if probe is None:
+        return NO_BATCH, None
+
+    def look(chain: Architecture, skip: float | None) -> BatchProbe | None:
+        return probe_built(chain, example, training.loss, skip)
+
+    if abs(probe.input_mean) < 1 and 1 / 3 < probe.input_std < 3:
+        return Batch(probe), look
+    return Batch(probe, probe_batch(subject.module, standardised(example), training.loss)), look
 
 
 def _is_refuted(report: Report) -> bool:

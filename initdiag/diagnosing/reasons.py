@@ -12,13 +12,19 @@ from initdiag.diagnosing.basis import Numbers
 from initdiag.diagnosing.calibration import Training
 from initdiag.diagnosing.causes import Cause, safe_rate
 from initdiag.diagnosing.findings import Finding, Kind, Severity
+from initdiag.diagnosing.mismatch import gain_remedy, mismatch
 from initdiag.measuring.probe_record import BatchProbe
+from initdiag.network.architecture import Architecture
 
 __all__ = ["beside", "of_batch", "of_law"]
 
 
 def of_law(
-    cause: Cause, numbers: Numbers, training: Training, probe: BatchProbe | None = None
+    cause: Cause,
+    numbers: Numbers,
+    training: Training,
+    architecture: Architecture,
+    probe: BatchProbe | None = None,
 ) -> Finding:
     """Return what a cause that the law's numbers show is, and its remedy."""
     if cause == "step too large":
@@ -27,12 +33,12 @@ def of_law(
         return _dead(numbers, probe)
     if cause == "depth over width":
         return _unstable(numbers)
-    return _gain(numbers, probe)
+    return _gain(numbers, architecture, probe)
 
 
-def _gain(numbers: Numbers, probe: BatchProbe | None) -> Finding:
+def _gain(numbers: Numbers, architecture: Architecture, probe: BatchProbe | None) -> Finding:
     is_sine = probe is not None and probe.has_sines
-    remedy = _SINE_GAIN if is_sine else "make each layer's gain 1: He or orthogonal initialisation"
+    remedy = _SINE_GAIN if is_sine else gain_remedy(architecture)
     size = f"{_factor(numbers.drift / 2):.2g}"
     if numbers.overflows:
         message = "in some draws the values or the gradient overflow: they are not finite numbers"
@@ -41,6 +47,8 @@ def _gain(numbers: Numbers, probe: BatchProbe | None) -> Finding:
         (findings.EXPLODING, "large") if numbers.drift > 0 else (findings.VANISHING, "small")
     )
     message = f"a typical gradient reaches the input {size} times too {word}"
+    if why := mismatch(architecture, numbers.drift):
+        message = f"{message}: {why}"
     return kind.at(None, message, remedy)
 
 
@@ -96,7 +104,9 @@ def _depth_step(numbers: Numbers, training: Training) -> Finding:
     return findings.STEP_TOO_LARGE.at(None, message, remedy)
 
 
-def of_batch(cause: Cause, probe: BatchProbe | None, training: Training) -> Finding:
+def of_batch(
+    cause: Cause, probe: BatchProbe | None, training: Training, architecture: Architecture
+) -> Finding:
     """Return what a cause that the user's batch shows is, and its remedy."""
     assert probe is not None
     texts = {
@@ -109,6 +119,8 @@ def of_batch(cause: Cause, probe: BatchProbe | None, training: Training) -> Find
         "step too small": _slow,
     }
     kind, layer, message, remedy = texts[cause](probe, training)
+    if cause == "gain" and (why := mismatch(architecture, math.inf)):
+        message = f"{message}: {why}"
     return kind.at(layer, message, remedy, Severity.ERROR)
 
 

@@ -68,8 +68,8 @@ class Thresholds:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """A verdict, what it rests on, the risks by optimiser, the findings, and the cause
-    of a risk.
+    """A verdict, what it rests on, the risks by optimiser, the findings, the cause of a
+    risk, and the numbers that it was judged by.
     """
 
     verdict: Verdict
@@ -77,6 +77,7 @@ class Judgement:
     risk: dict[str, float]
     findings: tuple[Finding, ...]
     cause: Cause | None = None
+    numbers: Numbers | None = None
 
 
 def judge(
@@ -142,11 +143,13 @@ def judge(
     risk = _risks(numbers, training, batch)
     if risk[training.optimizer] < thresholds.max_risk:
         return Judgement(Verdict.HEALTHY, basis, risk, beside)
-    verdict, cause, finding = _at_risk(numbers, training, batch)
-    return Judgement(verdict, basis, risk, (finding, *beside), cause)
+    verdict, cause, finding = _at_risk(architecture, numbers, training, batch)
+    return Judgement(verdict, basis, risk, (finding, *beside), cause, numbers)
 
 
-def _at_risk(numbers: Numbers, training: Training, batch: Batch) -> tuple[Verdict, Cause, Finding]:
+def _at_risk(
+    architecture: Architecture, numbers: Numbers, training: Training, batch: Batch
+) -> tuple[Verdict, Cause, Finding]:
     """Return the mode, the cause and what to say.
 
     The batch's cause is named where it alone is as likely as not, unless it may be what
@@ -158,14 +161,14 @@ def _at_risk(numbers: Numbers, training: Training, batch: Batch) -> tuple[Verdic
         and suspect.probability >= _EVEN
         and (suspect.cause in _OF_THEIR_OWN or numbers.risk(training) < _EVEN)
     ):
-        finding = reasons.of_batch(suspect.cause, batch.probe, training)
+        finding = reasons.of_batch(suspect.cause, batch.probe, training, architecture)
         return _MODES_OF_BATCH[suspect.cause], suspect.cause, finding
     terms = numbers.terms(training)
     verdict = _mode(numbers, terms, training)
     cause = (
         "step too large" if verdict is Verdict.UNSTABLE and _overshoots(terms) else _CAUSES[verdict]
     )
-    return verdict, cause, reasons.of_law(cause, numbers, training, batch.probe)
+    return verdict, cause, reasons.of_law(cause, numbers, training, architecture, batch.probe)
 
 
 _CAUSES_OF_STRUCTURE: dict[Verdict, Cause] = {

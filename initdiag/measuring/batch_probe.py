@@ -63,6 +63,11 @@ _SLOPES: dict[str, Callable[[Tensor], Tensor]] = {
 That of a softmax is the diagonal of its Jacobian.
 """
 
+_ADDING = frozenset(("add", "iadd", "radd"))
+_NORMS = frozenset(
+    "layer_norm batch_norm group_norm instance_norm rms_norm local_response_norm normalize".split()
+)
+
 _CLOSING = frozenset(("relu", "relu6", "threshold", "clamp_min"))
 _OPEN = frozenset("leaky_relu elu selu gelu silu softplus mish hardswish prelu sin cos exp".split())
 
@@ -78,6 +83,8 @@ class _Watch(TorchFunctionMode):
     hidden: Tensor | None = None
     mapped: Tensor | None = None
     products: int = 0
+    sums: int = 0
+    norms: int = 0
     out: Tensor | None = None
 
     @property
@@ -105,6 +112,10 @@ class _Watch(TorchFunctionMode):
         elif (name in _SLOPES or name in _CLOSING or name in _OPEN) and self._is_of_rows(out):
             path = self.stack[-1] if self.stack else ""
             self.gates.append((path, name, out.detach().clone(), self.products))
+        elif name in _ADDING and len(args) > 1 and all(map(self._is_of_rows, args[:2])):
+            self.sums += 1
+        elif name in _NORMS:
+            self.norms += 1
         return out
 
     def _is_buffer(self, value: Any) -> bool:
@@ -252,6 +263,8 @@ def _record(x: Tensor, watch: _Watch, angles: _Angles, bends: _Bends) -> BatchPr
         contrast=bends.contrast,
         sign_step=bends.sign_step,
         absent=(*angles.absent, *bends.absent),
+        sums=watch.sums,
+        norms=watch.norms,
     )
 
 

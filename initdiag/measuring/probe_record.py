@@ -10,6 +10,12 @@ from initdiag._core.choices import Loss
 __all__ = ["BatchProbe", "GateProbe"]
 
 
+_BENT = frozenset(("tanh", "elu", "silu"))
+"""Gates for which ``tests/evidence/causes/overshoot.txt`` finds that squared errors
+diverge at lower rates than ReLU's, leaky ReLU's or GELU's do.
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class GateProbe:
     """One call of an activation, on the user's batch.
@@ -71,6 +77,9 @@ class BatchProbe:
         weight moves by one learning rate, as in Adam's first step.
     absent : tuple of str
         What could not be had, and why.
+    sums, norms : int
+        Calls that add two tensors of rows, as skip connections do, and calls of
+        normalisations.
     """
 
     rows: int
@@ -84,6 +93,8 @@ class BatchProbe:
     contrast: dict[Loss, float]
     sign_step: float | None
     absent: tuple[str, ...] = ()
+    sums: int = 0
+    norms: int = 0
 
     @property
     def input_rms(self) -> float:
@@ -110,6 +121,14 @@ class BatchProbe:
     def has_flat_ends(self) -> bool:
         """Whether hidden values go through a gate with two flat ends, such as tanh."""
         return self.saturated is not None
+
+    @property
+    def curves_up(self) -> bool:
+        """Whether the curvature grows on the way out of a valley: with sums, and with
+        gates that bend where nothing is normalised.
+        """
+        gates = {gate.function for gate in self.gates if not gate.is_output}
+        return self.sums > 0 or (self.norms == 0 and not gates.isdisjoint(_BENT))
 
     @property
     def has_sines(self) -> bool:

@@ -215,7 +215,8 @@ def _remedy(report: Report) -> str:
     """Return the first advice with its effect, or else the first finding's remedy."""
     if report.advice:
         best = report.advice[0]
-        what = f"{best.code}  for each layer's weight w and bias b" if best.code else best.action
+        by_layer = "  for each layer's weight w and bias b" if best.is_by_layer else ""
+        what = f"{best.code}{by_layer}" if best.code else best.action
         return f"{what}  (risk {percent(best.risk_before)} -> {percent(best.risk_after)})"
     if not report.findings:
         return ""

@@ -26,11 +26,11 @@ import torch
 from torch import Tensor, nn
 
 from initdiag.errors import InvalidInput, UnsupportedArchitecture, explain
+from initdiag.law.gains import BOUNDED, DRAWS, factors, sought, std
 from initdiag.law.predict import predict
 from initdiag.measuring.measure import measure
 from initdiag.measuring.record import Measurement
 from initdiag.network.architecture import Architecture, Layer
-from initdiag.repairing.gains import BOUNDED, DRAWS, factors, sought, std
 from initdiag.tracing.inputs import Subject
 from initdiag.tracing.parameter_access import slot_of
 from initdiag.tracing.replica import copied, replica

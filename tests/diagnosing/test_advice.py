@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from initdiag import Architecture, failure_risk, measure, predict, trace
-from initdiag.diagnosing import advice
+from initdiag.diagnosing import remedies, shapes
 from initdiag.diagnosing.advice import advise
 from initdiag.diagnosing.risk import Training
 from initdiag.law.simulate.residual import can_be_residual, simulate_residual
@@ -76,16 +76,16 @@ def test_the_fast_totals_are_the_predictions(init, output):
         )
         found = predict(arch)
         totals = (found.hidden_drift, found.hidden_log_variance, found.dead_probability)
-        assert advice._totals(arch) == pytest.approx(totals, rel=1e-9, abs=1e-12)
-        assert advice._totals(advice._reshaped(arch, widths)) == pytest.approx(
+        assert remedies._totals(arch) == pytest.approx(totals, rel=1e-9, abs=1e-12)
+        assert remedies._totals(shapes._reshaped(arch, widths)) == pytest.approx(
             totals, rel=1e-9, abs=1e-12
         )
 
 
 def test_sabotage_a_wrong_law_after_the_change_would_show(monkeypatch):
-    real = advice._reshaped
+    real = shapes._reshaped
     monkeypatch.setattr(
-        advice, "_reshaped", lambda arch, widths: real(arch, widths).replace(gain=1.1)
+        shapes, "_reshaped", lambda arch, widths: real(arch, widths).replace(gain=1.1)
     )
     with pytest.raises(AssertionError):
         test_what_is_promised_is_the_law_of_what_is_pasted(NARROW, "he_normal", 0.5)
@@ -121,7 +121,7 @@ def test_the_bottleneck_named_is_the_one_whose_widening_gains_most():
         risks.append(failure_risk(predict(wider, init="he_normal"), "sgd"))
     assert 1 + int(np.argmin(risks)) == 9
     assert "bottleneck" not in str(advised([64, *[30] * 20, 10], 0.01, init="he_normal")[2])
-    assert advice._without_bottleneck(arch)[1][9] == 40
+    assert shapes._without_bottleneck(arch)[1][9] == 40
 
 
 def test_equal_widths_keep_the_budget():
@@ -219,7 +219,7 @@ def test_skip_connections_need_hidden_layers_of_one_width():
 def test_mixed_activations_get_no_advice_on_shape():
     arch = Architecture.from_widths(NARROW, init="he_normal")
     layers = list(arch.layers)
-    layers[3] = dataclasses.replace(layers[3], activation=advice.Activation("leaky_relu", 0.1))
+    layers[3] = dataclasses.replace(layers[3], activation=remedies.Activation("leaky_relu", 0.1))
     arch = dataclasses.replace(arch, layers=tuple(layers))
     assert all("widths" not in one.code for one in advise(arch, predict(arch), Training(), 0.5))
 
@@ -233,7 +233,7 @@ def test_advice_costs_a_few_predictions_and_a_simulation(widths, init):
     for name, call in (
         ("predict", lambda: predict(arch)),
         ("advise", lambda: advise(arch, prediction, Training(), 0.5)),
-        ("simulate", lambda: simulate_residual(arch, 0.1, advice._DRAWS, 0)),
+        ("simulate", lambda: simulate_residual(arch, 0.1, remedies.DRAWS, 0)),
     ):
         times = []
         for _ in range(7):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import initdiag
-from initdiag.diagnosing.advice import _totals
+from initdiag.diagnosing.remedies import _totals
 from initdiag.law.output import output_draw
 from initdiag.law.prediction import Prediction, without_output_draw
 from initdiag.law.simulate import forward

@@ -33,7 +33,6 @@ on the record (`Report.to_html`, `Law.__add__`), and imports for types alone.
 
 LONG_FILES = {
     "initdiag/cli/main.py",
-    "initdiag/diagnosing/advice.py",
     "initdiag/diagnosing/diagnose.py",
     "initdiag/diagnosing/findings.py",
     "initdiag/law/batch/laws.py",

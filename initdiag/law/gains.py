@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 
@@ -11,8 +12,9 @@ from initdiag.errors import UnsupportedArchitecture
 from initdiag.law.predict import predict
 from initdiag.law.simulate.forward import activated, is_simulated
 from initdiag.network.architecture import Architecture, Layer
+from initdiag.network.weights import WeightFamily
 
-__all__ = ["BOUNDED", "DRAWS", "factors", "sought", "std"]
+__all__ = ["BOUNDED", "DRAWS", "factors", "of_gain_1", "sought", "std"]
 
 DRAWS = 1024
 """Draws of a simulation or a measurement.
@@ -70,6 +72,31 @@ def _mean_square_slope(layer: Layer, is_output: bool) -> float:
     nodes, weights = np.polynomial.hermite_e.hermegauss(_NODES)
     _, slope = activated(layer, nodes)
     return float(weights @ slope**2 / weights.sum()) / (1 - layer.activation.dropout)
+
+
+def of_gain_1(arch: Architecture, family: WeightFamily) -> Architecture:
+    """Return a chain with fresh weights of gain 1 and no biases, as `initdiag.repair`
+    draws them: normal ones, or orthogonal ones (``"haar"``).
+
+    Raises
+    ------
+    UnsupportedArchitecture
+        If no such weights are found.
+    """
+    last = arch.layers[-1].name
+
+    def drawn(layer: Layer) -> Layer:
+        weight = dataclasses.replace(
+            layer.weight, variance=std(layer, layer.name == last) ** 2, family=family,
+            kurtosis=3.0, hypotheses=(), initializer=None, gain=1.0,
+        )  # fmt: skip
+        return dataclasses.replace(layer, weight=weight, bias=None)
+
+    arch = dataclasses.replace(arch, layers=tuple(map(drawn, arch.layers)))
+    if all(layer.activation.gate is not None for layer in arch.layers):
+        return arch
+    found = factors(arch)
+    return arch.replace(gain=[found[layer.name] for layer in arch.layers])
 
 
 def factors(arch: Architecture) -> dict[str, float]:
