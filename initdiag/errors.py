@@ -14,9 +14,11 @@ __all__ = [
     "TargetError",
     "UnsupportedArchitecture",
     "WorkersLost",
+    "brief",
     "explain",
     "said",
     "shown",
+    "text_of",
 ]
 
 
@@ -113,4 +115,22 @@ def said(error: Exception) -> str:
     """
     if isinstance(error, InitdiagError):
         return str(error)
-    return f"unexpected {type(error).__name__}: {' '.join(str(error).split())}"
+    return f"unexpected {type(error).__name__}: {' '.join(text_of(error).split())}"
+
+
+def text_of(error: BaseException) -> str:
+    """Return what an error says; the user's own may raise another when it is asked.
+
+    >>> text_of(ValueError("no such layer"))
+    'no such layer'
+    """
+    try:
+        return str(error)
+    except Exception as fault:
+        return f"no text (its __str__ raises {type(fault).__name__})"
+
+
+def brief(error: Exception) -> str:
+    """Return kind and first line of an error, without PyTorch's hints."""
+    line = next(iter(text_of(error).splitlines()), "").partition(" Hint: ")[0]
+    return f"{type(error).__name__}: {line.rstrip('.')}"

@@ -263,6 +263,34 @@ def test_a_slope_alone_changes_the_leaky_activations_that_there_are():
     assert arch.replace(gain=1.0) == arch
 
 
+class Unsaid(Exception):
+    def __str__(self):
+        raise RuntimeError("no text")
+
+
+def test_an_error_whose_text_raises_is_said():
+    def build():
+        raise Unsaid
+
+    with pytest.raises(InvalidInput, match=r"Unsaid from .*no text \(its __str__ raises Runtime"):
+        initdiag.diagnose(build)
+
+    class Fails(nn.Linear):
+        def forward(self, x):
+            raise Unsaid
+
+    for entry in (initdiag.trace, initdiag.diagnose, initdiag.repair):
+        with pytest.raises(InvalidInput, match=r"Unsaid on a batch .*no text"):
+            entry(Fails(4, 2))
+
+
+def test_what_is_too_wide_to_be_simulated_is_not_covered():
+    found = initdiag.predict([4, 300_000, 300_000, 2], activation="tanh")
+    assert found.coverage == "none"
+    assert found.reasons == tuple(f"{i}: more than 262,144 units are not simulated" for i in (0, 1))
+    assert initdiag.predict([4, 300_000, 300_000, 2]).coverage != "none"
+
+
 def test_a_factory_that_fails_for_its_own_reasons_is_not_told_to_take_no_arguments():
     def unreachable():
         raise RuntimeError("database not reachable")

@@ -5,16 +5,19 @@ held, and also where a pass fails half-way; or it is named beforehand.
 from __future__ import annotations
 
 import contextlib
+import gc
+import re
 import warnings
 
 import pytest
 import torch
 from support.live_state import KINDS, PASSES, Fault, Live
+from support.strange_state import FOREIGN, STRANGE
 from support.untouched import assert_same, random_states, state
 from torch import nn
 
 import initdiag
-from initdiag import InitdiagError, UnsupportedArchitecture
+from initdiag import InitdiagError, InvalidInput, UnsupportedArchitecture
 
 ENTRIES = {
     "trace": lambda m, x: initdiag.trace(m, x),
@@ -28,6 +31,9 @@ ENTRIES = {
     ),
     "diagnose": lambda m, x: initdiag.diagnose(m, x, draws=4, spectrum=True),
     "diagnose redraw": lambda m, x: initdiag.diagnose(m, x, draws=2, method="redraw"),
+    "diagnose signs": lambda m, x: initdiag.diagnose(m, x, draws=4, method="signs"),
+    "diagnose law": lambda m, x: initdiag.diagnose(m, x, draws=4, method="law"),
+    "diagnose none": lambda m, x: initdiag.diagnose(m, x, method="none"),
     "check": lambda m, x: initdiag.check(m, x, draws=4),
     "trial": lambda m, x: initdiag.diagnose(m, x, method="none", trial=3, optimizer=steps_of(m)),
     "trial that fails": lambda m, x: initdiag.diagnose(
@@ -92,26 +98,48 @@ def test_all_kinds_at_once(entry, fault, capsys):
     run(entry, KINDS, fault)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+ALL = {**KINDS, **STRANGE}
+
+
+@pytest.mark.parametrize("kind", ALL)
 def test_each_kind_is_written_to(kind):
-    model = Live({kind: KINDS[kind]})
+    model = Live({kind: ALL[kind]})
     with warnings.catch_warnings():
         try:
             before = model.read()[kind]
             model(torch.ones(2, 6))
             assert model.read()[kind] != before
         finally:
-            KINDS[kind].undo()
+            ALL[kind].undo()
+            torch.set_grad_enabled(True)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ALL)
 def test_one_kind(kind):
-    run(ENTRIES["trace"], {kind: KINDS[kind]}, None)
+    run(ENTRIES["trace"], {kind: ALL[kind]}, None)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # left open
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_what_can_be_neither_copied_nor_put_back_is_named_or_refused(kind):
+    attribute, state_of_it = FOREIGN[kind]
+    model, x = Live({kind: state_of_it}), torch.randn(3, 6)
+    report = initdiag.diagnose(model, x, draws=4)
+    (finding,) = [found for found in report.findings if found.code == "IND018"]
+    assert re.search(rf"shared it: {attribute}\b", finding.message)
+    with pytest.warns(UserWarning, match=rf"^{attribute}\b.*can be neither copied nor put back"):
+        initdiag.trace(model, x)
+    passes = PASSES[0]
+    with pytest.raises(InvalidInput, match=rf"copied whole \(strict\), got {attribute}\b"):
+        initdiag.diagnose(model, x, draws=4, strict=True)
+    assert PASSES[0] == passes
+    del model, report, finding
+    gc.collect()  # what was left open is told of here
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ALL)
 def test_one_kind_everywhere(kind, capsys):
     for entry in ENTRIES.values():
         for fault in (None, 1, 2, 5):
-            run(entry, {kind: KINDS[kind]}, fault)
+            run(entry, {kind: ALL[kind]}, fault)

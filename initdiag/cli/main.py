@@ -23,7 +23,7 @@ from initdiag.cli.demo import demo_command
 from initdiag.cli.explain import explain_command
 from initdiag.cli.group import Commands, examples
 from initdiag.cli.options import FILE, assumption_options, output_options, training_options
-from initdiag.cli.output import ReaderGone, emit, exit_code, saved, write, write_spectrum
+from initdiag.cli.output import ReaderGone, complain, emit, exit_code, saved, write, write_spectrum
 from initdiag.cli.risk_map import map_command
 from initdiag.cli.screen import screen_command
 from initdiag.errors import UnsupportedArchitecture, said
@@ -78,7 +78,7 @@ def _code(arguments: Sequence[str] | None) -> int:
     except ReaderGone:
         raise
     except Exception as error:
-        click.echo(f"error: {said(error)}", err=True)
+        complain(said(error))
         return 2
     return code if isinstance(code, int) else 0
 
@@ -278,7 +278,7 @@ def _outcomes(
     try:
         for model, result in zip(models, results, strict=True):
             if isinstance(result, Exception):
-                click.echo(f"error: {model.name}: {said(result)}", err=True)
+                complain(f"{model.name}: {said(result)}")
                 continue
             held = outcome(model.name, result, ignore=model.ignore, fail_on=fail_on, baseline=known)
             found.append(held)

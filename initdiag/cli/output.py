@@ -15,13 +15,23 @@ from initdiag._core.choices import FailOn
 from initdiag._core.files import write_whole
 from initdiag.errors import InvalidInput, explain
 from initdiag.rendering.formats import OutputFormat, render
+from initdiag.rendering.words import plain
 
 if TYPE_CHECKING:
     from initdiag._core.console import Console
     from initdiag.diagnosing.report import Report
     from initdiag.diagnosing.spectral_report import SpectralReport
 
-__all__ = ["ReaderGone", "emit", "exit_code", "saved", "terminal", "write", "write_spectrum"]
+__all__ = [
+    "ReaderGone",
+    "complain",
+    "emit",
+    "exit_code",
+    "saved",
+    "terminal",
+    "write",
+    "write_spectrum",
+]
 
 
 def saved(file: IO[str]) -> list[Report]:
@@ -36,6 +46,11 @@ def saved(file: IO[str]) -> list[Report]:
             explain(expected=expected, got=f"{file.name}: {error}", do=do)
         ) from error
     return [Report.from_dict(one) for one in (data if isinstance(data, list) else [data])]
+
+
+def complain(text: str) -> None:
+    """Say an error in one line on stderr, whatever the user's own error holds."""
+    click.echo(f"error: {plain(' '.join(text.split()))}", err=True)
 
 
 class ReaderGone(Exception):

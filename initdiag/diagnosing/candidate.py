@@ -14,7 +14,7 @@ import numpy as np
 from initdiag._core.validation import seed_integer
 from initdiag.diagnosing.diagnose import diagnose, diagnose_architecture
 from initdiag.diagnosing.report import Report
-from initdiag.errors import InitdiagError
+from initdiag.errors import InitdiagError, text_of
 from initdiag.measuring.stopping import USUAL
 from initdiag.network.architecture import Architecture
 
@@ -100,7 +100,7 @@ def _checked(candidate: Any, index: int, task: Task) -> Checked:
     except InitdiagError as error:
         return Checked(index, None, f"{type(error).__name__}: {error}")
     except (Exception, SystemExit) as error:
-        return Checked(index, None, f"unexpected {type(error).__name__}: {error}")
+        return Checked(index, None, f"unexpected {type(error).__name__}: {text_of(error)}")
     return Checked(index, report)
 
 

@@ -21,7 +21,7 @@ from initdiag._core.validation import choice, positive_integer
 from initdiag.diagnosing.candidate import OF_WIDTHS, Checked, Task, candidate_seed, run
 from initdiag.diagnosing.diagnose import diagnose, diagnose_architecture
 from initdiag.diagnosing.engine import Engine, done, was_lost
-from initdiag.errors import InvalidInput, WorkersLost, explain
+from initdiag.errors import InvalidInput, WorkersLost, explain, text_of
 from initdiag.network.architecture import Architecture
 
 if TYPE_CHECKING:
@@ -221,7 +221,7 @@ def _cannot_be_sent(candidate: Any) -> str | None:
     except Exception as error:
         return explain(
             expected="a candidate that can be sent to another process",
-            got=f"{type(error).__name__}: {error}",
+            got=f"{type(error).__name__}: {text_of(error)}",
             do="Define the factory at the top level of a module (functools.partial(build, 64) "
             "gives it arguments), "
             "or use an engine that sends functions by value (Dask, Ray, loky).",

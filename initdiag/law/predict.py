@@ -104,7 +104,9 @@ def predict(
     if obstacles:
         return _uncovered(obstacles)
     if any(layer.activation.gate is None for layer in architecture.layers):
-        return _simulated(architecture, positive_integer(draws, "draws"), seed)
+        draws = positive_integer(draws, "draws")
+        wide = tuple(forward.too_wide(architecture.layers))
+        return _uncovered(wide) if wide else _simulated(architecture, draws, seed)
     prediction = _compose(architecture.layers, u_fourth)
     limits = (
         *_cancelling(architecture.layers, u_fourth),

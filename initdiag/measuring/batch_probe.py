@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from initdiag._core.choices import LOSSES, Loss
-from initdiag.errors import UnsupportedArchitecture
+from initdiag.errors import UnsupportedArchitecture, text_of
 from initdiag.measuring.curvature import Curvature
 from initdiag.measuring.neighbours import Seen, mean_cosine, torn
 from initdiag.measuring.passes.attention import attention_by_formula
@@ -149,7 +149,7 @@ def probe_batch(module: nn.Module, example: Any, loss: Loss | None = None) -> Ba
     try:
         watch = _watched(copy, x)
     except Exception as error:
-        reason = f"the batch does not run in double precision: {error}"
+        reason = f"the batch does not run in double precision: {text_of(error)}"
         return _record(x, _Watch(len(x)), _NO_ANGLES, _Bends(absent=(reason,)))
     return _record(x, watch, _angles(copy, x, others, watch), _curvature(copy, x, watch, loss))
 
@@ -222,7 +222,7 @@ def _curvature(module: nn.Module, x: Tensor, watch: _Watch, loss: Loss | None) -
         apart = {} if _are_alike(x) else {k: curvature.largest(k, centred=True) for k in kinds}
         step = curvature.sign_step(kinds[0])
     except Exception as error:
-        return _Bends(absent=(f"no curvature: {type(error).__name__}: {error}",))
+        return _Bends(absent=(f"no curvature: {type(error).__name__}: {text_of(error)}",))
     return _Bends(sharp, apart, step)
 
 
@@ -246,7 +246,9 @@ def _angles(module: nn.Module, x: Tensor, others: Tensor, watch: _Watch) -> _Ang
     try:
         found = torn(x, others, watch.seen, lambda rows: _watched(module, rows).seen)
     except Exception as error:
-        return _Angles(mean_cosine(hidden), absent=(f"rows between rows do not run: {error}",))
+        return _Angles(
+            mean_cosine(hidden), absent=(f"rows between rows do not run: {text_of(error)}",)
+        )
     return _Angles(mean_cosine(hidden), found)
 
 

@@ -15,7 +15,7 @@ from initdiag._core.choices import FAIL_ON, FailOn, FailOnOption
 from initdiag.diagnosing.diagnose import diagnose, fails
 from initdiag.diagnosing.report import Report
 from initdiag.diagnosing.verdict import Verdict
-from initdiag.errors import TargetError, explain
+from initdiag.errors import TargetError, explain, text_of
 from initdiag.network.architecture import Architecture
 from initdiag.project.baseline import Baseline
 from initdiag.project.config import ModelConfig
@@ -154,7 +154,7 @@ def _as_a_guest() -> Iterator[None]:
         raise TargetError(
             explain(
                 expected="a target that leaves the process alone",
-                got=f"{type(error).__name__}({error})",
+                got=f"{type(error).__name__}({text_of(error)})",
                 do="Take sys.exit out of what it runs when it is imported, built or called.",
             )
         ) from error

@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from initdiag._core.validation import DEEPEST, did_you_mean
-from initdiag.errors import TargetError, explain, shown
+from initdiag.errors import TargetError, explain, shown, text_of
 
 __all__ = ["anchored", "load", "load_batch", "load_pair", "parse_size", "parse_widths"]
 
@@ -89,7 +89,7 @@ def load_batch(target: str | None, folder: Path | None = None) -> Any:
         raise TargetError(
             explain(
                 expected=f"a function that makes a batch: {target}",
-                got=f"{type(error).__name__}: {error}",
+                got=f"{type(error).__name__}: {text_of(error)}",
                 do="Call it alone, and fix what it raises.",
             )
         ) from error
@@ -113,7 +113,7 @@ def load_pair(target: str, folder: Path | None = None) -> tuple[Any, Any]:
         raise TargetError(
             explain(
                 expected=f"batches (x, y): {target}",
-                got=f"{type(error).__name__}: {error}",
+                got=f"{type(error).__name__}: {text_of(error)}",
                 do="Yield pairs of inputs and targets, or return one pair.",
             )
         ) from error
@@ -167,7 +167,7 @@ def _does_not_import(target: str, error: Exception) -> TargetError:
     return TargetError(
         explain(
             expected=f"a target that imports: {target}",
-            got=f"{type(error).__name__}: {error}",
+            got=f"{type(error).__name__}: {text_of(error)}",
             do="Import it in python to see the whole traceback.",
         )
     )

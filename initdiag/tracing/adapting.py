@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from initdiag.errors import InvalidInput, explain
+from initdiag.errors import InvalidInput, explain, text_of
 from initdiag.tracing.adapter import Adapter, Call, Output
 from initdiag.tracing.arguments import Named, Perturbed, is_integer, meant, named_tensors, said_of
 from initdiag.tracing.replica import copied, replica
@@ -172,7 +172,7 @@ def _unusable(call: Call, cause: Exception) -> InvalidInput:
     return InvalidInput(
         explain(
             expected="a forward pass that takes the input",
-            got=f"{type(cause).__name__} on a batch of {shapes or 'no tensor'}: {cause}",
+            got=f"{type(cause).__name__} on a batch of {shapes or 'no tensor'}: {text_of(cause)}",
             do="Pass what model(...) takes: example_input, example_args=(...), example_kwargs={...}.",
         )
     )

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from initdiag.tracing.objects import ATOMS, is_shared, leads_to, rebuilt, state_of
+from initdiag.tracing.objects import ATOMS, hides_state, is_shared, leads_to, rebuilt, state_of
 from initdiag.tracing.special_copies import WAYS
 from initdiag.tracing.wrappers import Unwrapped, inner_of
 
@@ -91,8 +91,8 @@ class Copies:
         if id(value) in self._memo:
             return self._memo[id(value)]
         if is_shared(kind):
-            if issubclass(kind, type):
-                self.classes.setdefault(id(value), value)
+            shared = self.classes if issubclass(kind, type) else self.alike
+            shared.setdefault(id(value), value)
             return value
         if self._is_beyond and self._is_data(value):
             self.data[where] = value
@@ -134,19 +134,30 @@ class Copies:
         """What ``convert`` makes of a tensor; a parameter keeps its gradient hooks."""
         tensor = self._convert(value)
         if not isinstance(value, nn.Parameter):
-            return tensor
+            return self._attributed(value, tensor, where)
         hooks = [self.part(hook, where) for hook in (value._backward_hooks or {}).values()]
         done = getattr(value, "_post_accumulate_grad_hooks", None) or {}
         after = [self.part(hook, where) for hook in done.values()]
         if tensor is value:
-            return tensor
+            return self._attributed(value, value, where)
         wants = value.requires_grad and tensor.is_floating_point()
         parameter = nn.Parameter(tensor, requires_grad=wants)
         for hook in hooks if wants else ():
             parameter.register_hook(hook)
         for hook in after if wants else ():
             parameter.register_post_accumulate_grad_hook(hook)
-        return parameter
+        return self._attributed(value, parameter, where)
+
+    def _attributed(self, value: Tensor, new: Tensor, where: str) -> Tensor:
+        """The copy of a tensor, with what the user has hung on the tensor."""
+        for name in vars(value):
+            self.later(functools.partial(self._hang, value, new, name, f"{where}.{name}"))
+        return new
+
+    def _hang(self, value: Tensor, new: Tensor, name: str, where: str) -> None:
+        part = self.part(vars(value)[name], where)
+        if new is not value:
+            vars(new)[name] = part
 
     def _module(self, value: nn.Module, where: str) -> Any:
         inner = inner_of(value)
@@ -169,6 +180,8 @@ class Copies:
         except TypeError:
             return self.rebuilt(value, where)
         if base is object and next(state_of(value), None) is None:
+            if hides_state(kind):
+                return self.rebuilt(value, where)
             self.alike[id(value)] = value  # it is what it is by identity
             return value
         self.kept(value, new)

@@ -54,8 +54,9 @@ class _Session:
 
     def look_at(self, module: nn.Module) -> None:
         """Remember what a module shares with its replicas."""
-        if type(module) in self._kinds:
-            return  # a factory builds one after the other
+        known = self._kinds.intersection(map(type, (module, module._modules.get("inner"))))
+        if known:
+            return  # a factory builds one after the other, and an adapter is around one
         self._kinds.add(type(module))
         copies = Copies(lambda tensor: tensor)
         copies.of(module)

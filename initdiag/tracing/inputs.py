@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from initdiag._core.validation import positive_integer
-from initdiag.errors import InvalidInput, explain, shown
+from initdiag.errors import InvalidInput, explain, shown, text_of
 from initdiag.tracing import guard
 from initdiag.tracing.adapter import Adapter, Call, Output
 from initdiag.tracing.adapting import adapted, run_first
@@ -210,13 +210,12 @@ def unusable_input(inputs: Sequence[Any], cause: Exception) -> InvalidInput:
     shapes = " or ".join(
         f"shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__ for x in inputs
     )
-    wants_more = (
-        isinstance(cause, TypeError) and "missing" in str(cause) and "argument" in str(cause)
-    )
+    text = text_of(cause)
+    wants_more = isinstance(cause, TypeError) and "missing" in text and "argument" in text
     return InvalidInput(
         explain(
             expected="a forward pass that takes the input",
-            got=f"{type(cause).__name__} on a batch of {shapes}: {cause}",
+            got=f"{type(cause).__name__} on a batch of {shapes}: {text}",
             do=_ONE_TENSOR
             if wants_more
             else "Pass the example_input (or input_size) that the network takes.",

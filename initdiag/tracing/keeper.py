@@ -5,7 +5,9 @@ globals, and what they lead to.
 from __future__ import annotations
 
 import dis
+import enum
 import functools
+import logging
 import sys
 import types
 from collections import deque
@@ -22,7 +24,17 @@ __all__ = ["Keeper"]
 _NOT_THE_USERS = sys.stdlib_module_names - {"__main__"} | {"torch", "numpy", "initdiag"}
 """Packages whose classes and globals no forward pass of a user changes."""
 
-_MISSING = object()
+
+class _Missing:
+    """The value of a name that stands for nothing."""
+
+
+_MISSING = _Missing()
+
+_PLACES = (_Missing, types.ModuleType)
+"""What a name may stand for that is not looked into: nothing, or a module, of which the
+names are looked at that a function uses.
+"""
 
 
 class Keeper:
@@ -65,7 +77,12 @@ class Keeper:
             self._waiting += [value.fget, value.fset, value.fdel]
         elif isinstance(value, types.CellType):
             self._cell(value)
-        elif not is_shared(type(value)):
+        elif isinstance(value, types.ModuleType):
+            if _is_users(value.__name__):
+                self._bindings(vars(value), tuple(vars(value)))
+        elif isinstance(value, logging.Logger):
+            self._logger(value)
+        elif isinstance(value, enum.Enum) or not is_shared(type(value)):
             self._state(value)
 
     def _class(self, kind: type) -> None:
@@ -89,10 +106,16 @@ class Keeper:
                 if isinstance(value, types.ModuleType) and _is_users(value.__name__):
                     self._bindings(vars(value), function.__code__.co_names)
 
+    def _logger(self, logger: logging.Logger) -> None:
+        """Its own settings: what it leads to belongs to the whole process."""
+        saved = logger.level, logger.disabled, logger.propagate
+        lists = [(one, list(one)) for one in (logger.handlers, logger.filters)]
+        self._undo.append(functools.partial(_put_back_logger, logger, saved, lists))
+
     def _bindings(self, namespace: dict[str, Any], names: Iterable[str]) -> None:
         saved = {name: namespace.get(name, _MISSING) for name in names}
         self._undo.append(functools.partial(_put_back_names, namespace, saved))
-        self._waiting += [value for value in saved.values() if value is not _MISSING]
+        self._waiting += [value for value in saved.values() if not isinstance(value, _PLACES)]
 
     def _cell(self, cell: types.CellType) -> None:
         try:
@@ -169,6 +192,14 @@ def _put_back_names(namespace: dict[str, Any], saved: dict[str, Any]) -> None:
             namespace.pop(name, None)
         elif namespace.get(name, _MISSING) is not value:
             namespace[name] = value
+
+
+def _put_back_logger(logger: logging.Logger, saved: Any, lists: Any) -> None:
+    level, logger.disabled, logger.propagate = saved
+    if logger.level != level:
+        logger.setLevel(level)  # and forget what it knew of its level
+    for one, items in lists:
+        one[:] = items
 
 
 def _slot(slot: Any, value: Any) -> Any:

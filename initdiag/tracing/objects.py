@@ -20,12 +20,12 @@ import torch
 from torch import Tensor, nn
 
 __all__ = [
-    "ATOMS", "SHARED", "fingerprint", "is_shared", "leads_to", "rebuilt", "slots_in", "state_of",
+    "ATOMS", "SHARED", "fingerprint", "hides_state", "is_shared", "leads_to", "rebuilt", "slots_in", "state_of",
 ]  # fmt: skip
 
 ATOMS: tuple[Any, ...] = (
     type(None), bool, int, float, complex, str, bytes, range, slice, type(...), re.Pattern,
-    type(NotImplemented), types.CodeType, types.ModuleType, np.dtype, torch.dtype, torch.device,
+    type(NotImplemented), types.CodeType, np.dtype, torch.dtype, torch.device,
     torch.Size, torch.memory_format, torch.layout, staticmethod, classmethod, property, object,
 )  # fmt: skip
 """Classes, themselves, whose instances never change."""
@@ -42,6 +42,19 @@ def is_shared(kind: type) -> bool:
     if issubclass(kind, nn.Module):
         return False
     return issubclass(kind, SHARED) or str(kind.__module__).startswith(_OF_CODE)
+
+
+def hides_state(kind: type) -> bool:
+    """Whether the objects of a class have room for what is no attribute and no slot: a
+    class of C, such as a database's connection.
+    """
+    named = {"__dict__", "__slots__", "__weakref__"}
+    return any(
+        base.__base__ is not None
+        and base.__basicsize__ > base.__base__.__basicsize__
+        and named.isdisjoint(vars(base))
+        for base in kind.__mro__
+    )
 
 
 def slots_in(kind: type) -> Iterator[Any]:

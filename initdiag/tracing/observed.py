@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.overrides import TorchFunctionMode
 
+from initdiag.errors import brief
 from initdiag.tracing import torch_calls
 from initdiag.tracing.forward_pass import paired
 from initdiag.tracing.guard import seed_generators, seen_to_draw
@@ -278,8 +279,7 @@ def _gradients(
         if reached:
             found = torch.autograd.grad(product, reached, retain_graph=True, allow_unused=True)
     except Exception as error:
-        first_line = next(iter(str(error).splitlines()), "").partition(" Hint: ")[0]
-        raise BackwardFails(f"{type(error).__name__}: {first_line}") from error
+        raise BackwardFails(brief(error)) from error
     by_id = {id(one): gradient for one, gradient in zip(reached, found, strict=True)}
     shown = [by_id.get(id(one)) for one in inputs]
     zeroed = [

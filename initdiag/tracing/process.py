@@ -4,15 +4,18 @@ that belong to no object.
 
 from __future__ import annotations
 
+import decimal
 import os
 import random
 import sys
 import warnings
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 __all__ = ["as_it_is", "comparable", "random_states", "seed", "set_random_states"]
 
@@ -47,6 +50,37 @@ def _set_filters(was: list[Any]) -> None:
     next(getattr(module, name) for name in names if hasattr(module, name))()
 
 
+def _decimals() -> dict[str, Any]:
+    context: Any = decimal.getcontext()
+    names = ("prec", "rounding", "Emin", "Emax", "capitals", "clamp")
+    both = {name: dict(getattr(context, name)) for name in ("flags", "traps")}
+    return both | {name: getattr(context, name) for name in names}
+
+
+def _set_decimals(was: dict[str, Any]) -> None:
+    for name, value in was.items():
+        setattr(decimal.getcontext(), name, value)
+
+
+def _of_all_modules() -> list[dict[Any, Any]]:
+    """The tables of hooks that run with every module of the process."""
+    tables = vars(nn.modules.module).items()
+    return [
+        table for name, table in tables if name.startswith("_global") and type(table) in _TABLES
+    ]
+
+
+def _set_hooks(was: list[list[tuple[Any, Any]]]) -> None:
+    for table, items in zip(_of_all_modules(), was, strict=True):
+        table.clear()
+        table.update(items)
+
+
+_TABLES = (dict, OrderedDict)
+
+_PRINTED: Any = torch._tensor_str.PRINT_OPTS
+"""How torch prints tensors."""
+
 _SETTINGS: tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...] = (
     (torch.get_default_dtype, torch.set_default_dtype),
     (torch.get_deterministic_debug_mode, torch.set_deterministic_debug_mode),
@@ -57,7 +91,12 @@ _SETTINGS: tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...] = (
         lambda was: torch.set_anomaly_enabled(*was),
     ),
     (lambda: (torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark), _set_cudnn),
+    (lambda: dict(vars(_PRINTED)), lambda was: vars(_PRINTED).update(was)),
+    (lambda: [list(hooks.items()) for hooks in _of_all_modules()], _set_hooks),
     (np.geterr, lambda was: np.seterr(**was)),
+    (np.get_printoptions, lambda was: np.set_printoptions(**was)),
+    (_decimals, _set_decimals),
+    (lambda: list(sys.path), lambda was: sys.path.__setitem__(slice(None), was)),
     (sys.getrecursionlimit, sys.setrecursionlimit),
     (os.getcwd, os.chdir),
     (lambda: dict(os.environ), _set_environment),

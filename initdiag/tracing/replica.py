@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from initdiag.errors import InvalidInput, explain
+from initdiag.errors import InvalidInput, explain, text_of
 from initdiag.tracing import guard
 from initdiag.tracing.copies import Copies
 from initdiag.tracing.wrappers import inner_of
@@ -62,13 +62,13 @@ def _call_factory(factory: Callable[[], Any]) -> Any:
     try:
         return factory()
     except Exception as error:
-        wants_arguments = isinstance(error, TypeError) and "argument" in str(error)
+        wants_arguments = isinstance(error, TypeError) and "argument" in text_of(error)
         raise InvalidInput(
             explain(
                 expected="a factory that can be called without arguments"
                 if wants_arguments
                 else "a factory that works",
-                got=f"{type(error).__name__} from {_name(factory)}(): {error}",
+                got=f"{type(error).__name__} from {_name(factory)}(): {text_of(error)}",
                 do="Wrap it: lambda: MyNet(width=64)."
                 if wants_arguments
                 else "Call it alone, and fix what it raises.",

@@ -9,7 +9,7 @@ their variance, which is off by the order of 1/width.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +27,7 @@ __all__ = [
     "is_simulated",
     "orthonormal_images",
     "simulate",
+    "too_wide",
 ]
 
 Array = NDArray[np.float64]
@@ -35,6 +36,9 @@ BLOCK = 256
 """Draws that share a random generator: draw ``i`` does not depend on how many are asked
 for.
 """
+
+WIDEST = 1 << 18
+"""Units of a simulated layer, at most: a block has some arrays of 0.5 GiB then."""
 
 SELU = (1.0507009873554804934193349852946, 1.6732632423543772848170429916717)
 """Scale and alpha of SELU (Klambauer et al. 2017, arXiv 1706.02515)."""
@@ -175,6 +179,13 @@ def _through(layer: Layer, state: _Draws, rng: np.random.Generator) -> _Draws:
 def is_simulated(activation: Activation) -> bool:
     """Return whether the activation's value and slope are known here."""
     return activation.name in ACTIVATIONS or activation.name == "leaky_relu"
+
+
+def too_wide(layers: Sequence[Layer]) -> Iterator[str]:
+    """Yield which layers have more units than a simulation has memory for."""
+    for layer in layers:
+        if layer.fan_out > WIDEST:
+            yield f"{layer.name}: more than {WIDEST:,} units are not simulated"
 
 
 def activated(layer: Layer, h: Array) -> tuple[Array, Array]:

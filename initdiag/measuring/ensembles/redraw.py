@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from initdiag.errors import InvalidInput, UnsupportedArchitecture, explain
+from initdiag.errors import InvalidInput, UnsupportedArchitecture, explain, text_of
 from initdiag.measuring.passes.interposer import LinearUse
 from initdiag.measuring.passes.modes import Parts
 from initdiag.tracing.guard import seed_generators
@@ -145,7 +145,7 @@ class Source:
             raise InvalidInput(
                 explain(
                     expected="init: a function of a module, as model.apply takes it",
-                    got=f"{type(error).__name__}: {error}",
+                    got=f"{type(error).__name__}: {text_of(error)}",
                     do="Test it with model.apply(init) on a copy of the model.",
                 )
             ) from error

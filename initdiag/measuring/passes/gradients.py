@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from initdiag.errors import InvalidInput, UnsupportedArchitecture, explain
+from initdiag.errors import InvalidInput, UnsupportedArchitecture, explain, text_of
 from initdiag.measuring.ensembles import random_numbers
 from initdiag.measuring.passes.interposer import Ensemble, LinearUse
 from initdiag.measuring.passes.modes import Parts
@@ -118,7 +118,7 @@ class Loss:
                             "loss_fn: a function (output, target) -> scalar tensor, and a "
                             "target it takes"
                         ),
-                        got=f"{type(error).__name__}: {error}",
+                        got=f"{type(error).__name__}: {text_of(error)}",
                         do="Test it on model(example_input[:1]) and target[:1].",
                     )
                 ) from error

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from initdiag.errors import UnsupportedArchitecture
+from initdiag.errors import UnsupportedArchitecture, brief
 from initdiag.measuring.ensembles import random_numbers
 from initdiag.measuring.passes.interposer import Ensemble, LinearUse
 from initdiag.measuring.passes.modes import Parts
 from initdiag.measuring.passes.rows import LayerLogs, Rows, Scales, flat, log_sum_squares, rowwise
-from initdiag.measuring.passes.run import brief, dual_forward, graph_forward
+from initdiag.measuring.passes.run import dual_forward, graph_forward
 from initdiag.measuring.passes.underflow import Logs, any_row, rescued
 from initdiag.tracing.forward_pass import paired
 

@@ -18,12 +18,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from initdiag.errors import UnsupportedArchitecture, explain
+from initdiag.errors import UnsupportedArchitecture, brief, explain
 from initdiag.measuring.passes.interposer import Ensemble, LinearUse, unseen
 from initdiag.measuring.passes.log_norms import product
 from initdiag.measuring.passes.modes import Parts
 from initdiag.measuring.passes.rows import Rows, Scales, flat, logs_of_rows
-from initdiag.measuring.passes.run import Graph, brief, graph_forward
+from initdiag.measuring.passes.run import Graph, graph_forward
 from initdiag.measuring.task import Task
 from initdiag.tracing.forward_pass import paired
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from initdiag.errors import InvalidInput, UnsupportedArchitecture
+from initdiag.errors import InvalidInput, UnsupportedArchitecture, brief
 from initdiag.measuring.ensembles import random_numbers
 from initdiag.measuring.passes.attention import attention_by_formula
 from initdiag.measuring.passes.interposer import Ensemble, Interposer, Observer
@@ -27,7 +27,7 @@ from initdiag.tracing.provenance import Provenance
 if TYPE_CHECKING:
     from initdiag.measuring.task import Task
 
-__all__ = ["Graph", "brief", "dual_forward", "graph_forward", "reached"]
+__all__ = ["Graph", "dual_forward", "graph_forward", "reached"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,12 +143,6 @@ def _explained(x: Tensor, kind: str) -> Iterator[None]:
             f"the module does not run on {len(x)} rows under {kind or 'reverse'}-mode autograd: "
             f"{brief(error)}"
         ) from error
-
-
-def brief(error: Exception) -> str:
-    """Return kind and first line of an error, without PyTorch's hints."""
-    line = next(iter(str(error).splitlines()), "").partition(" Hint: ")[0]
-    return f"{type(error).__name__}: {line.rstrip('.')}"
 
 
 def _by_rows(out: Tensor, rows: int) -> Tensor:

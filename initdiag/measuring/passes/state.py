@@ -123,7 +123,7 @@ def _has_same(container: Any, before: Any) -> bool:
     if isinstance(container, dict):
         container, before = list(container.items()), list(before.items())
         return len(container) == len(before) and all(
-            key == other and value is was
+            key is other and value is was  # tensors, as keys, have no one truth
             for (key, value), (other, was) in zip(container, before, strict=True)
         )
     return len(container) == len(before) and all(

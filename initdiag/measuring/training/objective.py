@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from initdiag._core.choices import Loss
-from initdiag.errors import InvalidInput, UnsupportedArchitecture, explain
+from initdiag.errors import InvalidInput, UnsupportedArchitecture, explain, text_of
 from initdiag.measuring.training.targets import class_dimension, labels, values
 from initdiag.tracing.adapter import Adapter
 from initdiag.tracing.replica import copied, replica
@@ -80,7 +80,7 @@ class Objective:
                 explain(
                     expected="loss_fn: a function (output, target), or (model, x), -> scalar "
                     "tensor, or a mapping of names to such",
-                    got=f"{type(error).__name__}: {error}",
+                    got=f"{type(error).__name__}: {text_of(error)}",
                     do="Call it alone on what the model returns, and fix what it raises.",
                 )
             ) from error
