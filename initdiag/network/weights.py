@@ -19,6 +19,7 @@ __all__ = [
     "INITIALIZERS",
     "KURTOSIS",
     "NOT_REARRANGED",
+    "UNCONSTRAINED",
     "UNLIKE",
     "BiasLaw",
     "Hypothesis",
@@ -120,6 +121,11 @@ turned, negated or mixed with others; that one's name follows.
 NOT_REARRANGED = " not rearranged"
 """How the hypothesis ends that no row (or column) of a layer's weights is another one,
 rearranged, turned or negated.
+"""
+
+UNCONSTRAINED = "no linear constraint"
+"""How the hypothesis is named that no fixed combination of a matrix' columns (or rows)
+is 0: in centred weights, the sum is.
 """
 
 EQUAL_NORMS = "norms of matrices at random"

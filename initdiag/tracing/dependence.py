@@ -1,7 +1,7 @@
 """Whether weights depend on one another, within a matrix and between matrices, in ways
 that products of neighbours do not show.
 
-Six tests, each at ``_LEVEL`` for all matrices of a network together:
+Seven tests, each at ``_LEVEL`` for all matrices of a network together:
 
 *Same sizes.* Two rows (or columns, or a row and a column) of one length whose sorted
 absolute values agree to rounding, up to a factor: one is the other turned, negated or
@@ -20,8 +20,9 @@ independent given the other matrix, so that their p-values are pooled by Fisher'
 that were normalised are too even, rows of different scales too uneven; pooled over
 layers.
 
-*Equal norms* of whole matrices (`initdiag.tracing.norms`), and *biases computed from
-weights* (`initdiag.tracing.explained`).
+*Equal norms* of whole matrices (`initdiag.tracing.norms`), *linear constraints*, such
+as sums of 0 (`initdiag.tracing.constraints`), and *biases computed from weights*
+(`initdiag.tracing.explained`).
 
 *Tails.* Where no family is recognised, a choice instead of a test: no law without a
 fourth moment may be likelier than those with one (`initdiag.tracing.tails`).
@@ -39,7 +40,15 @@ from numpy.typing import NDArray
 from scipy import special
 from torch import Tensor
 
-from initdiag.network.weights import EQUAL_NORMS, KURTOSIS, NOT_REARRANGED, UNLIKE, WeightLaw
+from initdiag.network.weights import (
+    EQUAL_NORMS,
+    KURTOSIS,
+    NOT_REARRANGED,
+    UNCONSTRAINED,
+    UNLIKE,
+    WeightLaw,
+)
+from initdiag.tracing.constraints import constrained
 from initdiag.tracing.explained import BiasedLayer, explained
 from initdiag.tracing.families import Sample
 from initdiag.tracing.norms import equal_norms
@@ -267,9 +276,9 @@ def _wholes(
     """Yield the matrices whose norms are equal, and those of no recognised family whose
     tails are too heavy.
     """
-    for alike, p in equal_norms(drawn, samples, laws):
-        if p < _LEVEL:
-            yield EQUAL_NORMS, alike, p
+    tests = {EQUAL_NORMS: equal_norms, UNCONSTRAINED: constrained}
+    for name, test in tests.items():
+        yield from ((name, i, p) for i, p in test(drawn, samples, laws) if p < _LEVEL)
     strangers = [i for i in drawn if laws[i].family == "other"]
     all_drawn = [i for i in drawn if laws[i].family in ("other", *KURTOSIS)]
     groups = [[samples[i] for i in group] for group in (strangers, all_drawn)]

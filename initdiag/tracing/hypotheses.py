@@ -230,7 +230,8 @@ def _spiky_or_flat(sums: EntrySums, larger: int) -> float:
 def _repetition(w: Tensor) -> float:
     """Return the probability of as many equal rows by chance.
 
-    Two units with one row of weights compute the same value, for ever.
+    Two units with one row of weights compute the same value, for ever. Rows of zeros
+    do not count: such units differ in what comes after them, or before.
 
     The number of equal pairs is nearly Poisson. Two entries agree with the probability
     that is seen among the rows that differ, at least that of two zeros (which have
@@ -239,6 +240,8 @@ def _repetition(w: Tensor) -> float:
     probability ``2^(1-N)``; of a matrix it is not taken for chance, for entries of two
     values are refused at such sizes anyway (sums of them cancel exactly).
     """
+    is_used = (w != 0).any(1)
+    w = w if bool(is_used.all()) else w[is_used]
     distinct = _distinct_rows(w)
     repeated = len(w) - len(distinct)
     if repeated == 0:

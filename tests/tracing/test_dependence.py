@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from initdiag.network.weights import EQUAL_NORMS
+from initdiag.network.weights import EQUAL_NORMS, UNCONSTRAINED
 from initdiag.tracing.explained import BiasedLayer
 from initdiag.tracing.weights import weight_laws
 
@@ -95,6 +95,16 @@ COPIED = {
     ),
     "another layer's bias": lambda w, before, shared: 2 * shared,
 }
+
+PROJECTIONS = {
+    "centred rows": lambda w: w - w.mean(1, keepdim=True),
+    "centred columns": lambda w: w - w.mean(0),
+    "both": lambda w: w - w.mean(0) - w.mean(1, keepdim=True) + w.mean(),
+    "blind to a fixed vector": lambda w: w - torch.outer(w @ FIXED, FIXED) / (FIXED @ FIXED),
+    "of one rank less": lambda w: torch.cat([w[:, :-1], w[:, :1] - w[:, 1:2]], 1),
+    "without one column": lambda w: torch.cat([w[:, :-1], w[:, :-1].sum(1)[:, None]], 1),
+}
+FIXED = torch.linspace(1, 3, N)
 
 DIVISORS = {
     "Frobenius": lambda w: w.norm(),
@@ -183,6 +193,23 @@ def test_matrices_that_were_divided_by_a_norm_are_found(name, draw):
     weights = [draw(N, N) for _ in range(5)]
     assert EQUAL_NORMS in failed([w / DIVISORS[name](w) for w in weights])
     assert EQUAL_NORMS not in failed(weights)
+
+
+@pytest.mark.parametrize("name", PROJECTIONS)
+def test_weights_under_a_linear_constraint_are_found(name):
+    torch.manual_seed(0)
+    weights = [normal() for _ in range(5)]
+    assert UNCONSTRAINED in failed([PROJECTIONS[name](w) for w in weights])
+    assert not failed(weights)
+
+
+@pytest.mark.parametrize("rows", [2, 5])
+def test_units_without_weights_are_not_equal(rows):
+    """A mask or pruning leaves units out; the others learn."""
+    torch.manual_seed(0)
+    w = normal()
+    w[:rows] = 0
+    assert not failed([normal(), w]) & {"distinct units"}
 
 
 @pytest.mark.parametrize("freedom", [1.5, 2.5, 3.0])

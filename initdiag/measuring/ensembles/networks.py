@@ -32,6 +32,7 @@ from initdiag.network.weights import (
     EQUAL_NORMS,
     INDEPENDENT_OF,
     NOT_REARRANGED,
+    UNCONSTRAINED,
     UNLIKE,
 )
 from initdiag.tracing.provenance import goes_into
@@ -51,7 +52,7 @@ in all but one run of 2^15.
 
 _CHANGED_BY_SIGNS = (
     "zero mean", "symmetry", f"rows{NOT_REARRANGED}", f"columns{NOT_REARRANGED}", UNLIKE,
-    DISTINCT_UNITS,
+    DISTINCT_UNITS, UNCONSTRAINED,
 )  # fmt: skip
 """How the hypotheses begin without which random signs make other weights."""
 

@@ -25,7 +25,13 @@ from torch import Tensor, nn
 from initdiag.errors import UnsupportedArchitecture
 from initdiag.measuring.ensembles.redraw import Source, reset_parameters, values_of
 from initdiag.network.architecture import Layer
-from initdiag.network.weights import INDEPENDENT_OF, NOT_REARRANGED, UNLIKE, WeightLaw
+from initdiag.network.weights import (
+    INDEPENDENT_OF,
+    NOT_REARRANGED,
+    UNCONSTRAINED,
+    UNLIKE,
+    WeightLaw,
+)
 from initdiag.tracing.entries import EntrySums
 from initdiag.tracing.provenance import goes_into
 from initdiag.tracing.weights import kernel_laws, weight_laws
@@ -73,7 +79,7 @@ def own_source(module: nn.Module, layers: Sequence[Layer]) -> tuple[Source, floa
     is_default = {layer.name: layer.weight.initializer == "torch_default" for layer in layers}
     reset = {n for n in alike if is_default.get(n, True)}
     others = {n: p for n, p in own.items() if _stands_for_itself(n, weights)}
-    laws = _recognised(others) | _of_layers(others, layers)
+    laws = _recognised(_not_refused(others, layers)) | _of_layers(others, layers)
     drawn = {n: law for n, law in laws.items() if n not in reset}
     nameless = {n: own[n] for n in own if n in weights and n not in reset | drawn.keys()}
     leaning = {layer.name for layer in layers if not _BY_SIGNS.isdisjoint(layer.weight.failed)}
@@ -102,7 +108,9 @@ def own_source(module: nn.Module, layers: Sequence[Layer]) -> tuple[Source, floa
 
 
 def _is_about_others(hypothesis: str) -> bool:
-    return hypothesis.startswith((UNLIKE, INDEPENDENT_OF)) or hypothesis.endswith(NOT_REARRANGED)
+    return hypothesis.startswith((UNLIKE, INDEPENDENT_OF, UNCONSTRAINED)) or hypothesis.endswith(
+        NOT_REARRANGED
+    )
 
 
 def _exchangeable(parameters: Mapping[str, Tensor]) -> dict[str, float]:
@@ -172,6 +180,17 @@ def _recognised(parameters: Mapping[str, Tensor]) -> dict[str, WeightLaw]:
     return {name: law for name, law in laws.items() if law.initializer and not law.failed}
 
 
+def _not_refused(parameters: Mapping[str, Tensor], layers: Sequence[Layer]) -> dict[str, Tensor]:
+    """Return the parameters without the matrices that the trace refused a law."""
+    refused = {layer.name: layer.weight for layer in layers if layer.weight.failed}
+    return {n: p for n, p in parameters.items() if n not in refused or not _is_of(refused[n], p)}
+
+
+def _is_of(law: WeightLaw, parameter: Tensor) -> bool:
+    """Return whether the law is the parameter's own, not that of what is made of it."""
+    return law.sample_variance == EntrySums.of(parameter, "parameter").variance
+
+
 def _of_layers(parameters: Mapping[str, Tensor], layers: Sequence[Layer]) -> dict[str, WeightLaw]:
     """Return the laws that the trace recognised: it knows which way a matrix is used.
 
@@ -181,9 +200,7 @@ def _of_layers(parameters: Mapping[str, Tensor], layers: Sequence[Layer]) -> dic
     return {
         name: law
         for name, law in laws.items()
-        if law.initializer
-        and not law.failed
-        and law.sample_variance == EntrySums.of(parameters[name], name).variance
+        if law.initializer and not law.failed and _is_of(law, parameters[name])
     }
 
 
