@@ -17,12 +17,13 @@ from initdiag.diagnosing.advice import Advice, advise_case
 from initdiag.diagnosing.agreement import agreement
 from initdiag.diagnosing.basis import Basis, past_zero_start
 from initdiag.diagnosing.case import Case, Look
-from initdiag.diagnosing.causes import LEARNT, NO_BATCH, Batch
+from initdiag.diagnosing.causes import NO_BATCH, Batch
 from initdiag.diagnosing.findings import Finding
 from initdiag.diagnosing.measured import measured, simulation
+from initdiag.diagnosing.population import provenance
 from initdiag.diagnosing.remarks import shared_state
 from initdiag.diagnosing.report import SCHEMA_VERSION, Report
-from initdiag.diagnosing.risk import PROVENANCE, Training
+from initdiag.diagnosing.risk import Training
 from initdiag.diagnosing.setting import kind_of_loss, training_of
 from initdiag.diagnosing.spectral_report import spectral_report
 from initdiag.diagnosing.verdict import Judgement, Thresholds, Verdict, judge
@@ -163,7 +164,7 @@ def _report(seen: _Seen, rule: _Rule, target: str | None, started: float) -> Rep
         verdict=judgement.verdict,
         basis=judgement.basis,
         risk=judgement.risk,
-        risk_provenance=PROVENANCE if seen.batch.probe is None else f"{PROVENANCE}; {LEARNT}",
+        risk_provenance=provenance(arch, seen.batch.probe is not None),
         optimizer=rule.optimizer,
         thresholds=limits,
         architecture=arch,

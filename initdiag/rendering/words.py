@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from initdiag.diagnosing.basis import Basis
 from initdiag.diagnosing.causes import OF_BATCH
 from initdiag.diagnosing.findings import STEP_TOO_LARGE
+from initdiag.diagnosing.mismatch import mismatch
 from initdiag.diagnosing.report import Report
 from initdiag.diagnosing.verdict import Verdict
 from initdiag.measuring.judged import judged_moments
@@ -219,7 +220,9 @@ def _size(report: Report) -> str:
     if report.verdict in (Verdict.VANISHING, Verdict.EXPLODING) and not math.isnan(drift):
         size = "small" if drift < 0 else "large"
         place = "input" if report.architecture.input_map is None else "first layer"
-        return f"A typical gradient reaches the {place} {factor(drift)} times too {size}."
+        why = mismatch(report.architecture, drift)
+        size = f"{size}: {why}." if why else f"{size}."
+        return f"A typical gradient reaches the {place} {factor(drift)} times too {size}"
     if any(finding.code == STEP_TOO_LARGE.code for finding in report.findings):
         return (
             "At this depth the learning rate takes too large a step, however the weights are drawn."
@@ -236,11 +239,8 @@ def _luck(drift: float, variance: float) -> str:
     if not math.isfinite(variance):
         return "The gradient's size is a matter of luck."
     half, rare = (factor(count * math.sqrt(variance)) for count in (_MEDIAN_PAIR, _RARE_PAIR))
-    typical = (
-        f" A typical one is {factor(drift)} times too small."
-        if -math.inf < drift < -_NOTABLE
-        else ""
-    )
+    is_far = -math.inf < drift < -_NOTABLE
+    typical = f" A typical one is {factor(drift)} times too small." if is_far else ""
     return (
         "The gradient's size is a matter of luck: half of all pairs of initialisations differ by "
         f"a factor {half} or more, one in twenty by {rare}.{typical}"

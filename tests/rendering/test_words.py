@@ -28,8 +28,8 @@ def test_a_measured_size_is_that_of_the_part_that_is_judged():
     """A linear output's own draw is no part of it: ``ln(chi^2_10 / 10)`` on average."""
     report = measured()
     drift = report.measurement.rms_gain_log_mean - (digamma(5) - math.log(5))
-    sentence = f"A typical gradient reaches the input {words.factor(drift)} times too small."
-    assert words.explanation(report)[1] == sentence
+    sentence = f"A typical gradient reaches the input {words.factor(drift)} times too small: "
+    assert words.explanation(report)[1].startswith(f"{sentence}weights of gain 0.577")
     assert words.factor(drift) != words.factor(report.measurement.rms_gain_log_mean)
 
 
