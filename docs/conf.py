@@ -15,10 +15,13 @@ author = "The initdiag developers"
 copyright = author
 version = release = initdiag.__version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.mathjax", "numpydoc"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.mathjax", "numpydoc"]
 myst_enable_extensions = ["dollarmath", "amsmath", "deflist"]
 myst_heading_anchors = 3
 exclude_patterns = ["_build"]
+nb_execution_mode = "force"  # the notebooks are kept without what they show
+nb_execution_timeout = 300
+nb_execution_raise_on_error = True
 
 default_role = "py:obj"  # a name in single backticks links where the reference has it
 autodoc_typehints = "none"  # the docstrings say the types, in words
