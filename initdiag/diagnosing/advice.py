@@ -71,7 +71,7 @@ class Advice:
     @property
     def is_by_layer(self) -> bool:
         """Whether the code speaks of one layer's weight and bias."""
-        return "nn.init." in self.code
+        return bool(self.code) and (not self.script or "nn.init." in self.code)
 
 
 def advise(

@@ -79,7 +79,8 @@ def test_a_chain_at_risk_behind_an_encoding_gets_its_advice():
         initdiag.diagnose(model[1:], model[0](POINTS)).advice,
     )
     assert [one.action for one in found] == [one.action for one in alone] != []
-    assert found[0].risk_after == pytest.approx(alone[0].risk_after)
+    # The batch is shown to the remedies of the chain alone, whose input it is.
+    assert found[0].risk_after == pytest.approx(alone[0].risk_after, abs=0.01)
 
 
 @pytest.mark.slow
