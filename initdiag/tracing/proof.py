@@ -170,8 +170,8 @@ class _Prover:
         ran: list[Trial] = []
         reads = Reads(self._copy)
         for number, trial in enumerate(trials(x)):
-            with nullcontext() if number else reads:
-                found, has_run = self._in_trial(trial, is_optional=number > 0)
+            watching = None if number else reads
+            found, has_run = self._in_trial(trial, is_optional=number > 0, watching=watching)
             if found is not None:
                 changed = self._changed(module, convert)
                 return changed or self._with_cause(found, ran[0] if ran else trial)
@@ -201,12 +201,15 @@ class _Prover:
                 return Gap(name, "parameters", "the forward pass changes this parameter")
         return None
 
-    def _in_trial(self, trial: Trial, *, is_optional: bool) -> tuple[Gap | None, bool]:
+    def _in_trial(
+        self, trial: Trial, *, is_optional: bool, watching: Reads | None = None
+    ) -> tuple[Gap | None, bool]:
         """Return what differs first, and whether the module ran: it may refuse odd
         rows.
         """
         try:
-            run = observed(self._copy, trial, self._places)
+            with watching or nullcontext():
+                run = observed(self._copy, trial, self._places)
         except PathDiffers as error:
             return Gap("forward", "path", f"on {trial.name}, {error}"), True
         except BackwardFails as error:
