@@ -169,10 +169,10 @@ def _is_adaptive(training: Training) -> bool:
 
 def safe_rate(probe: BatchProbe | None, training: Training) -> float | None:
     """Return the largest learning rate, of one digit, whose steps are too large in one
-    network of twenty; None where the curvature is not known.
+    network of twenty; None where the curvature is not known, or out of range.
     """
-    limits = [] if probe is None else list(_limits(probe, training))
-    if not limits:
+    limits = [0.0] if probe is None else list(_limits(probe, training))
+    if not limits or not 0 < min(limits) < math.inf:
         return None
     unit = 10.0 ** math.floor(math.log10(min(limits)))
     return float(f"{math.floor(min(limits) / unit * (1 + 1e-9)) * unit:.1g}")

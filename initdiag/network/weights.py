@@ -18,6 +18,7 @@ __all__ = [
     "INDEPENDENT_OF",
     "INITIALIZERS",
     "KURTOSIS",
+    "LOW_RANK",
     "NOT_REARRANGED",
     "UNCONSTRAINED",
     "UNLIKE",
@@ -122,6 +123,9 @@ NOT_REARRANGED = " not rearranged"
 """How the hypothesis ends that no row (or column) of a layer's weights is another one,
 rearranged, turned or negated.
 """
+
+LOW_RANK = "no low-rank part"
+"""How the hypothesis is named that a matrix holds no product of two thin ones."""
 
 UNCONSTRAINED = "no linear constraint"
 """How the hypothesis is named that no fixed combination of a matrix' columns (or rows)

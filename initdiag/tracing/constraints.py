@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from initdiag.network.weights import KURTOSIS, WeightLaw
+from initdiag.network.weights import KURTOSIS, LOW_RANK, WeightLaw
 from initdiag.tracing.families import Sample, is_continuous
 
 __all__ = ["constrained"]
@@ -35,7 +35,8 @@ def constrained(
     drawn: Sequence[int], samples: Sequence[Sample], laws: Sequence[WeightLaw]
 ) -> Iterator[tuple[list[int], float]]:
     """Yield sets of matrices that satisfy a linear constraint, with the p-value."""
-    usual = [i for i in drawn if laws[i].family in ("other", *KURTOSIS)]
+    families = ("other", *KURTOSIS)
+    usual = [i for i in drawn if laws[i].family in families and LOW_RANK not in laws[i].failed]
     free = {i: _p_values(samples[i]) for i in usual if is_continuous(samples[i])}
     for kind in range(3):
         found = [(i, p[kind]) for i, p in free.items() if p[kind] < 1]

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from scipy import special
 from torch import Tensor
 
-from initdiag.network.weights import DISTINCT_UNITS, Hypothesis
+from initdiag.network.weights import DISTINCT_UNITS, LOW_RANK, Hypothesis
 from initdiag.tracing.entries import EntrySums
 from initdiag.tracing.symmetry import Scores, sign_scores
 
@@ -97,7 +97,7 @@ def weight_hypotheses(
     w = _block(sums, weight)
     p_values = {
         **{name: _smallest(*map(_two_sided, z)) for name, z in weight_scores(sums, weight).items()},
-        "no low-rank part": _low_rank(w),
+        LOW_RANK: _low_rank(w),
         "equal variances": _smallest(*_unevenness(np.abs(w) > _MEDIAN)),
         "finite fourth moment": _heavy_tail(w),
         DISTINCT_UNITS: _smallest(*map(_repetition, (weight, weight.T))),

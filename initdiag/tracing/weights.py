@@ -90,7 +90,8 @@ def weight_laws(
         for name, first in earlier.items()
         if values[name].shape == values[first].shape and are_multiples(values[first], values[name])
     }
-    depending = dependences(names, samples, laws, same, biased)
+    alone = [dataclasses.replace(law, hypotheses=h) for law, h in zip(laws, tested, strict=True)]
+    depending = dependences(names, samples, alone, same, biased)
     return tuple(
         dataclasses.replace(
             law,

@@ -123,7 +123,7 @@ def _exchangeable(parameters: Mapping[str, Tensor]) -> dict[str, float]:
     return {
         n: math.sqrt(max(sums[n].kurtosis - 1, 0.0) / sums[n].count)
         for n, law in zip(matrices, laws, strict=True)
-        if set(law.failed) <= {"symmetry"}
+        if set(law.failed) <= {"symmetry", "finite fourth moment"}
     }
 
 
