@@ -60,7 +60,8 @@ class _Regression:
 
     @classmethod
     def of(cls, index: int, bias: Matrix, by: Matrix) -> _Regression:
-        centred = by - by.mean(0)
+        centred = by / max(float(np.abs(by).max(initial=0.0)), 1e-300)  # its square is in range
+        centred = centred - centred.mean(0)
         scale = max(float(np.sqrt(np.mean(centred * centred))), 1e-300)
         own = bias - bias.mean()
         return cls(index, own / max(float(np.linalg.norm(own)), 1e-300), centred / scale)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import struct
+import time
 from pathlib import Path
 
 import pytest
@@ -84,7 +85,10 @@ def test_wandb_gets_numbers_and_page(tmp_path, monkeypatch):
     with wandb.init(mode="offline", dir=tmp_path, project="test") as run:
         REPORT.log_to(run)
     (written,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
-    found = dict(history(written))
+    found, until = dict(history(written)), time.monotonic() + 60
+    while not METRICS.keys() <= found.keys() and time.monotonic() < until:
+        time.sleep(0.5)  # its service may still be writing
+        found = dict(history(written))
     assert {name: json.loads(found[name]) for name in METRICS} == pytest.approx(METRICS)
     pages = list(Path(tmp_path).rglob("*.html"))
     assert any("VANISHING" in page.read_text() for page in pages)

@@ -206,7 +206,7 @@ def test_the_reports_reach_the_drawings():
     """Some of the reports made have a law, some a drawing, some neither."""
     seen: list[tuple[bool, bool, bool]] = []
 
-    @settings(max_examples=40)
+    @settings(max_examples=200)
     @given(report=made.reports())
     def look(report):
         seen.append(

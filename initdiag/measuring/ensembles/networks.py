@@ -35,6 +35,7 @@ from initdiag.network.weights import (
     UNCONSTRAINED,
     UNLIKE,
 )
+from initdiag.tracing.entries import EntrySums
 from initdiag.tracing.provenance import goes_into
 from initdiag.tracing.trace import require_layers
 
@@ -113,7 +114,7 @@ class Signs(_Networks):
     def __init__(self, task: Task) -> None:
         super().__init__(task)
         require_layers(task.arch)
-        _require_symmetry(task.arch)
+        _require_symmetry(task)
         layers = task.arch.layers
         self._order = _streams(layers)
         self._flipped = frozenset(
@@ -409,15 +410,26 @@ def refuse_mixed_rows(task: Task, ensemble: Ensemble) -> None:
         )
 
 
-def _require_symmetry(arch: Architecture) -> None:
-    for layer in arch.layers:
+def _require_symmetry(task: Task) -> None:
+    own = dict(task.module.named_parameters())
+    for layer in task.arch.layers:
         failed = [name for name in layer.weight.failed if name.startswith(_CHANGED_BY_SIGNS)]
+        if failed == [UNCONSTRAINED] and _is_computed(layer, own):
+            continue  # signs go into what it is computed from, which has no constraint
         if failed:
             raise UnsupportedArchitecture(
                 f"the weights of {layer.name!r} fail {' and '.join(failed)}, so that flipping "
                 "signs changes their law. "
                 "Use method='redraw' with an init or a factory."
             )
+
+
+def _is_computed(layer: Layer, own: Mapping[str, Tensor]) -> bool:
+    """Return whether the weight is not a parameter, but made of one of its name."""
+    parameter = own.get(layer.name)
+    if parameter is None:
+        return True
+    return layer.weight.sample_variance != EntrySums.of(parameter, layer.name).variance
 
 
 def _not_varied(task: Task, varied: Collection[str]) -> tuple[str, ...]:

@@ -130,9 +130,11 @@ def objective_of(
         loss_fn = replica(loss_fn, copied)
     if loss_fn is not None and _takes_model(loss_fn, target):
         return _of_model(loss_fn, target, loss)
-    with torch.no_grad():
+    with torch.enable_grad():  # as in a training: the forward pass may need gradients itself
         whole = _output(adapter, x)
+        whole = whole.detach() if isinstance(whole, Tensor) else whole
     out = adapter.judged(whole, len(x))
+    out = out.detach() if isinstance(out, Tensor) else out
     target = _on(target, x.device)
     if loss_fn is not None and not isinstance(loss_fn, nn.Module):
         constant = math.nan if not isinstance(whole, Tensor) else _least(loss_fn, whole, target)
