@@ -8,6 +8,7 @@ import math
 
 import pytest
 import torch
+from support.styles import gated as mlp
 from torch import nn
 
 import initdiag
@@ -37,17 +38,6 @@ class Fourier(nn.Module):
     def forward(self, x):
         phase = 2 * math.pi * (x @ self.b)
         return torch.cat([phase.sin(), phase.cos()], -1)
-
-
-def mlp(sizes, gate=nn.ReLU, init=None):
-    parts = []
-    for a, b in itertools.pairwise(sizes):
-        layer = nn.Linear(a, b)
-        if init is not None:
-            init(layer.weight)
-            nn.init.zeros_(layer.bias)
-        parts += [layer, gate()]
-    return nn.Sequential(*parts[:-1])
 
 
 def siren(sizes, w):

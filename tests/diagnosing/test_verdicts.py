@@ -5,11 +5,11 @@ What was so, of 400 steps each, stands beside each. `evidence/causes` and `evide
 
 from __future__ import annotations
 
-import itertools
 import math
 
 import pytest
 import torch
+from support.styles import gated
 from torch import nn
 
 import initdiag
@@ -37,14 +37,7 @@ class Block(nn.Module):
 
 
 def mlp(sizes, gate, init=None, *end):
-    parts = []
-    for a, b in itertools.pairwise(sizes):
-        layer = nn.Linear(a, b)
-        if init is not None:
-            init(layer.weight)
-            nn.init.zeros_(layer.bias)
-        parts += [layer, gate()]
-    return nn.Sequential(*parts[:-1], *(part() for part in end))
+    return nn.Sequential(*gated(sizes, gate, init), *(part() for part in end))
 
 
 def he(gain=1.0):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -182,3 +183,15 @@ def mlp(widths: list[int], init: str = "torch_default", gain: float = 1.0) -> nn
         linear.weight.data.mul_(gain)
         layers += [linear, nn.ReLU()]
     return nn.Sequential(*layers[:-1])
+
+
+def gated(sizes, gate=nn.ReLU, init=None) -> nn.Sequential:
+    """A chain with a gate between its layers; ``init`` draws a weight, and zeroes the biases."""
+    parts: list[nn.Module] = []
+    for a, b in itertools.pairwise(sizes):
+        layer = nn.Linear(a, b)
+        if init is not None:
+            init(layer.weight)
+            nn.init.zeros_(layer.bias)
+        parts += [layer, gate()]
+    return nn.Sequential(*parts[:-1])

@@ -20,7 +20,7 @@ from initdiag.errors import UnsupportedArchitecture
 from initdiag.measuring.ensembles import random_numbers
 from initdiag.measuring.ensembles.gaussian import GaussianLayers
 from initdiag.measuring.ensembles.redraw import Loaded, Redrawn, Source
-from initdiag.measuring.ensembles.resetting import own_source
+from initdiag.measuring.ensembles.resetting import is_law_of, own_source
 from initdiag.measuring.ensembles.signs import SignFlips
 from initdiag.measuring.passes.interposer import Ensemble, LinearUse
 from initdiag.measuring.passes.log_norms import log_norms, log_norms_in_batch
@@ -35,7 +35,6 @@ from initdiag.network.weights import (
     UNCONSTRAINED,
     UNLIKE,
 )
-from initdiag.tracing.entries import EntrySums
 from initdiag.tracing.provenance import goes_into
 from initdiag.tracing.trace import require_layers
 
@@ -429,7 +428,7 @@ def _is_computed(layer: Layer, own: Mapping[str, Tensor]) -> bool:
     parameter = own.get(layer.name)
     if parameter is None:
         return True
-    return layer.weight.sample_variance != EntrySums.of(parameter, layer.name).variance
+    return not is_law_of(layer.weight, parameter)
 
 
 def _not_varied(task: Task, varied: Collection[str]) -> tuple[str, ...]:

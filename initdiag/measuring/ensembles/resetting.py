@@ -36,7 +36,7 @@ from initdiag.tracing.entries import EntrySums
 from initdiag.tracing.provenance import goes_into
 from initdiag.tracing.weights import kernel_laws, weight_laws
 
-__all__ = ["own_source"]
+__all__ = ["is_law_of", "own_source"]
 
 _LEVEL = 1e-6
 """p-value below which a parameter was not drawn by ``reset_parameters``."""
@@ -183,10 +183,10 @@ def _recognised(parameters: Mapping[str, Tensor]) -> dict[str, WeightLaw]:
 def _not_refused(parameters: Mapping[str, Tensor], layers: Sequence[Layer]) -> dict[str, Tensor]:
     """Return the parameters without the matrices that the trace refused a law."""
     refused = {layer.name: layer.weight for layer in layers if layer.weight.failed}
-    return {n: p for n, p in parameters.items() if n not in refused or not _is_of(refused[n], p)}
+    return {n: p for n, p in parameters.items() if n not in refused or not is_law_of(refused[n], p)}
 
 
-def _is_of(law: WeightLaw, parameter: Tensor) -> bool:
+def is_law_of(law: WeightLaw, parameter: Tensor) -> bool:
     """Return whether the law is the parameter's own, not that of what is made of it."""
     return law.sample_variance == EntrySums.of(parameter, "parameter").variance
 
@@ -200,7 +200,7 @@ def _of_layers(parameters: Mapping[str, Tensor], layers: Sequence[Layer]) -> dic
     return {
         name: law
         for name, law in laws.items()
-        if law.initializer and not law.failed and _is_of(law, parameters[name])
+        if law.initializer and not law.failed and is_law_of(law, parameters[name])
     }
 
 
